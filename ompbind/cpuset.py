@@ -1,0 +1,213 @@
+"""Sets of cpu or node numbers, and their three notations: the kernel's, a mask, and a user's."""
+
+from __future__ import annotations
+
+from ompbind.errors import ParseError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+# Linux allows 8,192 cpus and 1,024 nodes. Far above both, yet a hostile number costs 8 KiB at most.
+LIMIT = 1 << 16
+
+
+class CpuSet:
+    """A frozen set of numbers from 0 to LIMIT - 1, iterated in ascending order."""
+
+    __slots__ = ("_mask",)
+    _mask: int
+
+    def __init__(self, numbers: Iterable[int] = ()) -> None:
+        mask = 0
+        for n in numbers:
+            if not 0 <= n < LIMIT:
+                raise ParseError(f"{n} is not a number from 0 to {LIMIT - 1}", text=str(n))
+            mask |= 1 << n
+        object.__setattr__(self, "_mask", mask)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("CpuSet is frozen")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return CpuSet.from_mask, (self._mask,)
+
+    @classmethod
+    def from_mask(cls, mask: int) -> CpuSet:
+        """The set of the bits that are 1 in `mask` (>= 0)."""
+        if mask < 0 or mask.bit_length() > LIMIT:
+            raise ParseError(f"a mask has bits from 0 to {LIMIT - 1}", text="")
+        self = cls.__new__(cls)
+        object.__setattr__(self, "_mask", mask)
+        return self
+
+    @classmethod
+    def parse_kernel(cls, text: str) -> CpuSet:
+        """From the kernel's list format, `0-3,8`; blank text is the empty set.
+
+        Raises ParseError for anything else. Source: the kernel's bitmap_print_to_pagebuf().
+        """
+        text = text.strip(" \t\r\n\0")
+        return cls._parse(text, text.split(",")) if text else cls()
+
+    @classmethod
+    def parse_user(cls, text: str) -> CpuSet:
+        """From what a user typed: `0-3,8`, blanks around commas, `0-6:2` for every second number.
+
+        Raises ParseError, also for an empty text.
+        """
+        if not text.strip():
+            raise ParseError(
+                "an empty list", hint="write numbers and ranges, as in 0-3,8", text=text, part=text
+            )
+        return cls._parse(text, [part.strip() for part in text.split(",")])
+
+    @classmethod
+    def _parse(cls, text: str, parts: list[str]) -> CpuSet:
+        mask = 0
+        for part in parts:
+            first, last, step = parse_range(part, text)
+            if step == 1:
+                mask |= ((1 << (last - first + 1)) - 1) << first
+            else:
+                for n in range(first, last + 1, step):
+                    mask |= 1 << n
+        return cls.from_mask(mask)
+
+    @classmethod
+    def parse_mask(cls, text: str) -> CpuSet:
+        """From the kernel's mask format, hexadecimal words of 32 bits: `ff,00000001`.
+
+        Blank text is the empty set. Raises ParseError. Source: bitmap_print_to_pagebuf().
+        """
+        text = text.strip(" \t\r\n\0")
+        mask = 0
+        for word in text.split(",") if text else ():
+            if not word or len(word) > 8 or not all(c in "0123456789abcdefABCDEF" for c in word):
+                raise ParseError(f"{shown(text)} is not a mask", text=text, part=word)
+            if mask.bit_length() > LIMIT:
+                break
+            mask = mask << 32 | int(word, 16)
+        return cls.from_mask(mask)
+
+    @property
+    def mask(self) -> int:
+        return self._mask
+
+    @property
+    def first(self) -> int:
+        """The lowest number. Raises IndexError for the empty set."""
+        if not self._mask:
+            raise IndexError("the empty set has no first number")
+        return (self._mask & -self._mask).bit_length() - 1
+
+    def __iter__(self) -> Iterator[int]:
+        mask, offset = self._mask, 0
+        while mask:  # word by word: shifting the whole number each time would be quadratic
+            word = mask & 0xFFFFFFFFFFFFFFFF
+            while word:
+                low = word & -word
+                yield offset + low.bit_length() - 1
+                word ^= low
+            mask >>= 64
+            offset += 64
+
+    def __len__(self) -> int:
+        return self._mask.bit_count()
+
+    def __bool__(self) -> bool:
+        return self._mask != 0
+
+    def __contains__(self, number: object) -> bool:
+        return isinstance(number, int) and number >= 0 and self._mask >> number & 1 == 1
+
+    def __or__(self, other: CpuSet) -> CpuSet:
+        return CpuSet.from_mask(self._mask | other._mask)
+
+    def __and__(self, other: CpuSet) -> CpuSet:
+        return CpuSet.from_mask(self._mask & other._mask)
+
+    def __sub__(self, other: CpuSet) -> CpuSet:
+        return CpuSet.from_mask(self._mask & ~other._mask)
+
+    def __le__(self, other: CpuSet) -> bool:
+        return self._mask & ~other._mask == 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CpuSet) and other._mask == self._mask
+
+    def __hash__(self) -> int:
+        return hash(self._mask)
+
+    def __str__(self) -> str:
+        """The kernel's list format: sorted, ranges joined, "" when empty."""
+        parts: list[str] = []
+        mask, offset = self._mask, 0
+        while mask:
+            skip = (mask & -mask).bit_length() - 1
+            mask >>= skip
+            run = (~mask & mask + 1).bit_length() - 1  # how many ones stand together
+            mask >>= run
+            first = offset + skip
+            offset = first + run
+            parts.append(str(first) if run == 1 else f"{first}-{offset - 1}")
+        return ",".join(parts)
+
+    def __repr__(self) -> str:
+        return f"CpuSet({str(self)!r})"
+
+
+def union(sets: Iterable[CpuSet]) -> CpuSet:
+    mask = 0
+    for s in sets:
+        mask |= s.mask
+    return CpuSet.from_mask(mask)
+
+
+def parse_range(part: str, text: str = "") -> tuple[int, int, int]:
+    """First, last and step of `7`, `0-3` or `0-6:2`; `text` is the whole it stands in.
+
+    Raises ParseError.
+    """
+    text = text or part
+    span, colon, stride = part.partition(":")
+    low, dash, high = span.partition("-")
+    where = "" if text == part else f" in {shown(text)}"
+    for digits in (low, high) if dash else (low,):
+        _check_digits(digits, part, text, where)
+    first, last, step = int(low), int(high if dash else low), 1
+    if colon:
+        _check_digits(stride, part, text, where)
+        step = int(stride)
+        if not dash or step < 1:
+            raise ParseError(
+                f"{shown(part)}{where} is not a range with a step",
+                hint="a step is at least 1 and follows a range, as in 0-6:2",
+                text=text,
+                part=part,
+            )
+    if first > last:
+        raise ParseError(
+            f"{shown(part)}{where} runs downwards",
+            hint=f"write {last}-{first}",
+            text=text,
+            part=part,
+        )
+    return first, last, step
+
+
+def _check_digits(digits: str, part: str, text: str, where: str) -> None:
+    hint = "write numbers and ranges, as in 0-3,8"
+    if not digits or not digits.isascii() or not digits.isdigit():
+        what = "an empty part" if not part else f"{shown(part)}"
+        problem = f"{what}{where} is not a number or a range"
+        raise ParseError(problem, hint=hint, text=text, part=part)
+    if len(digits.lstrip("0")) > 5 or int(digits) >= LIMIT:
+        problem = f"{shown(part)}{where} is too large: numbers end at {LIMIT - 1}"
+        raise ParseError(problem, hint=hint, text=text, part=part)
+
+
+def shown(text: str, most: int = 60) -> str:
+    """`text` quoted for a message: on one line, unprintable characters escaped, not too long."""
+    quoted = repr(text if len(text) <= most else text[: most - 1] + "…")
+    return quoted

@@ -1,0 +1,132 @@
+"""What a machine is made of and what of it may be used: frozen values and questions on them."""
+
+from __future__ import annotations
+
+from ompbind.cpuset import CpuSet
+from ompbind.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Level = Literal[
+        "core", "package", "die", "cluster", "l2", "l3", "node", "book", "drawer", "kind"
+    ]
+
+# Every way in which the cpus of a machine are grouped.
+LEVELS: tuple[Level, ...] = (
+    "core", "package", "die", "cluster", "l2", "l3", "node", "book", "drawer", "kind",
+)  # fmt: skip
+
+
+class Cpu(Record):
+    """An online OS logical cpu (a hardware thread).
+
+    `node` is the real NUMA node number. The others are group numbers, dense, in the order of each
+    group's lowest cpu, unique over the machine: two cpus share one exactly when they share the
+    thing. `kind` numbers the kinds of core, least capable first. None: the machine does not say,
+    or it was not asked (see the readers' `levels`).
+    """
+
+    cpu: int
+    core: int | None = None
+    package: int | None = None
+    die: int | None = None
+    cluster: int | None = None
+    l2: int | None = None
+    l3: int | None = None
+    node: int | None = None
+    book: int | None = None
+    drawer: int | None = None
+    kind: int | None = None
+
+
+class Node(Record):
+    """A NUMA node: its online cpus (it may have none) and its memory in bytes.
+
+    memory_bytes 0: a node without memory; None: the machine does not say.
+    """
+
+    node: int
+    cpus: CpuSet
+    memory_bytes: int | None = None
+
+
+class Device(Record):
+    """A PCI device and the node and cpus near it; node None: not on one, or not said."""
+
+    kind: str  # "gpu", "nic", "accelerator" or "coprocessor"
+    pci: str  # the address, "0000:3b:00.0"
+    node: int | None
+    cpus: CpuSet
+
+
+class Topology(Record):
+    """A machine. `cpus` are the online ones in ascending order; `nodes` in ascending order.
+
+    `distances[i][j]` is the ACPI SLIT distance from nodes[i] to nodes[j] (10: itself); () where the
+    machine does not say. `numa` is False where the kernel has no NUMA support: node 0 then stands
+    for the whole machine, and there is no memory policy to set.
+    """
+
+    cpus: tuple[Cpu, ...]
+    nodes: tuple[Node, ...]
+    distances: tuple[tuple[int, ...], ...] = ()
+    devices: tuple[Device, ...] = ()
+    possible: CpuSet = CpuSet()
+    offline: CpuSet = CpuSet()
+    isolated: CpuSet = CpuSet()
+    numa: bool = True
+
+    @property
+    def online(self) -> CpuSet:
+        return CpuSet(c.cpu for c in self.cpus)
+
+    @property
+    def node_numbers(self) -> CpuSet:
+        return CpuSet(n.node for n in self.nodes)
+
+    def nodes_of(self, cpus: CpuSet) -> CpuSet:
+        """The nodes that hold any of `cpus`."""
+        return CpuSet(c.node for c in self.cpus if c.node is not None and c.cpu in cpus)
+
+    def find_node(self, number: int) -> Node | None:
+        return next((n for n in self.nodes if n.node == number), None)
+
+    def groups(self, level: Level, within: CpuSet | None = None) -> list[CpuSet]:
+        """The groups of cpus at `level`, by group number; cpus of no group are left out."""
+        masks: dict[int, int] = {}
+        for c in self.cpus:
+            number: int | None = getattr(c, level)
+            if number is not None and (within is None or c.cpu in within):
+                masks[number] = masks.get(number, 0) | 1 << c.cpu
+        return [CpuSet.from_mask(masks[n]) for n in sorted(masks)]
+
+    def nearest(self, node: int, among: CpuSet) -> int | None:
+        """Of the nodes `among`, the one nearest to `node` (ties: the lowest); None if none.
+
+        Without distances, the lowest.
+        """
+        numbers = [n.node for n in self.nodes]
+        choice = [n for n in numbers if n in among]
+        if self.distances and node in numbers:
+            row = self.distances[numbers.index(node)]
+            choice.sort(key=lambda n: (row[numbers.index(n)], n))
+        return choice[0] if choice else None
+
+
+class Allowed(Record):
+    """What this process may use: online cpus in its affinity mask and cpuset, memory nodes, and
+    the cgroup's quota in cpus' worth of time (None: no quota)."""
+
+    cpus: CpuSet
+    nodes: CpuSet
+    quota: float | None = None
+
+
+class Machine(Record):
+    """A topology, what is allowed of it, and the host's name ("" where it is not known)."""
+
+    topology: Topology
+    allowed: Allowed
+    name: str = ""
