@@ -209,5 +209,4 @@ def _check_digits(digits: str, part: str, text: str, where: str) -> None:
 
 def shown(text: str, most: int = 60) -> str:
     """`text` quoted for a message: on one line, unprintable characters escaped, not too long."""
-    quoted = repr(text if len(text) <= most else text[: most - 1] + "…")
-    return quoted
+    return repr(text if len(text) <= most else text[: most - 1] + "…")

@@ -38,7 +38,7 @@ class Record:
         def __init__(self, *args, **kwargs):
             fields, values = self._fields, self.__dict__
             values.update(self._defaults)
-            values.update(zip(fields, args))
+            values.update(zip(fields, args, strict=False))
             values.update(kwargs)
             if len(args) > len(fields) or len(values) != len(fields) or values.keys() - set(fields):
                 wrong = sorted(set(fields) ^ values.keys()) or f"{len(args)} values"

@@ -1,0 +1,63 @@
+"""Where a machine's files are read from: a directory that holds its `/sys` and `/proc`.
+
+The readers take any object with `read` and `names`, so a saved machine is read like a living one.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Root(Protocol):
+        """Paths are relative, with `/` between parts and no `..`: `sys/devices/system/cpu/online`."""
+
+        def read(self, path: str) -> str | None:
+            """The text of a file without NUL bytes; None when it is absent or cannot be read."""
+
+        def names(self, path: str) -> list[str]:
+            """The names in a directory, sorted; [] when it is absent or cannot be read."""
+
+        def resolve(self, path: str) -> str | None:
+            """The path that the symbolic link at `path` leads to; None when it is no link."""
+
+
+LARGEST = 1 << 20  # bytes of one file; the largest that is wanted, /proc/cpuinfo, can be cut
+
+
+class DirectoryRoot:
+    """A directory that holds `sys` and `proc`; "/" is the running machine."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path.rstrip("/")
+
+    def read(self, path: str) -> str | None:
+        try:  # without blocking: a FIFO where a file is expected must not hang us
+            fd = os.open(f"{self.path}/{path}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            data = os.read(fd, 65536)
+            if len(data) >= 4096:  # sysfs files end at a page; others may go on
+                while len(data) < LARGEST and (more := os.read(fd, 65536)):
+                    data += more
+        except OSError:  # sysfs answers ENODEV, EIO… for what a cpu going offline takes with it
+            return None
+        finally:
+            os.close(fd)
+        return data.replace(b"\0", b"").decode("utf-8", "replace")
+
+    def names(self, path: str) -> list[str]:
+        try:
+            return sorted(os.listdir(f"{self.path}/{path}"))
+        except OSError:
+            return []
+
+    def resolve(self, path: str) -> str | None:
+        try:
+            target = os.readlink(f"{self.path}/{path}")
+        except OSError:
+            return None
+        return os.path.normpath(os.path.join(os.path.dirname(path), target))
