@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Root(Protocol):
-        """Paths are relative, with `/` between parts and no `..`: `sys/devices/system/cpu/online`."""
+        """Paths are relative, `/` between parts and no `..`: `sys/devices/system/cpu/online`."""
 
         def read(self, path: str) -> str | None:
             """The text of a file without NUL bytes; None when it is absent or cannot be read."""

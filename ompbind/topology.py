@@ -59,14 +59,17 @@ class Device(Record):
     pci: str  # the address, "0000:3b:00.0"
     node: int | None
     cpus: CpuSet
+    vendor: str = ""  # "10de"; a management controller's display is a "gpu" of 1a03 or 102b
 
 
 class Topology(Record):
     """A machine. `cpus` are the online ones in ascending order; `nodes` in ascending order.
 
     `distances[i][j]` is the ACPI SLIT distance from nodes[i] to nodes[j] (10: itself); () where the
-    machine does not say. `numa` is False where the kernel has no NUMA support: node 0 then stands
-    for the whole machine, and there is no memory policy to set.
+    machine does not say. `possible` are the cpus that may ever be online, `offline` those that are
+    there but switched off; `isolated` and `nohz_full` what the kernel keeps free of other work
+    (isolcpus=, nohz_full=). `numa` is False where the kernel has no NUMA support: node 0 then
+    stands for the whole machine, and there is no memory policy to set.
     """
 
     cpus: tuple[Cpu, ...]
@@ -76,6 +79,7 @@ class Topology(Record):
     possible: CpuSet = CpuSet()
     offline: CpuSet = CpuSet()
     isolated: CpuSet = CpuSet()
+    nohz_full: CpuSet = CpuSet()
     numa: bool = True
 
     @property

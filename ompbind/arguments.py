@@ -1,0 +1,95 @@
+"""The command line's own small parser: arguments to texts by option, strictly."""
+
+from __future__ import annotations
+
+from ompbind.cpuset import shown
+from ompbind.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ompbind.options import Option
+
+    Values = dict[str, "str | bool | list[str]"]
+
+
+def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Values, list[str]]:
+    """What was given by option key (a text; a bool for a flag; a list of texts for a list option),
+    and the worker's command: all after `--`, or from the first argument that is no option's.
+
+    A list option takes every value up to the next option or `--`. A repeated list option adds to
+    itself, any other takes its last value. Raises UsageError.
+    """
+    by_name = {name: o for o in options for name in o.names}
+    by_name |= {f"--no-{o.names[0][2:]}": o for o in options if o.no}
+    values: Values = {}
+    rest = list(args)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            return values, rest
+        if not looks_like_option(word):
+            return values, [word, *rest]
+        name, value = split_word(word, by_name)
+        option = by_name.get(name)
+        if option is None:
+            raise unknown_option(name, by_name)
+        if option.kind == "flag":
+            if value is not None:
+                raise UsageError(f"{name} takes no value, got {shown(value)}", option=name)
+            values[option.key] = name in option.names
+        elif option.kind == "value":
+            if value is None and (not rest or rest[0] == "--"):
+                raise UsageError(f"{name} needs a value", hint=hint_of(option), option=name)
+            values[option.key] = check_choice(option, rest.pop(0) if value is None else value)
+        else:
+            texts = [] if value is None else [value]
+            while value is None and rest and not looks_like_option(rest[0]) and rest[0] != "--":
+                texts.append(rest.pop(0))
+            if not texts:
+                raise UsageError(f"{name} needs at least one value", hint=hint_of(option))
+            earlier = values.get(option.key)
+            values[option.key] = (earlier if isinstance(earlier, list) else []) + texts
+    return values, []
+
+
+def looks_like_option(word: str) -> bool:
+    """-n and --ranks do; -1 is a (bad) number, and a lone - is a word."""
+    return word.startswith("-") and word != "-" and not word[1:2].isdigit()
+
+
+def split_word(word: str, by_name: dict[str, Option]) -> tuple[str, str | None]:
+    """`--ranks=4` and `-n4` hold their value, `--ranks` and `-n` do not."""
+    if word.startswith("--"):
+        name, equals, value = word.partition("=")
+        return name, value if equals else None
+    return word[:2], word[2:].removeprefix("=") if len(word) > 2 and word[:2] in by_name else None
+
+
+def check_choice(option: Option, value: str) -> str:
+    if option.choices and value not in option.choices:
+        raise UsageError(
+            f"{option.names[0]}: {shown(value)} is not one of {', '.join(option.choices)}",
+            hint=nearest_hint(value, option.choices),
+            option=option.names[0],
+        )
+    return value
+
+
+def hint_of(option: Option) -> str:
+    choices = f": one of {', '.join(option.choices)}" if option.choices else ""
+    return f"{option.names[0]} {option.metavar}{choices}"
+
+
+def unknown_option(name: str, by_name: dict[str, Option]) -> UsageError:
+    hint = nearest_hint(name, tuple(by_name))
+    hint = hint or "the worker's own options follow its command; see ompbind --help"
+    return UsageError(f"{shown(name)} is not an option", hint=hint, option=name)
+
+
+def nearest_hint(word: str, among: tuple[str, ...]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, among, 1)
+    return f"did you mean {near[0]}?" if near else ""

@@ -1,0 +1,172 @@
+"""The commands: from arguments to an exit status.
+
+`run` is on everybody's start path, so each command imports what it needs when it is called; help
+and shell completion are made in `cli`, by typer, from the same table of options.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ompbind.arguments import nearest_hint, parse_arguments
+from ompbind.cpuset import shown
+from ompbind.errors import OmpbindError, UsageError
+from ompbind.options import options_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ompbind.plan import Plan
+
+HELP = ("--help", "-h")
+COMPLETION = "_OMPBIND_COMPLETE"  # set by a shell's completion
+
+
+def main(args: Sequence[str]) -> int:
+    """Runs the command line and returns the exit status of the contract."""
+    try:
+        name, *rest = args or HELP
+        if name in COMMANDS and COMPLETION not in os.environ and not asks_for_help(name, rest):
+            return COMMANDS[name](rest)
+        if name not in COMMANDS and not name.startswith("-"):
+            hint = nearest_hint(name, tuple(COMMANDS)) or f"commands: {', '.join(COMMANDS)}"
+            if "--" in args or os.sep in name:
+                hint = f"ompbind run -- {name} starts it bound"
+            raise UsageError(f"{shown(name)} is not a command of ompbind", hint=hint)
+        from ompbind.cli import print_help
+
+        return print_help(list(args or HELP))
+    except OmpbindError as e:
+        say("error", e.message)
+        if e.hint:
+            sys.stderr.write(f"hint: {one_line(e.hint)}\n")
+        return e.status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+
+
+def asks_for_help(name: str, args: Sequence[str]) -> bool:
+    """Whether --help stands among the command's own arguments, before the worker's begin."""
+    for n, word in enumerate(args):
+        if word == "--":
+            return False
+        if word in HELP:
+            try:
+                return not parse_arguments(args[:n], options_of(name))[1]
+            except OmpbindError:
+                return True
+    return False
+
+
+def run(args: Sequence[str]) -> int:
+    """`ompbind run`. Raises OmpbindError."""
+    from ompbind import launch
+    from ompbind.prepare import check_plan, prepare_plan
+
+    values, command = parse_arguments(args, options_of("run"))
+    if "topology" in values:
+        raise UsageError(
+            "--topology is another machine, where nothing can be run from here",
+            hint="ompbind show --topology plans for it",
+        )
+    if not command and "plan" not in values:
+        from ompbind.request import make_request
+
+        make_request(values)  # a list option may have swallowed the command: it then says so
+        raise UsageError("no command to run", hint="put it after --: ompbind run -- COMMAND")
+    environ = dict(os.environ)
+    plan = prepare_plan(values, command, environ)
+    if "plan" in values:
+        check_plan(plan)
+    if plan.inherited:
+        judged = "; ".join(f"{i.name}={i.value} {i.action}" for i in plan.inherited)
+        say("note", f"{judged} (ompbind show tells why)")
+    for warning in plan.warnings:
+        say("warning", warning)
+    on_denied = str(values.get("on_denied", "error"))
+    return launch.run(plan, environ, on_denied, lambda text: say("warning", text))
+
+
+def show(args: Sequence[str]) -> int:
+    """`ompbind show`. Raises OmpbindError."""
+    from ompbind.prepare import prepare_plan
+
+    values, command = parse_arguments(args, options_of("show"))
+    plan = prepare_plan(values, command, dict(os.environ))
+    form = values.get("format", "table")
+    rank = chosen_rank(plan, values.get("rank"), one_needed=form == "env")
+    if form == "json":
+        write(plan.to_json())
+    elif form == "env":
+        write(environment_lines(plan, rank or 0))
+    elif form == "argv":
+        write(argv_lines(plan, rank))
+    else:
+        from ompbind.render import print_plan
+
+        print_plan(plan)
+        return 0
+    for warning in plan.warnings if form != "json" else ():
+        say("warning", warning)
+    return 0
+
+
+def chosen_rank(plan: Plan, text: object, *, one_needed: bool) -> int | None:
+    """The rank that --rank names; None: all. Raises UsageError."""
+    last = len(plan.ranks) - 1
+    hint = f"ranks: 0-{last}" if last else "the only rank is 0"
+    if isinstance(text, str):
+        if text.isascii() and text.isdigit() and len(text) < 6 and int(text) <= last:
+            return int(text)
+        raise UsageError(f"--rank {shown(text)}: there is no such rank", hint=hint)
+    if one_needed and last:
+        raise UsageError("--format env is for one rank", hint=f"--rank R; {hint}")
+    return None if last else 0
+
+
+def environment_lines(plan: Plan, rank: int) -> str:
+    """What a shell can eval to have the rank's environment."""
+    import shlex
+
+    chosen = plan.ranks[rank]
+    unset = [f"unset {' '.join(chosen.unset)}\n"] if chosen.unset else []
+    return "".join(unset + [f"export {k}={shlex.quote(v)}\n" for k, v in chosen.env])
+
+
+def argv_lines(plan: Plan, rank: int | None) -> str:
+    """Exactly what is executed, quoted for a shell, a line for each rank."""
+    import shlex
+
+    if plan.binder == "native":
+        say("note", "without numactl ompbind binds by itself: pasted, these lines do not bind")
+    ranks = plan.ranks if rank is None else (plan.ranks[rank],)
+    return "".join(shlex.join(r.argv) + "\n" for r in ranks)
+
+
+def write(text: str) -> None:
+    """To standard output; arguments that are not UTF-8 come out as they came in."""
+    data = text.encode("utf-8", "surrogateescape")
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def say(kind: str, text: str) -> None:
+    """One line on standard error."""
+    sys.stderr.write(f"ompbind: {kind}: {one_line(text)}\n")
+
+
+def one_line(text: str) -> str:
+    """Line breaks, control characters and undecodable bytes escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"run": run, "show": show}

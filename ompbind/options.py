@@ -1,0 +1,178 @@
+"""The options of the command line, as data: the launch path's parser, the help, the shell
+completion and the documentation are all made from this one table."""
+
+from __future__ import annotations
+
+from ompbind.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Kind = Literal["flag", "value", "list"]  # a list takes all values up to the next option
+
+
+class Option(Record):
+    """One option. `names`: the long one first, then a short one, if any. `no`: the flag also comes
+    as --no-…; `commands`: who takes it; `needs`: what a value is, for "--ranks needs a …"."""
+
+    names: tuple[str, ...]
+    kind: Kind
+    help: str
+    metavar: str = ""
+    choices: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ("run", "show")
+    panel: str = "Who runs where"
+    no: bool = False
+
+    @property
+    def key(self) -> str:
+        return self.names[0][2:].replace("-", "_")
+
+
+OPENMP = "OpenMP"
+MEMORY = "Memory and binding"
+LAUNCH = "Launch"
+OUTPUT = "Output"
+ELSEWHERE = "Other machines, saved plans"
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        ("--ranks", "-n"),
+        "value",
+        "How many workers. Alone, it divides the machine by its own "
+        "tree: packages before nodes before caches before cores.",
+        "N",
+    ),
+    Option(
+        ("--per",),
+        "value",
+        "One worker for each such thing; with -n, the workers are dealt over "
+        "them in balanced blocks.",
+        "THING",
+        ("numa", "package", "l3", "core", "gpu"),
+    ),
+    Option(
+        ("--numa-bind",),
+        "flag",
+        "Bind each rank's cpus and memory to one node, the nodes taken in order.",
+    ),
+    Option(
+        ("--numa-bind-nodes",),
+        "list",
+        "Rank r goes to the r-th node named: 0 0 1 1, or "
+        "0,0,1,1. Implies --numa-bind and the number of ranks.",
+        "NODE...",
+    ),
+    Option(
+        ("--numa-bind-cpus",),
+        "list",
+        "Rank r gets exactly the r-th cpu list: 0-3 4-7. With "
+        "--numa-bind-nodes, the nodes are for memory.",
+        "CPUS...",
+    ),
+    Option(
+        ("--share",),
+        "flag",
+        "Ranks in the same domain all get the whole of it. Without it they split its cores evenly.",
+    ),
+    Option(("--smt",), "value", "Hardware threads used of each core (default 1).", "N|all"),
+    Option(
+        ("--reserve",),
+        "value",
+        "Cores kept free for other work: one at a time from the rank "
+        "with the most cores, the last such rank first.",
+        "N",
+    ),
+    Option(("--exclude",), "value", "Cpus never to use, as in 0,8-9.", "CPUS"),
+    Option(
+        ("--places",),
+        "value",
+        "What an OpenMP place is; `one` is a single place that holds all "
+        "the rank's cpus (default cores).",
+        "WHAT",
+        ("threads", "cores", "l3", "numa", "one"),
+        panel=OPENMP,
+    ),
+    Option(
+        ("--proc-bind",),
+        "value",
+        "OMP_PROC_BIND (default close).",
+        "HOW",
+        ("close", "spread", "primary", "true", "false"),
+        panel=OPENMP,
+    ),
+    Option(
+        ("--threads",), "value", "OMP_NUM_THREADS, when not one for each place.", "N", panel=OPENMP
+    ),
+    Option(
+        ("--mem",),
+        "value",
+        "The memory policy (default bind with --numa-bind..., else none).",
+        "POLICY",
+        ("bind", "preferred", "interleave", "local", "none"),
+        panel=MEMORY,
+    ),
+    Option(
+        ("--binder",),
+        "value",
+        "How a binding is applied; auto: numactl where it is installed, "
+        "else the same system calls without it.",
+        "HOW",
+        ("auto", "numactl", "native"),
+        panel=MEMORY,
+    ),
+    Option(
+        ("--on-denied",),
+        "value",
+        "What to do when the kernel refuses a part of a binding (default error).",
+        "WHAT",
+        ("error", "degrade"),
+        panel=MEMORY,
+    ),
+    Option(
+        ("--topology",),
+        "value",
+        "Plan for another machine: a directory that holds its sys and proc. `run` refuses it.",
+        "PATH",
+        commands=("run", "show"),
+        panel=ELSEWHERE,
+    ),
+    Option(
+        ("--plan",), "value", "Use a plan saved with show --format json.", "FILE", panel=ELSEWHERE
+    ),
+    Option(
+        ("--rank-env",),
+        "flag",
+        "Set RANK, LOCAL_RANK, WORLD_SIZE and LOCAL_WORLD_SIZE (default: with several ranks).",
+        no=True,
+        panel=LAUNCH,
+    ),
+    Option(
+        ("--template",),
+        "flag",
+        "Fill in {rank} and {ranks} in the worker's arguments.",
+        panel=LAUNCH,
+    ),
+    Option(
+        ("--format",),
+        "value",
+        "How to print it (default table).",
+        "FORMAT",
+        ("table", "json", "env", "argv"),
+        commands=("show",),
+        panel=OUTPUT,
+    ),
+    Option(
+        ("--rank",),
+        "value",
+        "The rank that --format env or argv is for.",
+        "R",
+        commands=("show",),
+        panel=OUTPUT,
+    ),
+)
+
+
+def options_of(command: str) -> tuple[Option, ...]:
+    return tuple(o for o in OPTIONS if command in o.commands)

@@ -1,0 +1,207 @@
+"""A plan: what every rank gets. Frozen values, to JSON and back."""
+
+from __future__ import annotations
+
+from ompbind.cpuset import CpuSet, shown
+from ompbind.errors import ParseError
+from ompbind.openmp import Inherited
+from ompbind.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SCHEMA = 1
+POLICIES = ("bind", "preferred", "interleave", "local", "none")
+BINDERS = ("numactl", "native")
+
+
+class Host(Record):
+    """The machine a plan was made for. `quota`: the cgroup's, in cpus' worth of time, or None."""
+
+    name: str
+    cpus: CpuSet
+    allowed: CpuSet
+    nodes: CpuSet
+    quota: float | None = None
+
+
+class RankPlan(Record):
+    """One worker. `places` in OpenMP's order; `nodes` those of its cpus; `mems` the nodes of its
+    memory policy; `argv` exactly what is executed; `why` in a few words."""
+
+    rank: int
+    cpus: CpuSet
+    places: tuple[CpuSet, ...]
+    nodes: CpuSet
+    mem: str
+    mems: CpuSet
+    env: tuple[tuple[str, str], ...]
+    unset: tuple[str, ...]
+    argv: tuple[str, ...]
+    gpus: tuple[str, ...] = ()
+    why: str = ""
+
+
+class Plan(Record):
+    """All ranks, and what is said about them. `unused`: allowed cpus of cores that no rank got;
+    `command`: the worker's, as the user gave it, without binding and unfilled."""
+
+    host: Host
+    ranks: tuple[RankPlan, ...]
+    binder: str
+    reserved: CpuSet = CpuSet()
+    unused: CpuSet = CpuSet()
+    warnings: tuple[str, ...] = ()
+    inherited: tuple[Inherited, ...] = ()
+    command: tuple[str, ...] = ()
+    template: bool = False
+
+    def to_json(self) -> str:
+        """The contract's object, as text that ends in a newline."""
+        import json
+
+        return json.dumps(self.to_dict(), indent=1) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        host = self.host
+        return {
+            "schema": SCHEMA,
+            "host": {
+                "name": host.name,
+                "cpus": str(host.cpus),
+                "allowed": str(host.allowed),
+                "nodes": str(host.nodes),
+                "quota": host.quota,
+            },
+            "ranks": [
+                {
+                    "rank": r.rank,
+                    "cpus": str(r.cpus),
+                    "places": [str(p) for p in r.places],
+                    "nodes": str(r.nodes),
+                    "mem": r.mem,
+                    "mems": str(r.mems),
+                    "gpus": list(r.gpus),
+                    "env": dict(r.env),
+                    "unset": list(r.unset),
+                    "argv": list(r.argv),
+                    "why": r.why,
+                }
+                for r in self.ranks
+            ],
+            "binder": self.binder,
+            "reserved": str(self.reserved),
+            "unused": str(self.unused),
+            "warnings": list(self.warnings),
+            "inherited": [
+                {"name": i.name, "value": i.value, "action": i.action, "why": i.why}
+                for i in self.inherited
+            ],
+            "command": list(self.command),
+            "template": self.template,
+        }
+
+
+def parse_plan(text: str) -> Plan:
+    """A plan from its JSON; fields it does not know are ignored. Raises ParseError."""
+    import json
+
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise ParseError(f"not JSON: {e}", text=text[:60]) from None
+    top = Reader(data, "plan")
+    if top.get("schema", int) != SCHEMA:
+        raise ParseError(f"schema {shown(str(data['schema']))} is not known, {SCHEMA} is", text="")
+    host = Reader(top.get("host", dict), "host")
+    quota = host.get("quota", (int, float, type(None)), None)
+    ranks = tuple(read_rank(Reader(r, f"ranks[{i}]")) for i, r in enumerate(top.get("ranks", list)))
+    if not ranks or [r.rank for r in ranks] != list(range(len(ranks))):
+        raise ParseError("ranks are not numbered from 0", text="")
+    inherited = [Reader(i, f"inherited[{n}]") for n, i in enumerate(top.get("inherited", list, []))]
+    return Plan(
+        host=Host(host.get("name", str), host.cpus("cpus"), host.cpus("allowed"),
+                  host.cpus("nodes"), None if quota is None else float(quota)),
+        ranks=ranks,
+        binder=top.one_of("binder", BINDERS, "numactl"),
+        reserved=top.cpus("reserved", ""),
+        unused=top.cpus("unused", ""),
+        warnings=top.texts("warnings", []),
+        inherited=tuple(
+            Inherited(i.get("name", str), i.get("value", str), i.get("action", str),
+                      i.get("why", str))
+            for i in inherited
+        ),
+        command=top.texts("command", []),
+        template=top.get("template", bool, False),
+    )  # fmt: skip
+
+
+def read_rank(rank: Reader) -> RankPlan:
+    env = rank.get("env", dict)
+    if not all(isinstance(v, str) and "\0" not in k + v for k, v in env.items()):
+        raise ParseError(f"{rank.where}.env is not an object of texts", text="")
+    places = tuple(rank.parse(p, "places") for p in rank.texts("places"))
+    mem, mems = rank.one_of("mem", POLICIES), rank.cpus("mems")
+    if (mem in ("none", "local")) == bool(mems):
+        raise ParseError(f"{rank.where}: mem {mem!r} does not go with mems {str(mems)!r}", text="")
+    return RankPlan(
+        rank=rank.get("rank", int),
+        cpus=rank.cpus("cpus"),
+        places=places,
+        nodes=rank.cpus("nodes"),
+        mem=mem,
+        mems=mems,
+        env=tuple(env.items()),
+        unset=rank.texts("unset"),
+        argv=rank.texts("argv"),
+        gpus=rank.texts("gpus", []),
+        why=rank.get("why", str, ""),
+    )
+
+
+MISSING = object()
+
+
+class Reader:
+    """A JSON object whose fields are asked for by type; what is wrong names its place."""
+
+    def __init__(self, data: object, where: str) -> None:
+        if not isinstance(data, dict):
+            raise ParseError(f"{where} is not an object", text=str(data)[:60])
+        self.data = data
+        self.where = where
+
+    def get(self, key: str, kind: Any, default: object = MISSING) -> Any:
+        value = self.data.get(key, default)
+        if value is MISSING:
+            raise ParseError(f"{self.where} lacks {key!r}", part=key)
+        if value is not default and not isinstance(value, kind):
+            got = shown(str(value), 40)
+            raise ParseError(f"{self.where}.{key}: {got} is of the wrong type", part=key)
+        if kind is int and isinstance(value, bool):
+            raise ParseError(f"{self.where}.{key} is not a number", part=key)
+        return value
+
+    def texts(self, key: str, default: object = MISSING) -> tuple[str, ...]:
+        values = self.get(key, list, default)
+        if not all(isinstance(v, str) and "\0" not in v for v in values):
+            raise ParseError(f"{self.where}.{key} is not a list of texts", part=key)
+        return tuple(values)
+
+    def cpus(self, key: str, default: object = MISSING) -> CpuSet:
+        return self.parse(self.get(key, str, default), key)
+
+    def parse(self, text: str, key: str) -> CpuSet:
+        try:
+            return CpuSet.parse_kernel(text)
+        except ParseError as e:
+            raise ParseError(f"{self.where}.{key}: {e.message}", part=key) from None
+
+    def one_of(self, key: str, choices: tuple[str, ...], default: object = MISSING) -> str:
+        value: str = self.get(key, str, default)
+        if value not in choices:
+            problem = f"{self.where}.{key}: {shown(value)} is not one of {', '.join(choices)}"
+            raise ParseError(problem, part=key)
+        return value

@@ -1,0 +1,118 @@
+"""From parsed arguments to a plan: what `run` and `show` do alike."""
+
+from __future__ import annotations
+
+from ompbind import numactl
+from ompbind.cpuset import shown
+from ompbind.errors import OmpbindError, PlanError, UsageError
+from ompbind.machine import read_machine
+from ompbind.openmp import judge_environment
+from ompbind.plan import parse_plan
+from ompbind.planner import fill, levels_for, make_plan
+from ompbind.program import find_program
+from ompbind.request import make_request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ompbind.arguments import Values
+    from ompbind.plan import Plan
+    from ompbind.topology import Topology
+
+# What goes with --plan: it says the rest itself.
+BESIDE_PLAN = ("plan", "on_denied", "format", "rank")
+
+
+def prepare_plan(values: Values, command: Sequence[str], environ: Mapping[str, str]) -> Plan:
+    """The plan that the arguments ask for, on this machine or on the one that they name.
+
+    Raises OmpbindError.
+    """
+    if "plan" in values:
+        return load_plan(values, command, environ)
+    request = make_request(values, command, environ)
+    path = text_of(values, "topology")
+    machine = read_machine(path, levels_for(request), devices=False)
+    binder = request.binder
+    if binder == "auto":
+        binder = choose_binder(machine.topology, path is not None, environ)
+    elif binder == "numactl" and path is None and find_program("numactl", environ) is None:
+        raise UsageError(
+            "--binder numactl: numactl is not installed (not in PATH)",
+            hint="install it, or --binder native",
+        )
+    return make_plan(machine, request.replace(binder=binder))
+
+
+def choose_binder(topology: Topology, elsewhere: bool, environ: Mapping[str, str]) -> str:
+    """numactl where it is installed and the kernel has NUMA, without which it refuses to work.
+    What another machine has installed is not known: its plan is for numactl."""
+    if topology.numa and (elsewhere or find_program("numactl", environ)):
+        return "numactl"
+    return "native"
+
+
+def load_plan(values: Values, command: Sequence[str], environ: Mapping[str, str]) -> Plan:
+    """A saved plan, with another command where one is given. Raises OmpbindError."""
+    extra = [key for key in values if key not in BESIDE_PLAN]
+    if extra:
+        option = "--" + extra[0].replace("_", "-")
+        raise UsageError(
+            f"{option} has no effect on a saved plan", hint=f"leave --plan or {option} out"
+        )
+    path = text_of(values, "plan") or ""
+    try:
+        with open(path, encoding="utf-8") as file:
+            plan = parse_plan(file.read())
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
+        raise UsageError(f"--plan {shown(path)}: {reason}") from None
+    except OmpbindError as e:
+        hint = "ompbind show --format json writes a plan"
+        raise UsageError(f"--plan {shown(path)}: {e.message}", hint=hint, **e.data) from None
+    if command:
+        plan = with_command(plan, command)
+    given = dict.fromkeys(("places", "proc_bind", "threads"), "the saved plan has its own")
+    return plan.replace(inherited=judge_environment(environ, given).inherited)
+
+
+def with_command(plan: Plan, command: Sequence[str]) -> Plan:
+    """The plan for another command."""
+    ranks = []
+    for r in plan.ranks:
+        own = fill(command, r.rank, len(plan.ranks)) if plan.template else tuple(command)
+        binding = numactl.make_arguments(r.cpus, r.mem, r.mems) if plan.binder == "numactl" else ()
+        ranks.append(r.replace(argv=numactl.make_command(binding, own)))
+    return plan.replace(ranks=tuple(ranks), command=tuple(command))
+
+
+def check_plan(plan: Plan) -> None:
+    """Refuses to run a saved plan whose arguments do not bind as it says, or that does not fit
+    this machine. Raises PlanError."""
+    machine = read_machine(None, (), devices=False)
+    for r in plan.ranks:
+        binding = numactl.make_arguments(r.cpus, r.mem, r.mems) if plan.binder == "numactl" else ()
+        if r.argv[: len(binding)] != binding or (not binding and r.argv[:1] == ("numactl",)):
+            raise PlanError(
+                f"rank {r.rank}: the plan's argv does not bind as its cpus and mems say",
+                hint="make the plan anew with ompbind show --format json",
+                rank=r.rank,
+            )
+        for what, wanted, allowed in (
+            ("cpus", r.cpus, machine.allowed.cpus),
+            ("memory nodes", r.mems, machine.allowed.nodes),
+        ):
+            if not wanted <= allowed:
+                raise PlanError(
+                    f"rank {r.rank}: {what} {wanted - allowed} of the plan may not be used here",
+                    hint=f"allowed {what}: {allowed or 'none'}; the plan is for {plan.host.name}",
+                    rank=r.rank,
+                    wanted=wanted,
+                    available=allowed,
+                )
+
+
+def text_of(values: Values, key: str) -> str | None:
+    value = values.get(key)
+    return value if isinstance(value, str) else None

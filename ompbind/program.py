@@ -1,0 +1,71 @@
+"""Finding the file that a command names, as execvp would, and telling why it cannot be executed."""
+
+from __future__ import annotations
+
+import os
+
+from ompbind.cpuset import shown
+from ompbind.errors import CommandError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def find_program(name: str, environ: Mapping[str, str]) -> str | None:
+    """The path of an executable file in PATH (or `name` itself when it has a slash); None: none."""
+    for path in candidates(name, environ):
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def candidates(name: str, environ: Mapping[str, str]) -> list[str]:
+    if not name:
+        return []
+    if os.sep in name:
+        return [name]
+    directories = environ.get("PATH", os.defpath).split(os.pathsep)
+    return [os.path.join(d or os.curdir, name) for d in directories]
+
+
+def require_program(name: str, environ: Mapping[str, str]) -> str:
+    """The path to execute for a command. Raises CommandError: 127 not found, 126 not executable."""
+    path = find_program(name, environ)
+    if path is None:
+        there = [p for p in candidates(name, environ) if os.path.lexists(p)]
+        if not there:
+            where = "" if os.sep in name else " in PATH"
+            raise CommandError(f"command not found{where}: {shown(name)}", found=False)
+        what = "is a directory" if os.path.isdir(there[0]) else "is not executable"
+        hint = "" if os.path.isdir(there[0]) else f"chmod +x {there[0]}, or name its interpreter"
+        raise CommandError(f"command {what}: {shown(there[0])}", found=True, hint=hint)
+    check_format(path)
+    return path
+
+
+def check_format(path: str) -> None:
+    """Refuses what the kernel would: a script without `#!`, or whose interpreter is missing.
+
+    execvp, which numactl uses, hands the former to a shell; nothing here goes through one.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            head = file.read(256)
+    except OSError:
+        return  # an executable need not be readable
+    if head.startswith(b"#!"):
+        words = head[2:].split(b"\n", 1)[0].split()
+        if not words or not os.access(words[0], os.X_OK):
+            interpreter = os.fsdecode(words[0]) if words else ""
+            raise CommandError(
+                f"command {shown(path)}: its interpreter {shown(interpreter)} cannot be executed",
+                found=True,
+                hint="mend the file's first line",
+            )
+    elif b"\0" not in head[:64]:  # text: no binary format of any system looks so
+        raise CommandError(
+            f"command {shown(path)} is neither a program nor a script with a #! line",
+            found=True,
+            hint="name its interpreter: -- sh SCRIPT",
+        )

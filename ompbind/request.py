@@ -1,0 +1,144 @@
+"""What the user asked for, each field with where it came from."""
+
+from __future__ import annotations
+
+from ompbind.cpuset import LIMIT, CpuSet, parse_range, shown
+from ompbind.errors import ParseError, UsageError
+from ompbind.openmp import Inherited, judge_environment
+from ompbind.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ompbind.arguments import Values
+
+
+class Request(Record):
+    """None means: not asked for. `smt` None is every hardware thread; `threads` is the text of
+    OMP_NUM_THREADS. `sources` maps the fields that were asked for to "flag" or the variable."""
+
+    ranks: int | None = None
+    per: str | None = None
+    numa_bind: bool = False
+    nodes: tuple[int, ...] | None = None
+    cpus: tuple[CpuSet, ...] | None = None
+    share: bool = False
+    smt: int | None = 1
+    reserve: int = 0
+    exclude: CpuSet = CpuSet()
+    places: str = "cores"
+    proc_bind: str = "close"
+    threads: str | None = None
+    mem: str | None = None
+    binder: str = "auto"
+    rank_env: bool | None = None
+    template: bool = False
+    inherited: tuple[Inherited, ...] = ()
+    sources: tuple[tuple[str, str], ...] = ()
+    command: tuple[str, ...] = ()
+
+    def asked(self, *fields: str) -> str | None:
+        """The first of `fields` that was asked for."""
+        sources = dict(self.sources)
+        return next((f for f in fields if f in sources), None)
+
+
+def make_request(
+    values: Values, command: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> Request:
+    """From the parsed arguments and the inherited environment. Raises UsageError, ParseError."""
+    given = {k: f"--{k.replace('_', '-')} is given" for k in values}
+    wishes = judge_environment(environ or {}, given)
+    text = {k: v for k, v in values.items() if isinstance(v, str)}
+    lists = {k: v for k, v in values.items() if isinstance(v, list)}
+    environment = {"places": "OMP_PLACES", "proc_bind": "OMP_PROC_BIND"}
+    environment["threads"] = "OMP_NUM_THREADS"
+    wished = {k: getattr(wishes, k) for k in environment if getattr(wishes, k) is not None}
+    field = {"numa_bind_nodes": "nodes", "numa_bind_cpus": "cpus"}
+    sources = {k: environment[k] for k in wished} | {field.get(k, k): "flag" for k in values}
+
+    def number(key: str, least: int) -> int:
+        return parse_count(text[key], "--" + key.replace("_", "-"), least)
+
+    asked: dict[str, object] = dict(wished)
+    for key in ("per", "places", "proc_bind", "mem", "binder"):
+        if key in text:
+            asked[key] = text[key]
+    for key in ("numa_bind", "share", "rank_env", "template"):
+        if key in values:
+            asked[key] = values[key]
+    if "ranks" in text:
+        asked["ranks"] = number("ranks", 1)
+    if "reserve" in text:
+        asked["reserve"] = number("reserve", 0)
+    if "threads" in text:
+        asked["threads"] = str(number("threads", 1))
+    if "smt" in text:
+        asked["smt"] = None if text["smt"] == "all" else number("smt", 1)
+    if "exclude" in text:
+        asked["exclude"] = parse_cpus(text["exclude"], "--exclude")
+    if "numa_bind_nodes" in lists:
+        asked["nodes"] = parse_nodes(lists["numa_bind_nodes"], "--numa-bind-nodes")
+        asked["numa_bind"] = True
+    if "numa_bind_cpus" in lists:
+        name = "--numa-bind-cpus"
+        asked["cpus"] = tuple(
+            parse_cpus(t, name, rank) for rank, t in enumerate(lists["numa_bind_cpus"])
+        )
+    return Request(
+        **asked,  # type: ignore[arg-type]  # each was converted above
+        inherited=wishes.inherited,
+        sources=tuple(sorted(sources.items())),
+        command=tuple(command),
+    )
+
+
+def parse_count(text: str, name: str, least: int) -> int:
+    """A whole number from `least` on. Raises UsageError."""
+    if text.isascii() and text.isdigit() and len(text) <= 5 and least <= int(text) < LIMIT:
+        return int(text)
+    raise UsageError(
+        f"{name}: {shown(text)} is not a whole number from {least} to {LIMIT - 1}",
+        option=name,
+        text=text,
+    )
+
+
+def parse_cpus(text: str, name: str, rank: int | None = None) -> CpuSet:
+    """A user's cpu list; the message names the option and the rank. Raises ParseError."""
+    try:
+        return CpuSet.parse_user(text)
+    except ParseError as e:
+        raise located(e, name, rank) from None
+
+
+def parse_nodes(texts: Sequence[str], name: str) -> tuple[int, ...]:
+    """Node numbers in the order given, one for each rank: `0 0 1 1`, `0,0,1,1` or `0-3`.
+
+    Raises ParseError.
+    """
+    nodes: list[int] = []
+    for text in texts:
+        for part in text.split(","):
+            try:
+                if not text.strip():
+                    hint = "write node numbers, as in 0 0 1 1"
+                    raise ParseError("an empty list", hint=hint, text=text)
+                first, last, step = parse_range(part.strip(), text)
+            except ParseError as e:
+                raise located(e, name, len(nodes)) from None
+            nodes += range(first, last + 1, step)
+            if len(nodes) > LIMIT:
+                raise ParseError(f"{name}: {shown(text)} names too many nodes", text=text)
+    return tuple(nodes)
+
+
+def located(error: ParseError, name: str, rank: int | None) -> ParseError:
+    """The same error, with the option and the rank it came from."""
+    where = name if rank is None else f"{name}, rank {rank}"
+    hint = error.hint
+    word = str(error.data.get("part") or error.data.get("text") or "")
+    if name.startswith("--numa-bind") and word[:1].isalpha():
+        hint = "put -- between the values and the worker's command"
+    return ParseError(f"{where}: {error.message}", hint=hint, rank=rank, **error.data)

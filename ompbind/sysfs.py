@@ -1,0 +1,492 @@
+"""The reader of `/sys`: which cpus there are, what they share, memory nodes, PCI devices.
+
+Sources: the kernel's admin-guide/cputopology.rst, ABI/stable/sysfs-devices-system-cpu,
+ABI/stable/sysfs-devices-node and ABI/testing/sysfs-bus-pci.
+
+Groups of cpus come from masks, each read once, from the group's lowest cpu; numbers such as
+`core_id` are unique only within something else, and missing or -1 on many machines.
+"""
+
+from __future__ import annotations
+
+from ompbind.cpuset import LIMIT, CpuSet
+from ompbind.errors import ParseError, TopologyError
+from ompbind.procfs import parse_memory_bytes, read_has_numa, read_memory_bytes, read_stat_cpus
+from ompbind.topology import LEVELS, Cpu, Device, Node, Topology
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from ompbind.root import Root
+    from ompbind.topology import Level
+
+    Groups = dict[int, int]  # cpu -> number of its group; cpus of no group are left out
+
+CPUS = "sys/devices/system/cpu"
+NODES = "sys/devices/system/node"
+PCI = "sys/bus/pci/devices"
+
+# The files that say who shares a thing, the newer name first; each has a `_list` beside it.
+MASKS: dict[str, tuple[str, ...]] = {
+    "core": ("core_cpus", "thread_siblings"),
+    "package": ("package_cpus", "core_siblings"),
+    "die": ("die_cpus",),
+    "cluster": ("cluster_cpus",),
+    "book": ("book_siblings",),
+    "drawer": ("drawer_siblings",),
+}
+# Where the number is one of these, the mask beside it means nothing: each cpu alone, mostly.
+# 65535 is how x86 writes -1 for a cluster.
+UNSAID = {"die": ("-1",), "cluster": ("-1", "65535")}
+CACHES = {"l2": "2", "l3": "3"}
+
+KINDS_OF_DEVICES = {"03": "gpu", "02": "nic", "12": "accelerator", "0b40": "coprocessor"}
+CLASSES = ("drm", "net", "infiniband", "accel")
+
+
+def read_topology(
+    root: Root, levels: Collection[Level] = LEVELS, *, devices: bool = True
+) -> Topology:
+    """The machine under `root`. Levels not asked for are left None, and their files unread.
+
+    Cpus may come and go meanwhile: the reading starts again when those online have changed; at the
+    third time, only those online before and after are kept. Raises TopologyError when the machine
+    does not say its cpus, or says nonsense about what a plan stands on (cpus, cores, nodes).
+    """
+    online = read_online(root)
+    for attempt in range(3):
+        topology = read_once(root, online, levels, devices=devices)
+        after = read_online(root)
+        if after == online:
+            break
+        online = online & after if attempt == 1 and online & after else after
+    return topology
+
+
+def read_once(
+    root: Root,
+    online: CpuSet,
+    levels: Collection[Level],
+    *,
+    devices: bool,
+) -> Topology:
+    possible = read_possible(root, online)
+    nodes, distances, numa = read_nodes(root, online)
+    groups = {level: read_level(root, level, online) for level in MASKS | CACHES if level in levels}
+    if "node" in levels:
+        groups["node"] = make_node_numbers(nodes)
+    if "kind" in levels:
+        cores = groups.get("core") or read_level(root, "core", online)
+        groups["kind"] = read_kinds(root, online, cores)
+    columns = {level: groups[level].get for level in groups}
+    return Topology(
+        cpus=tuple(Cpu(c, **{lv: get(c) for lv, get in columns.items()}) for c in online),
+        nodes=nodes,
+        distances=distances,
+        devices=read_devices(root, online, nodes) if devices else (),
+        possible=possible,
+        offline=read_offline(root, online, possible),
+        isolated=read_unless_garbage(root, f"{CPUS}/isolated"),
+        nohz_full=read_unless_garbage(root, f"{CPUS}/nohz_full"),
+        numa=numa,
+    )
+
+
+# Files
+
+
+def read_list(root: Root, path: str) -> CpuSet | None:
+    """A list such as `0-3,8`; None when it is absent. Raises TopologyError for garbage."""
+    text = root.read(path)
+    try:
+        return None if text is None else CpuSet.parse_kernel(text)
+    except ParseError as e:
+        raise garbage(path, e) from None
+
+
+def read_unless_garbage(root: Root, path: str) -> CpuSet:
+    """A list that only advises: absent and garbage are the empty set.
+
+    `nohz_full` holds "(null)" on kernels that support it but were not told to use it.
+    """
+    try:
+        return CpuSet.parse_kernel(root.read(path) or "")
+    except ParseError:
+        return CpuSet()
+
+
+def read_mask(root: Root, path: str) -> CpuSet | None:
+    """A mask, or the list beside it; None when neither is there. Raises TopologyError."""
+    text = root.read(path)
+    try:
+        if text is not None:
+            return parse_mask(text)
+    except ParseError as e:
+        raise garbage(path, e) from None
+    return read_list(root, f"{path}_list")
+
+
+def parse_mask(text: str) -> CpuSet:
+    """As CpuSet.parse_mask: what is written as the kernel does, at once, the rest by that.
+
+    With thousands of cpus most of the time would go into looking at each digit.
+    """
+    text = text.strip()
+    digits = text.replace(",", "")
+    # All words but the first have 8 digits. int() alone would also take 0x, a sign and "_".
+    plain = digits[:1].isalnum() and digits[1:2] not in ("x", "X") and "_" not in digits
+    regular = text[-9::-9] == "," * text.count(",") and len(digits) <= LIMIT // 4
+    if plain and regular and digits.isascii():
+        try:
+            return CpuSet.from_mask(int(digits, 16))
+        except ValueError:  # the careful parser says what is wrong
+            pass
+    return CpuSet.parse_mask(text)
+
+
+def garbage(path: str, error: ParseError) -> TopologyError:
+    hint = "the machine's files are damaged; ompbind does not guess its topology"
+    return TopologyError(f"{path}: {error.message}", hint=hint, path=path)
+
+
+def read_int(root: Root, path: str) -> int | None:
+    """A whole number; None when it is absent or anything else."""
+    text = (root.read(path) or "").strip()
+    digits = text.removeprefix("-")
+    return int(text) if digits.isascii() and digits.isdigit() and len(digits) < 19 else None
+
+
+# Cpus
+
+
+def read_online(root: Root) -> CpuSet:
+    """The cpus that are online. Raises TopologyError when there are none, or garbage."""
+    online = read_list(root, f"{CPUS}/online")
+    if online is None:
+        online = read_cpu_directories(root, online=True) or read_stat_cpus(root)
+    if not online:
+        raise TopologyError(
+            f"no online cpus in {CPUS}",
+            hint="is sys mounted, and is this the root of a machine's files?",
+        )
+    return online
+
+
+def read_possible(root: Root, online: CpuSet) -> CpuSet:
+    """The cpus that may ever be online. Only a plan's drawing shows them: garbage is not said."""
+    possible = read_unless_garbage(root, f"{CPUS}/possible")
+    return (possible or read_cpu_directories(root)) | online  # no such file before Linux 2.6.30
+
+
+def read_cpu_directories(root: Root, *, online: bool = False) -> CpuSet:
+    """The cpus that have a directory; with `online`, those of them that are (old kernels).
+
+    A cpu that cannot be taken offline has no `online` file of its own.
+    """
+    numbers = numbered(root.names(CPUS), "cpu")
+    if online:
+        return CpuSet(n for n in numbers if read_int(root, f"{CPUS}/cpu{n}/online") != 0)
+    return CpuSet(numbers)
+
+
+def read_offline(root: Root, online: CpuSet, possible: CpuSet) -> CpuSet:
+    """The cpus that are there but off. The `offline` file also counts those never plugged in."""
+    return CpuSet() if possible == online else read_cpu_directories(root) - online
+
+
+def numbered(names: Iterable[str], prefix: str) -> list[int]:
+    """12 of `cpu12`, for every name of that form."""
+    parts = (name[len(prefix) :] for name in names if name.startswith(prefix))
+    return sorted(int(p) for p in parts if p.isascii() and p.isdigit() and len(p) < 6)
+
+
+# Groups
+
+
+def read_level(root: Root, level: str, online: CpuSet) -> Groups:
+    if level in CACHES:
+        return make_groups(online, CacheReader(root, CACHES[level]))
+    names = MASKS[level]
+    name = first_mask(root, names, online)
+    if name is None:
+        return read_groups_by_number(root, level, online)
+    unsaid = UNSAID.get(level)
+
+    def read(cpu: int) -> CpuSet | None:
+        directory = f"{CPUS}/cpu{cpu}/topology"
+        if unsaid and (root.read(f"{directory}/{level}_id") or "").strip() in unsaid:
+            return None
+        try:
+            return read_mask(root, f"{directory}/{name}")
+        except TopologyError:
+            if level in ("core", "package"):  # a plan stands on them
+                raise
+            return None
+
+    return make_groups(online, read)
+
+
+def first_mask(root: Root, names: tuple[str, ...], online: CpuSet) -> str | None:
+    """Which of the names the machine has; None: none of them.
+
+    The first few cpus tell (one may be going offline), so that a level that the machine does not
+    have costs the same however many cpus there are.
+    """
+    for cpu in list(online)[:4]:
+        for name in names:
+            for suffix in ("", "_list"):
+                if root.read(f"{CPUS}/cpu{cpu}/topology/{name}{suffix}") is not None:
+                    return name
+    return None
+
+
+def read_groups_by_number(root: Root, level: str, online: CpuSet) -> Groups:
+    """Cores and packages of a machine without masks, by its numbers; {} where those are missing."""
+    keys: dict[int, tuple[int, ...]] = {}
+    for cpu in online if level in ("core", "package") else ():
+        directory = f"{CPUS}/cpu{cpu}/topology"
+        package = read_int(root, f"{directory}/physical_package_id")
+        core = read_int(root, f"{directory}/core_id") if level == "core" else 0
+        if package is None or core is None or package < 0 or core < 0:
+            return {}
+        keys[cpu] = (package, core)
+    return make_dense(keys)
+
+
+def make_groups(online: CpuSet, read: Callable[[int], CpuSet | None]) -> Groups:
+    """Numbers the groups by their lowest cpu. `read(cpu)` gives who shares with it, or None.
+
+    It is asked of the lowest cpu that is in no group yet. A mask without its own cpu says nothing.
+    What is already in a group stays there: masks that overlap are the kernel's mistake.
+    """
+    groups: Groups = {}
+    count = 0
+    for cpu in online:
+        if cpu in groups:
+            continue
+        mask = read(cpu)
+        if mask is None or cpu not in mask:
+            continue
+        rest = (mask & online).mask
+        while rest:  # for a few cpus in a large mask, faster than the set's own iteration
+            low = rest & -rest
+            groups.setdefault(low.bit_length() - 1, count)
+            rest ^= low
+        count += 1
+    return groups
+
+
+def make_dense(keys: dict[int, tuple[int, ...]]) -> Groups:
+    """Numbers the groups of cpus with equal keys, in the order of first appearance."""
+    numbers: dict[tuple[int, ...], int] = {}
+    return {cpu: numbers.setdefault(key, len(numbers)) for cpu, key in keys.items()}
+
+
+class CacheReader:
+    """Reads who shares a cpu's cache of one level; remembers in which `index*` it was last."""
+
+    def __init__(self, root: Root, level: str) -> None:
+        self.root = root
+        self.level = level
+        self.last = int(level)  # usual: 0 and 1 are the two of level 1
+
+    def __call__(self, cpu: int) -> CpuSet | None:
+        directory = f"{CPUS}/cpu{cpu}/cache"
+        number: int | None = self.last
+        if not self.fits(f"{directory}/index{number}"):
+            number = self.find(directory)
+        if number is None:
+            return None
+        self.last = number
+        try:
+            return read_mask(self.root, f"{directory}/index{number}/shared_cpu_map")
+        except TopologyError:  # nothing stands on caches
+            return None
+
+    def fits(self, directory: str) -> bool:
+        level = self.root.read(f"{directory}/level")
+        if level is None or level.strip() != self.level:
+            return False
+        return (self.root.read(f"{directory}/type") or "").strip() != "Instruction"
+
+    def find(self, directory: str) -> int | None:
+        numbers = numbered(self.root.names(directory), "index")
+        return next((n for n in numbers if self.fits(f"{directory}/index{n}")), None)
+
+
+# Kinds of core
+
+
+def read_kinds(root: Root, online: CpuSet, cores: Groups) -> Groups:
+    """Numbers the kinds of core, least capable first; {} when all are the same.
+
+    Two cpus are of one kind when nothing tells them apart: neither the performance counters that
+    Intel has for each type, nor capacity, base or highest frequency. Read once for each core.
+    """
+    leaders = {cores.get(cpu, -1 - cpu): cpu for cpu in reversed(list(online))}
+    asked = sorted(leaders.values())
+    types = read_core_types(root)
+    type_of = {cpu: next((i for i, t in types if cpu in t), 0) for cpu in asked}
+    capacity = make_steps(read_all(root, asked, "cpu_capacity"))
+    base = read_all(root, asked, "cpufreq/base_frequency")
+    peak = make_steps(read_all(root, asked, "cpufreq/cpuinfo_max_freq"), base)
+    keys = {c: (type_of[c], capacity[c], peak[c], base[c]) for c in asked}
+    order = make_kind_order(keys)
+    if len(order) < 2:
+        return {}
+    kind_of_core = {core: order[keys[cpu]] for core, cpu in leaders.items()}
+    return {cpu: kind_of_core[cores.get(cpu, -1 - cpu)] for cpu in online}
+
+
+def read_core_types(root: Root) -> list[tuple[int, CpuSet]]:
+    """Intel's types of core, least capable first, with their cpus: the counters' `cpus` files."""
+    names = ("cpu_lowpower", "cpu_atom", "cpu_core")
+    found = [(i, read_unless_garbage(root, f"sys/devices/{n}/cpus")) for i, n in enumerate(names)]
+    return [(i, cpus) for i, cpus in found if cpus]
+
+
+def read_all(root: Root, cpus: list[int], name: str) -> dict[int, int]:
+    """A number of each cpu; 0 for all of them when any does not say it, as then none can be
+    compared."""
+    values: dict[int, int] = {}
+    for cpu in cpus:
+        value = read_int(root, f"{CPUS}/cpu{cpu}/{name}")
+        if value is None:
+            return dict.fromkeys(cpus, 0)
+        values[cpu] = value
+    return values
+
+
+def make_steps(values: dict[int, int], within: dict[int, int] | None = None) -> dict[int, int]:
+    """The values with those up to a tenth above a lower one made equal to it.
+
+    The best cores of a chip boost a little higher than the others; that makes no other kind.
+    With `within`, only among cpus that are equal there.
+    """
+    steps: dict[int, int] = {}
+    low: dict[int, int] = {}
+    for cpu in sorted(values, key=values.__getitem__):
+        group = within[cpu] if within else 0
+        if group not in low or values[cpu] * 10 > low[group] * 11:
+            low[group] = values[cpu]
+        steps[cpu] = low[group]
+    return steps
+
+
+def make_kind_order(keys: dict[int, tuple[int, int, int, int]]) -> dict[tuple[int, ...], int]:
+    """Numbers (type, capacity, peak, base) keys, least capable first.
+
+    The kernel's capacity decides where it tells all kinds apart, else the type, then the highest
+    frequency; what is still equal stays in the order of its lowest cpu.
+    """
+    kinds = list(dict.fromkeys(keys[cpu] for cpu in sorted(keys)))
+    if len({capacity for _, capacity, _, _ in kinds}) == len(kinds):
+        kinds.sort(key=lambda key: key[1])
+    else:
+        kinds.sort(key=lambda key: (key[0], key[2]))
+    return {key: number for number, key in enumerate(kinds)}
+
+
+# Memory nodes
+
+
+def read_nodes(
+    root: Root, online: CpuSet
+) -> tuple[tuple[Node, ...], tuple[tuple[int, ...], ...], bool]:
+    """The online nodes, their distances, and whether the kernel has NUMA. Raises TopologyError."""
+    listed = read_list(root, f"{NODES}/online")
+    numbers = list(listed) if listed else numbered(root.names(NODES), "node")
+    nodes, rows = [], []
+    for number in numbers:
+        cpus = read_node_cpus(root, number)
+        if cpus is None:  # listed, but gone meanwhile or cut out of a copy
+            continue
+        text = root.read(f"{NODES}/node{number}/meminfo") or ""
+        nodes.append(Node(number, cpus & online, parse_memory_bytes(text)))
+        rows.append(root.read(f"{NODES}/node{number}/distance") or "")
+    if nodes:
+        return tuple(nodes), make_distances(rows), True
+    if read_has_numa(root):  # then only this view of it has no directory, as in some containers
+        return (), (), True
+    return (Node(0, online, read_memory_bytes(root)),), (), False
+
+
+def read_node_cpus(root: Root, number: int) -> CpuSet | None:
+    directory = f"{NODES}/node{number}"
+    cpus = read_mask(root, f"{directory}/cpumap")
+    return read_list(root, f"{directory}/cpulist") if cpus is None else cpus
+
+
+def make_distances(rows: list[str]) -> tuple[tuple[int, ...], ...]:
+    """A square of numbers from its lines; () when anything is missing or is no number: half a
+    matrix could order nodes wrongly."""
+    words = [row.split() for row in rows]
+    if any(len(w) != len(rows) or not all(d.isascii() and d.isdigit() for d in w) for w in words):
+        return ()
+    return tuple(tuple(map(int, w)) for w in words)
+
+
+def make_node_numbers(nodes: Iterable[Node]) -> Groups:
+    """Each cpu's node; the lowest where the machine lists it in several."""
+    numbers: Groups = {}
+    for node in nodes:
+        for cpu in node.cpus:
+            numbers.setdefault(cpu, node.node)
+    return numbers
+
+
+# Devices
+
+
+def read_devices(root: Root, online: CpuSet, nodes: Iterable[Node]) -> tuple[Device, ...]:
+    """The PCI devices that work is placed near, by address."""
+    cpus_of = {node.node: node.cpus for node in nodes}
+    devices = []
+    for pci, directory in sorted(find_pci_devices(root).items()):
+        pci_class = (root.read(f"{directory}/class") or "").strip().removeprefix("0x")
+        kind = KINDS_OF_DEVICES.get(pci_class[:2]) or KINDS_OF_DEVICES.get(pci_class[:4])
+        if kind and len(pci_class) == 6:
+            vendor = (root.read(f"{directory}/vendor") or "").strip().removeprefix("0x")
+            node = read_int(root, f"{directory}/numa_node")
+            node = node if node is not None and node >= 0 else None
+            cpus = read_local_cpus(root, directory)
+            if cpus is None:
+                cpus = cpus_of.get(node, online) if node is not None else online
+            devices.append(Device(kind, pci, node, cpus & online, vendor))
+    return tuple(devices)
+
+
+def read_local_cpus(root: Root, directory: str) -> CpuSet | None:
+    """The cpus near a device; None where it does not say, or says garbage (it only advises)."""
+    try:
+        cpus = read_mask(root, f"{directory}/local_cpus")
+        return read_list(root, f"{directory}/local_cpulist") if cpus is None else cpus
+    except TopologyError:
+        return None
+
+
+def find_pci_devices(root: Root) -> dict[str, str]:
+    """Addresses and directories; through `sys/class` where the bus is hidden."""
+    if names := root.names(PCI):
+        return {name: f"{PCI}/{name}" for name in names}
+    found: dict[str, str] = {}
+    for name in CLASSES:
+        for entry in root.names(f"sys/class/{name}"):
+            directory = f"sys/class/{name}/{entry}/device"
+            pci = (root.resolve(directory) or "").rpartition("/")[2]
+            if is_pci_address(pci):
+                found.setdefault(pci, directory)
+    return found
+
+
+def is_pci_address(text: str) -> bool:
+    """Whether it is of the form `0000:3b:00.0`."""
+    parts = text.replace(".", ":").split(":")
+    return (
+        text.count(":") == 2
+        and text.count(".") == 1
+        and len(parts) == 4
+        and [len(p) for p in parts[1:]] == [2, 2, 1]
+        and all(p and all(c in "0123456789abcdef" for c in p) for p in parts)
+    )

@@ -1,0 +1,63 @@
+"""The real machines of `../shared/topologies`: found, unpacked when first wanted, with answers."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PLACE = Path(__file__).parents[1] / "../shared/topologies"
+
+
+def topologies() -> Path:
+    """The directory; OMPBIND_TOPOLOGIES names another one."""
+    return Path(os.environ.get("OMPBIND_TOPOLOGIES") or PLACE).resolve()
+
+
+def machine_names() -> list[str]:
+    """Every machine that has an answer and a tree; [] where the directory is absent."""
+    names = {p.name.removesuffix(".tar.gz") for p in topologies().glob("machines/*.tar.gz")}
+    return sorted(n for n in names if (topologies() / f"machines/{n}.json").exists())
+
+
+def need_topologies() -> None:
+    """Skips the test where the directory is absent; fails it there in continuous integration,
+    which must not pass by leaving tests out."""
+    if not machine_names():
+        reason = f"no machines in {topologies()}; OMPBIND_TOPOLOGIES can name another directory"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def answer(name: str) -> dict[str, Any]:
+    """A machine's trusted answer, as ../shared/topologies/README.md describes it."""
+    found: dict[str, Any] = json.loads((topologies() / f"machines/{name}.json").read_text())
+    return found
+
+
+def unpacked(name: str) -> Path:
+    """The directory that holds the machine's `sys` and `proc`."""
+    need_topologies()
+    place = _place() / name
+    if not place.exists():
+        place.mkdir()
+        archive = topologies() / f"machines/{name}.tar.gz"
+        # tarfile would take several times as long
+        subprocess.run(["tar", "-xzf", archive, "-C", place], check=True)
+    return place / "fsroot"
+
+
+@cache
+def _place() -> Path:
+    place = Path(tempfile.mkdtemp(prefix="ompbind-trees-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place

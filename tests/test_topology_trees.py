@@ -1,0 +1,190 @@
+"""Every real machine of ../shared/topologies agrees with its trusted answer, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+
+from ompbind.cpuset import CpuSet
+from ompbind.machine import read_machine
+from ompbind.procfs import read_allowed
+from ompbind.root import DirectoryRoot
+from ompbind.topology import LEVELS, Cpu, Machine, Node, Topology
+from tests import shared_trees
+
+Answer = dict[str, Any]
+
+# A cgroup and nothing else: no sys directory. It has its own test below.
+WITHOUT_TOPOLOGY = {"test1"}
+
+PARTITIONS = ("core", "package", "die", "cluster", "l2", "l3", "book", "drawer")
+MACHINES = [n for n in shared_trees.machine_names() if n not in WITHOUT_TOPOLOGY]
+
+
+@cache
+def machine(name: str) -> Machine:
+    return read_machine(str(shared_trees.unpacked(name)))
+
+
+def partition(numbers: dict[int, Any]) -> dict[int, frozenset[int]]:
+    """Who is in each cpu's group."""
+    groups: dict[Any, set[int]] = {}
+    for cpu, number in numbers.items():
+        groups.setdefault(number, set()).add(cpu)
+    return {cpu: frozenset(groups[number]) for cpu, number in numbers.items()}
+
+
+def check_partition(level: str, m: Machine, said: Answer) -> bool:
+    wanted = {c["cpu"]: c[level] for c in said["cpus"] if level in c}
+    got = {c.cpu: getattr(c, level) for c in m.topology.cpus if c.cpu in wanted}
+    assert None not in got.values()
+    assert partition(got) == partition(wanted)
+    return bool(wanted)
+
+
+def check_numbers(m: Machine, said: Answer) -> bool:
+    """Group numbers are dense, in the order of each group's lowest cpu."""
+    for level in LEVELS:
+        if level not in ("node", "kind"):
+            first = [getattr(c, level) for c in m.topology.cpus if getattr(c, level) is not None]
+            assert list(dict.fromkeys(first)) == list(range(len(set(first))))
+    return True
+
+
+def check_node(m: Machine, said: Answer) -> bool:
+    wanted = {c["cpu"]: c["node"] for c in said["cpus"] if "node" in c}
+    assert {c.cpu: c.node for c in m.topology.cpus if c.cpu in wanted} == wanted
+    return bool(wanted)
+
+
+def check_nodes(m: Machine, said: Answer) -> bool:
+    wanted = {n["node"]: n["cpus"] for n in said["nodes"]}
+    assert {n.node: str(n.cpus) for n in m.topology.nodes} == wanted
+    assert m.topology.numa is not any(n.get("synthetic") for n in said["nodes"])
+    return bool(wanted)
+
+
+def check_memory(m: Machine, said: Answer) -> bool:
+    wanted = {n["node"]: n["memory_bytes"] for n in said["nodes"] if "memory_bytes" in n}
+    assert {n.node: n.memory_bytes for n in m.topology.nodes if n.node in wanted} == wanted
+    return bool(wanted)
+
+
+def check_distances(m: Machine, said: Answer) -> bool:
+    if "distances" not in said:
+        return False
+    assert [n.node for n in m.topology.nodes] == said["distance_nodes"]
+    assert [list(row) for row in m.topology.distances] == said["distances"]
+    return True
+
+
+def check_online(m: Machine, said: Answer) -> bool:
+    assert str(m.topology.online) == said["online_cpus"]
+    return True
+
+
+def check_possible(m: Machine, said: Answer) -> bool:
+    if said["possible_cpus"] is None:  # old kernels: known are the cpus with a directory
+        assert m.topology.possible == m.topology.online | m.topology.offline
+        return False
+    assert str(m.topology.possible) == said["possible_cpus"]
+    return True
+
+
+def check_offline(m: Machine, said: Answer) -> bool:
+    if said.get("offline_known") is not None:
+        assert str(m.topology.offline) == said["offline_known"]
+        return True
+    assert not m.topology.offline & m.topology.online
+    return False
+
+
+def check_kinds(m: Machine, said: Answer) -> bool:
+    wanted = {c["cpu"]: c["cpukind"] for c in said["cpus"] if "cpukind" in c}
+    got = {c.cpu: c.kind for c in m.topology.cpus}
+    if wanted:
+        assert got == wanted
+    elif said.get("cpukinds"):  # one kind
+        assert set(got.values()) == {None}
+    return bool(said.get("cpukinds"))
+
+
+def check_allowed(m: Machine, said: Answer) -> bool:
+    if said.get("allowed_cpus") is None:
+        return False
+    assert str(m.allowed.cpus) == said["allowed_cpus"]
+    return True
+
+
+def check_allowed_nodes(m: Machine, said: Answer) -> bool:
+    if said.get("allowed_nodes") is None:
+        return False
+    assert str(m.allowed.nodes) == said["allowed_nodes"]
+    return True
+
+
+def check_devices(m: Machine, said: Answer) -> bool:
+    if "pci" not in said:
+        return False
+    online = CpuSet.parse_kernel(said["online_cpus"])
+    wanted = {
+        d["busid"]: (
+            d["kind"],
+            None if d["numa_node"] == -1 else d["numa_node"],
+            str(CpuSet.parse_kernel(d["local_cpus"]) & online),
+        )
+        for d in said["pci"]
+    }
+    assert {d.pci: (d.kind, d.node, str(d.cpus)) for d in m.topology.devices} == wanted
+    return True
+
+
+CHECKS: dict[str, Callable[[Machine, Answer], bool]] = {
+    **{
+        level: lambda m, said, level=level: check_partition(level, m, said)  # type: ignore[misc]
+        for level in PARTITIONS
+    },
+    "numbers": check_numbers,
+    "node": check_node,
+    "nodes": check_nodes,
+    "memory": check_memory,
+    "distances": check_distances,
+    "online": check_online,
+    "possible": check_possible,
+    "offline": check_offline,
+    "kinds": check_kinds,
+    "allowed cpus": check_allowed,
+    "allowed nodes": check_allowed_nodes,
+    "devices": check_devices,
+}
+
+
+@pytest.mark.parametrize("field", CHECKS)
+@pytest.mark.parametrize("name", MACHINES)
+def test_agrees(name: str, field: str) -> None:
+    """What is read of a real machine is what hwloc, lscpu and the kernel's masks say of it."""
+    CHECKS[field](machine(name), shared_trees.answer(name))
+
+
+def test_there_are_machines() -> None:
+    """The machines are there, and each field is judged on one of them at least."""
+    shared_trees.need_topologies()
+    judged = {
+        field: sum(check(machine(name), shared_trees.answer(name)) for name in MACHINES)
+        for field, check in CHECKS.items()
+    }
+    assert len(MACHINES) >= 59
+    assert min(judged.values()) >= 1, judged
+
+
+def test_cpuset_file_system() -> None:
+    """The cpuset file system from before cgroups restricts cpus and nodes (hwloc's `test1`)."""
+    said = shared_trees.answer("test1")
+    root = DirectoryRoot(str(shared_trees.unpacked("test1")))
+    nodes = tuple(Node(n, CpuSet(range(4 * n, 4 * n + 4))) for n in range(4))
+    allowed = read_allowed(root, Topology(tuple(Cpu(c) for c in range(16)), nodes))
+    assert str(allowed.cpus) == said["allowed_cpus"]
+    assert str(allowed.nodes) == said["allowed_nodes"]
