@@ -31,9 +31,8 @@ def main(args: Sequence[str]) -> int:
         if name in COMMANDS and COMPLETION not in os.environ and not asks_for_help(name, rest):
             return COMMANDS[name](rest)
         if name not in COMMANDS and not name.startswith("-"):
-            hint = nearest_hint(name, tuple(COMMANDS)) or f"commands: {', '.join(COMMANDS)}"
-            if "--" in args or os.sep in name:
-                hint = f"ompbind run -- {name} starts it bound"
+            hint = nearest_hint(name, tuple(COMMANDS))
+            hint = hint or f"commands: {', '.join(COMMANDS)}; ompbind run -- {name} starts it bound"
             raise UsageError(f"{shown(name)} is not a command of ompbind", hint=hint)
         from ompbind.cli import print_help
 
