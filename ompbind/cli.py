@@ -48,6 +48,16 @@ Examples:
 
   ompbind show --topology /tmp/server -n 8               a plan for another machine
 """,
+    "topo": """Draw the machine, print it as JSON, or save it.
+
+Examples:
+
+  ompbind topo                                           what this machine is made of
+
+  ompbind topo --save server.topo                        for a plan made elsewhere, or a bug report
+
+  ompbind topo --topology server.topo                    look at it there
+""",
 }
 
 

@@ -115,6 +115,29 @@ def show(args: Sequence[str]) -> int:
     return 0
 
 
+def topo(args: Sequence[str]) -> int:
+    """`ompbind topo`. Raises OmpbindError."""
+    from ompbind.machine import read_machine, save_machine
+
+    values, extra = parse_arguments(args, options_of("topo"))
+    if extra:
+        raise UsageError(f"topo takes no {shown(extra[0])}", hint="ompbind topo --help")
+    path, file = values.get("topology"), values.get("save")
+    path = path if isinstance(path, str) else None
+    if isinstance(file, str):
+        save_machine(file, path, with_name=values.get("with_name") is True)
+        say("note", f"saved to {file}")
+        return 0
+    machine = read_machine(path)
+    if values.get("format", "table") == "json":
+        write(machine.to_json())
+    else:
+        from ompbind.render import print_machine
+
+        print_machine(machine)
+    return 0
+
+
 def chosen_rank(plan: Plan, text: object, *, one_needed: bool) -> int | None:
     """The rank that --rank names; None: all. Raises UsageError."""
     last = len(plan.ranks) - 1
@@ -168,4 +191,4 @@ def one_line(text: str) -> str:
     )
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"run": run, "show": show}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"run": run, "show": show, "topo": topo}

@@ -94,7 +94,9 @@ def make_start(
 def probe(plan: Plan, environ: Mapping[str, str]) -> list[Refusal]:
     """What is refused of the plan's bindings, found out by trying each in processes that are
     gone afterwards."""
-    if plan.binder != "numactl":
+    if plan.binder == "none":
+        return []
+    if plan.binder == "native":
         return probe_system_calls(plan)
     said = probe_numactl(plan, environ)
     if said is None and len(plan.ranks) == 1:
@@ -166,9 +168,11 @@ def probe_numactl(plan: Plan, environ: Mapping[str, str]) -> str | None:
         lines = text.strip().splitlines()
         if status != 0:
             return lines[-1] if lines else f"exit status {status}"
-        shown = [line for line in lines if line.startswith("physcpubind:")]
-        if cpus and shown and CpuSet(map(int, shown[0].split()[1:])) != cpus:
-            return f"it bound to cpus {shown[0].partition(':')[2].strip()} instead of {cpus}"
+        told = dict(line.partition(":")[::2] for line in lines)
+        for what, wanted in (("physcpubind", cpus), ("membind", mems if mem == "bind" else None)):
+            got = told.get(what, "").split()
+            if wanted and got and CpuSet(map(int, got)) != wanted:
+                return f"asked for {what} {wanted}, it bound to {' '.join(got)}"
     return None
 
 

@@ -1,54 +1,133 @@
-"""A machine, read from wherever it is described."""
+"""A machine, read from wherever it is described: the running system, a directory, a saved file."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 from ompbind.errors import TopologyError
-from ompbind.procfs import read_allowed, read_hostname
 from ompbind.root import DirectoryRoot
-from ompbind.sysfs import read_topology
-from ompbind.topology import LEVELS, Machine
+from ompbind.topology import LEVELS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from ompbind.root import Root
-    from ompbind.topology import Level
+    from ompbind.topology import Level, Machine
+
+HINT = (
+    "give a directory that holds a machine's sys and proc, a file that ompbind topo --save wrote, "
+    "or hwloc's XML"
+)
+LARGEST = 64 << 20  # bytes of a file that describes a machine
 
 
 def read_machine(
     path: str | None = None, levels: Collection[Level] = LEVELS, *, devices: bool = True
 ) -> Machine:
-    """The running machine, or the one whose `sys` and `proc` lie in the directory `path`.
+    """The running machine, or the one that `path` describes: a directory that holds its `sys` and
+    `proc`, a snapshot, or hwloc's XML.
 
-    Levels not asked for are left None, and devices (), unread. Raises TopologyError.
+    Levels not asked for may be left None, and devices (), unread. Raises TopologyError.
     """
-    root = find_root(path)
-    try:
-        return read_linux(root, levels, devices=devices)
-    except TopologyError as e:
-        if path is None:
-            raise
-        raise TopologyError(f"{path}: {e.message}", hint=e.hint, **e.data) from None
-
-
-def read_linux(root: Root, levels: Collection[Level] = LEVELS, *, devices: bool = True) -> Machine:
-    """A Linux machine under any root. Raises TopologyError."""
-    topology = read_topology(root, levels, devices=devices)
-    return Machine(topology, read_allowed(root, topology), read_hostname(root))
-
-
-def find_root(path: str | None) -> Root:
-    """The root that `path` stands for; None: the running machine. Raises TopologyError."""
     if path is None:
-        return DirectoryRoot("/")
+        return read_system(*running_system(), levels, devices=devices)
+    try:
+        if os.path.isdir(path):
+            return read_system("linux", find_directory(path), levels, devices=devices)
+        data = read_file(path)
+        if data[:2] == b"\x1f\x8b":
+            from ompbind.snapshot import parse_snapshot
+
+            return read_system(*parse_snapshot(data), levels, devices=devices)
+        if data.lstrip()[:1] == b"<":
+            from ompbind.hwloc import parse_xml
+
+            return parse_xml(data)
+    except TopologyError as e:
+        raise TopologyError(f"{path}: {e.message}", hint=e.hint or HINT, **e.data) from None
+    raise TopologyError(f"{path} describes no machine", hint=HINT, path=path)
+
+
+def running_system() -> tuple[str, Root]:
+    """The reader's name for the running system, and the root it reads."""
+    system = sys.platform
+    if system == "linux":
+        return "linux", DirectoryRoot("/")
+    if system == "darwin":
+        from ompbind.darwin import SysctlRoot
+
+        return "darwin", SysctlRoot()
+    from ompbind.generic import PsutilRoot
+
+    return "generic", PsutilRoot()
+
+
+def read_system(
+    system: str, root: Root, levels: Collection[Level] = LEVELS, *, devices: bool = True
+) -> Machine:
+    """A machine of the named system under any root. Raises TopologyError."""
+    if system == "linux":
+        from ompbind.procfs import read_allowed, read_hostname
+        from ompbind.sysfs import read_topology
+        from ompbind.topology import Machine
+
+        topology = read_topology(root, levels, devices=devices)
+        return Machine(topology, read_allowed(root, topology), read_hostname(root))
+    if system == "darwin":
+        from ompbind.darwin import read_darwin
+
+        return read_darwin(root)
+    if system == "generic":
+        from ompbind.generic import read_generic
+
+        return read_generic(root)
+    raise TopologyError(f"the system {system[:40]!r} is not known")
+
+
+def save_machine(file: str, path: str | None, *, with_name: bool) -> Machine:
+    """Reads a machine and writes what was read to `file`, which `read_machine` takes.
+
+    Raises TopologyError, also when `file` cannot be written.
+    """
+    from ompbind.root import RecordingRoot
+    from ompbind.snapshot import make_snapshot
+
+    if path is None:
+        system, inner = running_system()
+    elif os.path.isdir(path):
+        system, inner = "linux", find_directory(path)
+    else:
+        raise TopologyError(f"{path}: only the running machine or a directory can be saved")
+    root = RecordingRoot(inner)
+    machine = read_system(system, root)
+    try:
+        with open(file, "wb") as out:
+            out.write(make_snapshot(system, root, with_name=with_name))
+    except OSError as e:
+        raise TopologyError(f"--save {file}: {e.strerror}") from None
+    return machine
+
+
+def find_directory(path: str) -> Root:
+    """The root in a directory: itself, or its `fsroot`. Raises TopologyError."""
     for directory in (path, os.path.join(path, "fsroot")):
         if os.path.isdir(os.path.join(directory, "sys")):
             return DirectoryRoot(directory)
-    hint = "give a directory that holds a machine's sys and proc directories"
-    what = "holds no sys directory" if os.path.isdir(path) else "is not a directory"
-    if not os.path.lexists(path):
-        what = "does not exist"
-    raise TopologyError(f"{path} {what}", hint=hint, path=path)
+    raise TopologyError("holds no sys directory", hint=HINT, path=path)
+
+
+def read_file(path: str) -> bytes:
+    """All of a file, not more than a machine can need. Raises TopologyError."""
+    try:  # without blocking, should it be a FIFO
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(fd, "rb") as file:
+            data = file.read(LARGEST + 1)
+    except OSError as e:
+        raise TopologyError(e.strerror or str(e), path=path) from None
+    if not data:
+        raise TopologyError("the file is empty", path=path)
+    if len(data) > LARGEST:
+        raise TopologyError(f"the file is larger than {LARGEST >> 20} MiB", path=path)
+    return data

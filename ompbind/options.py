@@ -133,9 +133,10 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--topology",),
         "value",
-        "Plan for another machine: a directory that holds its sys and proc. `run` refuses it.",
+        "Another machine: a directory that holds its sys and proc, a file of topo --save, or "
+        "hwloc's XML. `run` refuses it.",
         "PATH",
-        commands=("run", "show"),
+        commands=("run", "show", "topo"),
         panel=ELSEWHERE,
     ),
     Option(
@@ -161,6 +162,30 @@ OPTIONS: tuple[Option, ...] = (
         "FORMAT",
         ("table", "json", "env", "argv"),
         commands=("show",),
+        panel=OUTPUT,
+    ),
+    Option(
+        ("--format",),
+        "value",
+        "How to print it (default table).",
+        "FORMAT",
+        ("table", "json"),
+        commands=("topo",),
+        panel=OUTPUT,
+    ),
+    Option(
+        ("--save",),
+        "value",
+        "Write what was read to a small file that --topology takes on any machine.",
+        "FILE",
+        commands=("topo",),
+        panel=OUTPUT,
+    ),
+    Option(
+        ("--with-name",),
+        "flag",
+        "Keep the host's name in the saved file.",
+        commands=("topo",),
         panel=OUTPUT,
     ),
     Option(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 POLICIES = ("bind", "preferred", "interleave", "local", "none")
-BINDERS = ("numactl", "native")
+BINDERS = ("numactl", "native", "none")
 
 
 class Host(Record):

@@ -47,7 +47,7 @@ def levels_for(request: Request) -> tuple[Level, ...]:
 
 
 def make_plan(machine: Machine, request: Request) -> Plan:
-    """The plan, with `request.binder` already resolved to numactl or native.
+    """The plan, with `request.binder` already resolved to numactl, native or none.
 
     Raises PlanError where what was asked cannot be had, naming the rank, what was wanted and what
     is there.
@@ -121,7 +121,12 @@ def check_request(request: Request) -> None:
 def machine_warnings(machine: Machine, request: Request) -> list[str]:
     stray = request.exclude - machine.topology.online - machine.topology.offline
     told = [f"--exclude names cpus that this machine does not have: {stray}"] if stray else []
-    if not machine.topology.numa and (request.numa_bind or request.mem not in (None, "none")):
+    if not machine.can_bind:
+        told.append(
+            "this system binds no process to cpus or memory: the OpenMP variables are all that a "
+            "worker gets of this plan"
+        )
+    elif not machine.topology.numa and (request.numa_bind or request.mem not in (None, "none")):
         told.append("this kernel has no NUMA: all memory is one node, so no policy is set")
     return told
 

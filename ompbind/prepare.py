@@ -35,7 +35,9 @@ def prepare_plan(values: Values, command: Sequence[str], environ: Mapping[str, s
     path = text_of(values, "topology")
     machine = read_machine(path, levels_for(request), devices=False)
     binder = request.binder
-    if binder == "auto":
+    if not machine.can_bind:
+        binder = "none"
+    elif binder == "auto":
         binder = choose_binder(machine.topology, path is not None, environ)
     elif binder == "numactl" and path is None and find_program("numactl", environ) is None:
         raise UsageError(

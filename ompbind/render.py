@@ -8,13 +8,17 @@ from rich.console import Console, Group
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
-from ompbind.cpuset import union
+from ompbind.cpuset import CpuSet, union
+from ompbind.outline import make_outline
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from ompbind.outline import Part
     from ompbind.plan import Plan, RankPlan
+    from ompbind.topology import Machine, Topology
 
 # Colours that stay apart on dark and on light terminals; ranks beyond repeat them.
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
@@ -152,3 +156,143 @@ def command_line(plan: Plan) -> RenderableType:
     words = [f"{k}={shlex.quote(v)}" for k, v in rank.env]
     text = " ".join([*words, shlex.join(rank.argv)])
     return Padding(Text(text.encode("utf-8", "replace").decode(), overflow="fold"), (0, 0))
+
+
+# --- a machine -----------------------------------------------------------------------------------
+
+
+def print_machine(machine: Machine, console: Console | None = None) -> None:
+    """The machine, to standard output."""
+    console = console or Console(highlight=False)
+    console.print(draw_machine(machine))
+
+
+def draw_machine(machine: Machine) -> RenderableType:
+    topology = machine.topology
+    tree = Tree(machine_headline(machine), guide_style="dim")
+    for part in make_outline(machine):
+        add_part(tree, part, machine)
+    alone = [n for n in topology.nodes if not n.cpus]
+    for node in alone[:8]:
+        tree.add(Text.assemble((f"node {node.node}", "bold"), f"  {size(node.memory_bytes)}",
+                               ("  no cpus", "dim")))  # fmt: skip
+    if alone[8:]:
+        tree.add(Text(f"and {len(alone) - 8} more nodes without cpus", style="dim"))
+    parts: list[RenderableType] = [tree, Text()]
+    parts += [Text.assemble((f"{name} ", "bold"), text) for name, text in marks(machine)]
+    if 1 < len(topology.nodes) <= 8 and topology.distances:
+        parts += [Text("\ndistances between nodes", style="bold"), distance_table(topology)]
+    if topology.devices:
+        parts += [Text("\ndevices", style="bold"), device_table(topology)]
+    return Group(*parts)
+
+
+def machine_headline(machine: Machine) -> Text:
+    topology = machine.topology
+    memory = [n.memory_bytes for n in topology.nodes if n.memory_bytes is not None]
+    counts = [
+        (len(topology.groups("package")), "package"),
+        (len(topology.nodes) if topology.numa else 0, "NUMA node"),
+        (len(topology.groups("core")), "core"),
+        (len(topology.cpus), "cpu"),
+    ]
+    words = [f"{n} {what}{'s' * (n > 1)}" for n, what in counts if n]
+    words += [size(sum(memory))] if memory else []
+    name = f"{machine.name}: " if machine.name else ""
+    return Text.assemble((name, "bold"), ", ".join(words))
+
+
+def size(memory: int | None) -> str:
+    """Bytes in GiB, or MiB where that is little; "" where it is not known."""
+    if memory is None:
+        return ""
+    return f"{memory / 2**30:.1f} GiB" if memory >= 2**29 else f"{memory / 2**20:.0f} MiB"
+
+
+def add_part(tree: Tree, part: Part, machine: Machine) -> None:
+    """One part with what is in it, and a line for all that follow and look the same."""
+    label = Text.assemble(("  ".join(part.names), "bold"))
+    if part.memory_bytes is not None:
+        label.append(f"  {size(part.memory_bytes) if part.memory_bytes else 'no memory'}")
+    label.append(f"  cpus {part.cpus}", style="cyan")
+    branch = tree.add(label)
+    for inner in part.parts:
+        add_part(branch, inner, machine)
+    if part.cores:
+        branch.add(core_line(part, machine))
+    if part.alike:
+        what = f"{part.alike} more like {part.names[0]}: cpus {part.alike_cpus}"
+        tree.add(Text(what, style="dim", overflow="fold"))
+
+
+def core_line(part: Part, machine: Machine, most: int = 8) -> Text:
+    """`4 cores × 2 threads: 0,16 1,17 …`; what may not be used is struck through."""
+    threads = sorted({len(core) for core in part.cores})
+    many = f"{len(part.cores)} core{'s' * (len(part.cores) > 1)}"
+    each = "-".join(map(str, [threads[0], threads[-1]][: len(threads)]))
+    text = Text(f"{many} × {each} thread{'s' * (threads[-1] > 1)}:")
+    kinds = {c.kind for c in machine.topology.cpus if c.cpu in part.cpus and c.kind is not None}
+    if len(kinds) == 1:
+        text.append(f" (kind {min(kinds)})", style="dim")
+    shown = part.cores if len(part.cores) <= most else part.cores[: most - 2]
+    for core in shown:
+        add_core(text, core, machine)
+    if shown != part.cores:
+        text.append(" …", style="dim")
+        add_core(text, part.cores[-1], machine)
+    return text
+
+
+def add_core(text: Text, core: CpuSet, machine: Machine) -> None:
+    text.append("  ")
+    for n, cpu in enumerate(core):
+        text.append("," if n else "")
+        allowed = cpu in machine.allowed.cpus
+        text.append(str(cpu), style="cyan" if allowed else "dim strike")
+
+
+def marks(machine: Machine) -> list[tuple[str, str]]:
+    """What is out of the ordinary, by name."""
+    topology, allowed = machine.topology, machine.allowed
+    lines = [
+        ("not allowed: cpus", topology.online - allowed.cpus),
+        ("not allowed: memory of nodes", topology.node_numbers - allowed.nodes),
+        ("offline: cpus", topology.offline),
+        ("isolated: cpus", topology.isolated),
+        ("without timer ticks (nohz_full): cpus", topology.nohz_full),
+    ]
+    told = [(name, str(cpus)) for name, cpus in lines if cpus]
+    kinds = topology.groups("kind")
+    for n, cpus in enumerate(kinds):
+        rank = "least" if n == 0 else "most" if n == len(kinds) - 1 else "more"
+        told.append((f"kind {n} ({rank} capable): cpus", str(cpus)))
+    if allowed.quota is not None:
+        told.append(("cgroup quota:", f"{allowed.quota:g} cpus' worth of time"))
+    if not machine.can_bind:
+        told.append(("this system", "binds no process to cpus or memory"))
+    elif not topology.nodes:
+        told.append(("NUMA nodes:", "hidden in this container"))
+    return told or [("allowed:", "everything")]
+
+
+def distance_table(topology: Topology) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    table.add_column("", style="dim", justify="right")
+    for node in topology.nodes:
+        table.add_column(str(node.node), justify="right")
+    for node, row in zip(topology.nodes, topology.distances, strict=True):
+        table.add_row(str(node.node), *map(str, row))
+    return table
+
+
+def device_table(topology: Topology, most: int = 4) -> Table:
+    """Devices of one kind near the same cpus share a line."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    rows: dict[tuple[str, int | None, CpuSet], list[str]] = {}
+    for device in topology.devices:
+        rows.setdefault((device.kind, device.node, device.cpus), []).append(device.pci)
+    for (kind, node, cpus), found in rows.items():
+        more = f" and {len(found) - most} more" if len(found) > most else ""
+        where = f"node {node}" if node is not None else "no node"
+        table.add_row(kind, where, f"cpus {cpus}", Text(" ".join(found[:most]) + more, style="dim"))
+    return table

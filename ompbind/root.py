@@ -24,6 +24,8 @@ if TYPE_CHECKING:
             """The path that the symbolic link at `path` leads to; None when it is no link."""
 
 
+# Without blocking, where the system has that: a FIFO where a file is expected must not hang us.
+OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 LARGEST = 1 << 20  # bytes of one file; the largest that is wanted, /proc/cpuinfo, can be cut
 
 
@@ -34,8 +36,8 @@ class DirectoryRoot:
         self.path = path.rstrip("/")
 
     def read(self, path: str) -> str | None:
-        try:  # without blocking: a FIFO where a file is expected must not hang us
-            fd = os.open(f"{self.path}/{path}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fd = os.open(f"{self.path}/{path}", OPEN_FLAGS)
         except OSError:
             return None
         try:
@@ -61,3 +63,49 @@ class DirectoryRoot:
         except OSError:
             return None
         return os.path.normpath(os.path.join(os.path.dirname(path), target))
+
+
+class SnapshotRoot:
+    """A saved machine: texts of files, names in directories and targets of links, by path."""
+
+    def __init__(
+        self, files: dict[str, str], directories: dict[str, list[str]], links: dict[str, str]
+    ) -> None:
+        self.files = files
+        self.directories = directories
+        self.links = links
+
+    def read(self, path: str) -> str | None:
+        return self.files.get(path)
+
+    def names(self, path: str) -> list[str]:
+        return self.directories.get(path, [])
+
+    def resolve(self, path: str) -> str | None:
+        return self.links.get(path)
+
+
+class RecordingRoot(SnapshotRoot):
+    """Another root that remembers what was read of it, and so can be saved."""
+
+    def __init__(self, inner: Root) -> None:
+        super().__init__({}, {}, {})
+        self.inner = inner
+
+    def read(self, path: str) -> str | None:
+        text = self.inner.read(path)
+        if text is not None:
+            self.files[path] = text
+        return text
+
+    def names(self, path: str) -> list[str]:
+        names = self.inner.names(path)
+        if names:
+            self.directories[path] = names
+        return names
+
+    def resolve(self, path: str) -> str | None:
+        target = self.inner.resolve(path)
+        if target is not None:
+            self.links[path] = target
+        return target

@@ -482,11 +482,9 @@ def find_pci_devices(root: Root) -> dict[str, str]:
 
 def is_pci_address(text: str) -> bool:
     """Whether it is of the form `0000:3b:00.0`."""
-    parts = text.replace(".", ":").split(":")
-    return (
-        text.count(":") == 2
-        and text.count(".") == 1
-        and len(parts) == 4
-        and [len(p) for p in parts[1:]] == [2, 2, 1]
-        and all(p and all(c in "0123456789abcdef" for c in p) for p in parts)
+    place, _, function = text.partition(".")
+    domain, _, rest = place.partition(":")
+    bus, _, slot = rest.partition(":")
+    return (len(domain) >= 4, len(bus), len(slot), len(function)) == (True, 2, 2, 1) and all(
+        c in "0123456789abcdef" for c in domain + bus + slot + function
     )

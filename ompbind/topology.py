@@ -129,8 +129,46 @@ class Allowed(Record):
 
 
 class Machine(Record):
-    """A topology, what is allowed of it, and the host's name ("" where it is not known)."""
+    """A topology, what is allowed of it, the host's name ("" where it is not known), and whether
+    its system lets processes be bound to cpus and memory."""
 
     topology: Topology
     allowed: Allowed
     name: str = ""
+    can_bind: bool = True
+
+    def to_json(self) -> str:
+        """The contract's object of `ompbind topo`, as text that ends in a newline. No host name."""
+        import json
+
+        topology, allowed = self.topology, self.allowed
+        data = {
+            "schema": 1,
+            "cpus": [{"cpu": c.cpu} | {lv: getattr(c, lv) for lv in LEVELS} for c in topology.cpus],
+            "nodes": [
+                {"node": n.node, "cpus": str(n.cpus), "memory_bytes": n.memory_bytes}
+                for n in topology.nodes
+            ],
+            "distances": [list(row) for row in topology.distances],
+            "devices": [
+                {"kind": d.kind, "pci": d.pci, "node": d.node, "cpus": str(d.cpus),
+                 "vendor": d.vendor}
+                for d in topology.devices
+            ],
+            "allowed": {"cpus": str(allowed.cpus), "nodes": str(allowed.nodes),
+                        "quota": allowed.quota},
+            "possible": str(topology.possible),
+            "offline": str(topology.offline),
+            "isolated": str(topology.isolated),
+            "nohz_full": str(topology.nohz_full),
+            "numa": topology.numa,
+        }  # fmt: skip
+        # A line for each cpu, node, row and device: short enough to read, and to compare.
+        lines = []
+        for key, value in data.items():
+            if isinstance(value, list) and value:
+                rows = ",\n  ".join(json.dumps(item) for item in value)
+                lines.append(f"{json.dumps(key)}: [\n  {rows}]")
+            else:
+                lines.append(f"{json.dumps(key)}: {json.dumps(value)}")
+        return "{" + ",\n ".join(lines) + "}\n"

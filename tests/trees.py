@@ -18,7 +18,8 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
-from ompbind.machine import read_linux
+from ompbind.procfs import read_allowed, read_hostname
+from ompbind.sysfs import read_topology
 from ompbind.topology import Cpu, Device, Machine, Node, Topology
 
 CPUS = "sys/devices/system/cpu"
@@ -463,7 +464,9 @@ def cgroup1_files(
 
 def make_machine(shape: Shape, files: Mapping[str, str] | None = None) -> Machine:
     """Such a machine as it is read, with further `files`."""
-    return read_linux(MemoryRoot(make_files(shape) | dict(files or {})))
+    root = MemoryRoot(make_files(shape) | dict(files or {}))
+    topology = read_topology(root)
+    return Machine(topology, read_allowed(root, topology), read_hostname(root))
 
 
 # Roots

@@ -1,0 +1,129 @@
+"""The reader of macOS, through `sysctl`: cores, threads, caches, performance and efficiency cores.
+
+macOS has one memory node and lets no process be bound to cpus: what is read is for planning. Its
+cpu numbers are the kernel's (`logical-cpu-id`): a core's threads are neighbours, and efficiency
+cores come before performance cores. Sources: sysctl(3), Apple's "Determining system capabilities".
+"""
+
+from __future__ import annotations
+
+from ompbind.cpuset import LIMIT, CpuSet
+from ompbind.errors import TopologyError
+from ompbind.topology import Allowed, Cpu, Machine, Node, Topology
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ompbind.root import Root
+
+
+class SysctlRoot:
+    """The running system's `sysctl` values, as files `sysctl/NAME`."""
+
+    def read(self, path: str) -> str | None:
+        import ctypes
+
+        name = path.removeprefix("sysctl/").encode()
+        library = ctypes.CDLL(None)
+        size = ctypes.c_size_t(0)
+        if library.sysctlbyname(name, None, ctypes.byref(size), None, ctypes.c_size_t(0)) != 0:
+            return None
+        value = ctypes.create_string_buffer(size.value)
+        if library.sysctlbyname(name, value, ctypes.byref(size), None, ctypes.c_size_t(0)) != 0:
+            return None
+        return decode_value(path, value.raw[: size.value])
+
+    def names(self, path: str) -> list[str]:
+        return []
+
+    def resolve(self, path: str) -> str | None:
+        return None
+
+
+def decode_value(path: str, value: bytes) -> str:
+    """As sysctl(8) prints it: texts as they are, arrays of 64-bit numbers, or one number."""
+    import sys
+
+    if path.endswith((".hostname", ".name", ".model")):
+        return value.rstrip(b"\0").decode("utf-8", "replace")
+    step = 8 if len(value) > 8 else len(value)
+    parts = [value[i : i + step] for i in range(0, len(value), step)]
+    return " ".join(str(int.from_bytes(p, sys.byteorder)) for p in parts if p)
+
+
+def read_darwin(root: Root) -> Machine:
+    """The Mac under `root`. Raises TopologyError when it does not say how many cpus it has."""
+    logical = read_number(root, "hw.logicalcpu") or read_number(root, "hw.ncpu")
+    if not logical or logical >= LIMIT:
+        raise TopologyError("sysctl does not say how many cpus there are (hw.logicalcpu)")
+    levels = read_perflevels(root, logical)
+    cpus: list[Cpu] = []
+    cores = l2s = 0
+    for kind, (count, physical, per_l2) in enumerate(levels):
+        threads = count // physical if physical and count % physical == 0 else 1
+        first = len(cpus)
+        for n in range(count):
+            cpus.append(
+                Cpu(
+                    first + n,
+                    core=cores + n // threads,
+                    l2=l2s + n // per_l2 if per_l2 else None,
+                    kind=kind if len(levels) > 1 else None,
+                )
+            )
+        cores += -(-count // threads)
+        l2s += -(-count // per_l2) if per_l2 else 0
+    packages = read_number(root, "hw.packages") or 1
+    sharing = read_cache_sharing(root)
+    per_package = logical // packages if packages and logical % packages == 0 else logical
+    cpus = [
+        c.replace(
+            package=c.cpu // per_package,
+            l2=c.cpu // sharing[2] if c.l2 is None and sharing.get(2) else c.l2,
+            l3=c.cpu // sharing[3] if sharing.get(3) else None,
+        )
+        for c in cpus
+    ]
+    everything = CpuSet(range(logical))
+    memory = read_number(root, "hw.memsize")
+    topology = Topology(
+        cpus=tuple(c.replace(node=0) for c in cpus),
+        nodes=(Node(0, everything, memory),),
+        possible=everything,
+        numa=False,
+    )
+    name = (root.read("sysctl/kern.hostname") or "").strip()
+    return Machine(topology, Allowed(everything, CpuSet([0])), name, can_bind=False)
+
+
+def read_perflevels(root: Root, logical: int) -> list[tuple[int, int, int]]:
+    """(logical cpus, physical cores, cpus that share an L2) of each kind, least capable first.
+
+    Apple numbers its levels from the most capable one on.
+    """
+    levels = []
+    for n in range(min(read_number(root, "hw.nperflevels") or 0, 16)):
+        name = f"hw.perflevel{n}"
+        count = read_number(root, f"{name}.logicalcpu") or 0
+        physical = read_number(root, f"{name}.physicalcpu") or count
+        levels.append((count, physical, read_number(root, f"{name}.cpusperl2") or 0))
+    levels = [level for level in reversed(levels) if level[0]]
+    if sum(level[0] for level in levels) == logical:
+        return levels
+    return [(logical, read_number(root, "hw.physicalcpu") or logical, 0)]
+
+
+def read_cache_sharing(root: Root) -> dict[int, int]:
+    """How many cpus share a cache, by its level; from hw.cacheconfig, which Intel Macs have right.
+
+    Its first number is for memory, the n-th after it for level n; 0 or absent: no such cache.
+    """
+    if read_number(root, "hw.nperflevels"):
+        return {}
+    words = (root.read("sysctl/hw.cacheconfig") or "").split()
+    good = all(w.isascii() and w.isdigit() and len(w) < 6 for w in words)
+    return {n: int(w) for n, w in enumerate(words) if int(w)} if good else {}
+
+
+def read_number(root: Root, name: str) -> int | None:
+    text = (root.read(f"sysctl/{name}") or "").strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None

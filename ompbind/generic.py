@@ -1,0 +1,64 @@
+"""The reader of systems that have no other: what psutil knows. Planning works, binding does not."""
+
+from __future__ import annotations
+
+from ompbind.cpuset import LIMIT, CpuSet
+from ompbind.errors import TopologyError
+from ompbind.topology import Allowed, Cpu, Machine, Node, Topology
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ompbind.root import Root
+
+
+class PsutilRoot:
+    """The running system as psutil sees it, as files `generic/NAME`."""
+
+    def read(self, path: str) -> str | None:
+        import platform
+
+        import psutil
+
+        value: object = None
+        if path == "generic/logical":
+            value = psutil.cpu_count()
+        elif path == "generic/physical":
+            value = psutil.cpu_count(logical=False)
+        elif path == "generic/memory":
+            value = psutil.virtual_memory().total
+        elif path == "generic/hostname":
+            value = platform.node()
+        return None if value is None else str(value)
+
+    def names(self, path: str) -> list[str]:
+        return []
+
+    def resolve(self, path: str) -> str | None:
+        return None
+
+
+def read_generic(root: Root) -> Machine:
+    """The machine under `root`. Raises TopologyError when the number of cpus is not known.
+
+    Cores are told apart only where every core has one thread, or every one two: Windows and the
+    BSDs then number a core's threads as neighbours.
+    """
+    logical, physical = (read_number(root, n) for n in ("logical", "physical"))
+    if not logical or logical >= LIMIT:
+        raise TopologyError("this system does not say how many cpus it has")
+    threads = {physical: 1, 2 * (physical or 0): 2}.get(logical)
+    everything = CpuSet(range(logical))
+    cpus = [Cpu(c, core=None if threads is None else c // threads, node=0) for c in everything]
+    topology = Topology(
+        cpus=tuple(cpus),
+        nodes=(Node(0, everything, read_number(root, "memory")),),
+        possible=everything,
+        numa=False,
+    )
+    name = (root.read("generic/hostname") or "").strip()
+    return Machine(topology, Allowed(everything, CpuSet([0])), name, can_bind=False)
+
+
+def read_number(root: Root, name: str) -> int | None:
+    text = root.read(f"generic/{name}") or ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None

@@ -1,0 +1,223 @@
+"""The reader of hwloc's XML, version 2 as `lstopo --of xml` writes it, and version 1.
+
+Sources: hwloc's manual ("Importing and exporting topologies from/to XML files") and hwloc2.dtd.
+An hwloc object is a place in a tree; a cpu's groups are the objects above it.
+"""
+
+from __future__ import annotations
+
+from xml.parsers import expat
+
+from ompbind.cpuset import LIMIT, CpuSet
+from ompbind.errors import ParseError, TopologyError
+from ompbind.sysfs import KINDS_OF_DEVICES
+from ompbind.topology import Allowed, Cpu, Device, Machine, Node, Topology
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+LARGEST = 64 << 20  # bytes
+DEEPEST = 256  # hwloc's own trees are a dozen deep
+MOST_OBJECTS = 1 << 20
+
+# hwloc's type, or a Group's subtype, to our level.
+LEVELS = {
+    "Package": "package", "Socket": "package", "Die": "die", "L3Cache": "l3", "L2Cache": "l2",
+    "Core": "core", "Cluster": "cluster", "Book": "book", "Drawer": "drawer",
+}  # fmt: skip
+
+
+def parse_xml(data: bytes) -> Machine:
+    """A machine from hwloc's XML. Raises TopologyError."""
+    if len(data) > LARGEST:
+        raise TopologyError(f"more than {LARGEST >> 20} MiB of XML")
+    reader = XmlReader()
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler = reader.start
+    parser.EndElementHandler = reader.end
+    parser.CharacterDataHandler = reader.text
+    parser.EntityDeclHandler = refuse_entities
+    try:
+        parser.Parse(data, True)
+        return reader.make_machine()
+    except expat.ExpatError as e:
+        raise TopologyError(f"not well-formed XML: {e}") from None
+    except ParseError as e:
+        raise TopologyError(f"hwloc XML: {e.message}", hint=e.hint) from None
+
+
+def refuse_entities(*_: object) -> NoReturn:
+    raise TopologyError("the XML defines entities, which hwloc's never does")
+
+
+class XmlReader:
+    """Gathers a machine from the parser's events."""
+
+    def __init__(self) -> None:
+        self.version = ""
+        self.stack: list[dict[str, Any]] = []  # the elements that are open, objects with "levels"
+        self.counts: dict[str, int] = {}
+        self.objects = 0
+        self.cpus: dict[int, dict[str, int]] = {}
+        self.nodes: dict[int, tuple[CpuSet, int | None]] = {}
+        self.devices: list[tuple[str, str, str, CpuSet]] = []
+        self.kinds: list[CpuSet] = []
+        self.machine: dict[str, str] = {}
+        self.name = ""
+        self.distances: dict[str, str] = {}
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        self.objects += 1
+        if not self.stack and tag != "topology":
+            raise TopologyError(f"the XML is not hwloc's: it begins with <{tag[:40]}>")
+        if len(self.stack) >= DEEPEST or self.objects > MOST_OBJECTS:
+            raise TopologyError("the XML is larger or deeper than any machine")
+        above = self.stack[-1] if self.stack else {}
+        # What lies below an object inherits the groups it is in and the cpus it is near.
+        element = {"tag": tag, "levels": above.get("levels", {}), "cpuset": above.get("cpuset")}
+        self.stack.append(element)
+        if tag == "topology":
+            self.version = attributes.get("version", "1")
+        elif tag == "object":
+            self.start_object(element, attributes)
+        elif tag == "distances2":
+            kind = (attributes.get("type"), attributes.get("indexing"))
+            latency = attributes.get("name", "NUMALatency") == "NUMALatency"
+            element["wanted"] = kind == ("NUMANode", "os") and latency and not self.distances
+        elif tag == "cpukind":
+            self.kinds.append(parse_bitmap(attributes.get("cpuset", "")))
+        elif tag == "info" and attributes.get("name") == "HostName":
+            self.name = attributes.get("value", "")
+
+    def start_object(self, element: dict[str, Any], attributes: dict[str, str]) -> None:
+        kind = attributes.get("type", "")
+        if kind == "Cache":  # version 1
+            kind = f"L{attributes.get('depth', '')[:1]}Cache"
+        if "cpuset" in attributes:
+            element["cpuset"] = parse_bitmap(attributes["cpuset"])
+        if kind in ("Machine", "System") and not self.machine:
+            self.machine = attributes
+        level = LEVELS.get(attributes.get("subtype", "") if kind == "Group" else kind)
+        if level:
+            number = self.counts.setdefault(level, 0)
+            self.counts[level] += 1
+            element["levels"] = element["levels"] | {level: number}
+        elif kind == "PU":
+            self.cpus[parse_number(attributes, "os_index")] = element["levels"]
+        elif kind == "NUMANode":
+            memory = attributes.get("local_memory")
+            bytes_ = int(memory) if memory and memory.isdigit() and len(memory) < 19 else None
+            own = (element["cpuset"] or CpuSet(), bytes_ if memory else 0)
+            self.nodes[parse_number(attributes, "os_index")] = own
+        elif kind == "PCIDev":
+            self.add_device(attributes, element["cpuset"] or CpuSet())
+
+    def add_device(self, attributes: dict[str, str], cpus: CpuSet) -> None:
+        pci_class = attributes.get("pci_type", "")[:4]
+        kind = KINDS_OF_DEVICES.get(pci_class[:2]) or KINDS_OF_DEVICES.get(pci_class)
+        if kind:
+            vendor = attributes.get("pci_type", "").partition("[")[2][:4]
+            self.devices.append((attributes.get("pci_busid", ""), kind, vendor, cpus))
+
+    def text(self, text: str) -> None:
+        if len(self.stack) > 1 and self.stack[-2].get("wanted"):
+            tag = self.stack[-1]["tag"]
+            self.distances[tag] = self.distances.get(tag, "") + text
+
+    def end(self, _: str) -> None:
+        self.stack.pop()
+
+    def make_machine(self) -> Machine:
+        """What was gathered. Raises TopologyError when there is nothing to plan on."""
+        if not self.cpus:
+            raise TopologyError("the XML holds no cpu (no object of type PU)")
+        online = CpuSet(self.cpus)
+        root_cpus = parse_bitmap(self.machine.get("complete_cpuset", ""))
+        allowed = self.bitmap("allowed_cpuset", online) & online
+        # A node of memory alone is listed with the cpus it is near; a cpu's own is its lowest.
+        left, node_of, nodes = online, dict[int, int](), []
+        for number in sorted(self.nodes):
+            cpus, memory = self.nodes[number]
+            own = cpus & left
+            left -= own
+            node_of |= dict.fromkeys(own, number)
+            nodes.append(Node(number, own, memory))
+        kinds = {cpu: k for k, cpus in enumerate(self.kinds) for cpu in cpus}
+        kinds = kinds if len(self.kinds) > 1 else {}
+        groups = make_dense({c: self.cpus[c] for c in sorted(self.cpus)})
+        topology = Topology(
+            cpus=tuple(
+                Cpu(c, **groups[c], node=node_of.get(c, None if nodes else 0), kind=kinds.get(c))
+                for c in sorted(self.cpus)
+            ),
+            nodes=tuple(nodes) or (Node(0, online),),
+            distances=self.make_distances(),
+            devices=tuple(self.make_devices(online)),
+            possible=root_cpus | online,
+            numa=bool(nodes),
+        )
+        numbers = topology.node_numbers
+        allowed_nodes = self.bitmap("allowed_nodeset", numbers) & numbers
+        return Machine(topology, Allowed(allowed, allowed_nodes), self.name)
+
+    def bitmap(self, name: str, default: CpuSet) -> CpuSet:
+        text = self.machine.get(name)
+        return default if text is None else parse_bitmap(text)
+
+    def make_distances(self) -> tuple[tuple[int, ...], ...]:
+        """In the order of the nodes; () where they are not said for all of them."""
+        numbers = self.distances.get("indexes", "").split()
+        values = self.distances.get("u64values", "").split()
+        if not all(w.isascii() and w.isdigit() and len(w) < 19 for w in numbers + values):
+            return ()
+        order = [int(w) for w in numbers]
+        if sorted(order) != sorted(self.nodes) or len(values) != len(order) ** 2:
+            return ()
+        place = {node: n for n, node in enumerate(order)}
+        rows = sorted(self.nodes)
+        return tuple(
+            tuple(int(values[place[a] * len(order) + place[b]]) for b in rows) for a in rows
+        )
+
+    def make_devices(self, online: CpuSet) -> list[Device]:
+        """A device is on a node when the cpus near it are that node's."""
+        devices = []
+        for pci, kind, vendor, near in sorted(self.devices):
+            cpus = near & online
+            on = [n for n, (own, _) in sorted(self.nodes.items()) if own & online == cpus]
+            devices.append(Device(kind, pci, on[0] if on else None, cpus, vendor))
+        return devices
+
+
+def make_dense(levels: dict[int, dict[str, int]]) -> dict[int, dict[str, int]]:
+    """Group numbers in the order of each group's lowest cpu."""
+    seen: dict[str, dict[int, int]] = {}
+    result = {}
+    for cpu, own in levels.items():
+        dense = {}
+        for level, number in own.items():
+            numbers = seen.setdefault(level, {})
+            dense[level] = numbers.setdefault(number, len(numbers))
+        result[cpu] = dense
+    return result
+
+
+def parse_bitmap(text: str) -> CpuSet:
+    """hwloc's notation: words of 32 bits, `0x0000ffff,0xffffffff`, empty words for 0, and `0xf...f`
+    first for all bits above, of which a machine has none. Raises ParseError."""
+    words = text.strip().split(",")
+    if words[0] == "0xf...f":
+        words = words[1:]
+    if len(words) > LIMIT // 32:
+        raise ParseError("a bitmap is longer than any machine's", text=text[:60])
+    plain = ",".join(word.removeprefix("0x") or "0" for word in words)
+    return CpuSet.parse_mask(plain)
+
+
+def parse_number(attributes: dict[str, str], key: str) -> int:
+    text = attributes.get(key, "")
+    if not text.isascii() or not text.isdigit() or len(text) > 5 or int(text) >= LIMIT:
+        raise ParseError(f"{key} {text[:60]!r} is not a number that a machine has", text=text[:60])
+    return int(text)
