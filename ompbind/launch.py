@@ -14,6 +14,7 @@ from ompbind.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    import subprocess
     from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
@@ -61,6 +62,8 @@ def run(plan: Plan, environ: Mapping[str, str], on_denied: str, say: Callable[[s
     if not binds_itself:
         plan = settle(plan, probe(plan, environ), on_denied, say)
     starts = [make_start(plan, rank, environ, programs) for rank in plan.ranks]
+    if not hasattr(os, "fork"):
+        return run_portably(starts)
     if len(starts) > 1:
         return run_children(plan, starts)
     if binds_itself:
@@ -419,3 +422,41 @@ def end(children: dict[int, int]) -> None:
     for pid in children:
         os.waitpid(pid, 0)
     children.clear()
+
+
+# --- systems without fork --------------------------------------------------------------------
+
+
+def run_portably(starts: Sequence[Start]) -> int:
+    """The same with subprocess alone, where a process can neither fork nor become another."""
+    import queue
+    import subprocess
+    import threading
+
+    ended: queue.SimpleQueue[int] = queue.SimpleQueue()
+    workers: list[subprocess.Popen[bytes]] = []
+    first_failure = 0
+    try:
+        for start in starts:
+            env = {os.fsdecode(k): os.fsdecode(v) for k, v in start.env.items()}
+            try:
+                worker = subprocess.Popen(start.rank.argv, executable=start.path, env=env)
+            except OSError as e:
+                raise cannot_execute(start, e.strerror or str(e)) from None
+            workers.append(worker)
+            threading.Thread(target=lambda w=worker: ended.put(w.wait()), daemon=True).start()
+        for _ in workers:
+            status = ended.get()
+            if status and not first_failure:
+                first_failure = status if status > 0 else 128 - status
+                terminate(workers)
+    except BaseException:
+        terminate(workers)
+        raise
+    return first_failure
+
+
+def terminate(workers: Sequence[subprocess.Popen[bytes]]) -> None:
+    for worker in workers:
+        if worker.poll() is None:
+            worker.terminate()

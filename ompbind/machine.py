@@ -46,8 +46,13 @@ def read_machine(
 
             return parse_xml(data)
     except TopologyError as e:
-        raise TopologyError(f"{path}: {e.message}", hint=e.hint or HINT, **e.data) from None
-    raise TopologyError(f"{path} describes no machine", hint=HINT, path=path)
+        raise located(e, path) from None
+    raise TopologyError(f"{path} describes no machine", hint=HINT)
+
+
+def located(error: TopologyError, path: str) -> TopologyError:
+    """The same error, with the file or directory it came from."""
+    return TopologyError(f"{path}: {error.message}", hint=error.hint or HINT, **error.data)
 
 
 def running_system() -> tuple[str, Root]:
@@ -94,14 +99,17 @@ def save_machine(file: str, path: str | None, *, with_name: bool) -> Machine:
     from ompbind.root import RecordingRoot
     from ompbind.snapshot import make_snapshot
 
-    if path is None:
-        system, inner = running_system()
-    elif os.path.isdir(path):
-        system, inner = "linux", find_directory(path)
-    else:
-        raise TopologyError(f"{path}: only the running machine or a directory can be saved")
-    root = RecordingRoot(inner)
-    machine = read_system(system, root)
+    try:
+        if path is None:
+            system, inner = running_system()
+        elif os.path.isdir(path):
+            system, inner = "linux", find_directory(path)
+        else:
+            raise TopologyError("only the running machine or a directory can be saved")
+        root = RecordingRoot(inner)
+        machine = read_system(system, root)
+    except TopologyError as e:
+        raise (e if path is None else located(e, path)) from None
     try:
         with open(file, "wb") as out:
             out.write(make_snapshot(system, root, with_name=with_name))
@@ -115,7 +123,7 @@ def find_directory(path: str) -> Root:
     for directory in (path, os.path.join(path, "fsroot")):
         if os.path.isdir(os.path.join(directory, "sys")):
             return DirectoryRoot(directory)
-    raise TopologyError("holds no sys directory", hint=HINT, path=path)
+    raise TopologyError("holds no sys directory")
 
 
 def read_file(path: str) -> bytes:
@@ -125,9 +133,9 @@ def read_file(path: str) -> bytes:
         with open(fd, "rb") as file:
             data = file.read(LARGEST + 1)
     except OSError as e:
-        raise TopologyError(e.strerror or str(e), path=path) from None
+        raise TopologyError(e.strerror or str(e)) from None
     if not data:
-        raise TopologyError("the file is empty", path=path)
+        raise TopologyError("the file is empty")
     if len(data) > LARGEST:
-        raise TopologyError(f"the file is larger than {LARGEST >> 20} MiB", path=path)
+        raise TopologyError(f"the file is larger than {LARGEST >> 20} MiB")
     return data

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 def find_program(name: str, environ: Mapping[str, str]) -> str | None:
     """The path of an executable file in PATH (or `name` itself when it has a slash); None: none."""
+    if os.name == "nt":  # where a program's extension may be left out
+        import shutil
+
+        return shutil.which(name, path=environ.get("PATH"))
     for path in candidates(name, environ):
         if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
@@ -40,7 +44,8 @@ def require_program(name: str, environ: Mapping[str, str]) -> str:
         what = "is a directory" if os.path.isdir(there[0]) else "is not executable"
         hint = "" if os.path.isdir(there[0]) else f"chmod +x {there[0]}, or name its interpreter"
         raise CommandError(f"command {what}: {shown(there[0])}", found=True, hint=hint)
-    check_format(path)
+    if os.name != "nt":
+        check_format(path)
     return path
 
 

@@ -58,11 +58,19 @@ def redact(path: str, text: str) -> str:
         if path == "proc/stat":  # the cpus' numbers; their times say nothing about the machine
             lines = [line.split(" ", 1)[0] + " 0\n" for line in lines]
         return "".join(lines)
+    if path == "proc/self/cgroup":
+        return "".join(line for line in lines if is_wanted_cgroup(line))
     if path.endswith("/meminfo"):
         return "".join(line for line in lines if "MemTotal" in line)
     if path in ("proc/self/mountinfo", "proc/self/mounts", "proc/mounts"):
         return "".join(line for line in lines if " cgroup" in line or " cpuset " in line)
     return text
+
+
+def is_wanted_cgroup(line: str) -> bool:
+    """`4:cpuset:/path`, `1:cpu,cpuacct:/path` and `0::/path` are; others only tell of the host."""
+    controllers = line.split(":", 2)[1:2]
+    return bool(controllers) and bool({"", "cpu", "cpuset"} & set(controllers[0].split(",")))
 
 
 def parse_snapshot(data: bytes) -> tuple[str, SnapshotRoot]:
