@@ -47,7 +47,8 @@ class Record:
         def __setattr__(self, name, value):
             raise AttributeError(f"{type(self).__name__} is frozen: {name} cannot be set")
 
-        __delattr__ = __setattr__
+        def __delattr__(self, name):
+            raise AttributeError(f"{type(self).__name__} is frozen: {name} cannot be deleted")
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and other.__dict__ == self.__dict__

@@ -9,7 +9,7 @@ Groups of cpus come from masks, each read once, from the group's lowest cpu; num
 
 from __future__ import annotations
 
-from ompbind.cpuset import LIMIT, CpuSet
+from ompbind.cpuset import CpuSet
 from ompbind.errors import ParseError, TopologyError
 from ompbind.procfs import parse_memory_bytes, read_has_numa, read_memory_bytes, read_stat_cpus
 from ompbind.topology import LEVELS, Cpu, Device, Node, Topology
@@ -121,28 +121,10 @@ def read_mask(root: Root, path: str) -> CpuSet | None:
     text = root.read(path)
     try:
         if text is not None:
-            return parse_mask(text)
+            return CpuSet.parse_mask(text)
     except ParseError as e:
         raise garbage(path, e) from None
     return read_list(root, f"{path}_list")
-
-
-def parse_mask(text: str) -> CpuSet:
-    """As CpuSet.parse_mask: what is written as the kernel does, at once, the rest by that.
-
-    With thousands of cpus most of the time would go into looking at each digit.
-    """
-    text = text.strip()
-    digits = text.replace(",", "")
-    # All words but the first have 8 digits. int() alone would also take 0x, a sign and "_".
-    plain = digits[:1].isalnum() and digits[1:2] not in ("x", "X") and "_" not in digits
-    regular = text[-9::-9] == "," * text.count(",") and len(digits) <= LIMIT // 4
-    if plain and regular and digits.isascii():
-        try:
-            return CpuSet.from_mask(int(digits, 16))
-        except ValueError:  # the careful parser says what is wrong
-            pass
-    return CpuSet.parse_mask(text)
 
 
 def garbage(path: str, error: ParseError) -> TopologyError:

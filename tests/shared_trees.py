@@ -40,6 +40,7 @@ def need_topologies() -> None:
 
 def answer(name: str) -> dict[str, Any]:
     """A machine's trusted answer, as ../shared/topologies/README.md describes it."""
+    need_topologies()
     found: dict[str, Any] = json.loads((topologies() / f"machines/{name}.json").read_text())
     return found
 

@@ -1,0 +1,223 @@
+"""The command line's parser: what it reads, what it leaves to the worker, what it refuses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.main import get_command
+
+from ompbind.arguments import parse_arguments
+from ompbind.cli import make_app
+from ompbind.errors import UsageError
+from ompbind.options import OPTIONS, Option, options_of
+
+if TYPE_CHECKING:
+    from ompbind.arguments import Values
+
+COMMANDS = sorted({name for option in OPTIONS for name in option.commands})
+
+
+def parse(*args: str) -> tuple[Values, list[str]]:
+    return parse_arguments(args, options_of("show"))
+
+
+@pytest.mark.parametrize(
+    ("args", "values", "command"),
+    [
+        # values: apart, joined, short
+        (["--ranks", "4"], {"ranks": "4"}, []),
+        (["--ranks=4"], {"ranks": "4"}, []),
+        (["-n", "4"], {"ranks": "4"}, []),
+        (["-n4"], {"ranks": "4"}, []),
+        (["-n=4"], {"ranks": "4"}, []),
+        (["--exclude="], {"exclude": ""}, []),
+        (["--exclude", ""], {"exclude": ""}, []),
+        (["--plan", "a=b"], {"plan": "a=b"}, []),
+        (["--plan=a=b"], {"plan": "a=b"}, []),
+        (["--plan", "-"], {"plan": "-"}, []),
+        # a value is whatever follows, so that -1 reaches the check of numbers
+        (["--ranks", "-1"], {"ranks": "-1"}, []),
+        (["--plan", "--share"], {"plan": "--share"}, []),
+        # repeated: the last one counts, a list grows
+        (["-n", "4", "--ranks", "5"], {"ranks": "5"}, []),
+        (["--share", "--share"], {"share": True}, []),
+        (["--numa-bind-nodes", "0", "--numa-bind-nodes", "1", "1"],
+         {"numa_bind_nodes": ["0", "1", "1"]}, []),
+        (["--numa-bind-nodes=0,1", "--share", "--numa-bind-nodes", "2"],
+         {"numa_bind_nodes": ["0,1", "2"], "share": True}, []),
+        # a list goes up to the next option or --
+        (["--numa-bind-nodes", "0", "0", "1", "1", "--", "cmd"],
+         {"numa_bind_nodes": ["0", "0", "1", "1"]}, ["cmd"]),
+        (["--numa-bind-nodes", "0", "1", "-n", "2", "cmd"],
+         {"numa_bind_nodes": ["0", "1"], "ranks": "2"}, ["cmd"]),
+        (["--numa-bind-cpus", "0-3", "4-7", "--numa-bind-nodes", "0", "1"],
+         {"numa_bind_cpus": ["0-3", "4-7"], "numa_bind_nodes": ["0", "1"]}, []),
+        (["--numa-bind-nodes", "0", "python", "w.py"],
+         {"numa_bind_nodes": ["0", "python", "w.py"]}, []),
+        # joined with =, a list option takes that one value, and the command may follow
+        (["--numa-bind-nodes=0,0", "cmd"], {"numa_bind_nodes": ["0,0"]}, ["cmd"]),
+        # negative numbers and a lone dash are values, to be refused where they are read
+        (["--numa-bind-nodes", "-1", "--", "cmd"], {"numa_bind_nodes": ["-1"]}, ["cmd"]),
+        (["--numa-bind-nodes", "0", "-", "--", "cmd"], {"numa_bind_nodes": ["0", "-"]}, ["cmd"]),
+        (["--numa-bind-cpus", "", "--", "cmd"], {"numa_bind_cpus": [""]}, ["cmd"]),
+        # flags
+        (["--share", "--numa-bind", "--template"],
+         {"share": True, "numa_bind": True, "template": True}, []),
+        (["--rank-env"], {"rank_env": True}, []),
+        (["--no-rank-env"], {"rank_env": False}, []),
+        (["--no-rank-env", "--rank-env"], {"rank_env": True}, []),
+        # where the command starts
+        ([], {}, []),
+        (["--"], {}, []),
+        (["cmd", "--ranks", "4"], {}, ["cmd", "--ranks", "4"]),
+        (["--share", "cmd", "--", "x"], {"share": True}, ["cmd", "--", "x"]),
+        (["--", "cmd", "--", "--ranks"], {}, ["cmd", "--", "--ranks"]),
+        (["--", "--ranks", "3"], {}, ["--ranks", "3"]),
+        (["--", "-x"], {}, ["-x"]),
+        (["-n", "2", "--", "--", "x"], {"ranks": "2"}, ["--", "x"]),
+        (["", "x"], {}, ["", "x"]),
+        (["-", "x"], {}, ["-", "x"]),
+        (["-1"], {}, ["-1"]),
+        # the worker's own options, even when they are spelled like ours
+        (["--numa-bind-nodes", "0", "--", "cmd", "--numa-bind-nodes", "5", "6"],
+         {"numa_bind_nodes": ["0"]}, ["cmd", "--numa-bind-nodes", "5", "6"]),
+        (["--share", "cmd", "-n4", "--help"], {"share": True}, ["cmd", "-n4", "--help"]),
+    ],
+)  # fmt: skip
+def test_reads(args: list[str], values: dict[str, object], command: list[str]) -> None:
+    """These arguments mean this."""
+    assert parse(*args) == (values, command)
+
+
+@pytest.mark.parametrize(
+    ("args", "message", "hint"),
+    [
+        (["--rankz", "3"], "'--rankz' is not an option", "did you mean --rank?"),
+        (["--rankz=3"], "'--rankz' is not an option", "did you mean --rank?"),
+        (["--numa-bind-node", "0"], "'--numa-bind-node' is not an option",
+         "did you mean --numa-bind-nodes?"),
+        (["--no-share"], "'--no-share' is not an option", "did you mean --share?"),
+        (["--xyz", "cmd"], "'--xyz' is not an option",
+         "the worker's own options follow its command; see ompbind --help"),
+        (["--a\nb"], "'--a\\nb' is not an option",
+         "the worker's own options follow its command; see ompbind --help"),
+        (["--rank", "--x"], None, None),
+        (["--ranks"], "--ranks needs a value", "--ranks N"),
+        (["-n"], "-n needs a value", "--ranks N"),
+        (["-n", "--", "cmd"], "-n needs a value", "--ranks N"),
+        (["--places"], "--places needs a value",
+         "--places WHAT: one of threads, cores, l3, numa, one"),
+        (["--places", "core"], "--places: 'core' is not one of threads, cores, l3, numa, one",
+         "did you mean cores?"),
+        (["--places="], "--places: '' is not one of threads, cores, l3, numa, one", ""),
+        (["--per", "Ω"], "--per: 'Ω' is not one of numa, package, l3, core, gpu", ""),
+        (["--share=1"], "--share takes no value, got '1'", ""),
+        (["--no-rank-env=1"], "--no-rank-env takes no value, got '1'", ""),
+        (["--numa-bind-nodes"], "--numa-bind-nodes needs at least one value",
+         "--numa-bind-nodes NODE..."),
+        (["--numa-bind-nodes", "--", "cmd"], "--numa-bind-nodes needs at least one value",
+         "--numa-bind-nodes NODE..."),
+        (["--numa-bind-cpus", "--share"], "--numa-bind-cpus needs at least one value",
+         "--numa-bind-cpus CPUS..."),
+    ],
+)  # fmt: skip
+def test_refuses(args: list[str], message: str | None, hint: str | None) -> None:
+    """What is wrong is said with the option's name, and the nearest right one."""
+    if message is None:  # --rank takes any value, an option's name too
+        assert parse(*args)[0] == {"rank": "--x"}
+        return
+    with pytest.raises(UsageError) as e:
+        parse(*args)
+    assert (e.value.message, e.value.hint) == (message, hint)
+    assert e.value.status == 125
+
+
+@pytest.mark.parametrize("short", ["-x", "-xn4", "-N", "-é"])
+def test_unknown_short_options_are_refused(short: str) -> None:
+    """A short option that nobody knows is no command, and joined values do not hide it."""
+    with pytest.raises(UsageError, match="is not an option"):
+        parse(short)
+
+
+def test_commands_take_their_own_options_only() -> None:
+    """--format is for show; run does not know it."""
+    with pytest.raises(UsageError, match="'--format' is not an option"):
+        parse_arguments(["--format", "json"], options_of("run"))
+
+
+WORD = st.text(
+    st.characters(codec="utf-8") | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF)
+)
+OURS = st.sampled_from(
+    [[], ["-n", "4"], ["--share"], ["--numa-bind-nodes", "0", "1"], ["--per=numa", "--template"]]
+)
+
+
+@given(OURS, st.lists(WORD | st.sampled_from(["--", "-n", "--ranks", "--help", "", "-1"])))
+def test_the_worker_keeps_its_arguments(ours: list[str], worker: list[str]) -> None:
+    """All that follows the first -- comes out as it went in, and changes nothing before it."""
+    alone, none = parse(*ours)
+    assert none == []
+    assert parse(*ours, "--", *worker) == (alone, worker)
+
+
+@given(
+    st.lists(WORD | st.sampled_from(["--", "-n", "--ranks", "--share", "--numa-bind-cpus", "1"]))
+)
+def test_garbage_is_read_or_refused(args: list[str]) -> None:
+    """Any arguments are either read, none lost after the command's start, or a UsageError."""
+    try:
+        _, command = parse(*args)
+    except UsageError:
+        return
+    assert args[len(args) - len(command) :] == command
+
+
+# --- one table, two readers ----------------------------------------------------------------------
+
+
+def typer_options(command: str) -> dict[str, Any]:
+    """What typer knows, by key."""
+    group: Any = get_command(make_app())
+    known = group.commands[command].params
+    return {p.name: p for p in known if p.param_type_name == "option" and p.name != "help"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_typer_and_our_parser_know_the_same_options(command: str) -> None:
+    """Both readers are made from one table: the same names, kinds and keys."""
+    known = typer_options(command)
+    assert set(known) == {o.key for o in options_of(command)}
+    for option in options_of(command):
+        theirs = known[option.key]
+        assert set(theirs.opts) == set(option.names)
+        assert theirs.secondary_opts == ([f"--no-{option.names[0][2:]}"] if option.no else [])
+        assert theirs.is_flag == (option.kind == "flag")
+        assert theirs.multiple == (option.kind == "list")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_our_parser_reads_every_option(command: str) -> None:
+    """Each option of a command is read under its every name; others' are refused."""
+    own = options_of(command)
+    for option in own:
+        value = {"flag": [], "value": [*option.choices, "1"][:1], "list": ["1"]}[option.kind]
+        wanted = {"flag": True, "list": ["1"], "value": "".join(value)}[option.kind]
+        for name in option.names:
+            read = parse_arguments([name, *value, "--", "cmd"], own)
+            assert read == ({option.key: wanted}, ["cmd"])
+    for name in {n for o in OPTIONS for n in o.names} - {n for o in own for n in o.names}:
+        with pytest.raises(UsageError):
+            parse_arguments([name, "1", "--", "cmd"], own)
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda o: f"{o.commands[0]}-{o.key}")
+def test_every_option_is_explained(option: Option) -> None:
+    """An option has a help text that ends as a sentence, and what takes a value names it."""
+    assert option.help.endswith(".")
+    assert (option.kind == "flag") == (option.metavar == "")
+    assert option.commands
+    assert option.names[0].startswith("--")

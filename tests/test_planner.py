@@ -1,0 +1,751 @@
+"""The planner: what holds on every machine for every request, and worked examples by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+from ompbind.arguments import parse_arguments
+from ompbind.cpuset import CpuSet, union
+from ompbind.errors import OmpbindError, PlanError
+from ompbind.options import options_of
+from ompbind.plan import Plan, parse_plan
+from ompbind.planner import levels_for, make_plan
+from ompbind.request import Request, make_request
+from ompbind.topology import Allowed, Cpu, Machine, Topology
+from tests.trees import Shape, make_files, make_topology, shapes, write_tree
+
+
+def make_machine(
+    shape: Shape, cpus: str | None = None, nodes: str | None = None, quota: float | None = None
+) -> Machine:
+    """Such a machine, of which `cpus` and `nodes` (None: all) may be used."""
+    topology = make_topology(shape)
+    return Machine(
+        topology,
+        Allowed(
+            topology.online if cpus is None else CpuSet.parse_kernel(cpus) & topology.online,
+            topology.node_numbers if nodes is None else CpuSet.parse_kernel(nodes),
+            quota,
+        ),
+        "made-up",
+    )
+
+
+def make_asked(
+    args: Sequence[str],
+    command: Sequence[str] = ("true",),
+    environ: Mapping[str, str] | None = None,
+) -> Request:
+    """The request that these arguments make, its binder resolved."""
+    values, none = parse_arguments(args, options_of("run"))
+    assert none == []
+    request = make_request(values, command, environ)
+    return request.replace(binder="native" if request.binder == "native" else "numactl")
+
+
+# --- what holds on every machine -----------------------------------------------------------------
+
+
+@st.composite
+def machines(draw: st.DrawFn) -> Machine:
+    """A machine of any form, of which any part may be used."""
+    shape = draw(shapes(most_cores=16))
+    topology = make_topology(shape)
+    cpus = sorted(topology.online)
+    nodes = sorted(topology.node_numbers)
+    few = st.sets(st.sampled_from(cpus), min_size=1)
+    allowed = draw(st.just(set(cpus)) | st.just(set(cpus)) | few)
+    mems = draw(
+        st.just(set(nodes)) | (st.sets(st.sampled_from(nodes)) if nodes else st.just(set()))
+    )
+    quota = draw(st.none() | st.sampled_from([0.5, 1.0, 2.5, 100.0]))
+    return Machine(topology, Allowed(CpuSet(allowed), CpuSet(mems), quota), "made-up")
+
+
+WORDS = st.binary(max_size=6).map(lambda b: os.fsdecode(b.replace(b"\0", b"{rank}")))
+COMMANDS = st.lists(WORDS, min_size=1, max_size=3).map(tuple)
+
+
+@st.composite
+def requests(draw: st.DrawFn, machine: Machine) -> Request:
+    """What a user may ask of the machine; some of it cannot be had."""
+    cpus, topology = sorted(machine.topology.online), machine.topology
+    nodes = [*topology.node_numbers, 99] if topology.nodes else [0]
+    node = st.sampled_from(nodes[:-1]) if len(nodes) > 1 else st.just(0)
+    args: list[str] = []
+
+    def maybe(name: str, values: st.SearchStrategy[object] | None = None, odds: int = 3) -> None:
+        if draw(st.integers(1, odds)) == 1:
+            args.append(name)
+            if values is not None:
+                args.append(str(draw(values)))
+
+    where = draw(st.sampled_from(["", "ranks", "per", "bind", "nodes", "cpus", "wild"]))
+    if where in ("ranks", "wild") or (where in ("per", "bind") and draw(st.booleans())):
+        args += ["--ranks", str(draw(st.integers(1, 6) | st.integers(1, 20)))]
+    if where in ("per", "wild"):
+        args += ["--per", draw(st.sampled_from(["numa", "package", "l3", "core"]))]
+    if where == "bind":
+        args += ["--numa-bind"]
+    if where == "nodes" or (where in ("cpus", "wild") and draw(st.booleans())):
+        named = draw(st.lists(node | st.sampled_from(nodes), min_size=1, max_size=6))
+        args += ["--numa-bind-nodes", *map(str, named)]
+    if where == "cpus":
+        sets = st.sets(st.sampled_from([*cpus, *cpus, *cpus, cpus[-1] + 1]), min_size=1)
+        args += [
+            "--numa-bind-cpus",
+            *(str(CpuSet(draw(sets))) for _ in range(draw(st.integers(1, 3)))),
+        ]
+    maybe("--share")
+    if where != "cpus" or draw(st.booleans()):
+        maybe("--smt", st.sampled_from(["1", "2", "4", "all", "all"]))
+        maybe("--reserve", st.integers(0, 4))
+        maybe("--exclude", st.sets(st.sampled_from(cpus), min_size=1, max_size=3).map(CpuSet), 4)
+    maybe("--places", st.sampled_from(["threads", "cores", "l3", "numa", "one"]), 2)
+    maybe("--proc-bind", st.sampled_from(["close", "spread", "primary", "true", "false"]))
+    maybe("--threads", st.integers(1, 40), 4)
+    maybe("--mem", st.sampled_from(["bind", "preferred", "interleave", "local", "none"]), 2)
+    maybe("--binder", st.sampled_from(["numactl", "native"]))
+    maybe("--template")
+    maybe(draw(st.sampled_from(["--rank-env", "--no-rank-env"])))
+    environ = draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "OMP_PLACES": st.sampled_from(["threads", "cores", "ll_caches", "{0},{1}", ""]),
+                "OMP_PROC_BIND": st.sampled_from(["spread", "false", "close,spread"]),
+                "OMP_NUM_THREADS": st.sampled_from(["3", "4,2", "x"]),
+                "KMP_AFFINITY": st.just("compact"),
+            },
+        )
+    )
+    return make_asked(args, draw(COMMANDS), environ)
+
+
+ASKED = machines().flatmap(lambda m: st.tuples(st.just(m), requests(m)))
+
+
+def plan_or_none(machine: Machine, request: Request) -> Plan | None:
+    """The plan; None where it cannot be had, which must be said in one line."""
+    try:
+        plan = make_plan(machine, request)
+    except PlanError as e:
+        said = e
+    else:
+        event("a plan")
+        return plan
+    assert said.message.isprintable()
+    assert said.hint.isprintable()
+    event("cannot be had")
+    return None
+
+
+def cores_of(topology: Topology, within: CpuSet) -> list[CpuSet]:
+    """The cpus of each core; a cpu whose core is not known is one."""
+    alone = [CpuSet([c.cpu]) for c in topology.cpus if c.core is None and c.cpu in within]
+    return topology.groups("core", within) + alone
+
+
+@given(ASKED)
+def test_ranks_use_only_what_is_allowed(asked: tuple[Machine, Request]) -> None:
+    """Cpus and memory nodes come from those allowed, never from those excluded, none is empty."""
+    machine, request = asked
+    plan = plan_or_none(machine, request)
+    for rank in plan.ranks if plan else ():
+        assert rank.cpus
+        assert rank.cpus <= machine.allowed.cpus - request.exclude
+        assert rank.mems <= machine.allowed.nodes
+        assert bool(rank.mems) == (rank.mem not in ("none", "local"))
+        assert rank.nodes == machine.topology.nodes_of(rank.cpus)
+        assert rank.mem != "preferred" or len(rank.mems) == 1
+
+
+@given(ASKED)
+def test_ranks_are_apart(asked: tuple[Machine, Request]) -> None:
+    """Unless told to share, no cpu is two ranks', and no core either where ompbind deals."""
+    machine, request = asked
+    plan = plan_or_none(machine, request)
+    if plan is None or request.share:
+        return
+    assert sum(len(r.cpus) for r in plan.ranks) == len(union(r.cpus for r in plan.ranks))
+    if request.cpus is None:
+        for core in cores_of(machine.topology, machine.topology.online):
+            assert sum(1 for r in plan.ranks if r.cpus & core) <= 1
+
+
+@given(ASKED)
+def test_every_core_is_accounted_for(asked: tuple[Machine, Request]) -> None:
+    """An allowed core is used, reserved or left over, exactly one of them; nothing else is."""
+    machine, request = asked
+    plan = plan_or_none(machine, request)
+    if plan is None:
+        return
+    used = union(r.cpus for r in plan.ranks)
+    usable = machine.allowed.cpus - request.exclude
+    assert plan.reserved | plan.unused <= usable
+    assert not plan.reserved & plan.unused
+    for core in cores_of(machine.topology, usable):
+        parts = [bool(core & part) for part in (used, plan.reserved, plan.unused)]
+        assert sum(parts) == 1, (core, used, plan.reserved, plan.unused)
+        if not core & used:
+            assert core <= plan.reserved | plan.unused
+    reserved_cores = cores_of(machine.topology, plan.reserved)
+    assert len(reserved_cores) == request.reserve
+
+
+@given(ASKED)
+def test_places_partition_the_ranks_cpus(asked: tuple[Machine, Request]) -> None:
+    """Every cpu of a rank is in exactly one place, and OMP_PLACES says just these places."""
+    plan = plan_or_none(*asked)
+    for rank in plan.ranks if plan else ():
+        assert union(rank.places) == rank.cpus
+        assert sum(len(p) for p in rank.places) == len(rank.cpus)
+        assert read_places(dict(rank.env)["OMP_PLACES"]) == list(rank.places)
+
+
+def read_places(text: str) -> list[CpuSet]:
+    """As the OpenMP standard reads explicit places without intervals."""
+    assert text[0] == "{"
+    assert text[-1] == "}"
+    places = [[int(n) for n in place.split(",")] for place in text[1:-1].split("},{")]
+    assert all(len(set(p)) == len(p) for p in places)
+    return [CpuSet(p) for p in places]
+
+
+@given(ASKED)
+def test_hardware_threads_used(asked: tuple[Machine, Request]) -> None:
+    """--smt N takes the first N allowed threads of each core, all of them under `all`."""
+    machine, request = asked
+    plan = plan_or_none(machine, request)
+    if plan is None or request.cpus is not None:
+        return
+    usable = machine.allowed.cpus - request.exclude
+    for core in cores_of(machine.topology, usable):
+        for rank in plan.ranks:
+            if rank.cpus & core:
+                assert rank.cpus & core == CpuSet(list(core)[: request.smt])
+
+
+@given(ASKED)
+def test_same_input_same_bytes_and_back(asked: tuple[Machine, Request]) -> None:
+    """A plan is deterministic, and its JSON holds all of it, arguments that are not UTF-8 too."""
+    plan = plan_or_none(*asked)
+    if plan is None:
+        return
+    text = plan.to_json()
+    assert make_plan(*asked).to_json() == text
+    assert text.isascii()
+    assert parse_plan(text) == plan
+    assert parse_plan(text).to_json() == text
+
+
+@given(ASKED)
+def test_the_command_is_the_users(asked: tuple[Machine, Request]) -> None:
+    """A rank's arguments end in the worker's own, only {rank} and {ranks} filled in if wished."""
+    machine, request = asked
+    plan = plan_or_none(machine, request)
+    for rank in plan.ranks if plan else ():
+        wanted = request.command
+        if request.template:
+            wanted = tuple(
+                w.replace("{rank}", str(rank.rank)).replace("{ranks}", str(len(plan.ranks)))
+                for w in wanted
+            )
+        assert rank.argv[len(rank.argv) - len(wanted) :] == wanted
+        binding = rank.argv[: len(rank.argv) - len(wanted)]
+        assert bool(binding) == (request.binder == "numactl")
+        if binding:
+            assert binding[:2] == ("numactl", f"--physcpubind={rank.cpus}")
+            assert (binding[-1] == "--") == wanted[0].startswith("-")
+
+
+@given(ASKED)
+def test_levels_not_asked_for_do_not_matter(asked: tuple[Machine, Request]) -> None:
+    """What levels_for leaves out need not be read: the plan is the same without it."""
+    machine, request = asked
+    keep = levels_for(request)
+    cpus = tuple(
+        Cpu(c.cpu, **{level: getattr(c, level) for level in keep}) for c in machine.topology.cpus
+    )
+    bare = machine.replace(topology=machine.topology.replace(cpus=cpus, devices=()))
+    full, less = plan_or_none(machine, request), plan_or_none(bare, request)
+    assert (full and full.to_json()) == (less and less.to_json())
+
+
+@given(machines(), st.integers(1, 20))
+def test_sizes_and_nodes_when_the_machine_is_divided(machine: Machine, count: int) -> None:
+    """With -n alone and a rank or more for each node, none crosses a node and those within one
+    differ by at most one core."""
+    request = make_asked(["-n", str(count)])
+    plan = plan_or_none(machine, request)
+    cells: dict[object, CpuSet] = {}  # a node, or what of it lies in one package, book and drawer
+    for c in machine.topology.cpus:
+        if c.cpu in machine.allowed.cpus:
+            cell = (c.drawer, c.book, c.package, c.node)
+            cells[cell] = cells.get(cell, CpuSet()) | CpuSet([c.cpu])
+    if plan is None:
+        assert count > len(cores_of(machine.topology, machine.allowed.cpus))
+        return
+    assert plan.unused == CpuSet()
+    if count < len(cells):
+        return
+    for cell in cells.values():
+        inside = [r for r in plan.ranks if r.cpus & cell]
+        assert all(r.cpus <= cell for r in inside)
+        assert max(len(r.cpus) for r in inside) - min(len(r.cpus) for r in inside) <= 1
+
+
+@given(machines(), st.lists(st.integers(0, 3), min_size=1, max_size=8))
+def test_sizes_when_nodes_are_named(machine: Machine, picks: list[int]) -> None:
+    """The ranks of a named node split all its allowed cores, sizes differing by at most one."""
+    nodes = [n.node for n in machine.topology.nodes if n.cpus & machine.allowed.cpus]
+    if not nodes:
+        return
+    named = [nodes[p % len(nodes)] for p in picks]
+    plan = plan_or_none(
+        machine, make_asked(["--numa-bind-nodes", *map(str, named), "--mem", "none"])
+    )
+    allowed = machine.allowed.cpus
+    if plan is None:
+        assert any(
+            len(cores_of(machine.topology, n.cpus & allowed)) < named.count(n.node)
+            for n in machine.topology.nodes
+        )
+        return
+    assert [str(r.nodes) for r in plan.ranks] == [str(n) for n in named]
+    for node in set(named):
+        ranks = [r for r in plan.ranks if named[r.rank] == node]
+        sizes = [len(r.cpus) for r in ranks]
+        assert max(sizes) - min(sizes) <= 1
+        found = machine.topology.find_node(node)
+        assert found is not None
+        assert sum(sizes) == len(cores_of(machine.topology, found.cpus & allowed))
+
+
+@given(ASKED)
+def test_sharing_ranks_have_the_same(asked: tuple[Machine, Request]) -> None:
+    """With --share, two dealt ranks overlap only where they have the very same cpus."""
+    machine, request = asked
+    plan = plan_or_none(machine, request)
+    if plan is None or not request.share or request.cpus is not None:
+        return
+    for a in plan.ranks:
+        for b in plan.ranks:
+            assert a.cpus == b.cpus or not a.cpus & b.cpus
+
+
+def test_hash_seed_does_not_matter(tmp_path: Path) -> None:
+    """Another PYTHONHASHSEED gives the same bytes."""
+    tree = write_tree(make_files(Shape(packages=2, nodes=4, l3s=8, cores=16, threads=2)), tmp_path)
+    command = [sys.executable, "-m", "ompbind", "show", "--format", "json", "--topology", str(tree)]
+    command += ["--numa-bind-nodes", "0", "0", "3", "--smt", "all", "--reserve", "2", "--", "true"]
+    texts = []
+    for seed in ("1", "2"):
+        env = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(command, env=env, capture_output=True, timeout=30, check=True)
+        texts.append(done.stdout)
+    assert texts[0] == texts[1]
+    assert len(json.loads(texts[0])["ranks"]) == 3
+
+
+# --- worked examples -----------------------------------------------------------------------------
+
+SERVER = Shape(packages=2, nodes=4, l3s=8, cores=16, threads=2, numbering="halves")
+POWER = Shape(cores=4, threads=8, l3s=2, offline="2-7,10-15,18-23,26-31")  # SMT-8, switched to 2
+
+MACHINES: dict[str, Machine] = {
+    # 2 packages x 2 nodes x 4 cores x 2 threads; cores 0-15 are cpus 0-15, again 16-31
+    "server": make_machine(SERVER),
+    # the same with threads side by side: core 0 is cpus 0-1
+    "paired": make_machine(replace(SERVER, numbering="pairs")),
+    # the same, its cpus dealt round-robin to the packages: even cpus are package 0's
+    "alternating": make_machine(replace(SERVER, numbering="round-robin")),
+    # one node and one package of 6 cores in 2 caches
+    "desktop": make_machine(Shape(cores=6, l3s=2)),
+    # the server in a container: node 0 whole, two cores of node 1, one thread of a third
+    "container": make_machine(SERVER, "0-5,16-21,7", "0-1", 2.5),
+    # 2 nodes with cpus, node 2 only memory
+    "expander": make_machine(Shape(nodes=2, packages=2, cores=8, memory_only=(2,))),
+    # node 1 has cpus and no memory
+    "hungry": make_machine(Shape(nodes=3, packages=3, l3s=3, cores=6, without_memory=(1,))),
+    "power": make_machine(POWER),
+    # a kernel without NUMA
+    "flat": make_machine(Shape(cores=4, node_dir="none")),
+    # a container that hides the nodes
+    "hidden": make_machine(Shape(cores=4, node_dir="hidden")),
+    # nothing is said but the cpus
+    "mute": Machine(
+        Topology(tuple(Cpu(n) for n in range(4)), ()), Allowed(CpuSet(range(4)), CpuSet())
+    ),
+    # nodes of 4 and 2 cores
+    "lopsided": make_machine(Shape(nodes=2, packages=2, cores=8), "0-5", "0-1"),
+    "one-core": make_machine(Shape(cores=1)),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is asked of a machine, and for each rank "cpus | places | mem mems"; places that are
+    each one cpu of the rank's, in order, are left out."""
+
+    machine: str
+    args: str
+    ranks: list[str]
+    nodes: str = ""  # of each rank's cpus, by blanks
+    reserved: str = ""
+    unused: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.machine} {self.args}".strip()
+
+
+UNEVEN = "ranks get from {} to {} cores, so that none leaves its node"
+
+CASES = [
+    # -n: packages before nodes before caches before cores
+    Case("server", "", ["0-15"], nodes="0-3"),
+    Case("server", "-n 1", ["0-15"], nodes="0-3"),
+    Case("server", "-n 2", ["0-7", "8-15"], nodes="0-1 2-3"),
+    Case("server", "-n 3", ["0-3", "4-7", "8-15"], nodes="0 1 2-3", warnings=[UNEVEN.format(4, 8)]),
+    Case("server", "-n 4", ["0-3", "4-7", "8-11", "12-15"], nodes="0 1 2 3"),
+    Case("server", "-n 8", ["0-1", "2-3", "4-5", "6-7", "8-9", "10-11", "12-13", "14-15"]),
+    Case("server", "-n 5", ["0-1", "2-3", "4-7", "8-11", "12-15"],
+         warnings=[UNEVEN.format(2, 4)]),
+    Case("paired", "-n 2", ["0,2,4,6,8,10,12,14", "16,18,20,22,24,26,28,30"]),
+    Case("alternating", "-n 2", ["0,2,4,6,8,10,12,14", "1,3,5,7,9,11,13,15"], nodes="0-1 2-3"),
+    Case("alternating", "-n 4", ["0,2,4,6", "8,10,12,14", "1,3,5,7", "9,11,13,15"]),
+    Case("desktop", "-n 2", ["0-2", "3-5"]),
+    Case("desktop", "-n 3", ["0-1", "2-3", "4-5"]),  # even before whole caches
+    Case("desktop", "-n 4", ["0-1", "2", "3-4", "5"]),
+    Case("desktop", "-n 6", ["0", "1", "2", "3", "4", "5"]),
+    Case("desktop", "-n 2 --share", ["0-5", "0-5"]),
+    Case("mute", "-n 3", ["0-1", "2", "3"]),
+    Case("one-core", "", ["0"]),
+    # in a container: both threads of a core count as one core, a lone thread is one too
+    Case("container", "", ["0-5,7"], nodes="0-1",
+         warnings=["the cgroup's quota is worth 2.5 cpus, this plan uses 7: "
+                   "threads will be held up"]),
+    Case("container", "-n 2 --smt all",
+         ["0-3,16-19 | 0,16 1,17 2,18 3,19", "4-5,7,20-21 | 4,20 5,21 7"],
+         warnings=["the cgroup's quota is worth 2.5 cpus, this plan uses 13: "
+                   "threads will be held up"]),
+    Case("container", "--numa-bind-cpus 4,20", ["4,20 | 4,20"], unused="0-3,5,7,16-19,21"),
+    # --per
+    Case("server", "--per package", ["0-7", "8-15"]),
+    Case("server", "--per package -n 4", ["0-3", "4-7", "8-11", "12-15"]),
+    Case("server", "--per package -n 3", ["0-3", "4-7", "8-15"]),
+    Case("server", "--per package -n 1", ["0-7"], unused="8-15,24-31"),
+    Case("server", "--per numa", ["0-3", "4-7", "8-11", "12-15"]),
+    Case("server", "--per numa -n 2", ["0-3", "4-7"], unused="8-15,24-31"),
+    Case("server", "--per numa -n 6", ["0-1", "2-3", "4-5", "6-7", "8-11", "12-15"]),
+    Case("server", "--per numa -n 6 --share", ["0-3", "0-3", "4-7", "4-7", "8-11", "12-15"]),
+    Case("server", "--per numa --numa-bind",
+         ["0-3 || bind 0", "4-7 || bind 1", "8-11 || bind 2", "12-15 || bind 3"]),
+    Case("server", "--per l3", [f"{2 * n}-{2 * n + 1}" for n in range(8)]),
+    Case("server", "--per l3 -n 10",
+         ["0", "1", "2", "3", "4-5", "6-7", "8-9", "10-11", "12-13", "14-15"]),
+    Case("server", "--per l3 -n 3", ["0-1", "2-3", "4-5"], unused="6-15,22-31"),
+    Case("server", "--per core", [str(n) for n in range(16)]),
+    Case("server", "--per core -n 2", ["0", "1"], unused="2-15,18-31"),
+    Case("server", "--per core -n 2 --smt 2", ["0,16 | 0,16", "1,17 | 1,17"], unused="2-15,18-31"),
+    Case("server", "--per package --mem interleave",
+         ["0-7 || interleave 0-1", "8-15 || interleave 2-3"]),
+    # nodes by themselves and by name
+    Case("server", "--numa-bind", ["0-3 || bind 0"], unused="4-15,20-31"),
+    Case("server", "--numa-bind -n 2", ["0-3 || bind 0", "4-7 || bind 1"], unused="8-15,24-31"),
+    Case("server", "--numa-bind -n 5",
+         ["0-1 || bind 0", "2-3 || bind 0", "4-7 || bind 1", "8-11 || bind 2", "12-15 || bind 3"],
+         warnings=[UNEVEN.format(2, 4)]),
+    Case("server", "--numa-bind-nodes 0 0 1 1",
+         ["0-1 || bind 0", "2-3 || bind 0", "4-5 || bind 1", "6-7 || bind 1"],
+         nodes="0 0 1 1", unused="8-15,24-31"),
+    Case("server", "--numa-bind-nodes 0,0,1,1",
+         ["0-1 || bind 0", "2-3 || bind 0", "4-5 || bind 1", "6-7 || bind 1"], unused="8-15,24-31"),
+    Case("server", "--numa-bind-nodes 1 0 1",
+         ["4-5 || bind 1", "0-3 || bind 0", "6-7 || bind 1"], unused="8-15,24-31",
+         warnings=["ranks get from 2 to 4 cores"]),
+    Case("server", "--numa-bind-nodes 3 3 3", ["12 || bind 3", "13 || bind 3", "14-15 || bind 3"],
+         unused="0-11,16-27"),
+    Case("server", "--numa-bind-nodes 0 0 --share", ["0-3 || bind 0", "0-3 || bind 0"],
+         unused="4-15,20-31"),
+    Case("server", "--numa-bind-nodes 2 --mem preferred", ["8-11 || preferred 2"],
+         unused="0-7,12-23,28-31"),
+    Case("server", "--numa-bind-nodes 2 --mem none", ["8-11"], unused="0-7,12-23,28-31"),
+    Case("server", "--numa-bind-nodes 2 --mem local", ["8-11 || local"], unused="0-7,12-23,28-31"),
+    # cpus by name
+    Case("server", "--numa-bind-cpus 0-3 4-7", ["0-3", "4-7"], unused="8-15,24-31"),
+    Case("server", "--numa-bind-cpus 0-1,16-17", ["0-1,16-17 | 0,16 1,17"], unused="2-15,18-31"),
+    Case("server", "--numa-bind-cpus 0 16", ["0", "16"], unused="1-15,17-31",
+         warnings=["ranks 0 and 1 have hardware threads of one core"]),
+    Case("server", "--numa-bind-cpus 0-1 1-2 --share", ["0-1", "1-2"], unused="3-15,19-31"),
+    Case("server", "--numa-bind-cpus 0-1 8-9 --numa-bind-nodes 0 3",
+         ["0-1 || bind 0", "8-9 || bind 3"], nodes="0 2", unused="2-7,10-15,18-23,26-31",
+         warnings=["rank 1: its memory is on node 3, its cpus on 2"]),
+    Case("server", "--numa-bind-cpus 3,4 --mem preferred", ["3-4 || preferred 0"],
+         nodes="0-1", unused="0-2,5-15,16-18,21-31"),
+    Case("server", "--numa-bind-cpus 3-5 --mem preferred", ["3-5 || preferred 1"],
+         unused="0-2,6-15,16-18,22-31"),
+    # memory without --numa-bind
+    Case("server", "-n 2 --mem bind", ["0-7 || bind 0-1", "8-15 || bind 2-3"]),
+    Case("server", "-n 2 --mem preferred", ["0-7 || preferred 0", "8-15 || preferred 2"]),
+    Case("server", "--mem interleave", ["0-15 || interleave 0-3"]),
+    Case("server", "--mem local", ["0-15 || local"]),
+    Case("expander", "", ["0-7"]),
+    Case("expander", "--per numa --numa-bind", ["0-3 || bind 0", "4-7 || bind 1"]),
+    Case("expander", "--mem interleave", ["0-7 || interleave 0-1"]),
+    Case("expander", "--numa-bind-cpus 0-3 --numa-bind-nodes 2", ["0-3 || bind 2"], unused="4-7",
+         warnings=["rank 0: its memory is on node 2, its cpus on 0"]),
+    Case("hungry", "--per numa --numa-bind", ["0-1 || bind 0", "2-3 || bind 0", "4-5 || bind 2"],
+         warnings=["node 1 has no memory: the nearest that has, node 0, is taken"]),
+    Case("hungry", "--numa-bind-nodes 1 --mem preferred", ["2-3 || preferred 0"], unused="0-1,4-5",
+         warnings=["node 1 has no memory: the nearest that has, node 0, is taken"]),
+    Case("flat", "--numa-bind", ["0-3"],
+         warnings=["this kernel has no NUMA: all memory is one node, so no policy is set"]),
+    Case("flat", "--mem local", ["0-3"],
+         warnings=["this kernel has no NUMA: all memory is one node, so no policy is set"]),
+    Case("hidden", "-n 2", ["0-1", "2-3"], nodes="- -"),
+    # --reserve: from whoever has the most, the last such rank first
+    Case("server", "--reserve 1", ["0-14"], reserved="15,31"),
+    Case("server", "-n 2 --reserve 1", ["0-7", "8-14"], reserved="15,31"),
+    Case("server", "-n 2 --reserve 2", ["0-6", "8-14"], reserved="7,15,23,31"),
+    Case("server", "--per numa --reserve 3", ["0-3", "4-6", "8-10", "12-14"],
+         reserved="7,11,15,23,27,31"),
+    Case("server", "--numa-bind-nodes 0 1 1 --reserve 1",
+         ["0-2 || bind 0", "4-5 || bind 1", "6-7 || bind 1"], reserved="3,19",
+         unused="8-15,24-31"),
+    Case("server", "-n 2 --share --reserve 2", ["0-13", "0-13"], reserved="14-15,30-31"),
+    Case("server", "--reserve 0", ["0-15"]),
+    # --exclude
+    Case("server", "--exclude 0", ["1-16 | 16 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15"]),
+    Case("server", "--exclude 0,16", ["1-15"]),
+    Case("server", "--exclude 12-15,28-31 -n 3", ["0-3", "4-7", "8-11"]),
+    Case("server", "--exclude 0,16,99", ["1-15"],
+         warnings=["--exclude names cpus that this machine does not have: 99"]),
+    # --smt and --places
+    Case("server", "--numa-bind-nodes 0 --smt 2",
+         ["0-3,16-19 | 0,16 1,17 2,18 3,19 | bind 0"], unused="4-15,20-31"),
+    Case("server", "--numa-bind-nodes 0 --smt all --places threads",
+         ["0-3,16-19 | 0 16 1 17 2 18 3 19 | bind 0"], unused="4-15,20-31"),
+    Case("paired", "--numa-bind-nodes 0 --smt all", ["0-7 | 0-1 2-3 4-5 6-7 | bind 0"],
+         unused="8-31"),
+    Case("server", "-n 2 --places l3", ["0-7 | 0-1 2-3 4-5 6-7", "8-15 | 8-9 10-11 12-13 14-15"]),
+    Case("server", "-n 2 --places numa", ["0-7 | 0-3 4-7", "8-15 | 8-11 12-15"]),
+    Case("server", "-n 2 --places one", ["0-7 | 0-7", "8-15 | 8-15"]),
+    Case("server", "-n 2 --places cores", ["0-7", "8-15"]),
+    Case("server", "-n 2 --places threads", ["0-7", "8-15"]),
+    Case("server", "--places numa --smt all",
+         ["0-31 | 0-3,16-19 4-7,20-23 8-11,24-27 12-15,28-31"]),
+    Case("alternating", "--places numa", ["0-15 | 0,2,4,6 8,10,12,14 1,3,5,7 9,11,13,15"]),
+    # SMT-8 with two threads switched on
+    Case("power", "-n 2", ["0,8", "16,24"]),
+    Case("power", "--smt all", ["0-1,8-9,16-17,24-25 | 0-1 8-9 16-17 24-25"]),
+    Case("power", "--smt 2 --places threads -n 4", ["0-1", "8-9", "16-17", "24-25"]),
+    Case("power", "--per l3", ["0,8", "16,24"]),
+    # ranks of unlike size
+    Case("lopsided", "-n 2", ["0-3", "4-5"], warnings=[UNEVEN.format(2, 4)]),
+    Case("lopsided", "-n 3", ["0-1", "2-3", "4-5"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_worked_example(case: Case) -> None:
+    """What the contract says for this machine and these options, worked out by hand."""
+    plan = make_plan(MACHINES[case.machine], make_asked(case.args.split()))
+    got = []
+    for r in plan.ranks:
+        simple = list(r.places) == [CpuSet([c]) for c in r.cpus]
+        places = "" if simple else " ".join(map(str, r.places))
+        mem = "" if r.mem == "none" else f"{r.mem} {r.mems}".strip()
+        got.append(f"{r.cpus} | {places} | {mem}".replace("|  |", "||").rstrip(" |"))
+    assert got == case.ranks
+    if case.nodes:
+        assert [str(r.nodes) or "-" for r in plan.ranks] == case.nodes.split()
+    assert plan.reserved == CpuSet.parse_kernel(case.reserved)
+    assert plan.unused == CpuSet.parse_kernel(case.unused)
+    assert list(plan.warnings) == case.warnings
+
+
+@pytest.mark.parametrize(
+    ("args", "threads"),
+    [
+        ("", "16"),
+        ("--smt all", "16"),
+        ("--smt all --places threads", "32"),
+        ("--places one", "16"),
+        ("--places one --smt all", "32"),
+        ("--places numa", "16"),
+        ("--places l3", "16"),
+        ("--threads 3", "3"),
+        ("--places one --threads 7", "7"),
+        ("-n 4", "4"),
+    ],
+)
+def test_number_of_threads(args: str, threads: str) -> None:
+    """One thread for each place of a core or thread, for each cpu where places are larger."""
+    plan = make_plan(MACHINES["server"], make_asked(args.split()))
+    assert [dict(r.env)["OMP_NUM_THREADS"] for r in plan.ranks] == [threads] * len(plan.ranks)
+    assert plan.warnings == ()
+
+
+def test_too_many_threads_are_told() -> None:
+    """More threads than cpus is done and warned of, nested levels' first number counting."""
+    machine = MACHINES["desktop"]
+    plan = make_plan(machine, make_asked(["-n", "2", "--threads", "4"]))
+    assert plan.warnings == ("rank 0: 4 threads on 3 cpus", "rank 1: 4 threads on 3 cpus")
+    nested = make_plan(machine, make_asked([], environ={"OMP_NUM_THREADS": "6,9"}))
+    assert nested.warnings == ()
+    assert dict(nested.ranks[0].env)["OMP_NUM_THREADS"] == "6,9"
+
+
+def test_environment_of_a_rank() -> None:
+    """The whole environment of a rank among several, and of a single one."""
+    machine = MACHINES["desktop"]
+    two = make_plan(machine, make_asked(["-n", "2", "--proc-bind", "spread"]))
+    assert two.ranks[1].env == (
+        ("OMP_NUM_THREADS", "3"),
+        ("OMP_PLACES", "{3},{4},{5}"),
+        ("OMP_PROC_BIND", "spread"),
+        ("OMPBIND_RANK", "1"),
+        ("OMPBIND_RANKS", "2"),
+        ("RANK", "1"),
+        ("LOCAL_RANK", "1"),
+        ("WORLD_SIZE", "2"),
+        ("LOCAL_WORLD_SIZE", "2"),
+    )
+    one = make_plan(machine, make_asked([]))
+    assert [k for k, _ in one.ranks[0].env if "RANK" in k] == ["OMPBIND_RANK", "OMPBIND_RANKS"]
+    asked = make_plan(machine, make_asked(["--rank-env"]))
+    assert dict(asked.ranks[0].env)["WORLD_SIZE"] == "1"
+    unasked = make_plan(machine, make_asked(["-n", "2", "--no-rank-env"]))
+    assert "RANK" not in dict(unasked.ranks[1].env)
+    assert dict(unasked.ranks[1].env)["OMPBIND_RANK"] == "1"
+
+
+def test_plan_of_a_container_names_the_host() -> None:
+    """The host's part of a plan says what was there and what of it allowed."""
+    host = make_plan(MACHINES["container"], make_asked([])).host
+    assert (str(host.cpus), str(host.allowed), str(host.nodes)) == ("0-31", "0-5,7,16-21", "0-3")
+    assert (host.name, host.quota) == ("made-up", 2.5)
+
+
+def test_a_crowded_package_does_not_make_ranks_cross_nodes() -> None:
+    """With a rank for each node none crosses one, also where a package has many small nodes."""
+    shape = Shape(packages=2, nodes=6, cores=24)  # three nodes of four cores in each package
+    machine = make_machine(shape, "0,4,8,12-15")  # one core of each of the first three
+    plan = make_plan(machine, make_asked(["-n", "4"]))
+    assert [str(r.cpus) for r in plan.ranks] == ["0", "4", "8", "12-15"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "args", "message", "hint"),
+    [
+        ("server", "--numa-bind-nodes 0 7", "rank 1: node 7 does not exist",
+         "nodes with usable cpus: 0-3"),
+        ("expander", "--numa-bind-nodes 2", "rank 0: node 2 has no cpus",
+         "nodes with usable cpus: 0-1; the nearest is 1. "
+         "--numa-bind-cpus gives cpus, the node then memory"),
+        ("container", "--numa-bind-nodes 0 3",
+         "rank 1: none of the cpus of node 3 (12-15,28-31) may be used",
+         "nodes with usable cpus: 0-1; allowed cpus: 0-5,7,16-21"),
+        ("server", "--numa-bind-cpus 0 99", "rank 1: cpu 99 does not exist", "allowed cpus: 0-31"),
+        ("server", "--numa-bind-cpus 98-99", "rank 0: cpus 98-99 do not exist",
+         "allowed cpus: 0-31"),
+        ("power", "--numa-bind-cpus 2", "rank 0: cpu 2 is offline",
+         "allowed cpus: 0-1,8-9,16-17,24-25"),
+        ("power", "--numa-bind-cpus 0 2-3", "rank 1: cpus 2-3 are offline",
+         "allowed cpus: 0-1,8-9,16-17,24-25"),
+        ("container", "--numa-bind-cpus 6",
+         "rank 0: cpu 6 is not allowed (affinity mask or cgroup)", "allowed cpus: 0-5,7,16-21"),
+        ("server", "--numa-bind-cpus 0-1 1-2", "rank 1: cpu 1 is rank 0's already",
+         "--share lets ranks overlap"),
+        ("server", "-n 17", "rank 16: the machine has 16 usable cores for 17 ranks",
+         "at most 16 ranks there, or --share to let them overlap"),
+        ("one-core", "-n 2", "rank 1: the machine has 1 usable core for 2 ranks",
+         "at most 1 ranks there, or --share to let them overlap"),
+        ("server", "--numa-bind-nodes 1 0 0 0 0 0", "rank 5: node 0 has 4 usable cores for 5 ranks",
+         "at most 4 ranks there, or --share to let them overlap"),
+        ("server", "--per l3 -n 17", "rank 2: L3 0 has 2 usable cores for 3 ranks",
+         "at most 2 ranks there, or --share to let them overlap"),
+        ("server", "--numa-bind-nodes 0 1 -n 3",
+         "the number of ranks is unclear: --numa-bind-nodes is for 2, --ranks is for 3",
+         "give each list one value for every rank"),
+        ("server", "--numa-bind-nodes 0 1 --numa-bind-cpus 0",
+         "the number of ranks is unclear: --numa-bind-nodes is for 2, --numa-bind-cpus is for 1",
+         "give each list one value for every rank"),
+        ("server", "--per numa --numa-bind-nodes 0",
+         "--per numa and a list of nodes or cpus both say where ranks go",
+         "leave one of them out"),
+        ("server", "--numa-bind-cpus 0 --smt 2",
+         "--numa-bind-cpus names exactly the cpus to use; --smt would change them",
+         "leave --smt out"),
+        ("server", "--numa-bind-cpus 0 --reserve 1",
+         "--numa-bind-cpus names exactly the cpus to use; --reserve would change them",
+         "leave --reserve out"),
+        ("server", "--numa-bind-cpus 0 --exclude 1",
+         "--numa-bind-cpus names exactly the cpus to use; --exclude would change them",
+         "leave --exclude out"),
+        ("server", "--smt 3", "--smt 3: no core has that many allowed hardware threads",
+         "--smt 2 or --smt all"),
+        ("server", "--exclude 0-31", "no cpu is left to use", "allowed: 0-31; excluded: 0-31"),
+        ("server", "-n 8 --reserve 9", "--reserve 9 would leave ranks without a core",
+         "at most 8 can be reserved with this many ranks"),
+        ("server", "--per package --numa-bind",
+         "rank 0: package 0 is on nodes 0-1, --numa-bind for one",
+         "--per numa, or --mem interleave without --numa-bind"),
+        ("server", "--numa-bind-cpus 0 --numa-bind-nodes 9", "rank 0: node 9 does not exist",
+         "nodes: 0-3"),
+        ("container", "--numa-bind-cpus 0 --numa-bind-nodes 3",
+         "rank 0: memory of node 3 is not allowed (cgroup cpuset)",
+         "memory allowed on: 0-1; --mem none binds cpus only"),
+        ("hidden", "--per numa", "--per numa: the machine does not say which numa cpu 0 is in",
+         "-n N divides the machine by what it does say"),
+        ("mute", "--per l3", "--per l3: the machine does not say which l3 cpu 0 is in",
+         "-n N divides the machine by what it does say"),
+        ("mute", "--places l3",
+         "--places l3: the machine does not say which last-level cache cpu 0 is on",
+         "--places cores, threads or one"),
+        ("hidden", "--places numa",
+         "--places numa: the machine does not say which node cpu 0 is on",
+         "--places cores, threads or one"),
+        ("hidden", "--mem bind",
+         "rank 0: its cpus (0-3) are on no known node, so there is no memory to bind",
+         "--mem none"),
+        ("hidden", "--numa-bind", "--numa-bind: no node has both usable cpus and allowed memory",
+         "nodes of the machine: none; memory allowed on: none; --mem none binds cpus only"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_had(machine: str, args: str, message: str, hint: str) -> None:
+    """The error says which rank, what it wanted and what there is; the hint what to do."""
+    with pytest.raises(PlanError) as e:
+        make_plan(MACHINES[machine], make_asked(args.split()))
+    assert (e.value.message, e.value.hint) == (message, hint)
+    assert e.value.status == 125
+
+
+def test_memory_nowhere() -> None:
+    """A node without memory and no other allowed: there is nothing to bind to."""
+    machine = make_machine(
+        Shape(nodes=2, packages=2, cores=4, without_memory=(0,)), cpus="0-1", nodes="0"
+    )
+    with pytest.raises(PlanError) as e:
+        make_plan(machine, make_asked(["--numa-bind-nodes", "0"]))
+    assert e.value.message == "rank 0: node 0 has no memory, nor has any other that is allowed"
+    assert e.value.hint == "memory allowed on nodes: 0"
+
+
+def test_per_gpu_is_not_there_yet() -> None:
+    """--per gpu is refused rather than taken for something else."""
+    with pytest.raises(OmpbindError) as e:
+        make_plan(MACHINES["server"], make_asked(["--per", "gpu"]))
+    assert e.value.status == 125
