@@ -10,7 +10,7 @@ import os
 import sys
 
 from ompbind.arguments import nearest_hint, parse_arguments
-from ompbind.cpuset import shown
+from ompbind.cpuset import parse_whole, shown
 from ompbind.errors import OmpbindError, UsageError
 from ompbind.options import options_of
 
@@ -143,8 +143,9 @@ def chosen_rank(plan: Plan, text: object, *, one_needed: bool) -> int | None:
     last = len(plan.ranks) - 1
     hint = f"ranks: 0-{last}" if last else "the only rank is 0"
     if isinstance(text, str):
-        if text.isascii() and text.isdigit() and len(text) < 6 and int(text) <= last:
-            return int(text)
+        number = parse_whole(text)
+        if number is not None and number <= last:
+            return number
         raise UsageError(f"--rank {shown(text)}: there is no such rank", hint=hint)
     if one_needed and last:
         raise UsageError("--format env is for one rank", hint=f"--rank R; {hint}")

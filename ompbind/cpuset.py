@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
 # Linux allows 8,192 cpus and 1,024 nodes. Far above both, yet a hostile number costs 8 KiB at most.
 LIMIT = 1 << 16
-HEX = frozenset("0123456789abcdefABCDEF")
 
 
 class CpuSet:
@@ -82,12 +81,22 @@ class CpuSet:
         Blank text is the empty set. Raises ParseError. Source: bitmap_print_to_pagebuf().
         """
         text = text.strip(" \t\r\n\0")
-        words = text.split(",") if text else ["0"]
-        digits = "".join(word.zfill(8) for word in words)
-        # At once: digit by digit, masks of thousands of cpus would take most of a launch.
-        if len(digits) != 8 * len(words) or "" in words or not HEX.issuperset(digits):
-            raise ParseError(f"{shown(text)} is not a mask", text=text, part=text)
-        return cls.from_mask(int(digits, 16))
+        commas = text.count(",")
+        if text[-9::-9] == "," * commas:  # as the kernel writes it: all words but the first whole
+            digits, first = text.replace(",", ""), len(text) - 9 * commas
+        else:
+            words = text.split(",")
+            digits, first = "".join(w.zfill(8) for w in words), min(map(len, words))
+        # The digits at once: one by one, wide masks would take most of a launch. int() itself
+        # would let a sign, blanks, "_", "0x" and other scripts' digits pass.
+        plain = digits.isascii() and digits.isalnum() and digits[1:2] not in ("x", "X")
+        if text and not (plain and first > 0 and len(digits) <= 8 * (commas + 1)):
+            raise ParseError(f"{shown(text)} is not a mask", text=text)
+        try:
+            mask = int(digits or "0", 16)
+        except ValueError:
+            raise ParseError(f"{shown(text)} is not a mask", text=text) from None
+        return cls.from_mask(mask)
 
     @property
     def mask(self) -> int:
@@ -204,6 +213,11 @@ def _check_digits(digits: str, part: str, text: str, where: str) -> None:
     if len(digits.lstrip("0")) > 5 or int(digits) >= LIMIT:
         problem = f"{shown(part)}{where} is too large: numbers end at {LIMIT - 1}"
         raise ParseError(problem, hint=hint, text=text, part=part)
+
+
+def parse_whole(text: str) -> int | None:
+    """A number as the kernel writes it, up to 18 digits; None for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def shown(text: str, most: int = 60) -> str:

@@ -7,7 +7,7 @@ cores come before performance cores. Sources: sysctl(3), Apple's "Determining sy
 
 from __future__ import annotations
 
-from ompbind.cpuset import LIMIT, CpuSet
+from ompbind.cpuset import LIMIT, CpuSet, parse_whole
 from ompbind.errors import TopologyError
 from ompbind.topology import Allowed, Cpu, Machine, Node, Topology
 
@@ -125,5 +125,4 @@ def read_cache_sharing(root: Root) -> dict[int, int]:
 
 
 def read_number(root: Root, name: str) -> int | None:
-    text = (root.read(f"sysctl/{name}") or "").strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+    return parse_whole((root.read(f"sysctl/{name}") or "").strip())

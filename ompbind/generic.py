@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ompbind.cpuset import LIMIT, CpuSet
+from ompbind.cpuset import LIMIT, CpuSet, parse_whole
 from ompbind.errors import TopologyError
 from ompbind.topology import Allowed, Cpu, Machine, Node, Topology
 
@@ -60,5 +60,4 @@ def read_generic(root: Root) -> Machine:
 
 
 def read_number(root: Root, name: str) -> int | None:
-    text = root.read(f"generic/{name}") or ""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+    return parse_whole(root.read(f"generic/{name}") or "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from xml.parsers import expat
 
-from ompbind.cpuset import LIMIT, CpuSet
+from ompbind.cpuset import LIMIT, CpuSet, parse_whole
 from ompbind.errors import ParseError, TopologyError
 from ompbind.sysfs import KINDS_OF_DEVICES
 from ompbind.topology import Allowed, Cpu, Device, Machine, Node, Topology
@@ -107,9 +107,8 @@ class XmlReader:
         elif kind == "PU":
             self.cpus[parse_number(attributes, "os_index")] = element["levels"]
         elif kind == "NUMANode":
-            memory = attributes.get("local_memory")
-            bytes_ = int(memory) if memory and memory.isdigit() and len(memory) < 19 else None
-            own = (element["cpuset"] or CpuSet(), bytes_ if memory else 0)
+            memory = parse_whole(attributes.get("local_memory", "0"))  # absent: it has none
+            own = (element["cpuset"] or CpuSet(), memory)
             self.nodes[parse_number(attributes, "os_index")] = own
         elif kind == "PCIDev":
             self.add_device(attributes, element["cpuset"] or CpuSet())
@@ -168,18 +167,15 @@ class XmlReader:
 
     def make_distances(self) -> tuple[tuple[int, ...], ...]:
         """In the order of the nodes; () where they are not said for all of them."""
-        numbers = self.distances.get("indexes", "").split()
-        values = self.distances.get("u64values", "").split()
-        if not all(w.isascii() and w.isdigit() and len(w) < 19 for w in numbers + values):
-            return ()
-        order = [int(w) for w in numbers]
+        order, values = (
+            [n for w in self.distances.get(tag, "").split() if (n := parse_whole(w)) is not None]
+            for tag in ("indexes", "u64values")
+        )
         if sorted(order) != sorted(self.nodes) or len(values) != len(order) ** 2:
             return ()
         place = {node: n for n, node in enumerate(order)}
         rows = sorted(self.nodes)
-        return tuple(
-            tuple(int(values[place[a] * len(order) + place[b]]) for b in rows) for a in rows
-        )
+        return tuple(tuple(values[place[a] * len(order) + place[b]] for b in rows) for a in rows)
 
     def make_devices(self, online: CpuSet) -> list[Device]:
         """A device is on a node when the cpus near it are that node's."""
@@ -218,6 +214,7 @@ def parse_bitmap(text: str) -> CpuSet:
 
 def parse_number(attributes: dict[str, str], key: str) -> int:
     text = attributes.get(key, "")
-    if not text.isascii() or not text.isdigit() or len(text) > 5 or int(text) >= LIMIT:
+    number = parse_whole(text)
+    if number is None or number >= LIMIT:
         raise ParseError(f"{key} {text[:60]!r} is not a number that a machine has", text=text[:60])
-    return int(text)
+    return number

@@ -5,7 +5,7 @@ Sources: proc(5), cpuset(7), the kernel's cgroup-v1/cpusets.rst, cgroup-v2.rst a
 
 from __future__ import annotations
 
-from ompbind.cpuset import CpuSet
+from ompbind.cpuset import LIMIT, CpuSet, parse_whole
 from ompbind.errors import ParseError, TopologyError
 from ompbind.record import Record
 from ompbind.topology import Allowed
@@ -70,7 +70,8 @@ def read_stat_cpus(root: Root) -> CpuSet:
 def parse_stat_cpus(text: str) -> CpuSet:
     """From lines such as `cpu12 1 2 3`; the one without a number is the sum."""
     words = (line.split(None, 1)[0] for line in text.splitlines() if line.startswith("cpu"))
-    return CpuSet(int(w[3:]) for w in words if w[3:].isascii() and w[3:].isdigit())
+    numbers = (parse_whole(word[3:]) for word in words)
+    return CpuSet(n for n in numbers if n is not None and n < LIMIT)
 
 
 def read_memory_bytes(root: Root) -> int | None:
@@ -83,8 +84,9 @@ def parse_memory_bytes(text: str) -> int | None:
     for line in text.splitlines():
         _, found, rest = line.partition("MemTotal:")
         words = rest.split()
-        if found and len(words) == 2 and words[1] == "kB" and words[0].isascii():
-            return int(words[0]) * 1024 if words[0].isdigit() else None
+        if found and len(words) == 2 and words[1] == "kB":
+            size = parse_whole(words[0])
+            return None if size is None else size * 1024
     return None
 
 
@@ -223,9 +225,9 @@ def read_quota(root: Root, mounts: list[Mount], groups: dict[str, str]) -> float
 def parse_cpu_max(text: str) -> float | None:
     """`150000 100000` (microseconds of each period) is 1.5; `max 100000` is None, as is garbage."""
     words = text.split()
-    if not 1 <= len(words) <= 2 or not all(w.isascii() and w.isdigit() for w in words):
+    if not 1 <= len(words) <= 2:
         return None
-    quota, period = int(words[0]), int(words[1]) if len(words) == 2 else 100_000
+    quota, period = parse_whole(words[0]), parse_whole(words[1]) if words[1:] else 100_000
     return quota / period if quota and period else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ompbind.cpuset import LIMIT, CpuSet, parse_range, shown
+from ompbind.cpuset import LIMIT, CpuSet, parse_range, parse_whole, shown
 from ompbind.errors import ParseError, UsageError
 from ompbind.openmp import Inherited, judge_environment
 from ompbind.record import Record
@@ -96,8 +96,9 @@ def make_request(
 
 def parse_count(text: str, name: str, least: int) -> int:
     """A whole number from `least` on. Raises UsageError."""
-    if text.isascii() and text.isdigit() and len(text) <= 5 and least <= int(text) < LIMIT:
-        return int(text)
+    number = parse_whole(text)
+    if number is not None and least <= number < LIMIT:
+        return number
     raise UsageError(
         f"{name}: {shown(text)} is not a whole number from {least} to {LIMIT - 1}",
         option=name,

@@ -9,7 +9,7 @@ Groups of cpus come from masks, each read once, from the group's lowest cpu; num
 
 from __future__ import annotations
 
-from ompbind.cpuset import CpuSet
+from ompbind.cpuset import CpuSet, parse_whole
 from ompbind.errors import ParseError, TopologyError
 from ompbind.procfs import parse_memory_bytes, read_has_numa, read_memory_bytes, read_stat_cpus
 from ompbind.topology import LEVELS, Cpu, Device, Node, Topology
@@ -135,8 +135,8 @@ def garbage(path: str, error: ParseError) -> TopologyError:
 def read_int(root: Root, path: str) -> int | None:
     """A whole number; None when it is absent or anything else."""
     text = (root.read(path) or "").strip()
-    digits = text.removeprefix("-")
-    return int(text) if digits.isascii() and digits.isdigit() and len(digits) < 19 else None
+    value = parse_whole(text.removeprefix("-"))
+    return -value if value is not None and text.startswith("-") else value
 
 
 # Cpus
@@ -188,7 +188,9 @@ def numbered(names: Iterable[str], prefix: str) -> list[int]:
 
 def read_level(root: Root, level: str, online: CpuSet) -> Groups:
     if level in CACHES:
-        return make_groups(online, CacheReader(root, CACHES[level]))
+        # As with masks, the first few cpus tell whether the machine says anything of caches.
+        there = any(root.names(f"{CPUS}/cpu{cpu}/cache") for cpu in list(online)[:4])
+        return make_groups(online, CacheReader(root, CACHES[level])) if there else {}
     names = MASKS[level]
     name = first_mask(root, names, online)
     if name is None:
@@ -403,10 +405,10 @@ def read_node_cpus(root: Root, number: int) -> CpuSet | None:
 def make_distances(rows: list[str]) -> tuple[tuple[int, ...], ...]:
     """A square of numbers from its lines; () when anything is missing or is no number: half a
     matrix could order nodes wrongly."""
-    words = [row.split() for row in rows]
-    if any(len(w) != len(rows) or not all(d.isascii() and d.isdigit() for d in w) for w in words):
+    parsed = [[parse_whole(word) for word in row.split()] for row in rows]
+    if any(len(row) != len(rows) or None in row for row in parsed):
         return ()
-    return tuple(tuple(map(int, w)) for w in words)
+    return tuple(tuple(n for n in row if n is not None) for row in parsed)
 
 
 def make_node_numbers(nodes: Iterable[Node]) -> Groups:

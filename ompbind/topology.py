@@ -139,8 +139,6 @@ class Machine(Record):
 
     def to_json(self) -> str:
         """The contract's object of `ompbind topo`, as text that ends in a newline. No host name."""
-        import json
-
         topology, allowed = self.topology, self.allowed
         data = {
             "schema": 1,
@@ -167,8 +165,26 @@ class Machine(Record):
         lines = []
         for key, value in data.items():
             if isinstance(value, list) and value:
-                rows = ",\n  ".join(json.dumps(item) for item in value)
-                lines.append(f"{json.dumps(key)}: [\n  {rows}]")
+                rows = ",\n  ".join(map(make_json, value))
+                lines.append(f"{make_json(key)}: [\n  {rows}]")
             else:
-                lines.append(f"{json.dumps(key)}: {json.dumps(value)}")
+                lines.append(f"{make_json(key)}: {make_json(value)}")
         return "{" + ",\n ".join(lines) + "}\n"
+
+
+def make_json(value: object) -> str:
+    """`value` as json.dumps would write it, without the import: reading a machine takes less time
+    than `json` does to load."""
+    if value is None or value is True or value is False:
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{make_json(k)}: {make_json(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(make_json, value)) + "]"
+    if isinstance(value, str):
+        if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
+            return f'"{value}"'
+        import json
+
+        return json.dumps(value)
+    return repr(value)
