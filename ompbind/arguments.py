@@ -5,6 +5,8 @@ from __future__ import annotations
 from ompbind.cpuset import shown
 from ompbind.errors import UsageError
 
+FENCE_HINT = "put -- between the values and the worker's command"
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +26,7 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Val
     by_name = {name: o for o in options for name in o.names}
     by_name |= {f"--no-{o.names[0][2:]}": o for o in options if o.no}
     values: Values = {}
+    swallowed = False  # whether the last option was a list that took words for its values
     rest = list(args)
     while rest:
         word = rest.pop(0)
@@ -34,7 +37,8 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Val
         name, value = split_word(word, by_name)
         option = by_name.get(name)
         if option is None:
-            raise unknown_option(name, by_name)
+            raise unknown_option(name, by_name, FENCE_HINT if swallowed else "")
+        swallowed = False
         if option.kind == "flag":
             if value is not None:
                 raise UsageError(f"{name} takes no value, got {shown(value)}", option=name)
@@ -49,9 +53,15 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Val
                 texts.append(rest.pop(0))
             if not texts:
                 raise UsageError(f"{name} needs at least one value", hint=hint_of(option))
+            swallowed = any(map(is_word, texts))
             earlier = values.get(option.key)
             values[option.key] = (earlier if isinstance(earlier, list) else []) + texts
     return values, []
+
+
+def is_word(text: str) -> bool:
+    """Whether a list option's value is more likely the worker's command than a list of numbers."""
+    return any(c not in "0123456789,-: " for c in text)
 
 
 def looks_like_option(word: str) -> bool:
@@ -82,8 +92,8 @@ def hint_of(option: Option) -> str:
     return f"{option.names[0]} {option.metavar}{choices}"
 
 
-def unknown_option(name: str, by_name: dict[str, Option]) -> UsageError:
-    hint = nearest_hint(name, tuple(by_name))
+def unknown_option(name: str, by_name: dict[str, Option], hint: str) -> UsageError:
+    hint = hint or nearest_hint(name, tuple(by_name))
     hint = hint or "the worker's own options follow its command; see ompbind --help"
     return UsageError(f"{shown(name)} is not an option", hint=hint, option=name)
 

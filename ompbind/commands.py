@@ -106,9 +106,9 @@ def show(args: Sequence[str]) -> int:
     elif form == "argv":
         write(argv_lines(plan, rank))
     else:
-        from ompbind.render import print_plan
+        from ompbind.render import draw_plan, make_text
 
-        print_plan(plan)
+        write(make_text(draw_plan(plan)))
         return 0
     for warning in plan.warnings if form != "json" else ():
         say("warning", warning)
@@ -132,9 +132,9 @@ def topo(args: Sequence[str]) -> int:
     if values.get("format", "table") == "json":
         write(machine.to_json())
     else:
-        from ompbind.render import print_machine
+        from ompbind.render import draw_machine, make_text
 
-        print_machine(machine)
+        write(make_text(draw_machine(machine)))
     return 0
 
 
@@ -172,10 +172,18 @@ def argv_lines(plan: Plan, rank: int | None) -> str:
 
 
 def write(text: str) -> None:
-    """To standard output; arguments that are not UTF-8 come out as they came in."""
+    """To standard output; arguments that are not UTF-8 come out as they came in.
+
+    Raises OmpbindError when it cannot be written, BrokenPipeError when nobody reads it any more.
+    """
     data = text.encode("utf-8", "surrogateescape")
-    while data:
-        data = data[os.write(1, data) :]
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        raise OmpbindError(f"standard output cannot be written: {e.strerror}") from None
 
 
 def say(kind: str, text: str) -> None:

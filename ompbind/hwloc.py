@@ -33,7 +33,7 @@ def parse_xml(data: bytes) -> Machine:
     if len(data) > LARGEST:
         raise TopologyError(f"more than {LARGEST >> 20} MiB of XML")
     reader = XmlReader()
-    parser = expat.ParserCreate()
+    parser = expat.ParserCreate("UTF-8")  # as hwloc writes; a file may claim an unknown one
     parser.buffer_text = True
     parser.StartElementHandler = reader.start
     parser.EndElementHandler = reader.end

@@ -6,6 +6,7 @@ from math import log2
 
 from ompbind.cpuset import CpuSet
 from ompbind.record import Record
+from ompbind.topology import TREE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
 
     from ompbind.topology import Cpu, Level, Machine
 
-TREE: tuple[Level, ...] = (
-    "drawer", "book", "package", "node", "die", "l3", "cluster", "l2", "core",
-)  # fmt: skip
 NAMES = {"l3": "L3", "l2": "L2"}
 
 
@@ -37,7 +35,7 @@ class Part(Record):
 def make_outline(machine: Machine) -> tuple[Part, ...]:
     """The machine's top parts, packages as a rule, what is the same told once."""
     topology = machine.topology
-    shared = [lv for lv in TREE if lv == "core" or is_shared(topology.cpus, lv)]
+    shared = [level for level in TREE if is_shared(topology.cpus, level)]
     return make_parts(machine, topology.cpus, shared)
 
 
@@ -54,7 +52,7 @@ def is_shared(cpus: Sequence[Cpu], level: Level) -> bool:
 
 def make_parts(machine: Machine, cpus: Sequence[Cpu], levels: Sequence[Level]) -> tuple[Part, ...]:
     """`cpus` by the coarsest of `levels`, together with those levels that part them alike."""
-    splits = {level: split(cpus, level) for level in levels if level != "core"}
+    splits = {level: split(cpus, level) for level in levels}
     if not splits:
         return ()
     fewest = min(len(groups) for groups in splits.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ompbind.cpuset import CpuSet, shown
+from ompbind.cpuset import LIMIT, CpuSet, shown
 from ompbind.errors import ParseError
 from ompbind.openmp import Inherited
 from ompbind.record import Record
@@ -116,6 +116,8 @@ def parse_plan(text: str) -> Plan:
         raise ParseError(f"schema {shown(str(data['schema']))} is not known, {SCHEMA} is", text="")
     host = Reader(top.get("host", dict), "host")
     quota = host.get("quota", (int, float, type(None)), None)
+    if quota is not None and not 0 < quota < LIMIT:
+        raise ParseError("host.quota is not a number of cpus", text="")
     ranks = tuple(read_rank(Reader(r, f"ranks[{i}]")) for i, r in enumerate(top.get("ranks", list)))
     if not ranks or [r.rank for r in ranks] != list(range(len(ranks))):
         raise ParseError("ranks are not numbered from 0", text="")
@@ -140,8 +142,11 @@ def parse_plan(text: str) -> Plan:
 
 def read_rank(rank: Reader) -> RankPlan:
     env = rank.get("env", dict)
-    if not all(isinstance(v, str) and "\0" not in k + v for k, v in env.items()):
+    if not all(is_argument(text) for pair in env.items() for text in pair):
         raise ParseError(f"{rank.where}.env is not an object of texts", text="")
+    for name in (*env, *rank.texts("unset")):
+        if not name.isascii() or not name.isidentifier():  # a shell would execute others
+            raise ParseError(f"{rank.where}: {shown(name)} is no variable's name", text=name)
     places = tuple(rank.parse(p, "places") for p in rank.texts("places"))
     mem, mems = rank.one_of("mem", POLICIES), rank.cpus("mems")
     if (mem in ("none", "local")) == bool(mems):
@@ -159,6 +164,17 @@ def read_rank(rank: Reader) -> RankPlan:
         gpus=rank.texts("gpus", []),
         why=rank.get("why", str, ""),
     )
+
+
+def is_argument(value: object) -> bool:
+    """Whether a process can be given it: a text without NUL whose every character has bytes."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 MISSING = object()
@@ -186,7 +202,7 @@ class Reader:
 
     def texts(self, key: str, default: object = MISSING) -> tuple[str, ...]:
         values = self.get(key, list, default)
-        if not all(isinstance(v, str) and "\0" not in v for v in values):
+        if not all(is_argument(v) for v in values):
             raise ParseError(f"{self.where}.{key} is not a list of texts", part=key)
         return tuple(values)
 

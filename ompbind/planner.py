@@ -7,6 +7,7 @@ from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
 from ompbind.plan import Host, Plan, RankPlan
 from ompbind.record import Record
+from ompbind.topology import TREE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from ompbind.request import Request
     from ompbind.topology import Cpu, Level, Machine
 
-# From the coarsest to the finest, where two levels divide a machine into as many parts.
-TREE: tuple[Level, ...] = ("drawer", "book", "package", "node", "die", "l3", "cluster", "l2")
 # Levels where staying inside comes before ranks of equal size: memory is further away outside.
 FIRM: tuple[Level, ...] = ("drawer", "book", "package", "node")
 
@@ -42,7 +41,8 @@ class Share(Record):
 def levels_for(request: Request) -> tuple[Level, ...]:
     """The levels of the topology that planning `request` looks at; the rest need not be read."""
     if request.ranks is None and request.per is None and request.nodes is None:
-        return ("core", "package", "node", "l3")
+        # Nothing is divided. Without an L3 anywhere, a place of `l3` is the L2.
+        return ("core", "package", "node", "l3", *(("l2",) if request.places == "l3" else ()))
     return ("core", *TREE)
 
 
@@ -154,7 +154,8 @@ def make_cores(machine: Machine, request: Request) -> tuple[Core, ...]:
             available=most,
         )
     return in_tree_order(
-        Core(CpuSet(list(cpus)[: request.smt]), cpus, traits) for cpus, traits in threads
+        (Core(CpuSet(list(cpus)[: request.smt]), cpus, traits) for cpus, traits in threads),
+        levels_for(request),
     )
 
 
@@ -167,13 +168,13 @@ def group_cores(machine: Machine, cpus: CpuSet) -> list[tuple[CpuSet, Cpu]]:
     return [(CpuSet(c.cpu for c in group), group[0]) for group in groups.values()]
 
 
-def in_tree_order(cores: Iterable[Core]) -> tuple[Core, ...]:
-    """Neighbours stand together: sorted by node, package, cache, then by cpu."""
+def in_tree_order(cores: Iterable[Core], levels: Sequence[Level]) -> tuple[Core, ...]:
+    """Neighbours stand together: sorted by package, node, cache, then by core; by those `levels`
+    only that are surely known, so that the order does not depend on what else was read."""
+    order = [level for level in (*TREE, "core") if level in levels]
 
     def place(core: Core) -> tuple[int, ...]:
-        traits = core.traits
-        keys = (traits.drawer, traits.book, traits.node, traits.package, traits.die, traits.l3,
-                traits.cluster, traits.l2)  # fmt: skip
+        keys = [getattr(core.traits, level) for level in order]
         return (*(-1 if k is None else k for k in keys), core.cpus.first)
 
     return tuple(sorted(cores, key=place))
@@ -401,15 +402,18 @@ def divide_by(
     sizes = [len(g) for g in groups]
     if count < len(groups):
         return [tuple(c for g in groups[a:b] for c in g) for a, b in cut(sizes, count)]
-    dealt = apportion(sizes, count)
+    # A rank for each finest part first, where there are enough: then none crosses any of them.
+    finest = [len({tuple(getattr(c.traits, lv) for lv in levels) for c in g}) for g in groups]
+    least = finest if sum(finest) <= count else [1] * len(groups)
+    dealt = apportion(sizes, count, least)
     return [part for g, n in zip(groups, dealt, strict=True) for part in divide_by(g, n, levels)]
 
 
-def apportion(sizes: Sequence[int], count: int) -> list[int]:
-    """How many of `count` ranks each group gets: at least one, the next always where a rank's
-    share is largest (ties: the first)."""
-    dealt = [1] * len(sizes)
-    for _ in range(count - len(sizes)):
+def apportion(sizes: Sequence[int], count: int, least: Sequence[int]) -> list[int]:
+    """How many of `count` ranks each group gets: its least, the next always where a rank's share
+    is largest (ties: the first)."""
+    dealt = list(least)
+    for _ in range(count - sum(least)):
         most = max(range(len(sizes)), key=lambda i: (sizes[i] / dealt[i], -i))
         dealt[most] += 1
     return dealt
@@ -484,7 +488,7 @@ def deal_exactly(machine: Machine, request: Request, warnings: list[str]) -> lis
                 if not request.share:
                     warnings.append(f"ranks {other} and {rank} have hardware threads of one core")
         node = None if request.nodes is None else request.nodes[rank]
-        shares.append(Share(in_tree_order(cores), "the cpus named", node))
+        shares.append(Share(in_tree_order(cores, levels_for(request)), "the cpus named", node))
     return shares
 
 

@@ -62,6 +62,12 @@ def read_hostname(root: Root) -> str:
     return (root.read("proc/sys/kernel/hostname") or "").strip()
 
 
+def read_emulators(root: Root) -> list[str]:
+    """The programs that the kernel hands other machines' binaries to (binfmt_misc), by name."""
+    names = root.names("proc/sys/fs/binfmt_misc")
+    return [name for name in names if name not in ("register", "status")]
+
+
 def read_stat_cpus(root: Root) -> CpuSet:
     """The online cpus by `/proc/stat`, for where `/sys` is hidden; empty where it is not there."""
     return parse_stat_cpus(root.read("proc/stat") or "")

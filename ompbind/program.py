@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from ompbind.cpuset import shown
 from ompbind.errors import CommandError
@@ -50,9 +51,10 @@ def require_program(name: str, environ: Mapping[str, str]) -> str:
 
 
 def check_format(path: str) -> None:
-    """Refuses what the kernel would: a script without `#!`, or whose interpreter is missing.
+    """Refuses what the kernel would: a script without `#!`, or whose interpreter is missing, a
+    damaged binary, another machine's binary.
 
-    execvp, which numactl uses, hands the former to a shell; nothing here goes through one.
+    execvp, which numactl uses, hands those to a shell; nothing here goes through one.
     """
     try:
         with open(path, "rb", buffering=0) as file:
@@ -68,9 +70,48 @@ def check_format(path: str) -> None:
                 found=True,
                 hint="mend the file's first line",
             )
+    elif head.startswith(b"\x7fELF"):
+        check_elf(path, head)
     elif b"\0" not in head[:64]:  # text: no binary format of any system looks so
         raise CommandError(
             f"command {shown(path)} is neither a program nor a script with a #! line",
             found=True,
             hint="name its interpreter: -- sh SCRIPT",
         )
+
+
+# Other machines' numbers that a kernel of these takes as well: 32-bit programs of the same family.
+COMPATIBLE = {62: (3,), 183: (40,), 21: (20,), 22: (22,), 243: (243,)}
+
+
+def check_elf(path: str, head: bytes) -> None:
+    """Refuses a binary whose header is damaged or of another machine than Python's own.
+
+    Where emulators are registered with the kernel (binfmt_misc), another machine's is left to
+    them. Source: elf(5).
+    """
+    with open(sys.executable, "rb", buffering=0) as file:
+        own = file.read(20)
+    if len(head) < 52 or head[4] not in (1, 2) or head[5] not in (1, 2):
+        problem, hint = "is damaged: its ELF header makes no sense", "install it anew"
+    elif own.startswith(b"\x7fELF") and machine_of(head) not in (
+        machine_of(own),
+        *COMPATIBLE.get(machine_of(own), ()),
+    ):
+        if has_emulators():
+            return
+        problem, hint = "is built for another kind of processor", "install the one for this machine"
+    else:
+        return
+    raise CommandError(f"command {shown(path)} {problem}", found=True, hint=hint)
+
+
+def machine_of(head: bytes) -> int:
+    return int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
+
+
+def has_emulators() -> bool:
+    from ompbind.procfs import read_emulators
+    from ompbind.root import DirectoryRoot
+
+    return bool(read_emulators(DirectoryRoot("/")))

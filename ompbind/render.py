@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from io import StringIO
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -25,10 +27,13 @@ COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 RANK_MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
-def print_plan(plan: Plan, console: Console | None = None) -> None:
-    """The plan, to standard output."""
-    console = console or Console(highlight=False)
-    console.print(draw_plan(plan), soft_wrap=False)
+def make_text(drawing: RenderableType) -> str:
+    """The drawing as standard output can take it: with colours for a terminal, without elsewhere
+    and under NO_COLOR."""
+    console = Console(file=sys.stdout or StringIO(), highlight=False)
+    with console.capture() as capture:
+        console.print(drawing)
+    return capture.get()
 
 
 def draw_plan(plan: Plan) -> RenderableType:
@@ -159,12 +164,6 @@ def command_line(plan: Plan) -> RenderableType:
 
 
 # --- a machine -----------------------------------------------------------------------------------
-
-
-def print_machine(machine: Machine, console: Console | None = None) -> None:
-    """The machine, to standard output."""
-    console = console or Console(highlight=False)
-    console.print(draw_machine(machine))
 
 
 def draw_machine(machine: Machine) -> RenderableType:

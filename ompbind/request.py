@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ompbind.arguments import FENCE_HINT, is_word
 from ompbind.cpuset import LIMIT, CpuSet, parse_range, parse_whole, shown
 from ompbind.errors import ParseError, UsageError
 from ompbind.openmp import Inherited, judge_environment
@@ -139,7 +140,6 @@ def located(error: ParseError, name: str, rank: int | None) -> ParseError:
     """The same error, with the option and the rank it came from."""
     where = name if rank is None else f"{name}, rank {rank}"
     hint = error.hint
-    word = str(error.data.get("part") or error.data.get("text") or "")
-    if name.startswith("--numa-bind") and word[:1].isalpha():
-        hint = "put -- between the values and the worker's command"
+    if name.startswith("--numa-bind") and is_word(str(error.data.get("text", ""))):
+        hint = FENCE_HINT
     return ParseError(f"{where}: {error.message}", hint=hint, rank=rank, **error.data)

@@ -18,6 +18,10 @@ LEVELS: tuple[Level, ...] = (
     "core", "package", "die", "cluster", "l2", "l3", "node", "book", "drawer", "kind",
 )  # fmt: skip
 
+# The tree that a machine is divided by and drawn as; where two levels divide it into as many parts,
+# the first is the coarser.
+TREE: tuple[Level, ...] = ("drawer", "book", "package", "node", "die", "l3", "cluster", "l2")
+
 
 class Cpu(Record):
     """An online OS logical cpu (a hardware thread).

@@ -132,6 +132,13 @@ def test_hwloc_s_own_export_of_a_tree_plans_the_same(name: str) -> None:
         assert exported.groups("package") == ours.groups("package")
 
 
+def test_an_unknown_encoding_is_not_believed() -> None:
+    """A file that claims an encoding which does not exist is read as hwloc writes them (found by
+    fuzzing: a LookupError)."""
+    claimed = SMALL.replace("UTF-8", "UTV-8").encode()
+    assert parse_xml(claimed).topology == parse_xml(SMALL.encode()).topology
+
+
 def partition(groups: dict[int, int | None]) -> set[frozenset[int]]:
     """The groups as sets of cpus, cpus of no group left out."""
     sets: dict[int, set[int]] = {}
