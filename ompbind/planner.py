@@ -64,12 +64,13 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         warn_uneven(shares, request, warnings)
     memory = [memory_of(machine, request, r, share, warnings) for r, share in enumerate(shares)]
     ranks = tuple(
-        make_rank(machine, request, r, len(shares), share, memory[r], warnings)
+        make_rank(machine, request, r, len(shares), share, memory[r])
         for r, share in enumerate(shares)
     )
     allowed = machine.allowed.cpus
     taken = union(r.cpus for r in ranks) | reserved
     free = [cpus for cpus, _ in group_cores(machine, allowed) if not cpus & taken]
+    warn_threads(ranks, warnings)
     warn_quota(machine, ranks, warnings)
     return Plan(
         host=Host(machine.name, machine.topology.online, allowed, machine.topology.node_numbers,
@@ -601,7 +602,6 @@ def make_rank(
     count: int,
     share: Share,
     memory: tuple[str, CpuSet],
-    warnings: list[str],
 ) -> RankPlan:
     cpus = union(core.cpus for core in share.cores)
     mem, mems = memory
@@ -610,8 +610,6 @@ def make_rank(
     if threads is None:
         one_each = request.places in ("cores", "threads")
         threads = str(len(places) if one_each else len(cpus))
-    elif int(threads.partition(",")[0]) > len(cpus):
-        warnings.append(f"rank {rank}: {threads} threads on {len(cpus)} cpus")
     env = openmp.make_environment(places, request.proc_bind, threads)
     env += make_rank_environment(rank, count, request.rank_env)
     binding = numactl.make_arguments(cpus, mem, mems) if request.binder == "numactl" else ()
@@ -681,6 +679,18 @@ def warn_uneven(shares: list[Share], request: Request, warnings: list[str]) -> N
             if request.nodes is None
             else f"ranks get from {min(sizes)} to {max(sizes)} cores"
         )
+
+
+def warn_threads(ranks: tuple[RankPlan, ...], warnings: list[str]) -> None:
+    """More threads than cpus, ranks of the same numbers told together."""
+    crowded: dict[tuple[int, int], list[int]] = {}
+    for r in ranks:
+        threads = int(dict(r.env)["OMP_NUM_THREADS"].partition(",")[0])
+        if threads > len(r.cpus):
+            crowded.setdefault((threads, len(r.cpus)), []).append(r.rank)
+    for (threads, cpus), found in crowded.items():
+        who = f"ranks {CpuSet(found)}" if found[1:] else f"rank {found[0]}"
+        warnings.append(f"{who}: {threads} threads on {cpus} cpu{'s' * (cpus > 1)}")
 
 
 def warn_quota(machine: Machine, ranks: tuple[RankPlan, ...], warnings: list[str]) -> None:

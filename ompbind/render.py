@@ -42,8 +42,10 @@ def draw_plan(plan: Plan) -> RenderableType:
     parts += [Text(line, overflow="fold") for line in left_over(plan)]
     if plan.inherited:
         parts += [Text("\nfound in the environment", style="bold"), inherited_table(plan)]
+    if plan.warnings:
+        parts.append(Text())
     for warning in plan.warnings:
-        parts.append(Text.assemble(("\nwarning: ", "bold yellow"), warning))
+        parts.append(Text.assemble(("warning: ", "bold yellow"), warning))
     if plan.command or any(r.argv for r in plan.ranks):
         parts += [Text("\nexecuted for rank 0", style="bold"), command_line(plan)]
     return Group(*parts)
