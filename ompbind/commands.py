@@ -87,8 +87,13 @@ def run(args: Sequence[str]) -> int:
         say("note", f"{judged} (ompbind show tells why)")
     for warning in plan.warnings:
         say("warning", warning)
-    on_denied = str(values.get("on_denied", "error"))
-    return launch.run(plan, environ, on_denied, lambda text: say("warning", text))
+    return launch.run(
+        plan,
+        environ,
+        lambda text: say("warning", text),
+        on_denied=str(values.get("on_denied", "error")),
+        may_switch="plan" not in values and values.get("binder", "auto") == "auto",
+    )
 
 
 def show(args: Sequence[str]) -> int:

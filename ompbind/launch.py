@@ -44,12 +44,20 @@ class Start(Record):
     env: dict[bytes, bytes]
 
 
-def run(plan: Plan, environ: Mapping[str, str], on_denied: str, say: Callable[[str], None]) -> int:
+def run(
+    plan: Plan,
+    environ: Mapping[str, str],
+    say: Callable[[str], None],
+    *,
+    on_denied: str = "error",
+    may_switch: bool = False,
+) -> int:
     """Starts every rank as planned and returns the exit status.
 
     A plan of one rank replaces this process and does not return. Raises CommandError for a command
     that cannot be executed and DeniedError for a binding that is refused, with nothing started.
-    `say` gets a warning for each part that `on_denied` "degrade" leaves out.
+    `say` gets a warning for each part that `on_denied` "degrade" leaves out. With `may_switch`, a
+    numactl that does not work here is no refusal: the same system calls are made without it.
     """
     for rank in plan.ranks:
         if not worker_of(rank, plan.binder):
@@ -58,15 +66,17 @@ def run(plan: Plan, environ: Mapping[str, str], on_denied: str, say: Callable[[s
         name: require_program(name, environ)
         for name in dict.fromkeys(worker_of(r, plan.binder)[0] for r in plan.ranks)
     }
-    binds_itself = len(plan.ranks) == 1 and plan.binder == "native"
-    if not binds_itself:
-        plan = settle(plan, probe(plan, environ), on_denied, say)
+    alone = len(plan.ranks) == 1
+    if not (alone and plan.binder == "native"):
+        refusals = probe(plan, environ)
+        switch = may_switch and {r.part for r in refusals} == {"numactl"}
+        plan = settle(plan, refusals, "degrade" if switch else on_denied, say)
     starts = [make_start(plan, rank, environ, programs) for rank in plan.ranks]
     if not hasattr(os, "fork"):
         return run_portably(starts)
     if len(starts) > 1:
         return run_children(plan, starts)
-    if binds_itself:
+    if plan.binder == "native":
         bind_or_say(plan.ranks[0], on_denied, say)
     return execute(starts[0])
 

@@ -254,12 +254,13 @@ def test_the_command_is_the_users(asked: tuple[Machine, Request]) -> None:
     """A rank's arguments end in the worker's own, only {rank} and {ranks} filled in if wished."""
     machine, request = asked
     plan = plan_or_none(machine, request)
-    for rank in plan.ranks if plan else ():
+    ranks = plan.ranks if plan else ()
+    count = len(ranks)
+    for rank in ranks:
         wanted = request.command
         if request.template:
             wanted = tuple(
-                w.replace("{rank}", str(rank.rank)).replace("{ranks}", str(len(plan.ranks)))
-                for w in wanted
+                w.replace("{rank}", str(rank.rank)).replace("{ranks}", str(count)) for w in wanted
             )
         assert rank.argv[len(rank.argv) - len(wanted) :] == wanted
         binding = rank.argv[: len(rank.argv) - len(wanted)]
@@ -291,8 +292,8 @@ def test_sizes_and_nodes_when_the_machine_is_divided(machine: Machine, count: in
     cells: dict[object, CpuSet] = {}  # a node, or what of it lies in one package, book and drawer
     for c in machine.topology.cpus:
         if c.cpu in machine.allowed.cpus:
-            cell = (c.drawer, c.book, c.package, c.node)
-            cells[cell] = cells.get(cell, CpuSet()) | CpuSet([c.cpu])
+            place = (c.drawer, c.book, c.package, c.node)
+            cells[place] = cells.get(place, CpuSet()) | CpuSet([c.cpu])
     if plan is None:
         assert count > len(cores_of(machine.topology, machine.allowed.cpus))
         return
@@ -602,7 +603,7 @@ def test_too_many_threads_are_told() -> None:
     """More threads than cpus is done and warned of, nested levels' first number counting."""
     machine = MACHINES["desktop"]
     plan = make_plan(machine, make_asked(["-n", "2", "--threads", "4"]))
-    assert plan.warnings == ("rank 0: 4 threads on 3 cpus", "rank 1: 4 threads on 3 cpus")
+    assert plan.warnings == ("ranks 0-1: 4 threads on 3 cpus",)
     nested = make_plan(machine, make_asked([], environ={"OMP_NUM_THREADS": "6,9"}))
     assert nested.warnings == ()
     assert dict(nested.ranks[0].env)["OMP_NUM_THREADS"] == "6,9"
