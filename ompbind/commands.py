@@ -40,13 +40,16 @@ def main(args: Sequence[str]) -> int:
     except OmpbindError as e:
         say("error", e.message)
         if e.hint:
-            sys.stderr.write(f"hint: {one_line(e.hint)}\n")
+            tell(f"hint: {one_line(e.hint)}")
         return e.status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except OSError as e:  # no descriptors, no processes, no memory left
+        say("error", f"the system refuses: {e}")
+        return 125
 
 
 def asks_for_help(name: str, args: Sequence[str]) -> bool:
@@ -193,7 +196,16 @@ def write(text: str) -> None:
 
 def say(kind: str, text: str) -> None:
     """One line on standard error."""
-    sys.stderr.write(f"ompbind: {kind}: {one_line(text)}\n")
+    tell(f"ompbind: {kind}: {one_line(text)}")
+
+
+def tell(line: str) -> None:
+    try:
+        if sys.stderr is not None:  # None: closed by whoever started us
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+    except OSError:
+        pass  # nobody to tell
 
 
 def one_line(text: str) -> str:

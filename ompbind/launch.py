@@ -66,6 +66,8 @@ def run(
         name: require_program(name, environ)
         for name in dict.fromkeys(worker_of(r, plan.binder)[0] for r in plan.ranks)
     }
+    if hasattr(signal, "SIGCHLD"):  # ignored, it would lose every child's exit status
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     alone = len(plan.ranks) == 1
     if not (alone and plan.binder == "native"):
         refusals = probe(plan, environ)
@@ -281,13 +283,19 @@ def bind_or_say(rank: RankPlan, on_denied: str, say: Callable[[str], None]) -> N
 
 def execute(start: Start) -> NoReturn:
     """Becomes the worker. Raises CommandError."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush()
     restore_signals()
     try:
         os.execve(start.path, start.rank.argv, start.env)
     except OSError as e:
         raise cannot_execute(start, e.strerror or str(e)) from None
+
+
+def flush() -> None:
+    """What was written so far comes before the workers' output."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # None: closed by whoever started us
+            stream.flush()
 
 
 def restore_signals() -> None:
@@ -332,8 +340,7 @@ def start_all(
 ) -> None:
     """Forks and executes every rank; `children` gets their pids. Raises what kept one from
     starting; the caller then ends the others."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush()
     ours, theirs = os.pipe()  # closed by exec: when it ends with no word, all are on their way
     for start in starts:
         try:
