@@ -100,7 +100,7 @@ def test_reads(args: list[str], values: dict[str, object], command: list[str]) -
         (["--numa-bind-node", "0"], "'--numa-bind-node' is not an option",
          "did you mean --numa-bind-nodes?"),
         (["--no-share"], "'--no-share' is not an option", "did you mean --share?"),
-        (["--xyz", "cmd"], "'--xyz' is not an option",
+        (["--qqq", "cmd"], "'--qqq' is not an option",
          "the worker's own options follow its command; see ompbind --help"),
         (["--a\nb"], "'--a\\nb' is not an option",
          "the worker's own options follow its command; see ompbind --help"),

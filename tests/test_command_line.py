@@ -149,7 +149,7 @@ def error(message: str, hint: str = "") -> str:
 LIST_HINT = "write numbers and ranges, as in 0-3,8"
 FENCE_HINT = "put -- between the values and the worker's command"
 
-REFUSALS: list[tuple[str, str, str]] = [
+REFUSALS: list[tuple[str, str, str | None]] = [
     # a node, a cpu that is not there
     ("--numa-bind-nodes 900 -- WORKER", "rank 0: node 900 does not exist",
      "nodes with usable cpus: {nodes}"),
@@ -886,6 +886,19 @@ def test_a_tampered_plan_is_refused(tmp_path: Path, changes: dict[str, object]) 
     assert done.stdout == ""
     assert done.stderr.startswith("ompbind: error: ")
     assert len(done.stderr.splitlines()) <= 2
+    assert not (tmp_path / "report.0").exists()
+
+
+def test_a_plan_of_another_machine_is_refused(tmp_path: Path) -> None:
+    """A plan that agrees with itself, but names cpus that are not here, says for whom it is."""
+    changes = {"cpus": "60000", "places": ["60000"]}
+    saved = save_plan(tmp_path, "--binder", "native", "--", *report_command(tmp_path), **changes)
+    plan = parse_plan((tmp_path / "plan.json").read_text())
+    done = ompbind_run("run", *saved)
+    assert done.returncode == 125
+    message = "rank 0: cpus 60000 of the plan may not be used here"
+    hint = f"allowed cpus: {read_machine().allowed.cpus}; the plan is for {plan.host.name}"
+    assert done.stderr == error(message, hint)
     assert not (tmp_path / "report.0").exists()
 
 

@@ -8,6 +8,7 @@ are no cycles. A new module needs a row; think where it belongs:
 - readers, each given a root: procfs, sysfs and the other systems'; machine chooses one
 - pure parts: numactl, openmp, plan, options, arguments, request, planner, outline
 - the outside world: program (looks for files), syscalls and launch (start and bind)
+- worker-side fixes: fixes.worker knows nothing of ompbind, and ompbind of it only what it offers
 - what joins them: prepare, render and cli (the only importers of rich and typer), commands
 
 launch knows Plan and not the planner, so that a saved plan runs alone.
@@ -56,13 +57,21 @@ ALLOWED: dict[str, str] = {
     "program": "cpuset errors procfs root",
     "syscalls": "cpuset",
     "launch": "cpuset errors numactl plan program record syscalls",
+    # worker-side fixes
+    "fixes.__init__": "",
+    "fixes.worker.__init__": "",
+    "fixes.worker.apply": "",
+    "fixes.worker.fxgraph_pickle": "",
+    "fixes.worker.torch_accelerator": "",
+    "fixes.registry": "fixes.worker.apply arguments cpuset errors record",
+    "fixes.carry": "cpuset errors fixes.registry plan program",
     # what joins them
-    "prepare": "arguments cpuset errors machine numactl openmp plan planner program request"
-    " topology",
+    "prepare": "arguments cpuset errors fixes.carry fixes.registry machine numactl openmp plan"
+    " planner program request topology",
     "render": "cpuset outline plan topology",
     "cli": "__init__ options",
-    "commands": "arguments cli cpuset errors launch machine options plan prepare render request"
-    " topology",
+    "commands": "arguments cli cpuset errors fixes.registry launch machine options plan prepare"
+    " render request topology",
     "__main__": "commands",
 }
 
@@ -70,12 +79,18 @@ ALLOWED: dict[str, str] = {
 OTHERS = {"typer": {"cli"}, "rich": {"render"}, "psutil": {"generic"}}
 
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
-OFF_THE_LAUNCH_PATH = {"cli", "render", "outline", "hwloc", "snapshot", "darwin", "generic"}
+OFF_THE_LAUNCH_PATH = {"cli", "render", "outline", "hwloc", "snapshot", "darwin", "generic",
+                       "fixes.worker.fxgraph_pickle", "fixes.worker.torch_accelerator"}  # fmt: skip
 SLOW = {"typing", "dataclasses", "re", "enum", "json", "inspect", "subprocess", "asyncio",
         "pathlib", "logging", "argparse", "collections", "functools", "contextlib", "shutil",
         "signal", "threading", "tempfile", "importlib", "shlex", "difflib", "ctypes"}  # fmt: skip
 
-NAMES = sorted(p.stem for p in SOURCE.glob("*.py"))
+# fixes/worker/path holds what Python runs in a worker before its code: tests/test_fixes.py has it.
+NAMES = sorted(
+    ".".join(p.relative_to(SOURCE).with_suffix("").parts)
+    for p in SOURCE.rglob("*.py")
+    if p.parent.name != "path"
+)
 
 
 class Import:
@@ -88,7 +103,7 @@ class Import:
 
 @cache
 def tree(name: str) -> ast.Module:
-    return ast.parse((SOURCE / f"{name}.py").read_text(encoding="utf-8"))
+    return ast.parse((SOURCE / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8"))
 
 
 def imports(name: str) -> list[Import]:
@@ -104,8 +119,8 @@ def _imports(node: ast.AST, *, top: bool, types: bool) -> Iterator[Import]:
             assert child.level == 0, "imports are absolute here"
             module = child.module or ""
             for alias in child.names:
-                inner = module == "ompbind" and (SOURCE / f"{alias.name}.py").exists()
-                yield Import(f"ompbind.{alias.name}" if inner else module, top=top, types=types)
+                inner = (SOURCE.parent / module.replace(".", "/") / f"{alias.name}.py").exists()
+                yield Import(f"{module}.{alias.name}" if inner else module, top=top, types=types)
         elif isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
             for part in child.body:
                 yield from _imports(ast.Module([part], []), top=top, types=True)
@@ -275,7 +290,7 @@ def test_run_imports_next_to_nothing(args: list[str]) -> None:
 
 def test_importing_everything_prints_nothing() -> None:
     """Each module can be imported first, alone, in silence."""
-    modules = [f"ompbind.{n}" for n in NAMES if not n.startswith("__") and n != "cli"]
+    modules = [f"ompbind.{n}" for n in NAMES if "__" not in n and n != "cli"]
     code = "import importlib, sys\nfor m in sys.argv[1:]:\n"
     code += "    [sys.modules.pop(k) for k in list(sys.modules) if k.startswith('ompbind')]\n"
     code += "    importlib.import_module(m)\n"

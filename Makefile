@@ -1,0 +1,91 @@
+# `make` alone says what there is. Nothing has to be prepared: every target fetches what it needs,
+# and a second call does only what has changed.
+
+PYTHON ?= python3
+VENV ?= .venv
+# What `make test ARGS="-k cpuset"` and the like pass on.
+ARGS ?=
+QUICK ?=
+
+BIN := $(VENV)/bin
+CACHE := .cache
+WHERE := $(CACHE)/where
+# Its own environment: an editable installation slows down every start of Python in it.
+BENCH_VENV := $(CACHE)/bench-venv
+SOURCES := $(wildcard ompbind/*.py) scripts/ompbind
+PIP_FLAGS := --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-guest lint format bench readme clean system-demo system-test system-bench
+
+help: ## this text
+	@echo 'usage: make TARGET'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed $(WHERE) ## see it work: the plan for this machine, then where each OpenMP thread ran
+	@PATH=$(CURDIR)/$(BIN):$$PATH; ranks='-n 2'; \
+	ompbind show $$ranks --format json >/dev/null 2>&1 || ranks='-n 1'; \
+	for command in show run; do \
+		printf '\n$$ ompbind %s %s -- %s\n' "$$command" "$$ranks" $(WHERE); \
+		ompbind $$command $$ranks -- $(WHERE) || exit; \
+	done
+
+test: $(VENV)/.developed system-test ## run all tests (ARGS="-k word" for some)
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+test-guest: $(VENV)/.developed system-test ## only the tests in a virtual machine with four NUMA nodes
+	@$(BIN)/python -m pytest -q tests/test_guest.py $(ARGS)
+
+lint: $(VENV)/.developed ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.developed ## let ruff format the code
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.developed $(BENCH_VENV)/.installed system-bench ## measure start-up, planning, reading (QUICK=1: under a minute)
+	@$(BIN)/python -m bench --python $(BENCH_VENV)/bin/python $(if $(QUICK),--quick) $(ARGS)
+
+readme: $(VENV)/.developed ## run the README's commands and put their output into it
+	@COLUMNS=96 $(BIN)/python -m tests.test_examples
+
+clean: ## remove all that these targets made
+	rm -rf $(VENV) $(CACHE) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What comes from the system's packages; says nothing and takes no time when it is there.
+system-demo system-test system-bench: system-%:
+	@tools/setup-system $*
+
+$(VENV)/bin/python: | system-demo
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo 'make: this needs Python 3.10 or newer; name one: make PYTHON=python3.12 …' >&2; exit 1; }
+	@echo 'make: setting up $(VENV)' >&2
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml scripts/ompbind | $(VENV)/bin/python
+	@echo 'make: installing ompbind into $(VENV)' >&2
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --editable .
+	@touch $@
+
+# Dependency groups need pip 25.1.
+$(VENV)/.developed: pyproject.toml $(VENV)/.installed
+	@echo 'make: installing what the tests need into $(VENV)' >&2
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --group dev
+	@touch $@
+
+# build/ first: setuptools would install what an earlier build has left there.
+$(BENCH_VENV)/.installed: pyproject.toml $(SOURCES) | $(VENV)/bin/python
+	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	@rm -rf build
+	@$(BENCH_VENV)/bin/python -m pip install $(PIP_FLAGS) --force-reinstall --no-deps .
+	@$(BENCH_VENV)/bin/python -m pip install $(PIP_FLAGS) .
+	@touch $@
+
+$(WHERE): examples/openmp/where.c | system-demo
+	@mkdir -p $(CACHE)
+	@gcc -fopenmp -O2 -o $@ $<

@@ -1,0 +1,1 @@
+"""What ompbind costs, measured beside what people use today. `make bench`."""

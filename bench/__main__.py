@@ -1,0 +1,44 @@
+"""python -m bench [--quick] [--python PYTHON] [startup|planning|reading]..."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from bench import planning, reading, startup
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench", description="What ompbind costs.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="startup, planning, reading")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: under a minute")
+    parser.add_argument("--smoke", action="store_true", help="one round of little, as a test")
+    parser.add_argument("--python", default=sys.executable, help="whose ompbind to start")
+    args = parser.parse_args()
+    parts = args.parts or ["startup", "planning", "reading"]
+    if unknown := set(parts) - {"startup", "planning", "reading"}:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    for name in [n for n in os.environ if n.startswith(("OMP_", "KMP_", "GOMP_"))]:
+        del os.environ[name]  # they would be told of, and change plans
+    rounds: int
+    ranks: tuple[int, ...]
+    sizes: tuple[int, ...]
+    if args.smoke:
+        rounds, ranks, sizes, real = 1, (1, 4), (64,), 0
+    elif args.quick:
+        rounds, ranks, sizes, real = 7, startup.RANKS, (1024, 4096), 1
+    else:
+        rounds, ranks, sizes, real = 25, startup.RANKS, (1024, 2048, 4096), 4
+    print(f"{len(os.sched_getaffinity(0))} cpus, Python {sys.version.split()[0]}, medians of "
+          f"{rounds} rounds in which all take turns")  # fmt: skip
+    if "startup" in parts:
+        startup.bench(args.python, rounds, ranks)
+    if "planning" in parts:
+        planning.bench(args.python, rounds)
+    if "reading" in parts:
+        reading.bench(args.python, rounds, sizes, real)
+
+
+if __name__ == "__main__":
+    main()

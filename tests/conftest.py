@@ -1,0 +1,63 @@
+"""What several tests share: the program under test, compiled workers, a plain environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+COMPILERS = {"libgomp": "gcc", "libomp": "clang"}
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skips a test that this machine lacks something for; where CI runs, nothing may be lacking."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason} (a failure, as CI is set)")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def ompbind() -> str:
+    """The path of the installed command under test."""
+    beside = Path(sys.executable).with_name("ompbind")
+    found = str(beside) if beside.exists() else shutil.which("ompbind")
+    if not found:
+        pytest.fail("ompbind is not installed here: pip install -e .")
+    return found
+
+
+@pytest.fixture(scope="session")
+def where(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Compiles examples/openmp/where.c for an OpenMP runtime, once: where("libgomp") is a path."""
+    folder = tmp_path_factory.mktemp("where")
+
+    def compiled(runtime: str) -> str:
+        program = folder / f"where-{runtime}"
+        if not program.exists():
+            compiler = COMPILERS[runtime]
+            if not shutil.which(compiler):
+                unavailable(f"there is no {compiler}; `tools/setup-system test` installs it")
+            source = REPOSITORY / "examples" / "openmp" / "where.c"
+            command = [compiler, "-fopenmp", "-O2"]
+            done = subprocess.run(
+                [*command, "-o", program, source], capture_output=True, text=True, timeout=120
+            )
+            if done.returncode != 0:
+                pytest.fail(f"{compiler} cannot compile {source.name}: {done.stderr}")
+        return str(program)
+
+    return compiled
+
+
+@pytest.fixture(scope="session")
+def plain_environ() -> dict[str, str]:
+    """This environment without what steers OpenMP or ompbind, or a library's threads."""
+    steering = ("OMP_", "GOMP_", "KMP_", "OMPBIND_", "OPENBLAS_", "MKL_", "GOTO_")
+    return {k: v for k, v in os.environ.items() if not k.startswith(steering)}

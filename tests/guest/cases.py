@@ -1,0 +1,313 @@
+"""The cases of one boot, and the script that runs them all in the guest and prints what it saw:
+
+    python -m tests.guest.cases OMPBIND WHERE [WHERE_LIBOMP]
+
+as one JSON object. It judges nothing; tests/test_guest.py does, outside.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+from tests.guest.machine import Machine
+from tests.observe import launch
+
+# Two packages of two nodes of two cores of two threads. Cpus are numbered as on most servers: 0-7
+# are the first threads of the cores in order, 8-15 the second ones, so that a node's cpus are no
+# range, and cpus 0 and 1 are two cores. No two distances between nodes are alike that need not be.
+MACHINE = Machine(
+    packages=2,
+    nodes=2,
+    cores=2,
+    threads=2,
+    numbering="spread",
+    distances=((10, 12, 21, 31), (12, 10, 24, 21), (21, 24, 10, 13), (31, 21, 13, 10)),
+)
+BINDERS = ("native", "numactl")
+RUN_LIMIT = 60  # seconds
+ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}  # threads that spin cost much where cpus take turns
+
+
+class Got(NamedTuple):
+    """What a rank is to get: cpus, places in order, memory policy and its nodes. `threads`: the
+    cpus of each thread, when they are not just the places in order; `pages`: the share that each
+    node holds of what it touches, where that is settled."""
+
+    cpus: str
+    places: str
+    mem: str = "none"
+    mems: str = ""
+    threads: str = ""
+    pages: dict[str, float] | None = None
+
+
+class Case(NamedTuple):
+    """`touch`: MiB that each rank writes to; `mask`: what the launcher itself may use; `runtime`:
+    the OpenMP library of the worker."""
+
+    why: str
+    options: str
+    ranks: tuple[Got, ...]
+    touch: int = 4
+    mask: str = ""
+    runtime: str = "libgomp"
+
+
+CASES = {
+    "no options": Case(
+        "One rank on every core, one thread of each.",
+        "",
+        (Got("0-7", "0 1 2 3 4 5 6 7"),),
+    ),
+    "nodes 0 0 1 1": Case(
+        "Two ranks on a node split its cores; memory comes from that node.",
+        "--numa-bind-nodes 0 0 1 1",
+        (
+            Got("0", "0", "bind", "0", pages={"0": 1}),
+            Got("1", "1", "bind", "0", pages={"0": 1}),
+            Got("2", "2", "bind", "1", pages={"1": 1}),
+            Got("3", "3", "bind", "1", pages={"1": 1}),
+        ),
+        touch=64,
+    ),
+    "nodes backwards": Case(
+        "Ranks go to the nodes in the order named.",
+        "--numa-bind-nodes 3,1",
+        (
+            Got("6-7", "6 7", "bind", "3", pages={"3": 1}),
+            Got("2-3", "2 3", "bind", "1", pages={"1": 1}),
+        ),
+    ),
+    "shared node": Case(
+        "With --share both ranks on a node get the whole of it.",
+        "--numa-bind-nodes 2 2 --share",
+        (
+            Got("4-5", "4 5", "bind", "2", pages={"2": 1}),
+            Got("4-5", "4 5", "bind", "2", pages={"2": 1}),
+        ),
+    ),
+    "each node": Case(
+        "A rank for each node, bound to it.",
+        "--per numa --numa-bind",
+        (
+            Got("0-1", "0 1", "bind", "0", pages={"0": 1}),
+            Got("2-3", "2 3", "bind", "1", pages={"1": 1}),
+            Got("4-5", "4 5", "bind", "2", pages={"2": 1}),
+            Got("6-7", "6 7", "bind", "3", pages={"3": 1}),
+        ),
+    ),
+    "each node, LLVM": Case(
+        "The same with LLVM's OpenMP, and all hardware threads.",
+        "--per numa --numa-bind --smt all",
+        (
+            Got("0-1,8-9", "0,8 1,9", "bind", "0", pages={"0": 1}),
+            Got("2-3,10-11", "2,10 3,11", "bind", "1", pages={"1": 1}),
+            Got("4-5,12-13", "4,12 5,13", "bind", "2", pages={"2": 1}),
+            Got("6-7,14-15", "6,14 7,15", "bind", "3", pages={"3": 1}),
+        ),
+        runtime="libomp",
+    ),
+    "each package": Case(
+        "A rank for each package.",
+        "--per package",
+        (Got("0-3", "0 1 2 3"), Got("4-7", "4 5 6 7")),
+    ),
+    "each cache": Case(
+        "A rank for each last-level cache, here one to a node.",
+        "--per l3",
+        (Got("0-1", "0 1"), Got("2-3", "2 3"), Got("4-5", "4 5"), Got("6-7", "6 7")),
+    ),
+    "two": Case(
+        "Two ranks alone divide the machine at its packages.",
+        "-n 2",
+        (Got("0-3", "0 1 2 3"), Got("4-7", "4 5 6 7")),
+    ),
+    "four, all threads": Case(
+        "Four ranks divide it at its nodes; a place is a core with both its threads.",
+        "-n 4 --smt all",
+        (
+            Got("0-1,8-9", "0,8 1,9"),
+            Got("2-3,10-11", "2,10 3,11"),
+            Got("4-5,12-13", "4,12 5,13"),
+            Got("6-7,14-15", "6,14 7,15"),
+        ),
+    ),
+    "places are threads": Case(
+        "A place for each hardware thread; those of a core follow each other.",
+        "--numa-bind-nodes 1 --smt all --places threads",
+        (Got("2-3,10-11", "2 10 3 11", "bind", "1", pages={"1": 1}),),
+    ),
+    "places are nodes": Case(
+        "A place for each node of a rank.",
+        "-n 2 --places numa",
+        (Got("0-3", "0-1 2-3"), Got("4-7", "4-5 6-7")),
+    ),
+    "one place": Case(
+        "A single place holds all cpus, and every thread may use all of them.",
+        "--numa-bind-nodes 3 --smt all --places one --threads 3",
+        (
+            Got(
+                "6-7,14-15",
+                "6-7,14-15",
+                "bind",
+                "3",
+                threads="6-7,14-15 6-7,14-15 6-7,14-15",
+                pages={"3": 1},
+            ),
+        ),
+    ),
+    "spread": Case(
+        "Four threads spread over eight places take every other one.",
+        "--proc-bind spread --threads 4",
+        (Got("0-7", "0 1 2 3 4 5 6 7", threads="0 2 4 6"),),
+    ),
+    "threads not bound": Case(
+        "With OMP_PROC_BIND=false every thread may use all of the rank's cpus, and no others.",
+        "--numa-bind-nodes 3 --proc-bind false",
+        (Got("6-7", "6 7", "bind", "3", threads="6-7 6-7", pages={"3": 1}),),
+    ),
+    "cpus and nodes": Case(
+        "Exact cpus, and memory from nodes that are not theirs.",
+        "--numa-bind-cpus 0-1 6,14 --numa-bind-nodes 1 3",
+        (
+            Got("0-1", "0 1", "bind", "1", pages={"1": 1}),
+            Got("6,14", "6,14", "bind", "3", pages={"3": 1}),
+        ),
+    ),
+    "interleave": Case(
+        "Pages go to all nodes of the rank's cpus in turn.",
+        "--mem interleave",
+        (
+            Got(
+                "0-7",
+                "0 1 2 3 4 5 6 7",
+                "interleave",
+                "0-3",
+                pages={"0": 0.25, "1": 0.25, "2": 0.25, "3": 0.25},
+            ),
+        ),
+        touch=64,
+    ),
+    "two interleaved": Case(
+        "Each of two ranks interleaves over the nodes of its own package.",
+        "-n 2 --mem interleave",
+        (
+            Got("0-3", "0 1 2 3", "interleave", "0-1", pages={"0": 0.5, "1": 0.5}),
+            Got("4-7", "4 5 6 7", "interleave", "2-3", pages={"2": 0.5, "3": 0.5}),
+        ),
+        touch=64,
+    ),
+    "preferred": Case(
+        "Memory comes from the preferred node while it has some, also when the cpus are elsewhere.",
+        "--numa-bind-cpus 0-1 4-5 --numa-bind-nodes 2 0 --mem preferred",
+        (
+            Got("0-1", "0 1", "preferred", "2", pages={"2": 1}),
+            Got("4-5", "4 5", "preferred", "0", pages={"0": 1}),
+        ),
+        touch=64,
+    ),
+    "local": Case(
+        "Memory comes from the node of the thread that touches it first.",
+        "--numa-bind-nodes 3 2 --mem local",
+        (
+            Got("6-7", "6 7", "local", pages={"3": 1}),
+            Got("4-5", "4 5", "local", pages={"2": 1}),
+        ),
+    ),
+    "reserved and excluded": Case(
+        "A core is kept free, another never used; the rest is divided as evenly as it goes.",
+        "-n 2 --exclude 0,8 --reserve 1",
+        (Got("1-3", "1 2 3"), Got("4-6", "4 5 6")),
+    ),
+    "narrow mask": Case(
+        "What the launcher was given is divided, and nothing else.",
+        "--per numa --numa-bind",
+        (
+            Got("1", "1", "bind", "0", pages={"0": 1}),
+            Got("2-3", "2 3", "bind", "1", pages={"1": 1}),
+            Got("12", "12", "bind", "2", pages={"2": 1}),
+        ),
+        mask="1-3,9-11,12",
+    ),
+}
+
+# `numactl --show` as the worker: the options, and what its lines are to say.
+SHOWN = {
+    "bind": ("--numa-bind-nodes 2", {"policy": "bind", "physcpubind": "4 5", "membind": "2"}),
+    "all threads": (
+        "--numa-bind-nodes 1 --smt all",
+        {"policy": "bind", "physcpubind": "2 3 10 11", "membind": "1"},
+    ),
+    "preferred": (
+        "--numa-bind-nodes 3 --mem preferred",
+        {"policy": "preferred", "preferred node": "3", "membind": "0 1 2 3"},
+    ),
+    "interleave": (
+        "--mem interleave",
+        {"policy": "interleave", "interleavemask": "0 1 2 3"},
+    ),
+}
+
+
+def main(ompbind: str, *programs: str) -> None:
+    workers = dict(zip(("libgomp", "libomp"), programs, strict=False))
+    json.dump(
+        {
+            "topo": capture(ompbind, "topo", "--format", "json"),
+            "lscpu": capture("lscpu", "-p=CPU,CORE,SOCKET,NODE,CACHE"),
+            "numactl": capture("numactl", "--hardware"),
+            "cases": {
+                name: run_case(ompbind, case, workers[case.runtime])
+                for name, case in CASES.items()
+                if case.runtime in workers
+            },
+            "shown": {
+                f"{name} {binder}": capture(
+                    ompbind, "run", *options.split(), "--binder", binder, "--", "numactl", "--show"
+                )
+                for name, (options, _) in SHOWN.items()
+                for binder in BINDERS
+            },
+        },
+        sys.stdout,
+    )
+
+
+def run_case(ompbind: str, case: Case, worker: str) -> dict[str, Any]:
+    """The plan as `show` prints it, and for each binder what was seen of the ranks."""
+    prefix = ["taskset", "-c", case.mask] if case.mask else []
+    command = [*prefix, ompbind, "run", *case.options.split()]
+    result: dict[str, Any] = {
+        "show": capture(*prefix, ompbind, "show", *case.options.split(), "--format", "json")
+    }
+    for binder in BINDERS:
+        words = [*command, "--binder", binder, "--", worker, "--wait", "--touch", str(case.touch)]
+        try:
+            done = launch(words, ranks=len(case.ranks), timeout=RUN_LIMIT)
+        except AssertionError as e:
+            result[binder] = {"error": str(e)}
+        else:
+            ranks = [rank._asdict() for rank in done.ranks]
+            result[binder] = done._asdict() | {"ranks": ranks}
+    return result
+
+
+def capture(*command: str) -> str:
+    """What a command prints on both streams."""
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=RUN_LIMIT,
+        check=False,
+    )
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

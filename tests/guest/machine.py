@@ -1,0 +1,129 @@
+"""A made-up machine, and QEMU's arguments for it."""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from itertools import product
+
+LOCAL, SAME_PACKAGE, OTHER_PACKAGE, MEMORY_ONLY = 10, 12, 21, 28  # distances
+
+
+@dataclass(frozen=True)
+class Machine:
+    """packages × nodes × cores × threads, each count within one of the former, and nodes that have
+    only memory after them.
+
+    `numbering` of cpus: "adjacent", threads of a core follow each other; "spread", all cores' first
+    threads before all second ones, as most servers have it; "interleaved", that, with the packages
+    in turn. `memory`: MiB of each node, one for all, or 0 for none; `distances`: the whole table.
+    """
+
+    packages: int = 1
+    nodes: int = 1
+    cores: int = 1
+    threads: int = 1
+    memory_only: int = 0
+    memory: tuple[int, ...] = (512,)
+    distances: tuple[tuple[int, ...], ...] = ()
+    offline: tuple[int, ...] = ()
+    numbering: str = "adjacent"
+
+    @property
+    def cpu_nodes(self) -> int:
+        return self.packages * self.nodes
+
+    @property
+    def all_nodes(self) -> int:
+        return self.cpu_nodes + self.memory_only
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (self.packages, self.nodes, self.cores, self.threads)
+
+    def node_sizes(self) -> tuple[int, ...]:
+        sizes = self.memory * self.all_nodes if len(self.memory) == 1 else self.memory
+        if len(sizes) != self.all_nodes or sizes[0] < 256 or not all(sizes[self.cpu_nodes :]):
+            raise ValueError(f"memory {self.memory}: one for each node; node 0 holds the kernel")
+        return sizes
+
+    def distance(self, a: int, b: int) -> int:
+        if self.distances:
+            return self.distances[a][b]
+        if a == b:
+            return LOCAL
+        if max(a, b) >= self.cpu_nodes:
+            return MEMORY_ONLY
+        return SAME_PACKAGE if a // self.nodes == b // self.nodes else OTHER_PACKAGE
+
+
+def parse_machine(text: str) -> Machine:
+    """2p2n4c2t1m: two packages of two nodes of four cores of two threads, one memory-only node."""
+    found = re.fullmatch(r"(\d+)p(\d+)n(\d+)c(\d+)t(?:(\d+)m)?", text)
+    if not found:
+        raise ValueError(f"{text!r} is not a machine like 2p2n4c2t or 1p2n2c1t1m")
+    return Machine(*map(int, found.groups("0")))
+
+
+def make_qemu_arguments(machine: Machine) -> list[str]:
+    """Processors, memory, nodes and distances. A node of a package is a die to QEMU."""
+    sizes = machine.node_sizes()
+    per_node = machine.cores * machine.threads
+    cpus = machine.cpu_nodes * per_node
+    smp = f"sockets={machine.packages},dies={machine.nodes}"
+    smp += f",cores={machine.cores},threads={machine.threads}"
+    arguments = ["-m", f"{sum(sizes)}M", "-smp", f"{cpus},{smp}"]
+    for node, size in enumerate(sizes):
+        numa = f"node,nodeid={node}"
+        if node < machine.cpu_nodes:
+            numa += f",cpus={node * per_node}-{(node + 1) * per_node - 1}"
+        if size:
+            arguments += ["-object", f"memory-backend-ram,id=memory{node},size={size}M"]
+            numa += f",memdev=memory{node}"
+        arguments += ["-numa", numa]
+    for a, b in product(range(machine.all_nodes), repeat=2):
+        arguments += ["-numa", f"dist,src={a},dst={b},val={machine.distance(a, b)}"]
+    return arguments
+
+
+def make_processor_table(machine: Machine) -> bytes:
+    """An ACPI table of processors (MADT) in the order of the machine's numbering; b"" for QEMU's
+    own. Linux numbers cpus as they stand there, and takes a table of a later revision from the
+    initramfs in place of the firmware's.
+    """
+    if machine.numbering == "adjacent":
+        return b""
+    key = {
+        "spread": lambda p, n, c, t: (t, p, n, c),
+        "interleaved": lambda p, n, c, t: (t, c, n, p),
+    }[machine.numbering]
+    order = sorted(product(*map(range, machine.shape)), key=lambda place: key(*place))
+    uids = {place: uid for uid, place in enumerate(product(*map(range, machine.shape)))}
+    local_apic, usual = 0xFEE00000, 1
+    body = struct.pack("<II", local_apic, usual)
+    for place in order:  # type 0: a processor
+        body += struct.pack("<BBBBI", 0, 8, uids[place], apic_number(machine, place), usual)
+    body += struct.pack("<BBBBII", 1, 12, 0, 0, 0xFEC00000, 0)  # type 1: the I/O APIC
+    level_high = 0xD
+    for interrupt, wired_to, flags in (
+        (0, 2, 0),
+        *((n, n, level_high) for n in (5, 9, 10, 11)),  # as QEMU's own table has them
+    ):
+        body += struct.pack("<BBBBIH", 2, 10, 0, interrupt, wired_to, flags)
+    body += struct.pack("<BBBHB", 4, 6, 0xFF, 0, 1)  # type 4: NMI of every processor
+    size = struct.calcsize("<4sIBB6s8sI4sI") + len(body)
+
+    def table(checksum: int) -> bytes:
+        head = (b"APIC", size, 1, checksum, b"BOCHS ", b"BXPC    ", 2, b"BXPC", 1)
+        return struct.pack("<4sIBB6s8sI4sI", *head) + body
+
+    return table(-sum(table(0)) % 256)
+
+
+def apic_number(machine: Machine, place: tuple[int, ...]) -> int:
+    """The hardware's number of a processor: a field of whole bits for each level."""
+    number = 0
+    for part, count in zip(place, machine.shape, strict=True):
+        number = number << (count - 1).bit_length() | part
+    return number

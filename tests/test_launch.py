@@ -1,0 +1,553 @@
+"""Ranks as processes, seen from outside: bindings, signals, ends, what is left behind, refusals."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from ompbind.cpuset import CpuSet
+from ompbind.machine import read_machine
+from tests import deny
+from tests.test_command_line import (
+    BINDERS,
+    OMPBIND,
+    TIMEOUT,
+    environment,
+    error,
+    need_binder,
+    need_cpus,
+    need_numactl,
+    ompbind_run,
+    read_report,
+    report_command,
+)
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ompbind runs workers on Linux")
+
+Starter = Callable[..., subprocess.Popen[bytes]]
+
+# A worker that notes its pid and each signal it gets in a file, and ends well with TERM unless told
+# to be stubborn; told `fail0` or `fail1`, that rank of two fails once both have started.
+RECORDER = r"""
+import os, signal, sys
+path = sys.argv[1] + "." + os.environ["OMPBIND_RANK"]
+def note(text):
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(fd, (text + " ").encode())
+    os.close(fd)
+def handle(number, frame):
+    note(str(number))
+    if number == signal.SIGTERM and "stubborn" not in sys.argv:
+        os._exit(0)
+for number in (1, 2, 3, 10, 12, 15):
+    signal.signal(number, handle)
+note("pid %d" % os.getpid())
+if "fail%d" % int(os.environ["OMPBIND_RANK"]) in sys.argv:
+    other = sys.argv[1] + "." + str(1 - int(os.environ["OMPBIND_RANK"]))
+    import time
+    while not os.path.exists(other) or b"pid" not in open(other, "rb").read():
+        time.sleep(0.01)
+    os._exit(3)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.fixture(params=BINDERS)
+def binder(request: pytest.FixtureRequest) -> str:
+    need_binder(request.param)
+    return str(request.param)
+
+
+@pytest.fixture(params=[1, 2])
+def ranks(request: pytest.FixtureRequest) -> int:
+    need_cpus(request.param)
+    return int(request.param)
+
+
+@pytest.fixture
+def start() -> Iterator[Starter]:
+    """Starts ompbind in the background; whatever is left of it at the end is killed."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start_one(
+        *args: str, under: Sequence[str] = (), stdin: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [*under, OMPBIND, *args],
+            env=environment(),
+            stdin=stdin,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start_one
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its session is its own: workers too
+        process.communicate(timeout=TIMEOUT)
+
+
+def recorder(tmp_path: Path, *words: str) -> list[str]:
+    script = tmp_path / "recorder.py"
+    script.write_text(RECORDER)
+    return [sys.executable, "-I", "-S", str(script), str(tmp_path / "record"), *words]
+
+
+def wait_for(what: Callable[[], object], seconds: float = 20) -> None:
+    """Until it is so; fails when it takes too long."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def record(tmp_path: Path, rank: int) -> list[str]:
+    """What a rank of the recorder has noted."""
+    path = tmp_path / f"record.{rank}"
+    return path.read_text().split() if path.exists() else []
+
+
+def wait_for_pids(tmp_path: Path, count: int) -> list[int]:
+    wait_for(lambda: all(len(record(tmp_path, r)) >= 2 for r in range(count)))
+    return [int(record(tmp_path, r)[1]) for r in range(count)]
+
+
+def children(pid: int) -> list[int]:
+    """A process' children, zombies too."""
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def cpus_of(pid: int) -> CpuSet:
+    """A process' affinity mask, as the kernel tells others."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("Cpus_allowed_list:"):
+            return CpuSet.parse_kernel(line.partition(":")[2])
+    raise AssertionError("no Cpus_allowed_list")
+
+
+def policies_of(pid: int) -> set[str]:
+    """The memory policies of a process' mappings, as the kernel tells others."""
+    lines = Path(f"/proc/{pid}/numa_maps").read_text().splitlines()
+    return {line.split()[1] for line in lines}
+
+
+def need_numa() -> int:
+    """A node with usable cpus and memory; skips on a kernel without NUMA, fails so in CI."""
+    machine = read_machine()
+    nodes = machine.topology.nodes_of(machine.allowed.cpus) & machine.allowed.nodes
+    if not machine.topology.numa or not nodes:
+        if os.environ.get("CI"):
+            pytest.fail("no NUMA")
+        pytest.skip("this kernel has no NUMA, or this process no node")
+    return nodes.first
+
+
+# --- bindings ------------------------------------------------------------------------------------
+
+
+def test_masks_seen_from_outside(tmp_path: Path, binder: str, ranks: int, start: Starter) -> None:
+    """Each rank sits on its cpus, its memory on its node; it is ompbind's child, or ompbind."""
+    node = need_numa()
+    cpus = need_cpus(2)[:ranks]
+    args = ["--binder", binder, "--numa-bind-cpus", *map(str, cpus)]
+    args += ["--numa-bind-nodes", *[str(node)] * ranks, "--", *recorder(tmp_path)]
+    process = start("run", *args)
+    pids = wait_for_pids(tmp_path, ranks)
+    assert [cpus_of(p) for p in pids] == [CpuSet([c]) for c in cpus]
+    assert all(policies_of(p) == {f"bind:{node}"} for p in pids)
+    if ranks == 1:
+        assert pids == [process.pid]
+        assert children(process.pid) == []
+    else:
+        assert sorted(children(process.pid)) == sorted(pids)
+        assert cpus_of(process.pid) == CpuSet(os.sched_getaffinity(0))
+        assert policies_of(process.pid) == {"default"}
+
+
+@pytest.mark.parametrize(
+    ("mem", "policy"),
+    [
+        ("bind", "bind:{node}"),
+        ("preferred", "prefer:{node}"),
+        ("interleave", "interleave:{nodes}"),
+        ("local", "local"),
+        ("none", "default"),
+    ],
+)
+def test_memory_policies(
+    mem: str, policy: str, tmp_path: Path, binder: str, ranks: int,
+    start: Starter,
+) -> None:  # fmt: skip
+    """Every policy is what the kernel then says of the worker."""
+    node = need_numa()
+    cpus = need_cpus(ranks)
+    nodes = read_machine().topology.nodes_of(CpuSet(cpus[:1]))
+    if nodes != CpuSet([node]):
+        pytest.skip("the first cpus are on another node")
+    args = ["--binder", binder, "--numa-bind-cpus", *map(str, cpus), "--mem", mem]
+    start("run", *args, "--", *recorder(tmp_path))
+    pid = wait_for_pids(tmp_path, ranks)[0]
+    assert policies_of(pid) == {policy.format(node=node, nodes=nodes)}
+
+
+def test_policy_by_numactl_as_the_worker(binder: str, ranks: int) -> None:
+    """numactl --show, run as the worker, agrees."""
+    need_numactl()
+    node = need_numa()
+    cpus = need_cpus(2)[:ranks]
+    args = ["--binder", binder, "--numa-bind-cpus", *map(str, cpus), "--mem", "bind"]
+    done = ompbind_run("run", *args, "--", "numactl", "--show")
+    lines = done.stdout.splitlines()
+    assert lines.count("policy: bind") == ranks
+    assert sorted(ln.split()[1:] for ln in lines if ln.startswith("physcpubind")) == sorted(
+        [str(c)] for c in cpus
+    )
+    assert sum(ln.split() == ["membind:", str(node)] for ln in lines) == ranks
+
+
+# --- signals -------------------------------------------------------------------------------------
+
+
+def test_signals_are_passed_on(tmp_path: Path, binder: str, start: Starter) -> None:
+    """Sent to ompbind alone, INT, HUP, QUIT, USR1, USR2 and TERM reach each rank, each once."""
+    need_cpus(2)
+    process = start("run", "-n", "2", "--binder", binder, "--", *recorder(tmp_path))
+    pids = wait_for_pids(tmp_path, 2)
+    sent: list[str] = []
+    for name in ("USR1", "USR2", "HUP", "INT", "QUIT", "TERM"):
+        number = getattr(signal, f"SIG{name}")
+        process.send_signal(number)
+        sent.append(str(int(number)))
+        wait_for(lambda: all(record(tmp_path, r)[2:] == sent for r in (0, 1)))
+    assert process.wait(TIMEOUT) == 0  # the workers took TERM as a wish and ended well
+    assert not any(alive(p) for p in pids)
+
+
+def test_a_single_rank_gets_signals_itself(tmp_path: Path, binder: str, start: Starter) -> None:
+    """There is nobody between: the worker is the process that was started."""
+    process = start("run", "--binder", binder, "--", *recorder(tmp_path))
+    assert wait_for_pids(tmp_path, 1) == [process.pid]
+    process.send_signal(signal.SIGUSR1)
+    wait_for(lambda: record(tmp_path, 0)[2:] == ["10"])
+    process.terminate()
+    assert process.wait(TIMEOUT) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_ends_the_ranks(number: int, tmp_path: Path, start: Starter) -> None:
+    """Workers that do not handle it die of it, and ompbind says 128+N."""
+    need_cpus(2)
+    code = f'echo "pid $$" > {tmp_path}/record.$OMPBIND_RANK; exec sleep 60'
+    process = start("run", "-n", "2", "--", "sh", "-c", code)
+    pids = wait_for_pids(tmp_path, 2)
+    process.send_signal(number)
+    assert process.wait(TIMEOUT) == 128 + number
+    assert not any(alive(p) for p in pids)
+
+
+def test_interrupt_from_a_terminal(tmp_path: Path, start: Starter) -> None:
+    """Ctrl-C goes to the whole foreground group: each rank gets it once, not twice."""
+    need_cpus(2)
+    code = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    code += "os.execv(sys.argv[1], sys.argv[1:])"
+    master, slave = pty.openpty()
+    assert termios.tcgetattr(slave)[3] & termios.ISIG
+    under = [sys.executable, "-I", "-S", "-c", code]
+    process = start("run", "-n", "2", "--", *recorder(tmp_path), under=under, stdin=slave)
+    os.close(slave)
+    fcntl.fcntl(master, fcntl.F_SETFL, os.O_NONBLOCK)
+    wait_for_pids(tmp_path, 2)
+    os.write(master, b"\x03")
+    wait_for(lambda: all(record(tmp_path, r)[2:] for r in (0, 1)))
+    process.send_signal(signal.SIGUSR1)  # after what else may have come
+    wait_for(lambda: all("10" in record(tmp_path, r) for r in (0, 1)))
+    assert [record(tmp_path, r)[2:] for r in (0, 1)] == [["2", "10"]] * 2
+    process.terminate()
+    assert process.wait(TIMEOUT) == 0
+    os.close(master)
+
+
+# --- ends ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_failure_ends_the_others(
+    failing: int, tmp_path: Path, binder: str, start: Starter
+) -> None:
+    """When a rank fails the others get TERM, and the failure's status is ompbind's."""
+    need_cpus(2)
+    args = ["-n", "2", "--binder", binder, "--", *recorder(tmp_path, f"fail{failing}")]
+    process = start("run", *args)
+    pids = wait_for_pids(tmp_path, 2)
+    assert process.wait(8) == 3  # well before those that ignore TERM are killed
+    assert record(tmp_path, 1 - failing)[2:] == ["15"]
+    assert not any(alive(p) for p in pids)
+
+
+def test_those_that_ignore_term_are_killed(tmp_path: Path, start: Starter) -> None:
+    """After ten seconds of grace KILL ends what outlives a failed rank."""
+    need_cpus(2)
+    process = start("run", "-n", "2", "--", *recorder(tmp_path, "fail1", "stubborn"))
+    pids = wait_for_pids(tmp_path, 2)
+    began = time.monotonic()
+    wait_for(lambda: record(tmp_path, 0)[2:] == ["15"])
+    assert process.wait(TIMEOUT) == 3
+    assert 8 < time.monotonic() - began < 20
+    assert not any(alive(p) for p in pids)
+
+
+def test_success_of_one_ends_nobody(tmp_path: Path) -> None:
+    """A rank that ends well leaves the others to go on."""
+    need_cpus(2)
+    code = 'if [ "$OMPBIND_RANK" = 1 ]; then sleep 0.3; fi; echo "$OMPBIND_RANK"'
+    done = ompbind_run("run", "-n", "2", "--", "sh", "-c", code)
+    assert (done.returncode, done.stdout) == (0, "0\n1\n")
+
+
+def test_no_zombies_while_running(tmp_path: Path, binder: str, start: Starter) -> None:
+    """What tried the bindings is gone, and a rank that has ended is not kept as a zombie."""
+    need_cpus(2)
+    code = (
+        f'echo "pid $$" > {tmp_path}/record.$OMPBIND_RANK; [ $OMPBIND_RANK = 1 ] || exec sleep 60'
+    )
+    process = start("run", "-n", "2", "--binder", binder, "--", "sh", "-c", code)
+    pids = wait_for_pids(tmp_path, 2)
+    wait_for(lambda: children(process.pid) == [pids[0]])
+    process.terminate()
+    assert process.wait(TIMEOUT) == 143
+    assert not any(alive(p) for p in pids)
+
+
+LIST_FDS = """
+import os
+fd = os.open("/proc/self/fd", os.O_RDONLY)
+print(*sorted(set(map(int, os.listdir(fd))) - {fd, fd + 1}))  # listdir makes a copy
+"""
+
+
+@pytest.mark.parametrize("passed", [False, True])
+def test_descriptors(passed: bool, binder: str, ranks: int) -> None:
+    """A worker has those that ompbind was given, and none of ompbind's own."""
+    ours = os.pipe() if passed else ()
+    args = ["run", "--binder", binder, "-n", str(ranks), "--"]
+    done = subprocess.run(
+        [OMPBIND, *args, sys.executable, "-I", "-S", "-c", LIST_FDS],
+        env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        pass_fds=ours, timeout=TIMEOUT, check=False,
+    )  # fmt: skip
+    for fd in ours:
+        os.close(fd)
+    assert (done.returncode, done.stderr) == (0, "")
+    wanted = " ".join(map(str, sorted([0, 1, 2, *ours])))
+    assert done.stdout.splitlines() == [wanted] * ranks
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_descriptors(closed: str, tmp_path: Path, binder: str, ranks: int) -> None:
+    """A daemon that has closed them can still start workers; they see no descriptor of ompbind's
+    in their place."""
+    script = f'exec "$0" "$@" {closed}'
+    args = ["run", "--binder", binder, "-n", str(ranks), "--", *report_command(tmp_path)]
+    done = subprocess.run(
+        ["sh", "-c", script, OMPBIND, *args], env=environment(), timeout=TIMEOUT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    for rank in range(ranks):
+        assert read_report(tmp_path, rank)["cpus"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_were_ignored(number: int, tmp_path: Path, binder: str, ranks: int) -> None:
+    """Started with a signal ignored, as nohup does, the ranks start and end as ever."""
+    code = f"import os, signal, sys; signal.signal({int(number)}, signal.SIG_IGN);"
+    code += "os.execv(sys.argv[1], sys.argv[1:])"
+    args = ["run", "--binder", binder, "-n", str(ranks), "--", "sh", "-c", "exit 4"]
+    done = ompbind_run(*args, under=[sys.executable, "-I", "-S", "-c", code])
+    assert (done.returncode, done.stderr) == (4, "")
+
+
+def test_signals_that_were_blocked(tmp_path: Path, start: Starter) -> None:
+    """A mask with TERM blocked is the workers' too, and still passes nothing by."""
+    need_cpus(2)
+    code = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [10]);"
+    code += "os.execv(sys.argv[1], sys.argv[1:])"
+    under = [sys.executable, "-I", "-S", "-c", code]
+    process = start("run", "-n", "2", "--", *recorder(tmp_path), under=under)
+    pids = wait_for_pids(tmp_path, 2)
+    for pid in pids:
+        status = Path(f"/proc/{pid}/status").read_text()
+        blocked = next(ln for ln in status.splitlines() if ln.startswith("SigBlk:"))
+        assert int(blocked.split()[1], 16) == 1 << 9
+    process.terminate()
+    assert process.wait(TIMEOUT) == 0
+
+
+def test_all_or_nothing(tmp_path: Path, start: Starter) -> None:
+    """When one rank's program cannot be executed, those started before it are gone too."""
+    need_cpus(2)
+    (tmp_path / "worker0").write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/pid\nexec sleep 60\n")
+    head = Path(sys.executable).read_bytes()[:64]  # of this machine's kind, and cut off
+    (tmp_path / "worker1").write_bytes(head)
+    for rank in (0, 1):
+        (tmp_path / f"worker{rank}").chmod(0o755)
+    args = ["--binder", "native", "-n", "2", "--template", "--", f"{tmp_path}/worker{{rank}}"]
+    process = start("run", *args)
+    assert process.wait(TIMEOUT) == 126
+    assert process.stderr is not None
+    lines = process.stderr.read().decode().splitlines()
+    assert lines[0].startswith("ompbind: error: ")
+    assert "worker1" in lines[0]
+    pids = (tmp_path / "pid").read_text().split() if (tmp_path / "pid").exists() else []
+    assert not any(alive(int(p)) for p in pids)
+
+
+# --- refused bindings ----------------------------------------------------------------------------
+
+REASONS = {"EPERM": "Operation not permitted", "ENOSYS": "Function not implemented"}
+MEMORY_HINT = (
+    "--on-denied degrade goes on without, --mem none does not ask; "
+    "in a container allow set_mempolicy (CAP_SYS_NICE)"
+)
+CALLS = ["set_mempolicy", "sched_setaffinity", "set_mempolicy,sched_setaffinity"]
+
+
+def denying(name: str, calls: str) -> list[str]:
+    """What starts a command under a kernel that refuses these calls; skips where it cannot."""
+    command = [sys.executable, "-I", "-S", deny.__file__, name, calls, "--"]
+    done = subprocess.run([*command, "true"], timeout=TIMEOUT, capture_output=True, check=False)
+    if done.returncode == deny.CANNOT:
+        if os.environ.get("CI"):
+            pytest.fail("no seccomp filter can be installed")
+        pytest.skip("no seccomp filter can be installed here")
+    assert done.returncode == 0
+    return command
+
+
+def refusals(name: str, calls: str, cpus: int, node: int) -> list[tuple[str, str]]:
+    """Message and what going on without it means, for each refused part."""
+    told = []
+    if "sched_setaffinity" in calls:
+        what = f"rank 0: the kernel refuses to bind cpus {cpus} (sched_setaffinity"
+        told.append((f"{what}: {REASONS[name]})", "cpus"))
+    if "set_mempolicy" in calls:
+        what = f"rank 0: the kernel refuses to bind memory: bind {node} (set_mempolicy"
+        told.append((f"{what}: {REASONS[name]})", "memory"))
+    return told
+
+
+def test_the_denial_denies() -> None:
+    """What these tests stand on: the calls are refused, get_mempolicy is not."""
+    for name in REASONS:
+        code = "import os\ntry: os.sched_setaffinity(0, os.sched_getaffinity(0))\n"
+        code += f"except OSError as e: print(e.errno == os.errno.{name})"
+        code = code.replace("os.errno", "__import__('errno')")
+        under = denying(name, "sched_setaffinity")
+        done = subprocess.run([*under, sys.executable, "-c", code], capture_output=True,
+                              text=True, timeout=TIMEOUT, check=False)  # fmt: skip
+        assert done.stdout == "True\n"
+    need_numactl()
+    need_numa()
+    under = denying("EPERM", "set_mempolicy")
+    shown = subprocess.run([*under, "numactl", "--show"], capture_output=True, timeout=TIMEOUT)
+    assert b"policy: default" in shown.stdout
+    bound = subprocess.run([*under, "numactl", "--localalloc", "true"], capture_output=True,
+                           timeout=TIMEOUT)  # fmt: skip
+    assert bound.returncode != 0
+
+
+@pytest.mark.parametrize("name", REASONS)
+@pytest.mark.parametrize("calls", CALLS)
+def test_a_denied_binding_starts_nothing(
+    name: str, calls: str, tmp_path: Path, binder: str, ranks: int
+) -> None:
+    """Known before any worker's program starts: which rank, what, which call, why; status 125."""
+    node = need_numa()
+    cpus = need_cpus(2)[:ranks]
+    args = ["--binder", binder, "--numa-bind-cpus", *map(str, cpus), "--mem", "bind"]
+    done = ompbind_run("run", *args, "--", *report_command(tmp_path), under=denying(name, calls))
+    message, part = refusals(name, calls, cpus[0], node)[0]
+    hint = MEMORY_HINT if part == "memory" else "--on-denied degrade goes on without"
+    assert done.returncode == 125
+    assert (done.stdout, done.stderr) == ("", error(message, hint))
+    assert not list(tmp_path.glob("report.[0-9n]*"))
+
+
+@pytest.mark.parametrize("name", REASONS)
+@pytest.mark.parametrize("calls", CALLS)
+def test_a_denied_binding_left_out(
+    name: str, calls: str, tmp_path: Path, binder: str, ranks: int,
+    start: Starter,
+) -> None:  # fmt: skip
+    """--on-denied degrade starts the workers without the refused part, says so, binds the other."""
+    node = need_numa()
+    cpus = need_cpus(2)[:ranks]
+    args = ["--binder", binder, "--numa-bind-cpus", *map(str, cpus), "--mem", "bind"]
+    args += ["--on-denied", "degrade", "--", *recorder(tmp_path)]
+    process = start("run", *args, under=denying(name, calls))
+    pids = wait_for_pids(tmp_path, ranks)
+    inherited = CpuSet(os.sched_getaffinity(0))
+    for pid, cpu in zip(pids, cpus, strict=True):
+        unbound = "sched_setaffinity" in calls
+        assert cpus_of(pid) == (inherited if unbound else CpuSet([cpu]))
+        policy = "default" if "set_mempolicy" in calls else f"bind:{node}"
+        assert policies_of(pid) == {policy}
+    process.terminate()
+    assert process.stderr is not None
+    assert process.stderr.read().decode().splitlines() == [
+        f"ompbind: warning: {message}; going on with {part} unbound"
+        for message, part in refusals(name, calls, cpus[0], node)
+    ]
+    assert process.wait(TIMEOUT) == 0
+
+
+def test_what_is_not_asked_for_is_not_missed(tmp_path: Path, binder: str, ranks: int) -> None:
+    """A kernel that refuses memory policies matters only to a plan that has one."""
+    args = ["--binder", binder, "-n", str(ranks), "--mem", "none", "--", *report_command(tmp_path)]
+    done = ompbind_run("run", *args, under=denying("EPERM", "set_mempolicy"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert read_report(tmp_path)["cpus"]
+
+
+def test_a_numactl_that_fails(tmp_path: Path, ranks: int) -> None:
+    """An old numactl that does not know a node: an error before the start, or done without it."""
+    cpus = need_cpus(2)[:ranks]
+    fake = tmp_path / "bin" / "numactl"
+    fake.parent.mkdir()
+    fake.write_text(
+        "#!/bin/sh\necho 'libnuma: Warning: node argument 0 is out of range' >&2\nexit 1\n"
+    )
+    fake.chmod(0o755)
+    env = environment(PATH=f"{fake.parent}:{os.environ['PATH']}")
+    args = ["run", "--binder", "numactl", "--numa-bind-cpus", *map(str, cpus)]
+    message = "numactl cannot bind as planned: libnuma: Warning: node argument 0 is out of range"
+    done = ompbind_run(*args, "--", *report_command(tmp_path), env=env)
+    assert done.returncode == 125
+    assert done.stderr == error(
+        message, "--binder native uses the same system calls without numactl"
+    )
+    assert not (tmp_path / "report.0").exists()
+
+    done = ompbind_run(*args, "--on-denied", "degrade", "--", *report_command(tmp_path), env=env)
+    assert done.returncode == 0
+    without = "going on with the same system calls without numactl"
+    assert done.stderr == f"ompbind: warning: {message}; {without}\n"
+    for rank, cpu in enumerate(cpus):
+        assert read_report(tmp_path, rank)["cpus"] == str(cpu)
