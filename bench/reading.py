@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +12,6 @@ from pathlib import Path
 
 from bench.measure import Contender, function, measure, print_table, program
 from bench.startup import find_ompbind
-from ompbind.cpuset import CpuSet
 from ompbind.machine import read_machine
 from tests.trees import CPUS, Shape, make_files
 
@@ -125,17 +125,17 @@ def find_memory() -> str | None:
 def unpack_largest(directory: Path, count: int) -> list[tuple[str, Path]]:
     """The real machines with most cpus among those beside the project, if there are any;
     OMPBIND_TOPOLOGIES names another place."""
-    place = Path(os.environ.get("OMPBIND_TOPOLOGIES") or BESIDE)
-    archives = sorted(place.glob("machines/*.tar.gz"), key=lambda p: p.stat().st_size)
-    found = []
-    # A larger machine has more files; count the cpus of a few more than are wanted.
-    for archive in archives[-3 * count :] if count else []:
+    place = Path(os.environ.get("OMPBIND_TOPOLOGIES") or BESIDE) / "machines"
+    sizes = []
+    for archive in place.glob("*.tar.gz") if count else ():
         name = archive.name.removesuffix(".tar.gz")
+        answer = place / f"{name}.json"
+        if answer.exists():
+            sizes.append((len(json.loads(answer.read_text())["cpus"]), name))
+    found = []
+    for cpus, name in sorted(sizes, reverse=True)[:count]:
         tree = directory / name
         tree.mkdir()
-        subprocess.run(["tar", "-xzf", archive, "-C", tree], check=True)
-        online = tree / "fsroot/sys/devices/system/cpu/online"
-        if online.exists():
-            cpus = len(CpuSet.parse_kernel(online.read_text().replace("\0", "")))
-            found.append((cpus, f"{name}, {cpus} cpus", tree / "fsroot"))
-    return [(title, tree) for _, title, tree in sorted(found, reverse=True)[:count]]
+        subprocess.run(["tar", "-xzf", place / f"{name}.tar.gz", "-C", tree], check=True)
+        found.append((f"{name}, {cpus} cpus", tree / "fsroot"))
+    return found

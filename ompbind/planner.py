@@ -496,6 +496,8 @@ def deal_exactly(machine: Machine, request: Request, warnings: list[str]) -> lis
 def take_reserve(shares: list[Share], request: Request) -> tuple[list[Share], CpuSet]:
     """Takes `request.reserve` cores away: one at a time from whoever has the most, the last such
     rank first, each time its last core. Ranks that share a domain lose it together."""
+    if not request.reserve:
+        return shares, CpuSet()
     pools: dict[tuple[Core, ...], list[int]] = {}
     for rank, share in enumerate(shares):
         pools.setdefault(share.cores, []).append(rank)

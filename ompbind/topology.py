@@ -95,8 +95,13 @@ class Topology(Record):
         return CpuSet(n.node for n in self.nodes)
 
     def nodes_of(self, cpus: CpuSet) -> CpuSet:
-        """The nodes that hold any of `cpus`."""
-        return CpuSet(c.node for c in self.cpus if c.node is not None and c.cpu in cpus)
+        """The nodes that hold any of `cpus`; a cpu in several counts for the lowest."""
+        found = []
+        for node in self.nodes:
+            if node.cpus & cpus:
+                found.append(node.node)
+                cpus -= node.cpus
+        return CpuSet(found)
 
     def find_node(self, number: int) -> Node | None:
         return next((n for n in self.nodes if n.node == number), None)

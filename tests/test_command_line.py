@@ -567,6 +567,10 @@ def test_a_program_with_a_hostile_name(tmp_path: Path, binder: str, ranks: int) 
         assert done.stdout == f"{tmp_path}/{name}\n" * ranks
 
 
+# Signals 32 and 33, glibc's own: what GNU make starts has them ignored, and nobody can reset them.
+OF_THE_C_LIBRARY = 1 << 31 | 1 << 32
+
+
 def test_signals_are_as_they_were(tmp_path: Path, binder: str, ranks: int) -> None:
     """SIGPIPE ends a worker as it always did, and no signal is blocked or ignored."""
     reset = "import os, signal, sys; signal.signal(13, signal.SIG_DFL); signal.signal(25, 0);"
@@ -577,12 +581,12 @@ def test_signals_are_as_they_were(tmp_path: Path, binder: str, ranks: int) -> No
     for rank in range(ranks):
         told = read_report(tmp_path, rank)
         # the worker is a Python, which ignores PIPE and XFSZ itself
-        assert told["ignored"] & ~(1 << 12 | 1 << 24) == 0
+        assert told["ignored"] & ~(1 << 12 | 1 << 24 | OF_THE_C_LIBRARY) == 0
         assert told["blocked"] == 0
     look = ["grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"]
     done = ompbind_run("run", "--binder", binder, "-n", str(ranks), "--", *look)
     masks = [int(line.split()[1], 16) for line in done.stdout.splitlines()]
-    assert masks == [0] * 2 * ranks
+    assert [mask & ~OF_THE_C_LIBRARY for mask in masks] == [0] * 2 * ranks
 
 
 def test_output_is_the_workers(binder: str, ranks: int) -> None:
