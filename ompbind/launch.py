@@ -324,6 +324,8 @@ def run_children(plan: Plan, starts: Sequence[Start]) -> int:
     passed_on = {getattr(signal, f"SIG{n}") for n in names}
     waited = passed_on | {signal.SIGCHLD, signal.SIGALRM}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
+    # Never called: with the default action, BSD and macOS drop it even while it is blocked.
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     children: dict[int, int] = {}  # pid: rank
     try:
         start_all(plan, starts, children, before)
