@@ -187,7 +187,9 @@ def test_one_worker_starts_elsewhere(system: str) -> None:
 @pytest.mark.parametrize("system", ["darwin", "win32"])
 def test_several_workers_start_elsewhere(system: str) -> None:
     """Two ranks run, each with its half; the first failure's status is the whole's."""
-    worker = "import os; print(os.environ['OMPBIND_RANK'], os.environ['OMP_NUM_THREADS'])"
+    # one write, so that the ranks' lines cannot mix
+    worker = "import os; e = os.environ; os.write(1, f\"{e['OMPBIND_RANK']} "
+    worker += "{e['OMP_NUM_THREADS']}\\n\".encode())"
     done = swapped(system, "run", "-n", "2", "--", sys.executable, "-c", worker)
     assert done.returncode == 0, done.stderr
     half = "4" if system == "darwin" else "2"
