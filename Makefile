@@ -12,7 +12,7 @@ CACHE := .cache
 WHERE := $(CACHE)/where
 # Its own environment: an editable installation slows down every start of Python in it.
 BENCH_VENV := $(CACHE)/bench-venv
-SOURCES := $(wildcard ompbind/*.py) scripts/ompbind
+SOURCES := $(shell find ompbind -name "*.py") scripts/ompbind
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -71,11 +71,12 @@ $(VENV)/.installed: pyproject.toml scripts/ompbind | $(VENV)/bin/python
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --editable .
 	@touch $@
 
-# Dependency groups need pip 25.1.
+# Dependency groups need pip 25.1. Continuous integration runs the tests with torch as well, which
+# elsewhere skip unless it is there: some of its builds are gigabytes.
 $(VENV)/.developed: pyproject.toml $(VENV)/.installed
 	@echo 'make: installing what the tests need into $(VENV)' >&2
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install $(PIP_FLAGS) --group dev
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --group dev $(if $(CI),--group torch)
 	@touch $@
 
 # build/ first: setuptools would install what an earlier build has left there.

@@ -71,6 +71,8 @@ def run(args: Sequence[str]) -> int:
     from ompbind.prepare import check_plan, prepare_plan
 
     values, command = parse_arguments(args, options_of("run"))
+    if "list" in str(values.get("fix")).split(","):
+        return list_fixes()
     if "topology" in values:
         raise UsageError(
             "--topology is another machine, where nothing can be run from here",
@@ -104,6 +106,8 @@ def show(args: Sequence[str]) -> int:
     from ompbind.prepare import prepare_plan
 
     values, command = parse_arguments(args, options_of("show"))
+    if "list" in str(values.get("fix")).split(","):
+        return list_fixes()
     plan = prepare_plan(values, command, dict(os.environ))
     form = values.get("format", "table")
     rank = chosen_rank(plan, values.get("rank"), one_needed=form == "env")
@@ -120,6 +124,13 @@ def show(args: Sequence[str]) -> int:
         return 0
     for warning in plan.warnings if form != "json" else ():
         say("warning", warning)
+    return 0
+
+
+def list_fixes() -> int:
+    from ompbind.fixes import registry
+
+    write(registry.list_fixes())
     return 0
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 class Option(Record):
     """One option. `names`: the long one first, then a short one, if any. `no`: the flag also comes
-    as --no-…; `commands`: who takes it; `needs`: what a value is, for "--ranks needs a …"."""
+    as --no-…; `adds`: a repeated one adds to its value, with a comma; `commands`: who takes it."""
 
     names: tuple[str, ...]
     kind: Kind
@@ -24,6 +24,7 @@ class Option(Record):
     commands: tuple[str, ...] = ("run", "show")
     panel: str = "Who runs where"
     no: bool = False
+    adds: bool = False
 
     @property
     def key(self) -> str:
@@ -33,6 +34,7 @@ class Option(Record):
 OPENMP = "OpenMP"
 MEMORY = "Memory and binding"
 LAUNCH = "Launch"
+FIXES = "Worker-side fixes"
 OUTPUT = "Output"
 ELSEWHERE = "Other machines, saved plans"
 
@@ -154,6 +156,28 @@ OPTIONS: tuple[Option, ...] = (
         "flag",
         "Fill in {rank} and {ranks} in the worker's arguments.",
         panel=LAUNCH,
+    ),
+    Option(
+        ("--fix",),
+        "value",
+        "Let the worker's Python carry these fixes: names with commas, auto for all that it "
+        "needs, list to see them, path.py:function for your own.",
+        "NAME[,NAME]",
+        panel=FIXES,
+        adds=True,
+    ),
+    Option(
+        ("--fix-children",),
+        "flag",
+        "Fixes reach the Python processes that the worker starts as well (default).",
+        no=True,
+        panel=FIXES,
+    ),
+    Option(
+        ("--verbose", "-v"),
+        "flag",
+        "Each worker process logs what became of each fix, on standard error.",
+        panel=FIXES,
     ),
     Option(
         ("--format",),

@@ -21,16 +21,25 @@ if TYPE_CHECKING:
     from ompbind.topology import Topology
 
 # What goes with --plan: it says the rest itself.
-BESIDE_PLAN = ("plan", "on_denied", "format", "rank")
+BESIDE_PLAN = ("plan", "on_denied", "format", "rank", "fix", "fix_children", "verbose")
+FIX_VARIABLE = "OMPBIND_FIX"
 
 
 def prepare_plan(values: Values, command: Sequence[str], environ: Mapping[str, str]) -> Plan:
-    """The plan that the arguments ask for, on this machine or on the one that they name.
+    """The plan that the arguments ask for, on this machine or on the one that they name, with the
+    fixes that its workers carry.
 
     Raises OmpbindError.
     """
     if "plan" in values:
-        return load_plan(values, command, environ)
+        plan = load_plan(values, command, environ)
+    else:
+        plan = plan_anew(values, command, environ)
+    return with_fixes(plan, values, environ)
+
+
+def plan_anew(values: Values, command: Sequence[str], environ: Mapping[str, str]) -> Plan:
+    """A plan by this or another machine's topology. Raises OmpbindError."""
     request = make_request(values, command, environ)
     path = text_of(values, "topology")
     machine = read_machine(path, levels_for(request), devices=False)
@@ -45,6 +54,25 @@ def prepare_plan(values: Values, command: Sequence[str], environ: Mapping[str, s
             hint="install it, or --binder native",
         )
     return make_plan(machine, request.replace(binder=binder))
+
+
+def with_fixes(plan: Plan, values: Values, environ: Mapping[str, str]) -> Plan:
+    """The plan with the fixes of --fix, or of the saved plan. Raises UsageError."""
+    if "fix" in values:
+        from ompbind.fixes import carry
+        from ompbind.fixes.registry import find_fixes
+
+        fixes = find_fixes(text_of(values, "fix") or "")
+        children, verbose = values.get("fix_children") is not False, "verbose" in values
+        return carry.with_fixes(plan, fixes, environ, children=children, verbose=verbose)
+    if "fix_children" in values:
+        name = "--fix-children" if values["fix_children"] else "--no-fix-children"
+        raise UsageError(f"{name} has no effect without --fix", hint="--fix list tells of fixes")
+    if "plan" in values and any(FIX_VARIABLE in dict(r.env) for r in plan.ranks):
+        from ompbind.fixes import carry
+
+        return carry.renewed(plan, environ)
+    return plan
 
 
 def choose_binder(topology: Topology, elsewhere: bool, environ: Mapping[str, str]) -> str:

@@ -12,6 +12,9 @@ from typing import NoReturn
 
 import pytest
 
+# Set where output is wanted at once, it makes several writes of one print: ranks' lines would mix.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 REPOSITORY = Path(__file__).parents[1]
 COMPILERS = {"libgomp": "gcc", "libomp": "clang"}
 

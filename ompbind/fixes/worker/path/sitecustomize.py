@@ -1,0 +1,130 @@
+"""Python runs this before a worker's own code: it waits for the modules that fixes are for, and
+hands on to the sitecustomize that would have run without it.
+
+Every Python that a worker starts reads this file, so it imports nothing that is not there already
+and any version can read it, even 2.7; the fixes themselves need 3.8.
+"""
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+
+class OmpbindFinder(object):
+    """Asks the other finders for the modules that fixes wait for, and watches their loaders."""
+
+    def __init__(self, waiting, worker):
+        # type: (Mapping[str, Sequence[str]], str) -> None
+        self.waiting = waiting  # a module's name: the fixes for it
+        self.worker = worker  # the directory that holds apply.py
+
+    def find_spec(self, name, path=None, target=None):
+        # type: (str, Sequence[str] | None, ModuleType | None) -> ModuleSpec | None
+        if name not in self.waiting:
+            return None
+        for finder in sys.meta_path:
+            find = getattr(finder, "find_spec", None)
+            spec = find(name, path, target) if find and finder is not self else None
+            if spec is not None:
+                self.watch(spec)
+                return spec  # type: ignore[no-any-return]
+        return None
+
+    def watch(self, spec):
+        # type: (ModuleSpec) -> None
+        """Lets the loader apply the fixes as soon as it has executed the module, each time."""
+        loader = spec.loader
+        execute = getattr(loader, "exec_module", None)
+        if execute is None:
+            return
+
+        def exec_module(module):
+            # type: (ModuleType) -> None
+            execute(module)
+            if module.__name__ == spec.name:  # a loader may serve several modules
+                self.apply(module)
+
+        if isinstance(loader, type):  # of built-in and frozen modules: one class for all
+            methods = {"exec_module": staticmethod(exec_module)}
+            spec.loader = type(loader.__name__, (loader,), methods)
+        else:
+            loader.exec_module = exec_module  # type: ignore[union-attr, method-assign]
+
+    def apply(self, module):
+        # type: (ModuleType) -> None
+        try:
+            self.load_apply()(self.waiting[module.__name__], module)
+        except Exception as e:  # whatever goes wrong here, the worker goes on
+            complain("fixes for %s: %s: %s" % (module.__name__, type(e).__name__, e))
+
+    def load_apply(self):
+        # type: () -> Callable[[Iterable[str], ModuleType], None]
+        if "_ompbind_apply" not in sys.modules:
+            from importlib.util import module_from_spec, spec_from_file_location
+
+            file = os.path.join(self.worker, "apply.py")
+            spec = spec_from_file_location("_ompbind_apply", file)
+            module = module_from_spec(spec)  # type: ignore[arg-type]
+            spec.loader.exec_module(module)  # type: ignore[union-attr]
+            sys.modules["_ompbind_apply"] = module
+        return sys.modules["_ompbind_apply"].apply_fixes  # type: ignore[no-any-return]
+
+
+def complain(text):
+    # type: (str) -> None
+    try:
+        sys.stderr.write("ompbind: warning: %s\n" % text)
+    except (AttributeError, OSError, ValueError):
+        return  # none, or closed
+
+
+def start():
+    # type: () -> None
+    """Takes our directory out of the search, and waits for what OMPBIND_FIX names."""
+    here = os.path.dirname(__file__)
+    sys.path[:] = [p for p in sys.path if p != here]
+    entries = os.environ.get("OMPBIND_FIX", "")
+    if os.environ.get("OMPBIND_FIX_CHILDREN") == "no":
+        leave_environment(here)
+    known = any(type(f).__name__ == "OmpbindFinder" for f in sys.meta_path)
+    if not entries or known:
+        return
+    if sys.version_info < (3, 8):
+        if os.environ.get("OMPBIND_FIX_VERBOSE"):
+            complain("no fix is applied in process %d: Python is older than 3.8" % os.getpid())
+        return
+    waiting = {}  # type: dict[str, list[str]]
+    for entry in entries.split(","):
+        name, _, target = entry.rpartition("@")
+        waiting.setdefault(target, []).append(name)
+    finder = OmpbindFinder(waiting, os.path.dirname(here))
+    sys.meta_path.insert(0, finder)
+    for target in waiting:
+        if target in sys.modules:  # by a .pth file
+            finder.apply(sys.modules[target])
+
+
+def leave_environment(here):
+    # type: (str) -> None
+    """What this process starts shall be as if ompbind had no fixes."""
+    rest = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    rest = [p for p in rest if p != here]
+    if rest:
+        os.environ["PYTHONPATH"] = os.pathsep.join(rest)
+    else:
+        os.environ.pop("PYTHONPATH", None)
+    for name in ("OMPBIND_FIX", "OMPBIND_FIX_CHILDREN"):
+        os.environ.pop(name, None)
+
+
+if __name__ == "sitecustomize":
+    start()
+    # The next one: a user's, the virtual environment's, the system's. It takes our place; where
+    # there is none, or where it fails, Python's `site` sees the very error that it would have seen.
+    del sys.modules["sitecustomize"]
+    import sitecustomize  # type: ignore[import-not-found]
