@@ -319,10 +319,13 @@ def test_a_virtual_environments_own_customisation(place: Place) -> None:
     (packages,) = (place.path / "venv").glob("lib/python*/site-packages")
     (packages / "sitecustomize.py").write_text("print('hello')\n")
     python = str(place.path / "venv/bin/python")
+    # Debian's own Python has one of its own that comes before a virtual environment's.
+    alone = subprocess.run([python, "-c", ""], capture_output=True, text=True, timeout=60)
     worker = [python, "-c", f"import importlib.util as u; print(u.find_spec('ompbind')); {ASK}"]
     args = ("run", "--fix", place.fix, "--", *worker)
     done = ompbind_run(*args, env=place.env(), cwd=place.path)
-    assert (done.stdout, done.stderr) == ("hello\nNone\n42 1\n", "")
+    assert alone.stdout in ("hello\n", "")
+    assert (done.stdout, done.stderr) == (alone.stdout + "None\n42 1\n", "")
 
 
 def test_nothing_more_is_imported(place: Place) -> None:
