@@ -85,9 +85,7 @@ def run(
 
 def worker_of(rank: RankPlan, binder: str) -> tuple[str, ...]:
     """The worker's own command, without numactl's part."""
-    if binder != "numactl":
-        return rank.argv
-    binding = numactl.make_arguments(rank.cpus, rank.mem, rank.mems)
+    binding = numactl.make_binding(binder, rank.cpus, rank.mem, rank.mems)
     worker = rank.argv[len(binding) :]
     return worker[1:] if binding and worker[:1] == ("--",) else worker
 
@@ -248,7 +246,7 @@ def without(plan: Plan, parts: set[str]) -> Plan:
     for rank in plan.ranks:
         cpus = CpuSet() if "cpus" in parts else rank.cpus
         mem, mems = ("none", CpuSet()) if "memory" in parts else (rank.mem, rank.mems)
-        binding = numactl.make_arguments(cpus, mem, mems) if binder == "numactl" else ()
+        binding = numactl.make_binding(binder, cpus, mem, mems)
         argv = numactl.make_command(binding, worker_of(rank, plan.binder))
         ranks.append(rank.replace(cpus=cpus, mem=mem, mems=mems, argv=argv))
     return plan.replace(ranks=tuple(ranks), binder=binder)

@@ -25,6 +25,11 @@ def make_arguments(cpus: CpuSet, mem: str, mems: CpuSet) -> tuple[str, ...]:
     return ("numactl", *options) if options else ()
 
 
+def make_binding(binder: str, cpus: CpuSet, mem: str, mems: CpuSet) -> tuple[str, ...]:
+    """What stands before the worker's arguments: numactl's where it binds, else nothing."""
+    return make_arguments(cpus, mem, mems) if binder == "numactl" else ()
+
+
 def make_command(binding: Sequence[str], command: Sequence[str]) -> tuple[str, ...]:
     """The binding's arguments before the worker's, which may itself begin with a dash."""
     fence = ("--",) if binding and command and command[0].startswith("-") else ()

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 # What goes with --plan: it says the rest itself.
 BESIDE_PLAN = ("plan", "on_denied", "format", "rank", "fix", "fix_children", "verbose")
-FIX_VARIABLE = "OMPBIND_FIX"
 
 
 def prepare_plan(values: Values, command: Sequence[str], environ: Mapping[str, str]) -> Plan:
@@ -68,10 +67,11 @@ def with_fixes(plan: Plan, values: Values, environ: Mapping[str, str]) -> Plan:
     if "fix_children" in values:
         name = "--fix-children" if values["fix_children"] else "--no-fix-children"
         raise UsageError(f"{name} has no effect without --fix", hint="--fix list tells of fixes")
-    if "plan" in values and any(FIX_VARIABLE in dict(r.env) for r in plan.ranks):
+    if "plan" in values:
         from ompbind.fixes import carry
 
-        return carry.renewed(plan, environ)
+        if any(carry.NAMED in dict(r.env) for r in plan.ranks):
+            return carry.renewed(plan, environ)
     return plan
 
 
@@ -112,7 +112,7 @@ def with_command(plan: Plan, command: Sequence[str]) -> Plan:
     ranks = []
     for r in plan.ranks:
         own = fill(command, r.rank, len(plan.ranks)) if plan.template else tuple(command)
-        binding = numactl.make_arguments(r.cpus, r.mem, r.mems) if plan.binder == "numactl" else ()
+        binding = numactl.make_binding(plan.binder, r.cpus, r.mem, r.mems)
         ranks.append(r.replace(argv=numactl.make_command(binding, own)))
     return plan.replace(ranks=tuple(ranks), command=tuple(command))
 
@@ -122,7 +122,7 @@ def check_plan(plan: Plan) -> None:
     this machine. Raises PlanError."""
     machine = read_machine(None, (), devices=False)
     for r in plan.ranks:
-        binding = numactl.make_arguments(r.cpus, r.mem, r.mems) if plan.binder == "numactl" else ()
+        binding = numactl.make_binding(plan.binder, r.cpus, r.mem, r.mems)
         if r.argv[: len(binding)] != binding or (not binding and r.argv[:1] == ("numactl",)):
             raise PlanError(
                 f"rank {r.rank}: the plan's argv does not bind as its cpus and mems say",
