@@ -11,13 +11,14 @@ from ompbind.topology import TREE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ompbind.request import Request
     from ompbind.topology import Cpu, Level, Machine
 
 # Levels where staying inside comes before ranks of equal size: memory is further away outside.
 FIRM: tuple[Level, ...] = ("drawer", "book", "package", "node")
+SOFT: tuple[Level, ...] = ("die", "l3", "cluster", "l2")
 
 
 class Core(Record):
@@ -36,6 +37,10 @@ class Share(Record):
     cores: tuple[Core, ...]
     why: str
     node: int | None = None
+
+    @property
+    def cpus(self) -> CpuSet:
+        return union(core.cpus for core in self.cores)
 
 
 def levels_for(request: Request) -> tuple[Level, ...]:
@@ -372,10 +377,13 @@ def blocks(items: Sequence[int], count: int) -> list[Sequence[int]]:
 def split_evenly(cores: tuple[Core, ...], count: int) -> list[tuple[Core, ...]]:
     """`count` consecutive parts whose sizes differ by at most one core, inside caches where the
     numbers allow it."""
-    parts = divide_by(cores, count, [level for level in TREE if level not in FIRM])
+    parts = divide_by(cores, count, SOFT, in_blocks)
     sizes = [len(part) for part in parts]
-    if max(sizes) - min(sizes) <= 1:
-        return parts
+    return parts if max(sizes) - min(sizes) <= 1 else in_blocks(cores, count)
+
+
+def in_blocks(cores: tuple[Core, ...], count: int) -> list[tuple[Core, ...]]:
+    """`count` consecutive parts, whatever lies between."""
     return [tuple(cores[i] for i in block) for block in blocks(range(len(cores)), count)]
 
 
@@ -385,20 +393,23 @@ def divide(cores: tuple[Core, ...], count: int) -> list[tuple[Core, ...]]:
     Ranks are dealt to packages and nodes in proportion to their cores, so that none crosses a
     node that need not; within a node the parts are as equal as they can be.
     """
-    return divide_by(cores, count, FIRM)
+    return divide_by(cores, count, FIRM, split_evenly)
 
 
 def divide_by(
-    cores: tuple[Core, ...], count: int, levels: Sequence[Level]
+    cores: tuple[Core, ...],
+    count: int,
+    levels: Sequence[Level],
+    below: Callable[[tuple[Core, ...], int], list[tuple[Core, ...]]],
 ) -> list[tuple[Core, ...]]:
+    """`count` parts along `levels`, the coarsest first; `below` divides what lies in one group of
+    each."""
     if count == 1:
         return [cores]
     parted = [(len(groups), i) for i, level in enumerate(levels)
               if len(groups := split_by(cores, level)) > 1]  # fmt: skip
-    if not parted:  # below the firm levels: caches as far as they come out even, then cores
-        if levels is FIRM:
-            return split_evenly(cores, count)
-        return [tuple(cores[i] for i in block) for block in blocks(range(len(cores)), count)]
+    if not parted:
+        return below(cores, count)
     groups = split_by(cores, levels[min(parted)[1]])  # the coarsest
     sizes = [len(g) for g in groups]
     if count < len(groups):
@@ -407,7 +418,8 @@ def divide_by(
     finest = [len({tuple(getattr(c.traits, lv) for lv in levels) for c in g}) for g in groups]
     least = finest if sum(finest) <= count else [1] * len(groups)
     dealt = apportion(sizes, count, least)
-    return [part for g, n in zip(groups, dealt, strict=True) for part in divide_by(g, n, levels)]
+    divided = [divide_by(g, n, levels, below) for g, n in zip(groups, dealt, strict=True)]
+    return [part for parts in divided for part in parts]
 
 
 def apportion(sizes: Sequence[int], count: int, least: Sequence[int]) -> list[int]:
@@ -533,7 +545,7 @@ def memory_of(
         check_memory_node(machine, rank, request.nodes[rank])
     if policy in ("none", "local") or not topology.numa:
         return ("local" if policy == "local" and topology.numa else "none"), CpuSet()
-    cpus = union(core.cpus for core in share.cores)
+    cpus = share.cpus
     wanted = CpuSet([share.node]) if share.node is not None else topology.nodes_of(cpus)
     if not wanted:
         raise PlanError(
@@ -605,7 +617,7 @@ def make_rank(
     share: Share,
     memory: tuple[str, CpuSet],
 ) -> RankPlan:
-    cpus = union(core.cpus for core in share.cores)
+    cpus = share.cpus
     mem, mems = memory
     places = make_places(machine, request, share)
     threads = request.threads
@@ -614,7 +626,7 @@ def make_rank(
         threads = str(len(places) if one_each else len(cpus))
     env = openmp.make_environment(places, request.proc_bind, threads)
     env += make_rank_environment(rank, count, request.rank_env)
-    binding = numactl.make_arguments(cpus, mem, mems) if request.binder == "numactl" else ()
+    binding = numactl.make_binding(request.binder, cpus, mem, mems)
     command = fill(request.command, rank, count) if request.template else request.command
     return RankPlan(
         rank=rank,
@@ -634,7 +646,7 @@ def make_places(machine: Machine, request: Request, share: Share) -> tuple[CpuSe
     """The OpenMP places of a rank, in the order in which `close` fills them."""
     what = request.places
     if what == "one":
-        return (union(core.cpus for core in share.cores),)
+        return (share.cpus,)
     if what == "threads":
         return tuple(CpuSet([cpu]) for core in share.cores for cpu in core.cpus)
     if what == "cores":
