@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ompbind.arguments import Values
     from ompbind.plan import Plan
 
 HELP = ("--help", "-h")
@@ -71,7 +72,7 @@ def run(args: Sequence[str]) -> int:
     from ompbind.prepare import check_plan, prepare_plan
 
     values, command = parse_arguments(args, options_of("run"))
-    if "list" in str(values.get("fix")).split(","):
+    if wants_list(values):
         return list_fixes()
     if "topology" in values:
         raise UsageError(
@@ -106,7 +107,7 @@ def show(args: Sequence[str]) -> int:
     from ompbind.prepare import prepare_plan
 
     values, command = parse_arguments(args, options_of("show"))
-    if "list" in str(values.get("fix")).split(","):
+    if wants_list(values):
         return list_fixes()
     plan = prepare_plan(values, command, dict(os.environ))
     form = values.get("format", "table")
@@ -125,6 +126,11 @@ def show(args: Sequence[str]) -> int:
     for warning in plan.warnings if form != "json" else ():
         say("warning", warning)
     return 0
+
+
+def wants_list(values: Values) -> bool:
+    """Whether --fix list is among what --fix names."""
+    return "list" in str(values.get("fix")).split(",")
 
 
 def list_fixes() -> int:
