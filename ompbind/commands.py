@@ -119,7 +119,8 @@ def show(args: Sequence[str]) -> int:
     elif form == "argv":
         write(argv_lines(plan, rank))
     else:
-        from ompbind.render import draw_plan, make_text
+        from ompbind.render import make_text
+        from ompbind.render.plan import draw_plan
 
         write(make_text(draw_plan(plan)))
         return 0
@@ -157,7 +158,8 @@ def topo(args: Sequence[str]) -> int:
     if values.get("format", "table") == "json":
         write(machine.to_json())
     else:
-        from ompbind.render import draw_machine, make_text
+        from ompbind.render import make_text
+        from ompbind.render.machine import draw_machine
 
         write(make_text(draw_machine(machine)))
     return 0

@@ -1,171 +1,22 @@
-"""What people look at: plans and machines drawn with rich. It takes values and prints; no logic."""
+"""A machine, drawn."""
 
 from __future__ import annotations
 
-import sys
-from io import StringIO
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
-from rich.padding import Padding
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from ompbind.cpuset import CpuSet, union
 from ompbind.outline import make_outline
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from ompbind.cpuset import CpuSet
     from ompbind.outline import Part
-    from ompbind.plan import Plan, RankPlan
     from ompbind.topology import Machine, Topology
-
-# Colours that stay apart on dark and on light terminals; ranks beyond repeat them.
-COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
-RANK_MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-def make_text(drawing: RenderableType) -> str:
-    """The drawing as standard output can take it: with colours for a terminal, without elsewhere
-    and under NO_COLOR."""
-    console = Console(file=sys.stdout or StringIO(), highlight=False)
-    with console.capture() as capture:
-        console.print(drawing)
-    return capture.get()
-
-
-def draw_plan(plan: Plan) -> RenderableType:
-    parts: list[RenderableType] = [headline(plan), rank_table(plan), Text()]
-    parts += [machine_map(plan), Text()]
-    parts += [Text(line, overflow="fold") for line in left_over(plan)]
-    if plan.inherited:
-        parts += [Text("\nfound in the environment", style="bold"), inherited_table(plan)]
-    if plan.warnings:
-        parts.append(Text())
-    for warning in plan.warnings:
-        parts.append(Text.assemble(("warning: ", "bold yellow"), warning))
-    if plan.command or any(r.argv for r in plan.ranks):
-        parts += [Text("\nexecuted for rank 0", style="bold"), command_line(plan)]
-    return Group(*parts)
-
-
-def headline(plan: Plan) -> Text:
-    host, count = plan.host, len(plan.ranks)
-    many = "s" if count != 1 else ""
-    where = f" on {host.name}" if host.name else ""
-    text = Text.assemble((f"{count} rank{many}{where}", "bold"))
-    text.append(f": {len(host.allowed)} of {len(host.cpus)} cpus allowed")
-    nodes = len(host.nodes)
-    text.append(f", {nodes} NUMA node{'s' if nodes != 1 else ''}")
-    if host.quota is not None:
-        text.append(f", quota {host.quota:g} cpus")
-    text.append(f"; bound by {plan.binder}\n" if plan.binder == "numactl" else "; bound natively\n")
-    return text
-
-
-def rank_table(plan: Plan) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
-    table.add_column("rank", justify="right")
-    for name in ("cpus", "OpenMP places", "threads", "node", "memory", "why"):
-        table.add_column(name, overflow="fold", justify="right" if name == "threads" else "left")
-    for r in plan.ranks:
-        env = dict(r.env)
-        table.add_row(
-            Text(str(r.rank), style=colour(r.rank)),
-            str(r.cpus),
-            Text(places_text(r)),
-            env.get("OMP_NUM_THREADS", ""),
-            str(r.nodes) or "-",
-            f"{r.mem} {r.mems}".strip(),
-            Text(r.why, style="dim"),
-        )
-    return table
-
-
-def places_text(rank: RankPlan, most: int = 4) -> str:
-    """`{0} {1} … {7} (8)`: the places as the kernel writes sets."""
-    texts = [f"{{{p}}}" for p in rank.places]
-    if len(texts) <= most:
-        return " ".join(texts)
-    return f"{' '.join(texts[: most - 2])} … {texts[-1]} ({len(texts)})"
-
-
-def colour(rank: int) -> str:
-    return COLOURS[rank % len(COLOURS)]
-
-
-def machine_map(plan: Plan) -> RenderableType:
-    """Every online cpu as one character: whose it is."""
-    owner: dict[int, set[int]] = {}
-    for r in plan.ranks:
-        for cpu in r.cpus:
-            owner.setdefault(cpu, set()).add(r.rank)
-    cpus, allowed, width = list(plan.host.cpus), plan.host.allowed, 64
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for start in range(0, len(cpus), width):
-        row = cpus[start : start + width]
-        line = Text()
-        for n, cpu in enumerate(row):
-            line.append(" " if n and n % 8 == 0 else "")
-            ranks = owner.get(cpu, set())
-            if len(ranks) == 1:
-                rank = min(ranks)
-                line.append(RANK_MARKS[rank % len(RANK_MARKS)], style=colour(rank))
-            elif ranks:
-                line.append("+", style="bold")
-            elif cpu in plan.reserved:
-                line.append("=", style="bold")
-            else:
-                line.append("·" if cpu in allowed else "x", style="dim")
-        first, last = row[0], row[-1]
-        table.add_row(Text(f"cpus {first}-{last}" if last > first else f"cpu {first}"), line)
-    marks = {
-        "+": any(len(ranks) > 1 for ranks in owner.values()),
-        "=": bool(plan.reserved),
-        "·": bool(allowed - union(r.cpus for r in plan.ranks) - plan.reserved),
-        "x": bool(plan.host.cpus - allowed),
-    }
-    names = {"+": "shared", "=": "reserved", "·": "not used", "x": "not allowed"}
-    legend = ["digit: rank", *(f"{m} {names[m]}" for m, there in marks.items() if there)]
-    return Group(table, Text("  ".join(legend), style="dim"))
-
-
-def left_over(plan: Plan) -> list[str]:
-    """What no rank got, in words."""
-    used = union(r.cpus for r in plan.ranks) | plan.reserved
-    idle = plan.host.allowed - used - plan.unused
-    lines = []
-    if plan.reserved:
-        lines.append(f"reserved: cpus {plan.reserved}")
-    if plan.unused:
-        lines.append(f"left over: cpus {plan.unused}, cores that no rank got")
-    if idle:
-        lines.append(f"idle: cpus {idle}, further hardware threads of cores in use, or excluded")
-    return lines or ["nothing is left over"]
-
-
-def inherited_table(plan: Plan) -> RenderableType:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    styles = {"removed": "red", "overridden": "yellow", "respected": "green"}
-    for i in plan.inherited:
-        style = styles.get(i.action, "")
-        table.add_row(f"{i.name}={i.value}", Text(i.action, style=style), Text(i.why, style="dim"))
-    return table
-
-
-def command_line(plan: Plan) -> RenderableType:
-    """Rank 0's arguments after its environment, as a shell would take them."""
-    import shlex
-
-    rank = plan.ranks[0]
-    words = [f"{k}={shlex.quote(v)}" for k, v in rank.env]
-    text = " ".join([*words, shlex.join(rank.argv)])
-    return Padding(Text(text.encode("utf-8", "replace").decode(), overflow="fold"), (0, 0))
-
-
-# --- a machine -----------------------------------------------------------------------------------
 
 
 def draw_machine(machine: Machine) -> RenderableType:
