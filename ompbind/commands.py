@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ompbind.arguments import Values
-    from ompbind.plan import Plan
+    from ompbind.plans import Plan
 
 HELP = ("--help", "-h")
 COMPLETION = "_OMPBIND_COMPLETE"  # set by a shell's completion

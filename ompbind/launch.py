@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
-    from ompbind.plan import Plan, RankPlan
+    from ompbind.plans import Plan, RankPlan
 else:
     import _signal as signal  # `signal` itself wraps this in enums, a third of the whole start-up
 

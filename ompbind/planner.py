@@ -5,7 +5,7 @@ from __future__ import annotations
 from ompbind import numactl, openmp
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
-from ompbind.plan import Host, Plan, RankPlan
+from ompbind.plans import Host, Plan, RankPlan
 from ompbind.record import Record
 from ompbind.topology import TREE
 

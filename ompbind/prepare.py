@@ -7,8 +7,8 @@ from ompbind.cpuset import shown
 from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.machine import read_machine
 from ompbind.openmp import judge_environment
-from ompbind.plan import parse_plan
 from ompbind.planner import fill, levels_for, make_plan
+from ompbind.plans import parse_plan
 from ompbind.program import find_program
 from ompbind.request import make_request
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ompbind.arguments import Values
-    from ompbind.plan import Plan
+    from ompbind.plans import Plan
     from ompbind.topology import Topology
 
 # What goes with --plan: it says the rest itself.

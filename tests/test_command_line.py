@@ -21,7 +21,7 @@ import ompbind
 from ompbind.cpuset import CpuSet
 from ompbind.machine import read_machine
 from ompbind.options import OPTIONS, options_of
-from ompbind.plan import parse_plan
+from ompbind.plans import parse_plan
 from tests.trees import Shape, make_files, write_tree
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ompbind runs workers on Linux")

@@ -6,7 +6,7 @@ are no cycles. A new module needs a row; think where it belongs:
 
 - values and notations: errors, record, cpuset, root, topology
 - readers, each given a root: procfs, sysfs and the other systems'; machine chooses one
-- pure parts: numactl, openmp, plan, options, arguments, request, planner, outline
+- pure parts: numactl, openmp, plans, options, arguments, request, planner, outline
 - the outside world: program (looks for files), syscalls and launch (start and bind)
 - worker-side fixes: fixes.worker knows nothing of ompbind, and ompbind of it only what it offers
 - what joins them: prepare, render and cli (the only importers of rich and typer), commands
@@ -47,16 +47,16 @@ ALLOWED: dict[str, str] = {
     # pure parts
     "numactl": "cpuset",
     "openmp": "cpuset record",
-    "plan": "cpuset errors openmp record",
+    "plans": "cpuset errors openmp record",
     "options": "record",
     "arguments": "cpuset errors options",
     "request": "arguments cpuset errors openmp record",
-    "planner": "cpuset errors numactl openmp plan record request topology",
+    "planner": "cpuset errors numactl openmp plans record request topology",
     "outline": "cpuset record topology",
     # the outside world
     "program": "cpuset errors procfs root",
     "syscalls": "cpuset",
-    "launch": "cpuset errors numactl plan program record syscalls",
+    "launch": "cpuset errors numactl plans program record syscalls",
     # worker-side fixes
     "fixes.__init__": "",
     "fixes.worker.__init__": "",
@@ -64,15 +64,15 @@ ALLOWED: dict[str, str] = {
     "fixes.worker.fxgraph_pickle": "",
     "fixes.worker.torch_accelerator": "",
     "fixes.registry": "fixes.worker.apply arguments cpuset errors record",
-    "fixes.carry": "cpuset errors fixes.registry plan program",
+    "fixes.carry": "cpuset errors fixes.registry plans program",
     # what joins them
-    "prepare": "arguments cpuset errors fixes.carry fixes.registry machine numactl openmp plan"
+    "prepare": "arguments cpuset errors fixes.carry fixes.registry machine numactl openmp plans"
     " planner program request topology",
     "render.__init__": "",
-    "render.plan": "cpuset plan",
+    "render.plan": "cpuset plans",
     "render.machine": "cpuset outline topology",
     "cli": "__init__ options",
-    "commands": "arguments cli cpuset errors fixes.registry launch machine options plan prepare"
+    "commands": "arguments cli cpuset errors fixes.registry launch machine options plans prepare"
     " render.__init__ render.machine render.plan request topology",
     "__main__": "commands",
 }
@@ -179,7 +179,7 @@ def test_imports_go_one_way(name: str) -> None:
 
 def test_the_core_knows_nothing_above_it() -> None:
     """The planner and what it stands on read nothing, start nothing and print nothing."""
-    core = {"errors", "record", "cpuset", "topology", "numactl", "openmp", "plan", "planner"}
+    core = {"errors", "record", "cpuset", "topology", "numactl", "openmp", "plans", "planner"}
     outside = {"launch", "syscalls", "program", "machine", "procfs", "sysfs", "root", "prepare",
                "commands", "cli", "render"}  # fmt: skip
     for name in core:

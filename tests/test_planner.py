@@ -18,8 +18,8 @@ from ompbind.arguments import parse_arguments
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import OmpbindError, PlanError
 from ompbind.options import options_of
-from ompbind.plan import Plan, parse_plan
 from ompbind.planner import levels_for, make_plan
+from ompbind.plans import Plan, parse_plan
 from ompbind.request import Request, make_request
 from ompbind.topology import Allowed, Cpu, Machine, Topology
 from tests.trees import Shape, make_files, make_topology, shapes, write_tree

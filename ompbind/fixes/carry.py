@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ompbind.fixes.registry import Fix
-    from ompbind.plan import Plan
+    from ompbind.plans import Plan
 
 HOOK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker", "path")
 NAMED = "OMPBIND_FIX"  # name@module,…

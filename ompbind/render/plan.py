@@ -14,7 +14,7 @@ from ompbind.cpuset import union
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ompbind.plan import Plan, RankPlan
+    from ompbind.plans import Plan, RankPlan
 
 # Colours that stay apart on dark and on light terminals; ranks beyond repeat them.
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")

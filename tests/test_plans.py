@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ompbind.cpuset import CpuSet
 from ompbind.errors import ParseError
 from ompbind.openmp import Inherited
-from ompbind.plan import BINDERS, Host, Plan, RankPlan, parse_plan
+from ompbind.plans import BINDERS, Host, Plan, RankPlan, parse_plan
 
 PLAN = Plan(
     host=Host("server", CpuSet(range(8)), CpuSet(range(6)), CpuSet([0, 1]), 2.5),
