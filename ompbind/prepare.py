@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ompbind import numactl
+from ompbind.cores import levels_for
 from ompbind.cpuset import shown
 from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.machine import read_machine
 from ompbind.openmp import judge_environment
-from ompbind.planner import fill, levels_for, make_plan
+from ompbind.planner import fill, make_plan
 from ompbind.plans import parse_plan
 from ompbind.program import find_program
 from ompbind.request import make_request

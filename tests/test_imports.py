@@ -6,7 +6,8 @@ are no cycles. A new module needs a row; think where it belongs:
 
 - values and notations: errors, record, cpuset, root, topology
 - readers, each given a root: procfs, sysfs and the other systems'; machine chooses one
-- pure parts: numactl, openmp, plans, options, arguments, request, planner, outline
+- pure parts: numactl, openmp, plans, options, arguments, request, outline; the planner and its
+  parts: cores, dividing, dealing, memory
 - the outside world: program (looks for files), syscalls and launch (start and bind)
 - worker-side fixes: fixes.worker knows nothing of ompbind, and ompbind of it only what it offers
 - what joins them: prepare, render and cli (the only importers of rich and typer), commands
@@ -51,7 +52,11 @@ ALLOWED: dict[str, str] = {
     "options": "record",
     "arguments": "cpuset errors options",
     "request": "arguments cpuset errors openmp record",
-    "planner": "cpuset errors numactl openmp plans record request topology",
+    "cores": "cpuset errors record request topology",
+    "dividing": "cores topology",
+    "dealing": "cores cpuset dividing errors record request topology",
+    "memory": "cpuset dealing errors request topology",
+    "planner": "cores cpuset dealing errors memory numactl openmp plans request topology",
     "outline": "cpuset record topology",
     # the outside world
     "program": "cpuset errors procfs root",
@@ -66,8 +71,8 @@ ALLOWED: dict[str, str] = {
     "fixes.registry": "fixes.worker.apply arguments cpuset errors record",
     "fixes.carry": "cpuset errors fixes.registry plans program",
     # what joins them
-    "prepare": "arguments cpuset errors fixes.carry fixes.registry machine numactl openmp plans"
-    " planner program request topology",
+    "prepare": "arguments cores cpuset errors fixes.carry fixes.registry machine numactl openmp"
+    " planner plans program request topology",
     "render.__init__": "",
     "render.plan": "cpuset plans",
     "render.machine": "cpuset outline topology",
@@ -179,7 +184,8 @@ def test_imports_go_one_way(name: str) -> None:
 
 def test_the_core_knows_nothing_above_it() -> None:
     """The planner and what it stands on read nothing, start nothing and print nothing."""
-    core = {"errors", "record", "cpuset", "topology", "numactl", "openmp", "plans", "planner"}
+    core = {"errors", "record", "cpuset", "topology", "numactl", "openmp", "plans", "cores",
+            "dividing", "dealing", "memory", "planner"}  # fmt: skip
     outside = {"launch", "syscalls", "program", "machine", "procfs", "sysfs", "root", "prepare",
                "commands", "cli", "render"}  # fmt: skip
     for name in core:

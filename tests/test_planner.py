@@ -15,10 +15,11 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from ompbind.arguments import parse_arguments
+from ompbind.cores import levels_for
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import OmpbindError, PlanError
 from ompbind.options import options_of
-from ompbind.planner import levels_for, make_plan
+from ompbind.planner import make_plan
 from ompbind.plans import Plan, parse_plan
 from ompbind.request import Request, make_request
 from ompbind.topology import Allowed, Cpu, Machine, Topology

@@ -1,0 +1,276 @@
+"""Who gets which cores: a rank's share of the machine by what was asked."""
+
+from __future__ import annotations
+
+from ompbind.cores import Core, group_cores, in_tree_order, levels_for, llc_level, split_by
+from ompbind.cpuset import CpuSet, union
+from ompbind.dividing import blocks, divide, split_evenly
+from ompbind.errors import PlanError
+from ompbind.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ompbind.request import Request
+    from ompbind.topology import Machine
+
+
+class Share(Record):
+    """What a rank was dealt: its cores (in the tree's order), the node named for its memory, and
+    why."""
+
+    cores: tuple[Core, ...]
+    why: str
+    node: int | None = None
+
+    @property
+    def cpus(self) -> CpuSet:
+        return union(core.cpus for core in self.cores)
+
+
+def deal(machine: Machine, request: Request, cores: tuple[Core, ...]) -> list[Share]:
+    """Each rank's cores, before anything is reserved."""
+    if request.nodes is not None:
+        return deal_named_nodes(machine, request, cores)
+    if request.per is not None:
+        return deal_domains(request, *domains_per(machine, request, cores))
+    if request.numa_bind:
+        domains, names, nodes = node_domains(machine, cores)
+        plain = request if request.ranks else request.replace(ranks=1)
+        return deal_domains(plain, domains, names, nodes)
+    if request.ranks is None:
+        return [Share(cores, "every allowed core")]
+    count = request.ranks
+    if request.share:
+        return [Share(cores, f"the whole machine, shared by {count} ranks")] * count
+    if count > len(cores):
+        raise too_many(range(count), "the machine", len(cores))
+    parts = divide(cores, count)
+    return [Share(part, describe(machine, part, count)) for part in parts]
+
+
+def too_many(ranks: Sequence[int], where: str, available: int) -> PlanError:
+    last = ranks[available]
+    return PlanError(
+        f"rank {last}: {where} has {available} usable core{'s' * (available != 1)} "
+        f"for {len(ranks)} ranks",
+        hint=f"at most {available} ranks there, or --share to let them overlap",
+        rank=last,
+        wanted=len(ranks),
+        available=available,
+    )
+
+
+def deal_named_nodes(machine: Machine, request: Request, cores: tuple[Core, ...]) -> list[Share]:
+    """Rank r on the r-th node named; the ranks of one node share or split its cores."""
+    named = request.nodes or ()
+    by_node = {group[0].traits.node: group for group in split_by(cores, "node")}
+    for rank, node in enumerate(named):
+        if node not in by_node:
+            raise no_such_node(machine, rank, node, by_node)
+    shares: dict[int, Share] = {}
+    for node in dict.fromkeys(named):
+        ranks = [r for r, n in enumerate(named) if n == node]
+        dealt = deal_one(request, ranks, by_node[node], f"node {node}")
+        shares |= {r: s.replace(node=node) for r, s in zip(ranks, dealt, strict=True)}
+    return [shares[r] for r in range(len(named))]
+
+
+def no_such_node(
+    machine: Machine, rank: int, node: int, usable: Mapping[int | None, object]
+) -> PlanError:
+    """Why ranks cannot run on a node: it is not there, has no cpus, or none is allowed."""
+    topology = machine.topology
+    found = topology.find_node(node)
+    good = CpuSet(n for n in usable if n is not None)
+    hint = f"nodes with usable cpus: {good or 'none'}"
+    if found is None:
+        problem = f"node {node} does not exist"
+    elif not found.cpus:
+        problem = f"node {node} has no cpus"
+        near = topology.nearest(node, good)
+        if near is not None:
+            hint += f"; the nearest is {near}. --numa-bind-cpus gives cpus, the node then memory"
+    else:
+        problem = f"none of the cpus of node {node} ({found.cpus}) may be used"
+        hint += f"; allowed cpus: {machine.allowed.cpus}"
+    return PlanError(f"rank {rank}: {problem}", hint=hint, rank=rank, wanted=node, available=good)
+
+
+def node_domains(
+    machine: Machine, cores: tuple[Core, ...]
+) -> tuple[list[tuple[Core, ...]], list[str], list[int | None]]:
+    """The nodes with usable cores whose memory is allowed: cores, names, numbers."""
+    topology, allowed = machine.topology, machine.allowed
+    groups = [g for g in split_by(cores, "node") if g[0].traits.node is not None]
+    good = []
+    for group in groups:
+        node = topology.find_node(group[0].traits.node or 0)
+        if node is None or node.memory_bytes == 0 or node.node in allowed.nodes:
+            good.append(group)
+    if not good:
+        raise PlanError(
+            "--numa-bind: no node has both usable cpus and allowed memory",
+            hint=f"nodes of the machine: {topology.node_numbers or 'none'}; "
+            f"memory allowed on: {allowed.nodes or 'none'}; --mem none binds cpus only",
+            available=allowed.nodes,
+        )
+    good.sort(key=lambda g: g[0].traits.node or 0)
+    numbers = [g[0].traits.node for g in good]
+    return good, [f"node {n}" for n in numbers], numbers
+
+
+def domains_per(
+    machine: Machine, request: Request, cores: tuple[Core, ...]
+) -> tuple[list[tuple[Core, ...]], list[str], list[int | None]]:
+    """The things that --per names: cores, names, and with --numa-bind the node of each."""
+    per = request.per or ""
+    if per == "numa" and request.numa_bind:
+        return node_domains(machine, cores)
+    groups: list[tuple[Core, ...]]
+    if per == "core":
+        groups = [(core,) for core in cores]
+    else:
+        level = llc_level(machine) if per == "l3" else "node" if per == "numa" else "package"
+        groups = split_by(cores, level)
+        lost = [core for core in cores if getattr(core.traits, level) is None]
+        if lost:
+            raise PlanError(
+                f"--per {per}: the machine does not say which {per} cpu {lost[0].cpus.first} is in",
+                hint="-n N divides the machine by what it does say",
+            )
+    names = [domain_name(per, group) for group in groups]
+    nodes: list[int | None] = [None] * len(groups)
+    if request.numa_bind:
+        for rank, group in enumerate(groups):
+            of = CpuSet(c.traits.node for c in group if c.traits.node is not None)
+            if len(of) != 1:
+                raise PlanError(
+                    f"rank {rank}: {names[rank]} is on nodes {of or 'none'}, --numa-bind for one",
+                    hint="--per numa, or --mem interleave without --numa-bind",
+                    rank=rank,
+                )
+            nodes[rank] = of.first
+    return groups, names, nodes
+
+
+def domain_name(per: str, group: tuple[Core, ...]) -> str:
+    traits = group[0].traits
+    if per == "core":
+        return f"core {traits.core}" if traits.core is not None else f"cpu {traits.cpu}"
+    if per == "l3":
+        return f"L3 {traits.l3}" if traits.l3 is not None else f"L2 {traits.l2}"
+    return f"node {traits.node}" if per == "numa" else f"package {traits.package}"
+
+
+def deal_domains(
+    request: Request,
+    domains: list[tuple[Core, ...]],
+    names: list[str],
+    nodes: list[int | None],
+) -> list[Share]:
+    """One rank for each domain, or `request.ranks` dealt over them in balanced blocks."""
+    count = request.ranks if request.ranks is not None else len(domains)
+    domains = domains[:count]
+    shares: list[Share] = []
+    for d, ranks in enumerate(blocks(range(count), len(domains))):
+        for share in deal_one(request, ranks, domains[d], names[d]):
+            shares.append(share.replace(node=nodes[d]))
+    return shares
+
+
+def deal_one(
+    request: Request, ranks: Sequence[int], cores: tuple[Core, ...], name: str
+) -> list[Share]:
+    """One domain among its ranks: all of it to each, or split evenly."""
+    if len(ranks) == 1:
+        return [Share(cores, name)]
+    if request.share:
+        return [Share(cores, f"{name}, shared by {len(ranks)} ranks") for _ in ranks]
+    if len(ranks) > len(cores):
+        raise too_many(ranks, name, len(cores))
+    parts = split_evenly(cores, len(ranks))
+    return [Share(p, f"{name}, part {i + 1} of {len(ranks)}") for i, p in enumerate(parts)]
+
+
+def describe(machine: Machine, cores: tuple[Core, ...], count: int) -> str:
+    """Where a part of the divided machine lies: the packages and nodes it is on."""
+    packages = CpuSet(c.traits.package for c in cores if c.traits.package is not None)
+    nodes = CpuSet(c.traits.node for c in cores if c.traits.node is not None)
+    places = []
+    if machine.topology.groups("package")[1:] and packages:
+        places.append(f"package{'s' * (len(packages) > 1)} {packages}")
+    if machine.topology.nodes[1:] and nodes:
+        places.append(f"node{'s' * (len(nodes) > 1)} {nodes}")
+    return ", ".join([f"1/{count} of the machine", *places])
+
+
+def deal_exactly(machine: Machine, request: Request, warnings: list[str]) -> list[Share]:
+    """Rank r on exactly the r-th cpu list."""
+    topology, allowed = machine.topology, machine.allowed
+    lists = request.cpus or ()
+    owner: dict[int, int] = {}
+    core_owner: dict[int, int] = {}
+    shares = []
+    for rank, cpus in enumerate(lists):
+        for name, bad in (
+            ("does not exist", cpus - topology.online - topology.offline),
+            ("is offline", cpus & topology.offline),
+            ("is not allowed (affinity mask or cgroup)", cpus - allowed.cpus),
+        ):
+            if bad:
+                verb = name if len(bad) == 1 else name.replace("is ", "are ").replace("does", "do")
+                raise PlanError(
+                    f"rank {rank}: cpu{'s' * (len(bad) > 1)} {bad} {verb}",
+                    hint=f"allowed cpus: {allowed.cpus}",
+                    rank=rank,
+                    wanted=cpus,
+                    available=allowed.cpus,
+                )
+        for cpu in cpus:
+            if cpu in owner and not request.share:
+                raise PlanError(
+                    f"rank {rank}: cpu {cpu} is rank {owner[cpu]}'s already",
+                    hint="--share lets ranks overlap",
+                    rank=rank,
+                    wanted=cpus,
+                )
+            owner[cpu] = rank
+        cores = [Core(own, own, traits) for own, traits in group_cores(machine, cpus)]
+        for core in cores:
+            number = core.traits.core
+            if number is not None and core_owner.setdefault(number, rank) != rank:
+                other = core_owner[number]
+                if not request.share:
+                    warnings.append(f"ranks {other} and {rank} have hardware threads of one core")
+        node = None if request.nodes is None else request.nodes[rank]
+        shares.append(Share(in_tree_order(cores, levels_for(request)), "the cpus named", node))
+    return shares
+
+
+def take_reserve(shares: list[Share], request: Request) -> tuple[list[Share], CpuSet]:
+    """Takes `request.reserve` cores away: one at a time from whoever has the most, the last such
+    rank first, each time its last core. Ranks that share a domain lose it together."""
+    if not request.reserve:
+        return shares, CpuSet()
+    pools: dict[tuple[Core, ...], list[int]] = {}
+    for rank, share in enumerate(shares):
+        pools.setdefault(share.cores, []).append(rank)
+    cores = [list(pool) for pool in pools]
+    spare = sum(len(pool) - 1 for pool in cores)
+    if request.reserve > spare:
+        raise PlanError(
+            f"--reserve {request.reserve} would leave ranks without a core",
+            hint=f"at most {spare} can be reserved with this many ranks",
+            wanted=request.reserve,
+            available=spare,
+        )
+    reserved = []
+    for _ in range(request.reserve):
+        most = max(range(len(cores)), key=lambda i: (len(cores[i]), i))
+        reserved.append(cores[most].pop().threads)
+    left: dict[int, tuple[Core, ...]] = {}
+    for pool, ranks in zip(cores, pools.values(), strict=True):
+        left |= dict.fromkeys(ranks, tuple(pool))
+    return [s.replace(cores=left[r]) for r, s in enumerate(shares)], union(reserved)

@@ -1,0 +1,83 @@
+"""A rank's memory: its policy and the nodes that policy is for."""
+
+from __future__ import annotations
+
+from ompbind.cpuset import CpuSet
+from ompbind.errors import PlanError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ompbind.dealing import Share
+    from ompbind.request import Request
+    from ompbind.topology import Machine
+
+
+def memory_of(
+    machine: Machine, request: Request, rank: int, share: Share, warnings: list[str]
+) -> tuple[str, CpuSet]:
+    """A rank's memory policy and its nodes (none for local and none)."""
+    topology = machine.topology
+    policy = request.mem or ("bind" if request.numa_bind else "none")
+    if request.nodes is not None and request.cpus is not None:
+        check_memory_node(machine, rank, request.nodes[rank])
+    if policy in ("none", "local") or not topology.numa:
+        return ("local" if policy == "local" and topology.numa else "none"), CpuSet()
+    cpus = share.cpus
+    wanted = CpuSet([share.node]) if share.node is not None else topology.nodes_of(cpus)
+    if not wanted:
+        raise PlanError(
+            f"rank {rank}: its cpus ({cpus}) are on no known node, so there is no memory to bind",
+            hint="--mem none",
+            rank=rank,
+        )
+    if policy == "preferred" and len(wanted) > 1:  # the kernel's policy takes one
+        most = max(wanted, key=lambda n: (len(cpus & node_cpus(machine, n)), -n))
+        wanted = CpuSet([most])
+    mems = CpuSet(with_memory(machine, rank, n, warnings) for n in wanted)
+    cpu_nodes = topology.nodes_of(cpus)
+    if request.cpus is not None and request.nodes is not None and not mems & cpu_nodes:
+        warnings.append(f"rank {rank}: its memory is on node {mems}, its cpus on {cpu_nodes}")
+    return policy, mems
+
+
+def node_cpus(machine: Machine, node: int) -> CpuSet:
+    found = machine.topology.find_node(node)
+    return found.cpus if found else CpuSet()
+
+
+def check_memory_node(machine: Machine, rank: int, node: int) -> None:
+    numbers = machine.topology.node_numbers
+    if node not in numbers:
+        raise PlanError(
+            f"rank {rank}: node {node} does not exist",
+            hint=f"nodes: {numbers or 'none'}",
+            rank=rank,
+            wanted=node,
+            available=numbers,
+        )
+
+
+def with_memory(machine: Machine, rank: int, number: int, warnings: list[str]) -> int:
+    """The node itself, or where it has no memory the nearest that has, said in a warning."""
+    topology, allowed = machine.topology, machine.allowed
+    node = topology.find_node(number)
+    if node is not None and node.memory_bytes == 0:
+        having = CpuSet(n.node for n in topology.nodes if n.memory_bytes != 0) & allowed.nodes
+        near = topology.nearest(number, having)
+        if near is None:
+            raise PlanError(
+                f"rank {rank}: node {number} has no memory, nor has any other that is allowed",
+                hint=f"memory allowed on nodes: {allowed.nodes or 'none'}",
+                rank=rank,
+            )
+        warnings.append(f"node {number} has no memory: the nearest that has, node {near}, is taken")
+        return near
+    if number not in allowed.nodes:
+        raise PlanError(
+            f"rank {rank}: memory of node {number} is not allowed (cgroup cpuset)",
+            hint=f"memory allowed on: {allowed.nodes or 'none'}; --mem none binds cpus only",
+            rank=rank,
+            wanted=number,
+            available=allowed.nodes,
+        )
+    return number
