@@ -21,7 +21,8 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Val
     and the worker's command: all after `--`, or from the first argument that is no option's.
 
     A list option takes every value up to the next option or `--`. A repeated list option adds to
-    itself, as does a value option with `adds`; any other takes its last value. Raises UsageError.
+    itself, as does a value option with `adds` or `many`; any other takes its last value. Raises
+    UsageError.
     """
     by_name = {name: o for o in options for name in o.names}
     by_name |= {f"--no-{o.names[0][2:]}": o for o in options if o.no}
@@ -47,8 +48,12 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Val
             if value is None and (not rest or rest[0] == "--"):
                 raise UsageError(f"{name} needs a value", hint=hint_of(option), option=name)
             text = check_choice(option, rest.pop(0) if value is None else value)
-            before = values.get(option.key) if option.adds else None
-            values[option.key] = f"{before},{text}" if isinstance(before, str) else text
+            before = values.get(option.key)
+            if option.many:
+                values[option.key] = [*(before if isinstance(before, list) else ()), text]
+            else:
+                adds = option.adds and isinstance(before, str)
+                values[option.key] = f"{before},{text}" if adds else text
         else:
             texts = [] if value is None else [value]
             while value is None and rest and not looks_like_option(rest[0]) and rest[0] != "--":

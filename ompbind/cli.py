@@ -34,7 +34,7 @@ Examples:
 
   ompbind run --per l3 -- ./solver                       a rank for each last-level cache
 
-  ompbind run -n 2 --template -- serve --port 800{rank}  the rank in the arguments
+  ompbind run -n 2 --template -- serve --port {8000+rank}  the rank in the arguments
 """,
     "show": """Print the plan that `run` would execute, and start nothing.
 
@@ -129,7 +129,8 @@ def make_parameter(option: Option) -> inspect.Parameter:
     names = list(option.names)
     if option.no:
         names[0] += f"/--no-{names[0][2:]}"
-    kind: Any = bool if option.kind == "flag" else list[str] if option.kind == "list" else str
+    several = option.kind == "list" or option.many
+    kind: Any = bool if option.kind == "flag" else list[str] if several else str
     metavar = "|".join(option.choices) if 0 < len(option.choices) < 4 else option.metavar
     text = option.help
     if option.choices and metavar == option.metavar:

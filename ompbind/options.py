@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 class Option(Record):
     """One option. `names`: the long one first, then a short one, if any. `no`: the flag also comes
-    as --no-…; `adds`: a repeated one adds to its value, with a comma; `commands`: who takes it."""
+    as --no-…; `adds`: a repeated one adds to its value, with a comma; `many`: a repeated one makes
+    a list of values; `commands`: who takes it."""
 
     names: tuple[str, ...]
     kind: Kind
@@ -25,6 +26,7 @@ class Option(Record):
     panel: str = "Who runs where"
     no: bool = False
     adds: bool = False
+    many: bool = False
 
     @property
     def key(self) -> str:
@@ -34,6 +36,7 @@ class Option(Record):
 OPENMP = "OpenMP"
 MEMORY = "Memory and binding"
 LAUNCH = "Launch"
+ENVIRONMENT = "Environment"
 FIXES = "Worker-side fixes"
 OUTPUT = "Output"
 ELSEWHERE = "Other machines, saved plans"
@@ -154,8 +157,41 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--template",),
         "flag",
-        "Fill in {rank} and {ranks} in the worker's arguments.",
+        "Fill in {rank}, {ranks}, {cpus}, {nodes} and arithmetic such as {8000+rank} in the "
+        "worker's arguments; braces that are meant are doubled: {{ }}.",
         panel=LAUNCH,
+    ),
+    Option(
+        ("--env",),
+        "value",
+        "Set a variable for the workers, {rank} and arithmetic filled in; NAME alone takes its "
+        "value from here. May be repeated.",
+        "NAME[=VALUE]",
+        panel=ENVIRONMENT,
+        many=True,
+    ),
+    Option(
+        ("--env-file",),
+        "value",
+        "Set the variables of a file of NAME=VALUE lines. May be repeated; --env wins.",
+        "FILE",
+        panel=ENVIRONMENT,
+        many=True,
+    ),
+    Option(
+        ("--master-port",),
+        "value",
+        "Set MASTER_PORT, MASTER_ADDR and what --rank-env sets, for torch.distributed; auto "
+        "takes a free port.",
+        "PORT|auto",
+        panel=ENVIRONMENT,
+    ),
+    Option(
+        ("--master-addr",),
+        "value",
+        "The address for MASTER_ADDR (default 127.0.0.1).",
+        "ADDRESS",
+        panel=ENVIRONMENT,
     ),
     Option(
         ("--fix",),

@@ -12,8 +12,6 @@ from ompbind.plans import Host, Plan, RankPlan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ompbind.dealing import Share
     from ompbind.request import Request
     from ompbind.topology import Machine
@@ -120,12 +118,17 @@ def make_rank(
     env = openmp.make_environment(places, request.proc_bind, threads)
     env += make_rank_environment(rank, count, request.rank_env)
     binding = numactl.make_binding(request.binder, cpus, mem, mems)
-    command = fill(request.command, rank, count) if request.template else request.command
+    nodes = machine.topology.nodes_of(cpus)
+    command = request.command
+    if request.template:
+        from ompbind.template import fill_arguments, make_names  # not on everybody's start path
+
+        command = fill_arguments(command, make_names(rank, count, cpus, nodes))
     return RankPlan(
         rank=rank,
         cpus=cpus,
         places=places,
-        nodes=machine.topology.nodes_of(cpus),
+        nodes=nodes,
         mem=mem,
         mems=mems,
         env=env,
@@ -166,13 +169,6 @@ def make_rank_environment(
         env += [("RANK", str(rank)), ("LOCAL_RANK", str(rank))]
         env += [("WORLD_SIZE", str(count)), ("LOCAL_WORLD_SIZE", str(count))]
     return tuple(env)
-
-
-def fill(command: Sequence[str], rank: int, count: int) -> tuple[str, ...]:
-    """The worker's arguments with {rank} and {ranks} filled in; nothing else is touched."""
-    return tuple(
-        word.replace("{rank}", str(rank)).replace("{ranks}", str(count)) for word in command
-    )
 
 
 def warn_uneven(shares: list[Share], request: Request, warnings: list[str]) -> None:

@@ -8,7 +8,7 @@ from ompbind.cpuset import shown
 from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.machine import read_machine
 from ompbind.openmp import judge_environment
-from ompbind.planner import fill, make_plan
+from ompbind.planner import make_plan
 from ompbind.plans import parse_plan
 from ompbind.program import find_program
 from ompbind.request import make_request
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from ompbind.topology import Topology
 
 # What goes with --plan: it says the rest itself.
-BESIDE_PLAN = ("plan", "on_denied", "format", "rank", "fix", "fix_children", "verbose")
+ENVIRONMENT = ("env", "env_file", "master_port", "master_addr")
+BESIDE_PLAN = ("plan", "on_denied", "format", "rank", "fix", "fix_children", "verbose",
+               *ENVIRONMENT)  # fmt: skip
 
 
 def prepare_plan(values: Values, command: Sequence[str], environ: Mapping[str, str]) -> Plan:
@@ -35,6 +37,10 @@ def prepare_plan(values: Values, command: Sequence[str], environ: Mapping[str, s
         plan = load_plan(values, command, environ)
     else:
         plan = plan_anew(values, command, environ)
+    if any(key in values for key in ENVIRONMENT):
+        from ompbind.environment import with_environment
+
+        plan = with_environment(plan, values, environ)
     return with_fixes(plan, values, environ)
 
 
@@ -112,7 +118,11 @@ def with_command(plan: Plan, command: Sequence[str]) -> Plan:
     """The plan for another command."""
     ranks = []
     for r in plan.ranks:
-        own = fill(command, r.rank, len(plan.ranks)) if plan.template else tuple(command)
+        own = tuple(command)
+        if plan.template:
+            from ompbind.template import fill_arguments, make_names
+
+            own = fill_arguments(own, make_names(r.rank, len(plan.ranks), r.cpus, r.nodes))
         binding = numactl.make_binding(plan.binder, r.cpus, r.mem, r.mems)
         ranks.append(r.replace(argv=numactl.make_command(binding, own)))
     return plan.replace(ranks=tuple(ranks), command=tuple(command))

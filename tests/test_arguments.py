@@ -64,6 +64,7 @@ def parse(*args: str) -> tuple[Values, list[str]]:
         (["--numa-bind-nodes", "0", "-", "--", "cmd"], {"numa_bind_nodes": ["0", "-"]}, ["cmd"]),
         (["--numa-bind-cpus", "", "--", "cmd"], {"numa_bind_cpus": [""]}, ["cmd"]),
         # flags
+        (["--env", "A=1", "--env=B=2 3", "x"], {"env": ["A=1", "B=2 3"]}, ["x"]),
         (["--share", "--numa-bind", "--template"],
          {"share": True, "numa_bind": True, "template": True}, []),
         (["--rank-env"], {"rank_env": True}, []),
@@ -196,7 +197,7 @@ def test_typer_and_our_parser_know_the_same_options(command: str) -> None:
         assert set(theirs.opts) == set(option.names)
         assert theirs.secondary_opts == ([f"--no-{option.names[0][2:]}"] if option.no else [])
         assert theirs.is_flag == (option.kind == "flag")
-        assert theirs.multiple == (option.kind == "list")
+        assert theirs.multiple == (option.kind == "list" or option.many)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -206,6 +207,7 @@ def test_our_parser_reads_every_option(command: str) -> None:
     for option in own:
         value = {"flag": [], "value": [*option.choices, "1"][:1], "list": ["1"]}[option.kind]
         wanted = {"flag": True, "list": ["1"], "value": "".join(value)}[option.kind]
+        wanted = [wanted] if option.many else wanted
         for name in option.names:
             read = parse_arguments([name, *value, "--", "cmd"], own)
             assert read == ({option.key: wanted}, ["cmd"])

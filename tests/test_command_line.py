@@ -524,16 +524,26 @@ def test_one_rank_leaves_torchruns_variables(tmp_path: Path) -> None:
 
 
 def test_template(tmp_path: Path, binder: str, ranks: int) -> None:
-    """{rank} and {ranks} are filled in on request, and only then; no other braces are touched."""
-    words = ["--port=80{rank}", "{rank}/{ranks}", "{{rank}}", "{}", "{other}", "{0}", "%d"]
+    """Templates are filled in on request, and only then; doubled braces become single ones."""
+    words = ["--port={8000+rank}", "{rank}/{ranks}", "{{rank}}", "{{}}", "%d"]
     args = ["-n", str(ranks), "--binder", binder]
     command = ["--", *report_command(tmp_path), *words]
     assert ompbind_run("run", *args, *command).returncode == 0
     assert read_report(tmp_path)["argv"] == [w.encode() for w in words]
     assert ompbind_run("run", *args, "--template", *command).returncode == 0
     for r in range(ranks):
-        filled = [f"--port=80{r}", f"{r}/{ranks}", f"{{{r}}}", "{}", "{other}", "{0}", "%d"]
+        filled = [f"--port={8000 + r}", f"{r}/{ranks}", "{rank}", "{}", "%d"]
         assert read_report(tmp_path, r)["argv"] == [w.encode() for w in filled]
+
+
+def test_template_refused(tmp_path: Path, ranks: int) -> None:
+    """Braces that are no template are an error that says how to write them; nothing starts."""
+    command = [*report_command(tmp_path), '{"a": 1}']
+    done = ompbind_run("run", "-n", str(ranks), "--template", "--", *command)
+    assert done.returncode == 125
+    assert "argument 5, '{\"a\": 1}': '{\"a\": 1}': '\"' cannot stand there" in done.stderr
+    assert "doubled: {{ and }}" in done.stderr
+    assert not list(tmp_path.glob("report.[0-9]"))
 
 
 HOSTILE = [

@@ -48,6 +48,7 @@ ALLOWED: dict[str, str] = {
     # pure parts
     "numactl": "cpuset",
     "openmp": "cpuset record",
+    "template": "cpuset errors",
     "plans": "cpuset errors openmp record",
     "options": "record",
     "arguments": "cpuset errors options",
@@ -56,7 +57,7 @@ ALLOWED: dict[str, str] = {
     "dividing": "cores topology",
     "dealing": "cores cpuset dividing errors record request topology",
     "memory": "cpuset dealing errors request topology",
-    "planner": "cores cpuset dealing errors memory numactl openmp plans request topology",
+    "planner": "cores cpuset dealing errors memory numactl openmp plans request template topology",
     "outline": "cpuset record topology",
     # the outside world
     "program": "cpuset errors procfs root",
@@ -71,8 +72,9 @@ ALLOWED: dict[str, str] = {
     "fixes.registry": "fixes.worker.apply arguments cpuset errors record",
     "fixes.carry": "cpuset errors fixes.registry plans program",
     # what joins them
-    "prepare": "arguments cores cpuset errors fixes.carry fixes.registry machine numactl openmp"
-    " planner plans program request topology",
+    "environment": "arguments cpuset errors plans record template",
+    "prepare": "arguments cores cpuset environment errors fixes.carry fixes.registry machine"
+    " numactl openmp planner plans program request template topology",
     "render.__init__": "",
     "render.plan": "cpuset plans",
     "render.machine": "cpuset outline topology",

@@ -1,0 +1,173 @@
+"""Templates: texts in which {…} stands for a rank's values and whole-number arithmetic on them, as
+in --port={8000+rank}. Braces that are meant are doubled. Pure."""
+
+from __future__ import annotations
+
+from ompbind.cpuset import parse_whole, shown
+from ompbind.errors import ParseError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ompbind.cpuset import CpuSet
+
+    Value = int | str  # a text stands alone: nothing can be computed with it
+
+LARGEST = 2**63 - 1
+DEEPEST = 50  # parentheses and signs within each other
+BRACES = "braces that are meant are doubled: {{ and }}"
+OPERATORS = ("//", "+", "-", "*", "%", "(", ")")
+
+
+def make_names(rank: int, count: int, cpus: CpuSet, nodes: CpuSet) -> dict[str, Value]:
+    """What a template of a rank can name."""
+    numbers: dict[str, Value] = {"rank": rank, "ranks": count, "local_rank": rank}
+    return numbers | {"cpus": str(cpus), "nodes": str(nodes)}
+
+
+def fill_arguments(words: Sequence[str], names: Mapping[str, Value]) -> tuple[str, ...]:
+    """A command whose arguments are templates. Raises ParseError, which tells the argument."""
+    filled = []
+    for number, word in enumerate(words):
+        try:
+            filled.append(fill(word, names))
+        except ParseError as e:
+            where = f"argument {number}" if number else "the command"
+            problem = f"--template: {where}, {shown(word)}: {e.message}"
+            raise ParseError(problem, hint=e.hint, **e.data) from None
+    return tuple(filled)
+
+
+def fill(text: str, names: Mapping[str, Value]) -> str:
+    """The text with every {…} replaced, {{ and }} by single braces. Raises ParseError."""
+    if "{" not in text and "}" not in text:
+        return text
+    done = []
+    at = 0
+    while at < len(text):
+        if text[at : at + 2] in ("{{", "}}"):
+            done.append(text[at])
+            at += 2
+        elif text[at] == "}":
+            raise ParseError("a } stands alone", hint=BRACES, text=text, part="}")
+        elif text[at] == "{":
+            end = text.find("}", at)
+            if end < 0:
+                raise ParseError("a { is never closed", hint=BRACES, text=text, part=text[at:])
+            done.append(str(Expression(text[at + 1 : end], names).evaluate()))
+            at = end + 1
+        else:
+            ends = [i for i in (text.find("{", at), text.find("}", at)) if i >= 0]
+            done.append(text[at : min(ends, default=len(text))])
+            at = min(ends, default=len(text))
+    return "".join(done)
+
+
+class Expression:
+    """What stands between two braces, with the precedence and the meaning that Python gives to
+    + - * // % and parentheses; results that need more than 63 bits are refused."""
+
+    def __init__(self, text: str, names: Mapping[str, Value]) -> None:
+        self.text = text
+        self.names = names
+        self.rest = self.split(text)[::-1]  # what is not read yet, the next word last
+        self.depth = 0
+
+    def evaluate(self) -> Value:
+        """Raises ParseError."""
+        if len(self.rest) == 1 and isinstance(value := self.names.get(self.rest[0]), str):
+            return value
+        number = self.sum()
+        if self.rest:
+            raise self.problem(f"{shown(self.rest[-1])} does not go on what stands before it")
+        return number
+
+    def split(self, text: str) -> list[str]:
+        """The words: numbers, names and signs."""
+        words = []
+        at = 0
+        while at < len(text):
+            end = at + 1
+            if text[at] in " \t":
+                pass
+            elif is_wordy(text[at]):
+                while end < len(text) and is_wordy(text[end]):
+                    end += 1
+                words.append(text[at:end])
+            else:
+                sign = next((s for s in OPERATORS if text.startswith(s, at)), None)
+                if sign is None:
+                    raise self.problem(f"{shown(text[at])} cannot stand there")
+                end = at + len(sign)
+                words.append(sign)
+            at = end
+        return words
+
+    def sum(self) -> int:
+        number = self.product()
+        while self.rest and self.rest[-1] in ("+", "-"):
+            number = self.compute(self.rest.pop(), number, self.product())
+        return number
+
+    def product(self) -> int:
+        number = self.factor()
+        while self.rest and self.rest[-1] in ("*", "//", "%"):
+            number = self.compute(self.rest.pop(), number, self.factor())
+        return number
+
+    def factor(self) -> int:
+        if not self.rest:
+            raise self.problem("something is missing at its end" if self.text else "it is empty")
+        word = self.rest.pop()
+        if word in ("+", "-", "("):
+            self.depth += 1
+            if self.depth > DEEPEST:
+                raise self.problem("too many parentheses or signs within each other")
+            number = self.sum() if word == "(" else self.factor()
+            self.depth -= 1
+            if word == "(" and (not self.rest or self.rest.pop() != ")"):
+                raise self.problem("a parenthesis is not closed")
+            return -number if word == "-" else number
+        if is_wordy(word[0]):
+            return self.value(word)
+        raise self.problem(f"{shown(word)} cannot stand there")
+
+    def value(self, word: str) -> int:
+        """A number's, or a name's."""
+        if word[0] in "0123456789":
+            if (number := parse_whole(word)) is None:
+                raise self.problem(f"{shown(word)} is not a whole number of at most 18 digits")
+            return number
+        value = self.names.get(word)
+        if isinstance(value, int):
+            return value
+        if value is not None:
+            raise self.problem(f"{word} is a text here, {shown(value)}: nothing to compute with")
+        raise self.problem(f"there is no {shown(word)}", f"{', '.join(self.names)}; {BRACES}")
+
+    def compute(self, sign: str, a: int, b: int) -> int:
+        if sign in ("//", "%") and b == 0:
+            raise self.problem("it divides by zero", "")
+        if sign == "+":
+            number = a + b
+        elif sign == "-":
+            number = a - b
+        elif sign == "*":
+            number = a * b
+        else:
+            number = a // b if sign == "//" else a % b
+        if not -LARGEST <= number <= LARGEST:
+            raise self.problem(f"it comes to more than {LARGEST}", "")
+        return number
+
+    def problem(self, problem: str, hint: str | None = None) -> ParseError:
+        if hint is None:
+            hint = f"names, numbers, + - * // % and parentheses, as in {{8000+rank}}; {BRACES}"
+        part = "{" + self.text + "}"
+        return ParseError(f"{shown(part)}: {problem}", hint=hint, text=self.text, part=part)
+
+
+def is_wordy(char: str) -> bool:
+    """Whether it can be part of a number or a name."""
+    return char.isascii() and (char.isalnum() or char == "_")
