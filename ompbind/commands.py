@@ -69,6 +69,7 @@ def asks_for_help(name: str, args: Sequence[str]) -> bool:
 def run(args: Sequence[str]) -> int:
     """`ompbind run`. Raises OmpbindError."""
     from ompbind import launch
+    from ompbind.launch.settings import make_settings
     from ompbind.prepare import check_plan, prepare_plan
 
     values, command = parse_arguments(args, options_of("run"))
@@ -84,6 +85,7 @@ def run(args: Sequence[str]) -> int:
 
         make_request(values)  # a list option may have swallowed the command: it then says so
         raise UsageError("no command to run", hint="put it after --: ompbind run -- COMMAND")
+    settings = make_settings(values)
     environ = dict(os.environ)
     plan = prepare_plan(values, command, environ)
     if "plan" in values:
@@ -97,8 +99,7 @@ def run(args: Sequence[str]) -> int:
         plan,
         environ,
         lambda text: say("warning", text),
-        on_denied=str(values.get("on_denied", "error")),
-        may_switch="plan" not in values and values.get("binder", "auto") == "auto",
+        settings,
     )
 
 

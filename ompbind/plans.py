@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ompbind import numactl
 from ompbind.cpuset import LIMIT, CpuSet, shown
 from ompbind.errors import ParseError
 from ompbind.openmp import Inherited
@@ -41,6 +42,12 @@ class RankPlan(Record):
     argv: tuple[str, ...]
     gpus: tuple[str, ...] = ()
     why: str = ""
+
+    def worker(self, binder: str) -> tuple[str, ...]:
+        """The worker's own command, without numactl's part."""
+        binding = numactl.make_binding(binder, self.cpus, self.mem, self.mems)
+        worker = self.argv[len(binding) :]
+        return worker[1:] if binding and worker[:1] == ("--",) else worker
 
 
 class Plan(Record):

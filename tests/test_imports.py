@@ -49,7 +49,7 @@ ALLOWED: dict[str, str] = {
     "numactl": "cpuset",
     "openmp": "cpuset record",
     "template": "cpuset errors",
-    "plans": "cpuset errors openmp record",
+    "plans": "cpuset errors numactl openmp record",
     "options": "record",
     "arguments": "cpuset errors options",
     "request": "arguments cpuset errors openmp record",
@@ -62,7 +62,15 @@ ALLOWED: dict[str, str] = {
     # the outside world
     "program": "cpuset errors procfs root",
     "syscalls": "cpuset",
-    "launch": "cpuset errors numactl plans program record syscalls",
+    "launch.settings": "arguments cpuset errors record",
+    "launch.refusals": "cpuset errors numactl plans record",
+    "launch.binding": "cpuset errors launch.refusals numactl plans program syscalls",
+    "launch.start": "errors launch.binding launch.refusals plans program record",
+    "launch.loop": "",
+    "launch.supervise": "errors launch.binding launch.refusals launch.start plans",
+    "launch.portable": "launch.start",
+    "launch.__init__": "errors launch.binding launch.portable launch.refusals launch.settings"
+    " launch.start launch.supervise plans program",
     # worker-side fixes
     "fixes.__init__": "",
     "fixes.worker.__init__": "",
@@ -79,8 +87,9 @@ ALLOWED: dict[str, str] = {
     "render.plan": "cpuset plans",
     "render.machine": "cpuset outline topology",
     "cli": "__init__ options",
-    "commands": "arguments cli cpuset errors fixes.registry launch machine options plans prepare"
-    " render.__init__ render.machine render.plan request topology",
+    "commands": "arguments cli cpuset errors fixes.registry launch.__init__"
+    " launch.settings machine options plans prepare render.__init__"
+    " render.machine render.plan request topology",
     "__main__": "commands",
 }
 
@@ -89,7 +98,7 @@ OTHERS = {"typer": {"cli"}, "rich": {"render"}, "psutil": {"generic"}}
 
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
 OFF_THE_LAUNCH_PATH = {"cli", "render.__init__", "render.plan", "render.machine", "outline",
-                       "hwloc", "snapshot", "darwin", "generic",
+                       "hwloc", "snapshot", "darwin", "generic", "launch.portable",
                        "fixes.worker.fxgraph_pickle", "fixes.worker.torch_accelerator"}  # fmt: skip
 SLOW = {"typing", "dataclasses", "re", "enum", "json", "inspect", "subprocess", "asyncio",
         "pathlib", "logging", "argparse", "collections", "functools", "contextlib", "shutil",
@@ -129,7 +138,7 @@ def _imports(node: ast.AST, *, top: bool, types: bool) -> Iterator[Import]:
             assert child.level == 0, "imports are absolute here"
             module = child.module or ""
             for alias in child.names:
-                inner = (SOURCE.parent / module.replace(".", "/") / f"{alias.name}.py").exists()
+                inner = is_module(f"{module}.{alias.name}")
                 yield Import(f"{module}.{alias.name}" if inner else module, top=top, types=types)
         elif isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
             for part in child.body:
@@ -139,6 +148,12 @@ def _imports(node: ast.AST, *, top: bool, types: bool) -> Iterator[Import]:
         else:
             inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             yield from _imports(child, top=top and not inside, types=types)
+
+
+def is_module(name: str) -> bool:
+    """Whether it is a module or a package of ompbind's, and not a name in one."""
+    place = SOURCE.parent / name.replace(".", "/")
+    return place.with_suffix(".py").exists() or place.is_dir()
 
 
 def row(imported: str) -> str:
@@ -198,14 +213,15 @@ def test_the_core_knows_nothing_above_it() -> None:
 
 def test_launch_does_not_know_the_planner() -> None:
     """A saved plan runs without the planner, the request and the topology."""
-    known = {i.name.removeprefix("ompbind.") for i in imports("launch")}
-    assert not known & {"planner", "request", "topology", "machine", "prepare"}
+    for name in (n for n in NAMES if is_one_of(n, ["launch"])):
+        known = {i.name.removeprefix("ompbind.") for i in imports(name)}
+        assert not known & {"planner", "request", "topology", "machine", "prepare"}, name
 
 
 def test_only_launch_makes_system_calls() -> None:
     """The raw calls have one caller."""
     callers = {n for n in NAMES if "ompbind.syscalls" in {i.name for i in imports(n)}}
-    assert callers == {"launch"}
+    assert callers == {"launch.binding"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -252,9 +268,11 @@ def test_nothing_goes_through_a_shell(name: str) -> None:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             if node.value.id == "os":
                 assert node.attr not in ("system", "popen")
-                assert node.attr not in STARTERS or name in ("launch", "syscalls"), node.attr
+                assert node.attr not in STARTERS or is_one_of(name, ("launch", "syscalls")), (
+                    node.attr
+                )
             if node.value.id == "subprocess":
-                assert name == "launch"
+                assert is_one_of(name, ["launch"])
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in ("eval", "exec")
 

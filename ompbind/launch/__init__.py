@@ -1,0 +1,61 @@
+"""Starting workers: the only place that forks, executes, signals or binds."""
+
+from __future__ import annotations
+
+import os
+
+from ompbind.errors import UsageError
+from ompbind.launch.binding import probe
+from ompbind.launch.refusals import settle
+from ompbind.launch.start import execute, make_start, run_alone
+from ompbind.program import require_program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Mapping
+
+    from ompbind.launch.settings import Settings
+    from ompbind.plans import Plan
+else:
+    import _signal as signal  # `signal` itself wraps this in enums, a third of the whole start-up
+
+
+def run(
+    plan: Plan,
+    environ: Mapping[str, str],
+    say: Callable[[str], None],
+    settings: Settings,
+) -> int:
+    """Starts every rank as planned and returns the exit status.
+
+    A plan of one rank replaces this process and does not return. Raises CommandError for a command
+    that cannot be executed and DeniedError for a binding that is refused, with nothing started.
+    `say` gets a warning for each part that `on_denied` "degrade" leaves out.
+    """
+    for rank in plan.ranks:
+        if not rank.worker(plan.binder):
+            raise UsageError("no command to run", hint="put it after --: ompbind run -- COMMAND")
+    programs = {
+        name: require_program(name, environ)
+        for name in dict.fromkeys(r.worker(plan.binder)[0] for r in plan.ranks)
+    }
+    if hasattr(signal, "SIGCHLD"):  # ignored, it would lose every child's exit status
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    alone = len(plan.ranks) == 1
+    if not (alone and plan.binder == "native"):
+        refusals = probe(plan, environ)
+        switch = settings.may_switch and {r.part for r in refusals} == {"numactl"}
+        plan = settle(plan, refusals, "degrade" if switch else settings.on_denied, say)
+    starts = [make_start(plan, rank, environ, programs) for rank in plan.ranks]
+    if not hasattr(os, "fork"):
+        from ompbind.launch.portable import run_portably
+
+        return run_portably(starts)
+    if not alone:
+        from ompbind.launch.supervise import run_children
+
+        return run_children(plan, starts)
+    if plan.binder == "native":
+        return run_alone(starts[0], settings.on_denied, say)
+    return execute(starts[0])

@@ -1,0 +1,122 @@
+"""Binding this process, and trying a plan's bindings before anything is started."""
+
+from __future__ import annotations
+
+import os
+
+from ompbind import numactl, syscalls
+from ompbind.cpuset import CpuSet, union
+from ompbind.errors import DeniedError
+from ompbind.launch.refusals import Refusal
+from ompbind.program import require_program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ompbind.plans import Plan
+
+
+def probe(plan: Plan, environ: Mapping[str, str]) -> list[Refusal]:
+    """What is refused of the plan's bindings, found out by trying each in processes that are
+    gone afterwards."""
+    if plan.binder == "none":
+        return []
+    if plan.binder == "native":
+        return probe_system_calls(plan)
+    said = probe_numactl(plan, environ)
+    if said is None and len(plan.ranks) == 1:
+        return []  # numactl was tried with this very binding
+    refusals = probe_system_calls(plan)
+    if said is not None and not refusals:
+        refusals = [Refusal(0, "numactl", said)]
+    return refusals
+
+
+def probe_system_calls(plan: Plan) -> list[Refusal]:
+    """Tries every distinct binding in a child, each part for itself."""
+    bindings: dict[tuple[CpuSet, str, CpuSet], int] = {}
+    for r in plan.ranks:
+        bindings.setdefault((r.cpus, r.mem, r.mems), r.rank)
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(ours)
+            lines = []
+            for (cpus, mem, mems), rank in bindings.items():
+                lines += [f"{rank}\t{part}\t{why}\n" for part, why in try_binding(cpus, mem, mems)]
+            os.write(theirs, "".join(lines[:64]).encode())  # as many as a pipe surely holds
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(theirs)
+    text = read_all(ours)
+    _, status = os.waitpid(pid, 0)
+    if status != 0:
+        raise DeniedError("the child that tries the binding ended early", part="cpus", rank=0)
+    refusals = []
+    for line in text.splitlines():
+        rank_text, part, reason = line.split("\t", 2)
+        refusals.append(Refusal(int(rank_text), part, reason))
+    return refusals
+
+
+def try_binding(cpus: CpuSet, mem: str, mems: CpuSet) -> list[tuple[str, str]]:
+    """Binds this process; the parts that were refused, and why."""
+    refused = []
+    if cpus:
+        try:
+            syscalls.set_affinity(cpus)
+        except OSError as e:
+            refused.append(("cpus", e.strerror or str(e)))
+    if mem != "none":
+        try:
+            syscalls.set_memory(mem, mems)
+        except OSError as e:
+            refused.append(("memory", e.strerror or str(e)))
+    return refused
+
+
+def probe_numactl(plan: Plan, environ: Mapping[str, str]) -> str | None:
+    """Runs numactl once on all cpus and nodes of the plan, with itself as the worker that reports;
+    what it says against it, or None. An old numactl may not know a node that the kernel has."""
+    path = require_program("numactl", environ)
+    for mem in dict.fromkeys(r.mem for r in plan.ranks):
+        ranks = [r for r in plan.ranks if r.mem == mem]
+        cpus, mems = union(r.cpus for r in ranks), union(r.mems for r in ranks)
+        if mem == "preferred":  # takes one node; the rest is tried by system call
+            mems = CpuSet([mems.first])
+        binding = numactl.make_arguments(cpus, mem, mems)
+        if not binding:
+            continue
+        status, text = capture(path, (*binding, path, "--show"), environ)
+        lines = text.strip().splitlines()
+        if status != 0:
+            return lines[-1] if lines else f"exit status {status}"
+        told = dict(line.partition(":")[::2] for line in lines)
+        for what, wanted in (("physcpubind", cpus), ("membind", mems if mem == "bind" else None)):
+            got = told.get(what, "").split()
+            if wanted and got and CpuSet(map(int, got)) != wanted:
+                return f"asked for {what} {wanted}, it bound to {' '.join(got)}"
+    return None
+
+
+def capture(path: str, argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[int, str]:
+    """Runs a program to its end: exit status, and what it wrote on both streams."""
+    ours, theirs = os.pipe()
+    env = {**environ, "LC_ALL": "C"}
+    to_pipe = [(os.POSIX_SPAWN_DUP2, theirs, 1), (os.POSIX_SPAWN_DUP2, theirs, 2)]
+    pid = os.posix_spawn(path, argv, env, file_actions=to_pipe)
+    os.close(theirs)
+    text = read_all(ours)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text
+
+
+def read_all(fd: int) -> str:
+    """Reads to the end and closes."""
+    data = b""
+    while more := os.read(fd, 65536):
+        data += more
+    os.close(fd)
+    return data.decode("utf-8", "replace")

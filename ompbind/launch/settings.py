@@ -1,0 +1,55 @@
+"""How ranks are started, watched and ended: the options of `run` that are not the plan's."""
+
+from __future__ import annotations
+
+from ompbind.cpuset import shown
+from ompbind.errors import UsageError
+from ompbind.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ompbind.arguments import Values
+
+LONGEST = 1e9  # seconds: what a timer of the system surely takes
+
+
+class Settings(Record):
+    """`may_switch`: a numactl that does not work here is no refusal, the same system calls are made
+    without it. `grace`: seconds from each step of the stop ladder to the next. `output` and
+    `stdin`: what --output and --stdin say, "" the default."""
+
+    on_denied: str = "error"
+    may_switch: bool = False
+    grace: float = 10.0
+    on_failure: str = "stop"
+    leave_children: bool = False
+    output: str = ""
+    stdin: str = ""
+    verbose: bool = False
+
+
+def make_settings(values: Values) -> Settings:
+    """From the parsed arguments. Raises UsageError."""
+    asked: dict[str, object] = {}
+    for key in ("on_denied", "on_failure", "leave_children", "verbose"):
+        if key in values:
+            asked[key] = values[key]
+    if "grace" in values:
+        asked["grace"] = parse_seconds(str(values["grace"]), "--grace")
+    return Settings(
+        may_switch="plan" not in values and values.get("binder", "auto") == "auto",
+        **asked,  # type: ignore[arg-type]  # each was converted above
+    )
+
+
+def parse_seconds(text: str, option: str) -> float:
+    """A number of seconds, 0 or more: 10, 0.5. Raises UsageError."""
+    whole, point, part = text.partition(".")
+    good = all(t.isascii() and t.isdigit() for t in (whole + part,))
+    if not good or len(text) > 20 or (point and not part) or float(text) > LONGEST:
+        raise UsageError(
+            f"{option}: {shown(text)} is not a number of seconds",
+            hint="a number such as 10 or 0.5",
+            option=option,
+        )
+    return float(text)
