@@ -44,6 +44,8 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Val
             if value is not None:
                 raise UsageError(f"{name} takes no value, got {shown(value)}", option=name)
             values[option.key] = name in option.names
+        elif option.kind == "optional":
+            values[option.key] = value or ""
         elif option.kind == "value":
             if value is None and (not rest or rest[0] == "--"):
                 raise UsageError(f"{name} needs a value", hint=hint_of(option), option=name)

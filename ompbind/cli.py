@@ -48,6 +48,24 @@ Examples:
 
   ompbind show --topology /tmp/server -n 8               a plan for another machine
 """,
+    "verify": """Look at running workers, and compare what really is with the plan.
+
+Every thread's allowed cpus and the cpu it last ran on, the memory policy and the pages on each
+node, beside the plan that ompbind told the worker, or that of --plan. The pid of an ompbind run, or
+of a script around it, stands for all its ranks. What a rank has started is looked at as well.
+
+The exit status is 0 when all is as planned and 1 when not; 125: no such process, or no worker.
+
+Examples:
+
+  ompbind verify 4711                                    a worker, or the ompbind that started it
+
+  ompbind verify --plan plan.json 4711 4712              against a saved plan
+
+  ompbind verify --watch 4711                            again and again, until interrupted
+
+  ompbind verify --format json 4711                      for a script
+""",
     "topo": """Draw the machine, print it as JSON, or save it.
 
 Examples:
@@ -114,9 +132,8 @@ def make_command(name: str) -> Any:
         """Never called."""
 
     parameters = [make_parameter(option) for option in options_of(name)]
-    words = Annotated[
-        list[str] | None, typer.Argument(metavar="[-- COMMAND [ARG]...]", show_default=False)
-    ]
+    metavar = "PID..." if name == "verify" else "[-- COMMAND [ARG]...]"
+    words = Annotated[list[str] | None, typer.Argument(metavar=metavar, show_default=False)]
     parameters.append(
         inspect.Parameter("command", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=words)
     )

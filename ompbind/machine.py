@@ -55,6 +55,13 @@ def located(error: TopologyError, path: str) -> TopologyError:
     return TopologyError(f"{path}: {error.message}", hint=error.hint or HINT, **error.data)
 
 
+def living_root() -> DirectoryRoot:
+    """The running machine's files, its processes among them. Raises TopologyError."""
+    if sys.platform != "linux":
+        raise TopologyError("this system does not tell where a process' threads may run")
+    return DirectoryRoot("/")
+
+
 def running_system() -> tuple[str, Root]:
     """The reader's name for the running system, and the root it reads."""
     system = sys.platform

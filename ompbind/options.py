@@ -9,7 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
-    Kind = Literal["flag", "value", "list"]  # a list takes all values up to the next option
+    # A list takes all values up to the next option; an optional value follows = only.
+    Kind = Literal["flag", "value", "optional", "list"]
 
 
 class Option(Record):
@@ -38,6 +39,7 @@ MEMORY = "Memory and binding"
 LAUNCH = "Launch"
 ENVIRONMENT = "Environment"
 FIXES = "Worker-side fixes"
+VERIFY = "Plan and processes"
 OUTPUT = "Output"
 ELSEWHERE = "Other machines, saved plans"
 
@@ -148,6 +150,23 @@ OPTIONS: tuple[Option, ...] = (
         ("--plan",), "value", "Use a plan saved with show --format json.", "FILE", panel=ELSEWHERE
     ),
     Option(
+        ("--plan",),
+        "value",
+        "The plan that the processes are to keep, saved with show --format json; without it, what "
+        "ompbind told each of them.",
+        "FILE",
+        commands=("verify",),
+        panel=VERIFY,
+    ),
+    Option(
+        ("--watch",),
+        "optional",
+        "Look again every so many seconds (default 2), until interrupted or all have ended.",
+        "[=SECONDS]",
+        commands=("verify",),
+        panel=VERIFY,
+    ),
+    Option(
         ("--rank-env",),
         "flag",
         "Set RANK, LOCAL_RANK, WORLD_SIZE and LOCAL_WORLD_SIZE (default: with several ranks).",
@@ -230,7 +249,7 @@ OPTIONS: tuple[Option, ...] = (
         "How to print it (default table).",
         "FORMAT",
         ("table", "json"),
-        commands=("topo",),
+        commands=("topo", "verify"),
         panel=OUTPUT,
     ),
     Option(

@@ -98,20 +98,24 @@ def load_plan(values: Values, command: Sequence[str], environ: Mapping[str, str]
         raise UsageError(
             f"{option} has no effect on a saved plan", hint=f"leave --plan or {option} out"
         )
-    path = text_of(values, "plan") or ""
+    plan = read_plan(text_of(values, "plan") or "")
+    if command:
+        plan = with_command(plan, command)
+    given = dict.fromkeys(("places", "proc_bind", "threads"), "the saved plan has its own")
+    return plan.replace(inherited=judge_environment(environ, given).inherited)
+
+
+def read_plan(path: str) -> Plan:
+    """The plan in a file. Raises UsageError."""
     try:
         with open(path, encoding="utf-8") as file:
-            plan = parse_plan(file.read())
+            return parse_plan(file.read())
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
         raise UsageError(f"--plan {shown(path)}: {reason}") from None
     except OmpbindError as e:
         hint = "ompbind show --format json writes a plan"
         raise UsageError(f"--plan {shown(path)}: {e.message}", hint=hint, **e.data) from None
-    if command:
-        plan = with_command(plan, command)
-    given = dict.fromkeys(("places", "proc_bind", "threads"), "the saved plan has its own")
-    return plan.replace(inherited=judge_environment(environ, given).inherited)
 
 
 def with_command(plan: Plan, command: Sequence[str]) -> Plan:

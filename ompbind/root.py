@@ -23,6 +23,12 @@ if TYPE_CHECKING:
         def resolve(self, path: str) -> str | None:
             """The path that the symbolic link at `path` leads to; None when it is no link."""
 
+    class LivingRoot(Root, Protocol):
+        """A root whose files can be read as they are, and tell why they cannot."""
+
+        def read_whole(self, path: str) -> bytes:
+            """All of a file. Raises OSError."""
+
 
 # Without blocking, where the system has that: a FIFO where a file is expected must not hang us.
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -50,6 +56,16 @@ class DirectoryRoot:
         finally:
             os.close(fd)
         return data.replace(b"\0", b"").decode("utf-8", "replace")
+
+    def read_whole(self, path: str) -> bytes:
+        fd = os.open(f"{self.path}/{path}", OPEN_FLAGS)
+        try:
+            parts = []
+            while more := os.read(fd, 1 << 18):
+                parts.append(more)
+            return b"".join(parts)
+        finally:
+            os.close(fd)
 
     def names(self, path: str) -> list[str]:
         try:

@@ -39,6 +39,7 @@ ALLOWED: dict[str, str] = {
     "topology": "cpuset record",
     # readers
     "procfs": "cpuset errors record root topology",
+    "processes": "cpuset errors procfs record root",
     "sysfs": "cpuset errors procfs record root topology",
     "darwin": "cpuset errors record root topology",
     "generic": "cpuset errors record root topology",
@@ -59,6 +60,9 @@ ALLOWED: dict[str, str] = {
     "memory": "cpuset dealing errors request topology",
     "planner": "cores cpuset dealing errors memory numactl openmp plans request template topology",
     "outline": "cpuset record topology",
+    "expected": "cpuset errors plans record",
+    "report": "cpuset expected processes record",
+    "verify": "cpuset expected processes record report",
     # the outside world
     "program": "cpuset errors procfs root",
     "syscalls": "cpuset",
@@ -86,10 +90,12 @@ ALLOWED: dict[str, str] = {
     "render.__init__": "",
     "render.plan": "cpuset plans",
     "render.machine": "cpuset outline topology",
+    "render.report": "cpuset processes report",
+    "checking": "cpuset errors expected plans processes record report root sysfs verify",
     "cli": "__init__ options",
-    "commands": "arguments cli cpuset errors fixes.registry launch.__init__"
+    "commands": "arguments checking cli cpuset errors fixes.registry launch.__init__"
     " launch.settings machine options plans prepare render.__init__"
-    " render.machine render.plan request topology",
+    " render.machine render.plan render.report report request topology",
     "__main__": "commands",
 }
 
@@ -97,7 +103,8 @@ ALLOWED: dict[str, str] = {
 OTHERS = {"typer": {"cli"}, "rich": {"render"}, "psutil": {"generic"}}
 
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
-OFF_THE_LAUNCH_PATH = {"cli", "render.__init__", "render.plan", "render.machine", "outline",
+OFF_THE_LAUNCH_PATH = {"cli", "render.__init__", "render.plan", "render.machine", "render.report",
+                       "outline", "checking", "expected", "report", "verify", "processes",
                        "hwloc", "snapshot", "darwin", "generic", "launch.portable",
                        "fixes.worker.fxgraph_pickle", "fixes.worker.torch_accelerator"}  # fmt: skip
 SLOW = {"typing", "dataclasses", "re", "enum", "json", "inspect", "subprocess", "asyncio",

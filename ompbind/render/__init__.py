@@ -7,9 +7,24 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.live import Live
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import RenderableType
+
+
+def draw_live(drawings: Iterable[RenderableType]) -> None:
+    """Each drawing in the place of the one before on a terminal, below it elsewhere."""
+    console = Console(file=sys.stdout or StringIO(), highlight=False)
+    if not console.is_terminal:
+        for drawing in drawings:
+            console.print(drawing)
+        return
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        for drawing in drawings:
+            live.update(drawing, refresh=True)
 
 
 def make_text(drawing: RenderableType) -> str:

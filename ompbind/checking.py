@@ -1,0 +1,122 @@
+"""From process numbers to a report: who they are, what they are to be, and whether it holds."""
+
+from __future__ import annotations
+
+from ompbind.cpuset import shown
+from ompbind.errors import UsageError
+from ompbind.expected import CPUS, RANK, expect_environ, expect_plan
+from ompbind.processes import make_family, read_environ, read_parents, read_process
+from ompbind.record import Record
+from ompbind.report import Report
+from ompbind.sysfs import read_online
+from ompbind.verify import judge
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ompbind.expected import Expected
+    from ompbind.plans import Plan
+    from ompbind.processes import Process
+    from ompbind.report import Checked
+    from ompbind.root import LivingRoot
+
+
+class Target(Record):
+    """A process to look at, as it was when it was named; `expected` None: what its own environment
+    says."""
+
+    process: Process
+    expected: Expected | None = None
+
+
+def find_targets(root: LivingRoot, pids: Sequence[int], plan: Plan | None) -> tuple[Target, ...]:
+    """The workers that `pids` are or stand for: one that is no worker stands for those that it has
+    started. With a plan, a worker is the rank that its environment names, else the one of its
+    position. Raises UsageError."""
+    targets: list[Target] = []
+    parents = read_parents(root)
+    for pid in dict.fromkeys(pids):
+        process = read_process(root, pid)
+        if process is None:
+            raise UsageError(f"no process has the pid {pid}", hint="give pids of running workers")
+        workers = [process]
+        if process.environ is not None and not is_worker(process):
+            workers = find_workers(root, pid, parents) or workers
+        for worker in workers:
+            targets.append(make_target(worker, plan, len(targets)))
+    return tuple(targets)
+
+
+def is_worker(process: Process) -> bool:
+    return RANK in dict(process.environ or ())
+
+
+def find_workers(root: LivingRoot, pid: int, parents: dict[int, int]) -> list[Process]:
+    """The workers among a process' descendants, without what workers have started."""
+    workers: list[Process] = []
+    inside: set[int] = set()
+    for child in make_family([pid], parents)[pid]:
+        environ = None if parents[child] in inside else read_environ(root, child)
+        if parents[child] in inside or RANK in dict(environ or ()):
+            inside.add(child)
+        if environ is not None and child in inside and (worker := read_process(root, child)):
+            workers.append(worker)
+    return sorted(workers, key=lambda w: rank_of(w) or 0)
+
+
+def rank_of(process: Process) -> int | None:
+    expected = expect_environ(dict(process.environ or ()))
+    return None if expected is None else expected.rank
+
+
+def make_target(process: Process, plan: Plan | None, position: int) -> Target:
+    """Raises UsageError for what cannot be compared with anything."""
+    if plan is None:
+        if process.environ is not None and rank_of(process) is None and not process.ended:
+            raise UsageError(
+                f"pid {process.pid} ({shown(process.name)[1:-1]}) is not a worker of ompbind, nor "
+                "has it started one",
+                hint="--plan FILE says what it is to be",
+                pid=process.pid,
+            )
+        return Target(process)
+    rank = rank_of(process)
+    if rank is None or rank >= len(plan.ranks):
+        rank = position
+    if rank >= len(plan.ranks):
+        raise UsageError(
+            f"--plan has {len(plan.ranks)} ranks; pid {process.pid} would be rank {rank}",
+            hint="give one pid for each rank, in the order of ranks",
+            pid=process.pid,
+        )
+    return Target(process, expect_plan(plan.ranks[rank]))
+
+
+def check(root: LivingRoot, targets: Sequence[Target]) -> Report:
+    """Looks at every target, and at what it has started, as they are now."""
+    online = read_online(root)
+    family = make_family([t.process.pid for t in targets], read_parents(root))
+    found: list[Checked] = []
+    for target in targets:
+        before = target.process
+        process = read_process(root, before.pid)
+        if process is None or process.started != before.started:  # another of the same number
+            process = before.replace(threads=(), memory=None)
+        expected = target.expected or expect_environ(dict(process.environ or ()))
+        own = judge(process, expected, online)
+        found.append(own)
+        for pid in family[before.pid] if not process.ended else ():
+            if (child := child_of(root, pid, process)) is not None:
+                theirs = target.expected or expect_environ(dict(child.environ or ()))
+                found.append(judge(child, theirs, online, own))
+    return Report(tuple(found), online)
+
+
+def child_of(root: LivingRoot, pid: int, rank: Process) -> Process | None:
+    """A process that a rank has started, unless it belongs to another launch or cannot be told."""
+    environ, ranks_own = dict(read_environ(root, pid) or ()), dict(rank.environ or ())
+    if any(environ.get(name) != ranks_own.get(name) for name in (RANK, CPUS)) or not environ:
+        return None
+    process = read_process(root, pid)
+    return None if process is None or process.ended else process
