@@ -143,6 +143,13 @@ def test_unknown_short_options_are_refused(short: str) -> None:
         parse(short)
 
 
+def test_an_optional_value_follows_an_equals_sign() -> None:
+    """The word after --watch is never its value."""
+    options = options_of("verify")
+    assert parse_arguments(["--watch", "7"], options) == ({"watch": ""}, ["7"])
+    assert parse_arguments(["--watch=3", "7"], options) == ({"watch": "3"}, ["7"])
+
+
 def test_commands_take_their_own_options_only() -> None:
     """--format is for show; run does not know it."""
     with pytest.raises(UsageError, match="'--format' is not an option"):
@@ -205,8 +212,8 @@ def test_our_parser_reads_every_option(command: str) -> None:
     """Each option of a command is read under its every name; others' are refused."""
     own = options_of(command)
     for option in own:
-        value = {"flag": [], "value": [*option.choices, "1"][:1], "list": ["1"]}[option.kind]
-        wanted = {"flag": True, "list": ["1"], "value": "".join(value)}[option.kind]
+        value = {"value": [*option.choices, "1"][:1], "list": ["1"]}.get(option.kind, [])
+        wanted = {"flag": True, "list": ["1"]}.get(option.kind, "".join(value))
         wanted = [wanted] if option.many else wanted
         for name in option.names:
             read = parse_arguments([name, *value, "--", "cmd"], own)
