@@ -10,7 +10,7 @@ from ompbind.errors import CommandError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 def find_program(name: str, environ: Mapping[str, str]) -> str | None:
@@ -32,6 +32,40 @@ def candidates(name: str, environ: Mapping[str, str]) -> list[str]:
         return [name]
     directories = environ.get("PATH", os.defpath).split(os.pathsep)
     return [os.path.join(d or os.curdir, name) for d in directories]
+
+
+def find_python(command: Sequence[str], environ: Mapping[str, str]) -> Sequence[str] | None:
+    """The part of a command that is Python with its options: itself, or its script's first line.
+    Empty for a command that is not there: starting it will tell."""
+    if is_python(command[0]):
+        return command
+    path = find_program(command[0], environ)
+    if path is None:
+        return ()
+    if is_python(os.path.realpath(path)):
+        return command
+    try:
+        with open(path, "rb", buffering=0) as file:
+            lines = os.fsdecode(file.read(1024)).split("\n")
+    except OSError:
+        return None
+    if not lines[0].startswith("#!"):
+        return None
+    words = lines[0][2:].split()
+    if words and os.path.basename(words[0]) == "env":
+        words = words[1:]
+        while words and (words[0].startswith("-") or "=" in words[0]):
+            words.pop(0)
+    elif lines[1:] and lines[1].startswith("'''exec' "):  # pip's, where the path is too long for #!
+        words = lines[1].removeprefix("'''exec' ").replace('"', "").split()
+    return words if words and is_python(words[0]) else None
+
+
+def is_python(program: str) -> bool:
+    """By the file's name: python, python3.12, python3.13t, pypy3."""
+    name = os.path.basename(program).removesuffix(".exe")
+    rest = name.removeprefix("python").removeprefix("pypy")
+    return rest != name and all(c in "0123456789.td" for c in rest)
 
 
 def require_program(name: str, environ: Mapping[str, str]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import pytest
 os.environ.pop("PYTHONUNBUFFERED", None)
 
 REPOSITORY = Path(__file__).parents[1]
-COMPILERS = {"libgomp": "gcc", "libomp": "clang"}
+COMPILERS = {"libgomp": "gcc", "libomp": "clang", "libiomp5": "clang"}
 
 
 def unavailable(reason: str) -> NoReturn:
@@ -49,6 +51,10 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
                 unavailable(f"there is no {compiler}; `tools/setup-system test` installs it")
             source = REPOSITORY / "examples" / "openmp" / "where.c"
             command = [compiler, "-fopenmp", "-O2"]
+            if runtime == "libiomp5":
+                folder_of_it = find_intel()
+                command = [compiler, "-fopenmp=libiomp5", "-O2", f"-L{folder_of_it}"]
+                command += [f"-Wl,-rpath,{folder_of_it}"]
             done = subprocess.run(
                 [*command, "-o", program, source], capture_output=True, text=True, timeout=120
             )
@@ -57,6 +63,18 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
         return str(program)
 
     return compiled
+
+
+def find_intel() -> str:
+    """The directory of Intel's runtime, from the Python package intel-openmp."""
+    if platform.machine() != "x86_64":
+        pytest.skip("Intel's OpenMP runtime is for x86-64 only")
+    try:
+        files = importlib.metadata.files("intel-openmp") or ()
+    except importlib.metadata.PackageNotFoundError:
+        unavailable("there is no intel-openmp; `pip install --group dev` installs it")
+    found = next(str(f.locate()) for f in files if f.name == "libiomp5.so")
+    return os.path.dirname(os.path.realpath(found))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ are no cycles. A new module needs a row; think where it belongs:
 - readers, each given a root: procfs, sysfs and the other systems'; machine chooses one
 - pure parts: numactl, openmp, plans, options, arguments, request, outline; the planner and its
   parts: cores, dividing, dealing, memory
-- the outside world: program (looks for files), syscalls and launch (start and bind)
+- the outside world: program, elf and runtime (look at files), syscalls and launch (start and bind)
 - worker-side fixes: fixes.worker knows nothing of ompbind, and ompbind of it only what it offers
 - what joins them: prepare, render and cli (the only importers of rich and typer), commands
 
@@ -65,6 +65,8 @@ ALLOWED: dict[str, str] = {
     "verify": "cpuset expected processes record report",
     # the outside world
     "program": "cpuset errors procfs root",
+    "elf": "record",
+    "runtime": "elf program record",
     "syscalls": "cpuset",
     "launch.settings": "arguments cpuset errors record",
     "launch.refusals": "cpuset errors numactl plans record",

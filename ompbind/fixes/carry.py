@@ -6,7 +6,7 @@ import os
 
 from ompbind.cpuset import shown
 from ompbind.errors import UsageError
-from ompbind.program import find_program
+from ompbind.program import find_python
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,40 +77,6 @@ def problem_of(command: Sequence[str], environ: Mapping[str, str]) -> str:
         name = shown(command[0])
         return f"{name} is not Python as far as can be seen: only Python that it starts is fixed"
     return ignores(interpreter)
-
-
-def find_python(command: Sequence[str], environ: Mapping[str, str]) -> Sequence[str] | None:
-    """The part of a command that is Python with its options: itself, or its script's first line.
-    Empty for a command that is not there: starting it will tell."""
-    if is_python(command[0]):
-        return command
-    path = find_program(command[0], environ)
-    if path is None:
-        return ()
-    if is_python(os.path.realpath(path)):
-        return command
-    try:
-        with open(path, "rb", buffering=0) as file:
-            lines = os.fsdecode(file.read(1024)).split("\n")
-    except OSError:
-        return None
-    if not lines[0].startswith("#!"):
-        return None
-    words = lines[0][2:].split()
-    if words and os.path.basename(words[0]) == "env":
-        words = words[1:]
-        while words and (words[0].startswith("-") or "=" in words[0]):
-            words.pop(0)
-    elif lines[1:] and lines[1].startswith("'''exec' "):  # pip's, where the path is too long for #!
-        words = lines[1].removeprefix("'''exec' ").replace('"', "").split()
-    return words if words and is_python(words[0]) else None
-
-
-def is_python(program: str) -> bool:
-    """By the file's name: python, python3.12, python3.13t, pypy3."""
-    name = os.path.basename(program).removesuffix(".exe")
-    rest = name.removeprefix("python").removeprefix("pypy")
-    return rest != name and all(c in "0123456789.td" for c in rest)
 
 
 def ignores(command: Sequence[str]) -> str:

@@ -1,0 +1,266 @@
+"""What a worker is, and which OpenMP runtimes it brings: what we say, against what `ldd` says and
+what really gets loaded."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ompbind.elf import Linker, read_elf, walk_needed
+from ompbind.runtime import (
+    PLAIN,
+    family_of,
+    find_runtimes,
+    guess_worker,
+    package_runtimes,
+)
+from tests.conftest import unavailable
+
+ENV = {"PATH": os.environ["PATH"]}
+
+
+def needed(path: str, env: dict[str, str] | None = None) -> dict[str, str]:
+    return dict(walk_needed([path], Linker(env or ENV), ()))
+
+
+def ldd(path: str, env: dict[str, str] | None = None) -> dict[str, str]:
+    """The dynamic linker's own answer: names and files ("" for none)."""
+    done = subprocess.run(["ldd", path], capture_output=True, text=True, env=env or ENV, timeout=60)
+    told = re.findall(r"^\t(\S+) => (not found|\S+)", done.stdout, re.M)
+    return {name: "" if file == "not found" else os.path.realpath(file) for name, file in told}
+
+
+def real(found: dict[str, str], names: object) -> dict[str, str]:
+    """Of the libraries named, the files that links lead to."""
+    return {n: os.path.realpath(p) if p else "" for n, p in found.items() if n in list(names)}  # type: ignore[call-overload]
+
+
+def require(*programs: str) -> None:
+    for program in programs:
+        if not shutil.which(program):
+            unavailable(f"there is no {program}; `tools/setup-system test` installs it")
+
+
+@pytest.mark.parametrize(
+    "program", ["true", "bash", "numactl", "lstopo-no-graphics", "gcc", "qemu-system-x86_64"]
+)
+def test_the_linker_agrees(program: str) -> None:
+    """For programs of every size we find the files that the dynamic linker finds, and no others."""
+    require(program, "ldd")
+    path = shutil.which(program) or ""
+    theirs = ldd(path)
+    ours = needed(path)
+    assert real(ours, theirs) == theirs
+    assert {n for n in ours if not n.startswith("ld-")} == set(theirs)
+
+
+def build(folder: Path, name: str, *options: str, main: bool = False) -> Path:
+    """A library (or program) that calls nothing, linked with what `options` say."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = folder / f"{name}.c"
+    source.write_text("int main(void) { return 0; }\n" if main else "int here;\n")
+    kind = [] if main else ["-shared", "-fPIC", f"-Wl,-soname,{name}"]
+    command = ["gcc", *kind, "-o", folder / name, source, "-Wl,--no-as-needed", *options]
+    subprocess.run(command, check=True, timeout=60)
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of `deep/libdeep.so`, which needs libgomp, `libmid.so`, which needs that, and
+    programs that find `libmid.so` in different ways."""
+    require("gcc", "ldd")
+    top = tmp_path_factory.mktemp("chain")
+    build(top / "deep", "libdeep.so", "-lgomp")
+    find_deep = [f"-L{top}/deep", "-ldeep", f"-Wl,-rpath-link,{top}/deep"]
+    build(top / "lib", "libmid.so", *find_deep, "-Wl,--enable-new-dtags,-rpath,$ORIGIN/../deep")
+    build(top / "lost", "libmid.so", *find_deep)
+    for name, folder, rpath in (
+        ("runpath", "lib", "--enable-new-dtags,-rpath,$ORIGIN/lib"),
+        ("rpath", "lib", "--disable-new-dtags,-rpath,${ORIGIN}/lib"),
+        ("inherited", "lost", "--disable-new-dtags,-rpath,$ORIGIN/lost:$ORIGIN/deep"),
+        ("notinherited", "lost", "--enable-new-dtags,-rpath,$ORIGIN/lost:$ORIGIN/deep"),
+        ("searched", "lib", "--enable-new-dtags"),
+    ):
+        build(top, name, f"-L{top}/{folder}", "-lmid", f"-Wl,-rpath-link,{top}/deep",
+              f"-Wl,{rpath}", main=True)  # fmt: skip
+    return top
+
+
+@pytest.mark.parametrize("how", ["runpath", "rpath", "inherited", "notinherited", "searched"])
+@pytest.mark.parametrize("searched", ["", "lib", "lost:deep"])
+def test_search_rules(chain: Path, how: str, searched: str) -> None:
+    """DT_RPATH (which loaded libraries inherit), LD_LIBRARY_PATH, DT_RUNPATH (which they do not)
+    and the linker's cache, in the linker's own order."""
+    env = ENV.copy()
+    if searched:
+        env["LD_LIBRARY_PATH"] = ":".join(f"{chain}/{d}" for d in searched.split(":"))
+    theirs = ldd(str(chain / how), env)
+    assert real(needed(str(chain / how), env), theirs) == theirs
+    deep = bool(theirs.get("libdeep.so"))
+    found = find_runtimes(str(chain / how), env)
+    assert [r.name for r in found] == ["libgomp"] * deep
+
+
+@pytest.mark.parametrize("runtime", ["libgomp", "libomp", "libiomp5"])
+def test_a_compiled_worker(where: Callable[[str], str], runtime: str) -> None:
+    """A program has the runtime it was linked with, by the name of the file that gets loaded."""
+    program = where(runtime)
+    worker = guess_worker([program], ENV)
+    assert (worker.kind, worker.names) == ("compiled", (runtime,))
+    [found] = worker.runtimes
+    assert found.path == ldd(program)[found.via]
+
+
+def test_a_link_to_another_runtime(where: Callable[[str], str], tmp_path: Path) -> None:
+    """Where libgomp.so.1 is a link to libomp, as conda makes it, libomp is what gets loaded."""
+    [libomp] = guess_worker([where("libomp")], ENV).runtimes
+    (tmp_path / "libgomp.so.1").symlink_to(libomp.path)
+    env = ENV | {"LD_LIBRARY_PATH": str(tmp_path)}
+    assert guess_worker([where("libgomp")], env).names == ("libomp",)
+
+
+def test_a_preloaded_runtime(where: Callable[[str], str]) -> None:
+    """LD_PRELOAD adds a runtime, in a Python worker as well; preloading the program's own does
+    not make two of it."""
+    [libomp] = guess_worker([where("libomp")], ENV).runtimes
+    env = ENV | {"LD_PRELOAD": f"/no/such.so {libomp.path}"}
+    assert guess_worker([where("libgomp")], env).names == ("libomp", "libgomp")
+    assert guess_worker([where("libomp")], env).names == ("libomp",)
+    worker = guess_worker([sys.executable], env)
+    assert (worker.kind, worker.names) == ("python", ("libomp",))
+
+
+@pytest.mark.parametrize(
+    ("first_line", "kind"),
+    [
+        ("#!/usr/bin/python3", "python"),
+        ("#!/usr/bin/env python3", "python"),
+        ("#!/usr/bin/env -S python3.12 -u", "python"),
+        ("#!/bin/sh", "unknown"),
+        ("not a script", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_scripts(tmp_path: Path, first_line: str, kind: str) -> None:
+    """A console script such as torchrun is Python by its first line; others nobody can tell."""
+    script = tmp_path / "serve"
+    script.write_text(f"{first_line}\n")
+    script.chmod(0o755)
+    assert guess_worker([str(script), "--port", "1"], ENV).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        ([], "unknown"),
+        (["python"], "python"),
+        (["/opt/venv/bin/python3.13t", "-m", "x"], "python"),
+        (["no-such-program"], "unknown"),
+        (["/"], "unknown"),
+        (["\0"], "unknown"),
+        ([""], "unknown"),
+        (["true"], "compiled"),
+    ],
+)
+def test_other_commands(command: list[str], kind: str) -> None:
+    """A worker that is not there or cannot be read is unknown, never an error."""
+    worker = guess_worker(command, ENV)
+    assert (worker.kind, worker.runtimes) == (kind, ())
+
+
+def test_an_embedded_python(tmp_path: Path) -> None:
+    """A compiled program that loads libpython is Python: its main thread runs Python code."""
+    require("gcc")
+    build(tmp_path, "libpython3.12.so.1.0")
+    program = build(tmp_path, "app", str(tmp_path / "libpython3.12.so.1.0"), main=True)
+    env = ENV | {"LD_LIBRARY_PATH": str(tmp_path)}
+    assert guess_worker([str(program)], env).kind == "python"
+
+
+def test_packages(tmp_path: Path, where: Callable[[str], str]) -> None:
+    """A package has the runtimes that lie in it or beside it, and those its modules need."""
+    package = tmp_path / "sklearnish"
+    for file in ("lib/libgomp-a34b3233.so.1.0.0", "_impl/notomp.so", "data/libomp.txt"):
+        (package / file).parent.mkdir(parents=True, exist_ok=True)
+        (package / file).write_text("")
+    beside = tmp_path / "sklearnish.libs" / "libiomp5-0f.so"
+    beside.parent.mkdir()
+    beside.write_text("")
+    shutil.copy(where("libomp"), package / "_impl" / "module.cpython-311-x86_64-linux-gnu.so")
+    found = package_runtimes(str(package), ENV)
+    assert [r.name for r in found] == ["libgomp", "libiomp5", "libomp"]
+    assert [r.path for r in found[:2]] == [
+        str(package / "lib/libgomp-a34b3233.so.1.0.0"),
+        str(beside),
+    ]
+    assert package_runtimes(str(tmp_path / "no such package"), ENV) == ()
+
+
+def test_torch_ships_one_runtime() -> None:
+    """torch's own libgomp is the only runtime that importing it maps, and the one that we name."""
+    pytest.importorskip("torch")
+    code = "import os, torch; print(os.path.dirname(torch.__file__))\n"
+    code += "print(open('/proc/self/maps').read())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    directory, _, maps = done.stdout.partition("\n")
+    mapped = {line.split()[-1] for line in maps.splitlines() if family_of(os.path.basename(line))}
+    assert mapped
+    assert {r.path for r in package_runtimes(directory, ENV)} == mapped
+
+
+@pytest.mark.parametrize(
+    ("file", "family"),
+    [
+        ("libgomp.so.1", "libgomp"),
+        ("libgomp.so", "libgomp"),
+        ("libgomp-24e2ab19.so.1.0.0", "libgomp"),
+        ("libomp.so.5", "libomp"),
+        ("libomp.dylib", "libomp"),
+        ("libiomp5.so", "libiomp5"),
+        ("libiomp5-2ffc3d.so", "libiomp5"),
+        ("libomptarget.so", ""),
+        ("libompd.so", ""),
+        ("libgomp.spec", ""),
+        ("libgompish.so", ""),
+        ("libiomp5.a", ""),
+        ("libomp", ""),
+        ("", ""),
+    ],
+)
+def test_names_of_runtimes(file: str, family: str) -> None:
+    """Libraries with versions and wheels' hashes are known; their neighbours are not mistaken."""
+    assert family_of(file) == family
+
+
+@given(st.binary(max_size=200), st.integers(0, 4000), st.binary(max_size=24))
+def test_damaged_files(data: bytes, at: int, put: bytes) -> None:
+    """Whatever a file holds, it is read to an end: a damaged program is never an error."""
+    whole = Path("/bin/true").read_bytes() if os.path.exists("/bin/true") else b"\x7fELF" * 400
+    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"ompbind-test-{os.getpid()}"
+    try:
+        for content in (b"\x7fELF\2\1" + data, whole[:at] + put + whole[at + len(put) :]):
+            path.write_bytes(content)
+            elf = read_elf(str(path))
+            assert elf is None or all("\0" not in name for name in elf.needed)
+            path.chmod(0o755)
+            assert guess_worker([str(path)], ENV).kind in ("compiled", "unknown", "python")
+    finally:
+        path.unlink()
+
+
+def test_what_is_not_looked_into() -> None:
+    """The libraries that are spared a look need no OpenMP, by the linker's own word."""
+    require("ldd")
+    for name, path in needed(shutil.which("gcc") or sys.executable).items():
+        if name.startswith(PLAIN) and path:
+            assert not any(family_of(n) for n in ldd(path))
