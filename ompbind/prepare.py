@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ompbind.arguments import Values
-    from ompbind.plans import Plan
+    from ompbind.plans import Plan, RankPlan
     from ompbind.topology import Topology
 
 # What goes with --plan: it says the rest itself.
@@ -122,14 +122,19 @@ def with_command(plan: Plan, command: Sequence[str]) -> Plan:
     """The plan for another command."""
     ranks = []
     for r in plan.ranks:
-        own = tuple(command)
-        if plan.template:
-            from ompbind.template import fill_arguments, make_names
-
-            own = fill_arguments(own, make_names(r.rank, len(plan.ranks), r.cpus, r.nodes))
         binding = numactl.make_binding(plan.binder, r.cpus, r.mem, r.mems)
+        own = own_command(plan, r, command)
         ranks.append(r.replace(argv=numactl.make_command(binding, own)))
     return plan.replace(ranks=tuple(ranks), command=tuple(command))
+
+
+def own_command(plan: Plan, rank: RankPlan, command: Sequence[str]) -> tuple[str, ...]:
+    """A command for all as one rank has it, without its binding."""
+    if not plan.template:
+        return tuple(command)
+    from ompbind.template import fill_arguments, make_names
+
+    return fill_arguments(command, make_names(rank.rank, len(plan.ranks), rank.cpus, rank.nodes))
 
 
 def check_plan(plan: Plan) -> None:

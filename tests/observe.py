@@ -136,7 +136,7 @@ def look(told: Sequence[Mapping[str, str]]) -> Rank:
 
 
 def read_words(path: Path) -> list[str]:
-    return path.read_text(errors="surrogateescape").split("\0")[:-1]
+    return os.fsdecode(path.read_bytes()).split("\0")[:-1]
 
 
 def status_field(task: Path, name: str) -> str:

@@ -11,6 +11,7 @@ are no cycles. A new module needs a row; think where it belongs:
 - the outside world: program, elf and runtime (look at files), syscalls and launch (start and bind)
 - worker-side fixes: fixes.worker knows nothing of ompbind, and ompbind of it only what it offers
 - what joins them: prepare, render and cli (the only importers of rich and typer), commands
+- what a Python program sees: api, multiprocessing; __init__ names it all, for whoever asks
 
 launch knows Plan and not the planner, so that a saved plan runs alone.
 """
@@ -31,7 +32,6 @@ SOURCE = Path(__file__).parents[1] / "ompbind"
 
 ALLOWED: dict[str, str] = {
     # values
-    "__init__": "",
     "errors": "",
     "record": "",
     "cpuset": "errors",
@@ -77,6 +77,10 @@ ALLOWED: dict[str, str] = {
     "launch.portable": "launch.start",
     "launch.__init__": "errors launch.binding launch.portable launch.refusals launch.settings"
     " launch.start launch.supervise plans program",
+    "launch.report": "errors record",
+    "launch.trampoline": "cpuset launch.__init__ launch.binding launch.report launch.settings"
+    " numactl plans",
+    "launch.bound": "errors launch.report launch.trampoline plans",
     # worker-side fixes
     "fixes.__init__": "",
     "fixes.worker.__init__": "",
@@ -94,10 +98,16 @@ ALLOWED: dict[str, str] = {
     "render.machine": "cpuset outline topology",
     "render.report": "cpuset processes report",
     "checking": "cpuset errors expected plans processes record report root sysfs verify",
+    # what a Python program sees
+    "api": "arguments cpuset errors launch.bound options plans prepare",
+    "multiprocessing": "errors launch.bound plans",
+    "__init__": "api cpuset errors multiprocessing plans",
+    # the commands
     "cli": "__init__ options",
     "commands": "arguments checking cli cpuset errors fixes.registry launch.__init__"
     " launch.settings machine options plans prepare render.__init__"
     " render.machine render.plan render.report report request topology",
+    "supervised": "commands launch.report",
     "__main__": "commands",
 }
 
@@ -108,6 +118,7 @@ OTHERS = {"typer": {"cli"}, "rich": {"render"}, "psutil": {"generic"}}
 OFF_THE_LAUNCH_PATH = {"cli", "render.__init__", "render.plan", "render.machine", "render.report",
                        "outline", "checking", "expected", "report", "verify", "processes",
                        "hwloc", "snapshot", "darwin", "generic", "launch.portable",
+                       "launch.bound", "api", "multiprocessing",
                        "fixes.worker.fxgraph_pickle", "fixes.worker.torch_accelerator"}  # fmt: skip
 SLOW = {"typing", "dataclasses", "re", "enum", "json", "inspect", "subprocess", "asyncio",
         "pathlib", "logging", "argparse", "collections", "functools", "contextlib", "shutil",

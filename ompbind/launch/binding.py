@@ -29,7 +29,7 @@ def probe(plan: Plan, environ: Mapping[str, str]) -> list[Refusal]:
         return []  # numactl was tried with this very binding
     refusals = probe_system_calls(plan)
     if said is not None and not refusals:
-        refusals = [Refusal(0, "numactl", said)]
+        refusals = [Refusal(plan.ranks[0].rank, "numactl", said)]
     return refusals
 
 

@@ -34,12 +34,13 @@ def settle(
     """
     if not refusals:
         return plan
+    ranks = {r.rank: r for r in plan.ranks}
     if on_denied != "degrade":
-        raise denied(plan.ranks[refusals[0].rank], refusals[0])
+        raise denied(ranks[refusals[0].rank], refusals[0])
     parts = {r.part for r in refusals}
     for part in sorted(parts):
         worst = next(r for r in refusals if r.part == part)
-        say(f"{denied(plan.ranks[worst.rank], worst).message}; {left_out(part)}")
+        say(f"{denied(ranks[worst.rank], worst).message}; {left_out(part)}")
     return without(plan, parts)
 
 

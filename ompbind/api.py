@@ -1,0 +1,224 @@
+"""ompbind in a Python program: plans, ranks started from them, and all of them run to their end.
+
+Everything goes the way of the command line; errors are `OmpbindError` with their data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+
+from ompbind import plans
+from ompbind.arguments import parse_arguments
+from ompbind.cpuset import CpuSet
+from ompbind.errors import DeniedError, PlanError, UsageError
+from ompbind.launch import bound
+from ompbind.options import options_of
+from ompbind.prepare import check_plan, own_command, prepare_plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from subprocess import Popen
+    from typing import IO, Any, Literal
+
+    from ompbind.options import Option
+
+    Path = str | os.PathLike[str]
+    Cpus = str | Iterable[int]  # "0-3,8", a CpuSet, range(4)
+
+# The options of `ompbind run` that are not the plan's.
+LAUNCH = ("on_denied", "verbose")
+
+
+class Plan(plans.Plan):
+    """What every rank gets, and how to start one. Frozen; `plan` and `Plan.load` make it."""
+
+    def popen(
+        self,
+        rank: int,
+        argv: Sequence[Path] | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        on_denied: Literal["error", "degrade"] = "error",
+        **kwargs: Any,
+    ) -> Popen[Any]:
+        """Starts a rank's worker and returns when it is bound and its program (numactl's, where
+        the plan has it) has begun with its environment complete. The pid is the worker's own.
+
+        `argv`: the worker's command, by default the plan's. `env`: what its environment is made
+        from, by default this process's. `kwargs` are those of subprocess.Popen; preexec_fn, shell,
+        executable, close_fds=False and restore_signals=False cannot be had. Raises DeniedError,
+        CommandError, PlanError, UsageError; then nothing is left over.
+        """
+        chosen = find_rank(self, rank)
+        command = self.command if argv is None else make_argv(argv)
+        if not command:
+            raise UsageError("no command to run", hint="popen(rank, [program, argument…])")
+        own = own_command(self, chosen, command)
+        base = os.environ if env is None else env
+        try:
+            return bound.start_rank(self, chosen, own, base, on_denied=on_denied, **kwargs)
+        except DeniedError:
+            check_plan(self.replace(ranks=(chosen,)))  # for another machine? The better reason.
+            raise
+
+    def environ(self, rank: int, env: Mapping[str, str] | None = None) -> dict[str, str]:
+        """A rank's whole environment, made from `env`, by default this process's."""
+        return bound.make_environ(find_rank(self, rank), os.environ if env is None else env)
+
+    def save(self, path: Path) -> None:
+        """Writes the plan as JSON, for `load` and for --plan. Raises OSError."""
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(self.to_json())
+
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        """A plan saved as JSON, as --plan takes it. Raises UsageError."""
+        return cls.made_from(prepare_plan({"plan": os.fspath(path)}, (), os.environ))
+
+    @classmethod
+    def made_from(cls, plan: plans.Plan) -> Plan:
+        return cls(**vars(plan))
+
+
+def plan(
+    *,
+    ranks: int | None = None,
+    per: Literal["numa", "package", "l3", "core", "gpu"] | None = None,
+    numa_bind: bool = False,
+    numa_bind_nodes: str | Sequence[int | str] | None = None,
+    numa_bind_cpus: str | Sequence[Cpus] | None = None,
+    share: bool = False,
+    smt: int | Literal["all"] | None = None,
+    reserve: int | None = None,
+    exclude: Cpus | None = None,
+    places: Literal["threads", "cores", "l3", "numa", "one"] | None = None,
+    proc_bind: Literal["close", "spread", "primary", "true", "false"] | None = None,
+    threads: int | None = None,
+    mem: Literal["bind", "preferred", "interleave", "local", "none"] | None = None,
+    binder: Literal["auto", "numactl", "native"] | None = None,
+    topology: Path | None = None,
+    rank_env: bool | None = None,
+    template: bool = False,
+    env: Mapping[str, str] | Sequence[str] | None = None,
+    env_file: Path | Sequence[Path] | None = None,
+    master_port: int | Literal["auto"] | None = None,
+    master_addr: str | None = None,
+    fix: str | Sequence[str] | None = None,
+    fix_children: bool | None = None,
+    verbose: bool = False,
+    command: Sequence[Path] = (),
+    environ: Mapping[str, str] | None = None,
+) -> Plan:
+    """The plan that `ompbind show` with the same options prints: see its --help for each.
+
+    `command`: the workers', for plans that name it. `environ`: where OpenMP's variables are looked
+    for, by default this process's environment; `env` is what --env sets. Raises OmpbindError;
+    TypeError for a value of a wrong type.
+    """
+    given = dict(locals())
+    base = os.environ if environ is None else environ
+    words = make_words(given, options_of("show"))
+    values, _ = parse_arguments(words, options_of("show"))
+    return Plan.made_from(prepare_plan(values, make_argv(command), base))
+
+
+def run(
+    plan: plans.Plan,
+    argv: Sequence[Path] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdout: int | IO[Any] | None = None,
+    stderr: int | IO[Any] | None = None,
+    on_denied: Literal["error", "degrade"] | None = None,
+    verbose: bool = False,
+) -> int:
+    """Runs all ranks to their end, as `ompbind run` with the same options does, and returns its
+    status: 0, or that of the first rank that failed, 128+N for a signal N.
+
+    A process of its own watches over them; this one only waits. `argv`: the workers' command, by
+    default the plan's. `environ`: what their environment is made from, by default this process's.
+    Raises what `ompbind run` refuses with; then nothing was started.
+    """
+    words = make_words(dict(locals()), [o for o in options_of("run") if o.key in LAUNCH])
+    own = [] if argv is None else ["--", *make_argv(argv)]
+    kwargs = {"cwd": cwd, "stdout": stdout, "stderr": stderr}
+    base = dict(os.environ if environ is None else environ)
+    return bound.supervise(plan.to_json(), words, own, base, kwargs)
+
+
+def find_rank(plan: plans.Plan, rank: int) -> plans.RankPlan:
+    """Raises PlanError."""
+    last = len(plan.ranks) - 1
+    if isinstance(rank, bool) or not isinstance(rank, int):
+        raise wrong_type("rank", rank)
+    if not 0 <= rank <= last:
+        ranks = f"ranks 0-{last}" if last else "the single rank 0"
+        raise PlanError(f"rank {rank}: the plan has {ranks}", rank=rank, wanted=rank,
+                        available=CpuSet(range(last + 1)))  # fmt: skip
+    return plan.ranks[rank]
+
+
+# --- keywords to the command line's words ------------------------------------------------------
+
+
+def make_argv(argv: Sequence[Path]) -> tuple[str, ...]:
+    if isinstance(argv, str | bytes | os.PathLike):
+        raise TypeError(f"a command is a list of arguments, not {argv!r}: nothing goes to a shell")
+    return tuple(os.fsdecode(a) for a in argv)
+
+
+def make_words(given: Mapping[str, object], options: Sequence[Option]) -> list[str]:
+    """The options as they would be typed; what is None was not given. Raises TypeError."""
+    words: list[str] = []
+    for option in options:
+        key, name, value = option.key, option.names[0], given.get(option.key)
+        if value is None:
+            continue
+        if option.kind == "flag":
+            if not isinstance(value, bool):
+                raise wrong_type(key, value)
+            if value or option.no:
+                words.append(name if value else f"--no-{name[2:]}")
+        elif option.kind == "list" or option.many:
+            texts = [make_text(key, item) for item in make_items(key, value)]
+            words += [f"{name}={text}" for text in texts]
+            if option.kind == "list" and not texts:
+                words.append(name)
+        else:
+            words.append(f"{name}={make_text(key, value)}")
+    return words
+
+
+def make_items(key: str, value: object) -> list[object]:
+    """What a list of values was given as: itself, a single value, names with their values."""
+    if isinstance(value, Mapping):
+        return [f"{make_text(key, k)}={make_text(key, v)}" for k, v in value.items()]
+    single = isinstance(value, str | int | os.PathLike)
+    return [value] if single else list_of(key, value)
+
+
+def make_text(key: str, value: object) -> str:
+    """A value as it would be typed: numbers of cpus or nodes as a list, names with commas."""
+    if isinstance(value, str | os.PathLike):
+        return os.fsdecode(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    items = list_of(key, value)
+    if items and all(isinstance(i, str) for i in items):
+        return ",".join(map(str, items))
+    if not all(isinstance(i, int) and not isinstance(i, bool) for i in items):
+        raise wrong_type(key, value)
+    return str(CpuSet(items))  # type: ignore[arg-type]  # all are numbers
+
+
+def list_of(key: str, value: object) -> list[object]:
+    if isinstance(value, bytes) or not isinstance(value, Iterable):
+        raise wrong_type(key, value)
+    return list(value)
+
+
+def wrong_type(key: str, value: object) -> TypeError:
+    return TypeError(f"{key}: {value!r} is of the wrong type")

@@ -1,0 +1,25 @@
+"""What the process that `ompbind.run` starts does: it is `ompbind run`, and tells its refusals to
+who started it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ompbind.commands import run
+from ompbind.launch.report import attend
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+def main(words: Sequence[str]) -> None:
+    sys.exit(attend(words, watch))
+
+
+def watch(words: Sequence[str], _: Callable[[str], None]) -> int:
+    """Runs the plan that can be read from the descriptor named first. Raises OmpbindError."""
+    plan, *rest = words
+    os.set_inheritable(int(plan), False)
+    return run(["--plan", f"/dev/fd/{plan}", *rest])
