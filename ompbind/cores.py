@@ -17,16 +17,19 @@ if TYPE_CHECKING:
 
 class Core(Record):
     """A physical core as a rank may use it: `cpus` the hardware threads used, `threads` all that
-    are allowed, `traits` its first cpu's place in the tree."""
+    are allowed, `traits` its first cpu's place in the tree, `weight` what it can do beside others
+    of the machine."""
 
     cpus: CpuSet
     threads: CpuSet
     traits: Cpu
+    weight: int = 1
 
 
 def levels_for(request: Request) -> tuple[Level, ...]:
     """The levels of the topology that planning `request` looks at; the rest need not be read."""
-    if request.ranks is None and request.per is None and request.nodes is None:
+    dividing = (request.ranks, request.per, request.nodes, request.part)
+    if all(wish is None for wish in dividing):
         # Nothing is divided. Without an L3 anywhere, a place of `l3` is the L2.
         return ("core", "package", "node", "l3", *(("l2",) if request.places == "l3" else ()))
     return ("core", *TREE)

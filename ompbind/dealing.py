@@ -39,15 +39,56 @@ def deal(machine: Machine, request: Request, cores: tuple[Core, ...]) -> list[Sh
         domains, names, nodes = node_domains(machine, cores)
         plain = request if request.ranks else request.replace(ranks=1)
         return deal_domains(plain, domains, names, nodes)
+    whole = f"{part_name(request)} of the machine" if request.part else "the machine"
     if request.ranks is None:
-        return [Share(cores, "every allowed core")]
+        return [Share(cores, whole if request.part else "every allowed core")]
     count = request.ranks
     if request.share:
-        return [Share(cores, f"the whole machine, shared by {count} ranks")] * count
+        of = whole if request.part else "the whole machine"
+        return [Share(cores, f"{of}, shared by {count} ranks")] * count
     if count > len(cores):
-        raise too_many(range(count), "the machine", len(cores))
+        return crowd(request, range(count), cores, whole)
     parts = divide(cores, count)
-    return [Share(part, describe(machine, part, count)) for part in parts]
+    return [Share(part, describe(machine, part, f"1/{count} of {whole}")) for part in parts]
+
+
+def part_name(request: Request) -> str:
+    number, count = request.part or (1, 1)
+    return f"part {number}/{count}"
+
+
+def cut_part(
+    cores: tuple[Core, ...], request: Request
+) -> tuple[tuple[Core, ...], tuple[Core, ...]]:
+    """The cores of this launch and those of the other parts. What else is asked must not change
+    the cut, or launches of different parts would meet."""
+    if request.part is None:
+        return cores, ()
+    number, count = request.part
+    if count > len(cores):
+        raise PlanError(
+            f"--part {number}/{count}: the machine has {len(cores)} usable "
+            f"core{'s' * (len(cores) > 1)}",
+            hint=f"at most {len(cores)} parts",
+            wanted=count,
+            available=len(cores),
+        )
+    parts = divide(cores, count)
+    others = [core for n, part in enumerate(parts, 1) if n != number for core in part]
+    return parts[number - 1], tuple(others)
+
+
+def crowd(
+    request: Request, ranks: Sequence[int], cores: tuple[Core, ...], where: str
+) -> list[Share]:
+    """More ranks than cores, a core for each block of them: where that is wished."""
+    if not request.oversubscribe:
+        raise too_many(ranks, where, len(cores))
+    shares = []
+    for core, block in zip(cores, blocks(ranks, len(cores)), strict=True):
+        with_others = f", a core shared by {len(block)} ranks" if len(block) > 1 else ", a core"
+        shares += [Share((core,), where + with_others)] * len(block)
+    return shares
 
 
 def too_many(ranks: Sequence[int], where: str, available: int) -> PlanError:
@@ -55,7 +96,7 @@ def too_many(ranks: Sequence[int], where: str, available: int) -> PlanError:
     return PlanError(
         f"rank {last}: {where} has {available} usable core{'s' * (available != 1)} "
         f"for {len(ranks)} ranks",
-        hint=f"at most {available} ranks there, or --share to let them overlap",
+        hint=f"at most {available} ranks there, or --oversubscribe to let them share cores",
         rank=last,
         wanted=len(ranks),
         available=available,
@@ -68,7 +109,7 @@ def deal_named_nodes(machine: Machine, request: Request, cores: tuple[Core, ...]
     by_node = {group[0].traits.node: group for group in split_by(cores, "node")}
     for rank, node in enumerate(named):
         if node not in by_node:
-            raise no_such_node(machine, rank, node, by_node)
+            raise no_such_node(machine, request, rank, node, by_node)
     shares: dict[int, Share] = {}
     for node in dict.fromkeys(named):
         ranks = [r for r, n in enumerate(named) if n == node]
@@ -78,7 +119,7 @@ def deal_named_nodes(machine: Machine, request: Request, cores: tuple[Core, ...]
 
 
 def no_such_node(
-    machine: Machine, rank: int, node: int, usable: Mapping[int | None, object]
+    machine: Machine, request: Request, rank: int, node: int, usable: Mapping[int | None, object]
 ) -> PlanError:
     """Why ranks cannot run on a node: it is not there, has no cpus, or none is allowed."""
     topology = machine.topology
@@ -92,6 +133,8 @@ def no_such_node(
         near = topology.nearest(node, good)
         if near is not None:
             hint += f"; the nearest is {near}. --numa-bind-cpus gives cpus, the node then memory"
+    elif request.part and found.cpus & machine.allowed.cpus - request.exclude:
+        problem = f"none of the cpus of node {node} ({found.cpus}) is in {part_name(request)}"
     else:
         problem = f"none of the cpus of node {node} ({found.cpus}) may be used"
         hint += f"; allowed cpus: {machine.allowed.cpus}"
@@ -189,13 +232,13 @@ def deal_one(
     if request.share:
         return [Share(cores, f"{name}, shared by {len(ranks)} ranks") for _ in ranks]
     if len(ranks) > len(cores):
-        raise too_many(ranks, name, len(cores))
+        return crowd(request, ranks, cores, name)
     parts = split_evenly(cores, len(ranks))
     return [Share(p, f"{name}, part {i + 1} of {len(ranks)}") for i, p in enumerate(parts)]
 
 
-def describe(machine: Machine, cores: tuple[Core, ...], count: int) -> str:
-    """Where a part of the divided machine lies: the packages and nodes it is on."""
+def describe(machine: Machine, cores: tuple[Core, ...], what: str) -> str:
+    """A part of the divided machine and where it lies: the packages and nodes it is on."""
     packages = CpuSet(c.traits.package for c in cores if c.traits.package is not None)
     nodes = CpuSet(c.traits.node for c in cores if c.traits.node is not None)
     places = []
@@ -203,7 +246,7 @@ def describe(machine: Machine, cores: tuple[Core, ...], count: int) -> str:
         places.append(f"package{'s' * (len(packages) > 1)} {packages}")
     if machine.topology.nodes[1:] and nodes:
         places.append(f"node{'s' * (len(nodes) > 1)} {nodes}")
-    return ", ".join([f"1/{count} of the machine", *places])
+    return ", ".join([what, *places])
 
 
 def deal_exactly(machine: Machine, request: Request, warnings: list[str]) -> list[Share]:
@@ -247,30 +290,3 @@ def deal_exactly(machine: Machine, request: Request, warnings: list[str]) -> lis
         node = None if request.nodes is None else request.nodes[rank]
         shares.append(Share(in_tree_order(cores, levels_for(request)), "the cpus named", node))
     return shares
-
-
-def take_reserve(shares: list[Share], request: Request) -> tuple[list[Share], CpuSet]:
-    """Takes `request.reserve` cores away: one at a time from whoever has the most, the last such
-    rank first, each time its last core. Ranks that share a domain lose it together."""
-    if not request.reserve:
-        return shares, CpuSet()
-    pools: dict[tuple[Core, ...], list[int]] = {}
-    for rank, share in enumerate(shares):
-        pools.setdefault(share.cores, []).append(rank)
-    cores = [list(pool) for pool in pools]
-    spare = sum(len(pool) - 1 for pool in cores)
-    if request.reserve > spare:
-        raise PlanError(
-            f"--reserve {request.reserve} would leave ranks without a core",
-            hint=f"at most {spare} can be reserved with this many ranks",
-            wanted=request.reserve,
-            available=spare,
-        )
-    reserved = []
-    for _ in range(request.reserve):
-        most = max(range(len(cores)), key=lambda i: (len(cores[i]), i))
-        reserved.append(cores[most].pop().threads)
-    left: dict[int, tuple[Core, ...]] = {}
-    for pool, ranks in zip(cores, pools.values(), strict=True):
-        left |= dict.fromkeys(ranks, tuple(pool))
-    return [s.replace(cores=left[r]) for r, s in enumerate(shares)], union(reserved)

@@ -83,13 +83,33 @@ OPTIONS: tuple[Option, ...] = (
         "flag",
         "Ranks in the same domain all get the whole of it. Without it they split its cores evenly.",
     ),
+    Option(
+        ("--oversubscribe",),
+        "flag",
+        "Let ranks share cores, as evenly as can be, where there are more ranks than cores.",
+    ),
+    Option(
+        ("--part",),
+        "value",
+        "Use only the I-th of N equal parts of the machine, cut as -n N cuts it: launches of "
+        "different parts do not meet.",
+        "I/N",
+    ),
     Option(("--smt",), "value", "Hardware threads used of each core (default 1).", "N|all"),
     Option(
         ("--reserve",),
         "value",
-        "Cores kept free for other work: one at a time from the rank "
-        "with the most cores, the last such rank first.",
-        "N",
+        "Cores kept free for other work, N of all ranks together (one at a time from the rank "
+        "with the most cores, the last such rank first) or N of each.",
+        "N[/rank]",
+    ),
+    Option(
+        ("--role",),
+        "value",
+        "N cores of all ranks together, or of each, set aside under a name, as in kv=2; a worker "
+        "finds their cpus in OMPBIND_ROLE_KV. May be repeated.",
+        "NAME=N[/rank]",
+        many=True,
     ),
     Option(("--exclude",), "value", "Cpus never to use, as in 0,8-9.", "CPUS"),
     Option(

@@ -5,16 +5,21 @@ from __future__ import annotations
 from ompbind import numactl, openmp
 from ompbind.cores import group_cores, llc_level, make_cores, split_by
 from ompbind.cpuset import CpuSet, union
-from ompbind.dealing import deal, deal_exactly, take_reserve
+from ompbind.dealing import cut_part, deal, deal_exactly
 from ompbind.errors import PlanError
 from ompbind.memory import memory_of
-from ompbind.plans import Host, Plan, RankPlan
+from ompbind.plans import Host, Plan, RankPlan, Role
+from ompbind.pools import set_aside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ompbind.dealing import Share
     from ompbind.request import Request
     from ompbind.topology import Machine
+
+
+# What says which cpus are used, and so cannot stand beside cpus that are named exactly.
+CHANGING = ("smt", "reserve", "role", "exclude", "part", "oversubscribe")
 
 
 def make_plan(machine: Machine, request: Request) -> Plan:
@@ -25,21 +30,24 @@ def make_plan(machine: Machine, request: Request) -> Plan:
     """
     check_request(request)
     warnings = [*machine_warnings(machine, request)]
+    reserved, others = CpuSet(), CpuSet()
+    roles: tuple[Role, ...] = ()
     if request.cpus is not None:
         shares = deal_exactly(machine, request, warnings)
-        reserved = CpuSet()
     else:
-        cores = make_cores(machine, request)
+        cores, elsewhere = cut_part(make_cores(machine, request), request)
+        others = union(core.threads for core in elsewhere)
         shares = deal(machine, request, cores)
-        shares, reserved = take_reserve(shares, request)
+        shares, reserved, roles = set_aside(shares, request)
         warn_uneven(shares, request, warnings)
+        warn_crowded(shares, request, warnings)
     memory = [memory_of(machine, request, r, share, warnings) for r, share in enumerate(shares)]
     ranks = tuple(
-        make_rank(machine, request, r, len(shares), share, memory[r])
+        make_rank(machine, request, r, len(shares), share, memory[r], roles)
         for r, share in enumerate(shares)
     )
     allowed = machine.allowed.cpus
-    taken = union(r.cpus for r in ranks) | reserved
+    taken = union([*(r.cpus for r in ranks), *(r.cpus for r in roles), reserved, others])
     free = [cpus for cpus, _ in group_cores(machine, allowed) if not cpus & taken]
     warn_threads(ranks, warnings)
     warn_quota(machine, ranks, warnings)
@@ -49,7 +57,10 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         ranks=ranks,
         binder=request.binder,
         reserved=reserved,
+        roles=roles,
         unused=union(free) - request.exclude,
+        part="/".join(map(str, request.part or ())),
+        others=others,
         warnings=tuple(dict.fromkeys(warnings)),
         inherited=request.inherited,
         command=request.command,
@@ -75,7 +86,7 @@ def check_request(request: Request) -> None:
             f"--per {request.per} and a list of nodes or cpus both say where ranks go",
             hint="leave one of them out",
         )
-    if request.cpus is not None and (extra := request.asked("smt", "reserve", "exclude")):
+    if request.cpus is not None and (extra := request.asked(*CHANGING)):
         raise PlanError(
             f"--numa-bind-cpus names exactly the cpus to use; --{extra} would change them",
             hint=f"leave --{extra} out",
@@ -107,6 +118,7 @@ def make_rank(
     count: int,
     share: Share,
     memory: tuple[str, CpuSet],
+    roles: tuple[Role, ...],
 ) -> RankPlan:
     cpus = share.cpus
     mem, mems = memory
@@ -117,6 +129,7 @@ def make_rank(
         threads = str(len(places) if one_each else len(cpus))
     env = openmp.make_environment(places, request.proc_bind, threads)
     env += make_rank_environment(rank, count, request.rank_env)
+    env += tuple((role.variable, str(role.cpus)) for role in roles if rank in role.ranks)
     binding = numactl.make_binding(request.binder, cpus, mem, mems)
     nodes = machine.topology.nodes_of(cpus)
     command = request.command
@@ -179,6 +192,18 @@ def warn_uneven(shares: list[Share], request: Request, warnings: list[str]) -> N
             if request.nodes is None
             else f"ranks get from {min(sizes)} to {max(sizes)} cores"
         )
+
+
+def warn_crowded(shares: list[Share], request: Request, warnings: list[str]) -> None:
+    """Ranks that share cores because there are more of them; --share is another matter."""
+    if request.oversubscribe and not request.share:
+        cores = [share.cores[0].cpus.first for share in shares if len(share.cores) == 1]
+        crowded = [rank for rank, core in enumerate(cores) if cores.count(core) > 1]
+        if crowded:
+            warnings.append(
+                f"more ranks than cores: {len(crowded)} ranks share "
+                f"{len({cores[r] for r in crowded})} cores and will wait for each other"
+            )
 
 
 def warn_threads(ranks: tuple[RankPlan, ...], warnings: list[str]) -> None:

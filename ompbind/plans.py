@@ -27,6 +27,18 @@ class Host(Record):
     quota: float | None = None
 
 
+class Role(Record):
+    """Cpus set aside under a name, for these ranks' own use."""
+
+    name: str
+    cpus: CpuSet
+    ranks: CpuSet
+
+    @property
+    def variable(self) -> str:
+        return f"OMPBIND_ROLE_{self.name.upper()}"
+
+
 class RankPlan(Record):
     """One worker. `places` in OpenMP's order; `nodes` those of its cpus; `mems` the nodes of its
     memory policy; `argv` exactly what is executed; `why` in a few words."""
@@ -52,13 +64,17 @@ class RankPlan(Record):
 
 class Plan(Record):
     """All ranks, and what is said about them. `unused`: allowed cpus of cores that no rank got;
-    `command`: the worker's, as the user gave it, without binding and unfilled."""
+    `part` ("1/2") is that of the machine, `others` the cpus of the other parts; `command`: the
+    worker's, as the user gave it, without binding and unfilled."""
 
     host: Host
     ranks: tuple[RankPlan, ...]
     binder: str
     reserved: CpuSet = CpuSet()
+    roles: tuple[Role, ...] = ()
     unused: CpuSet = CpuSet()
+    part: str = ""
+    others: CpuSet = CpuSet()
     warnings: tuple[str, ...] = ()
     inherited: tuple[Inherited, ...] = ()
     command: tuple[str, ...] = ()
@@ -99,7 +115,12 @@ class Plan(Record):
             ],
             "binder": self.binder,
             "reserved": str(self.reserved),
+            "roles": [
+                {"name": r.name, "cpus": str(r.cpus), "ranks": str(r.ranks)} for r in self.roles
+            ],
             "unused": str(self.unused),
+            "part": self.part,
+            "others": str(self.others),
             "warnings": list(self.warnings),
             "inherited": [
                 {"name": i.name, "value": i.value, "action": i.action, "why": i.why}
@@ -135,7 +156,13 @@ def parse_plan(text: str) -> Plan:
         ranks=ranks,
         binder=top.one_of("binder", BINDERS, "numactl"),
         reserved=top.cpus("reserved", ""),
+        roles=tuple(
+            Role(r.get("name", str), r.cpus("cpus"), r.cpus("ranks"))
+            for r in (Reader(r, f"roles[{n}]") for n, r in enumerate(top.get("roles", list, [])))
+        ),
         unused=top.cpus("unused", ""),
+        part=top.get("part", str, ""),
+        others=top.cpus("others", ""),
         warnings=top.texts("warnings", []),
         inherited=tuple(
             Inherited(i.get("name", str), i.get("value", str), i.get("action", str),

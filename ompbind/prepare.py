@@ -161,6 +161,15 @@ def check_plan(plan: Plan) -> None:
                     wanted=wanted,
                     available=allowed,
                 )
+    for role in plan.roles:
+        if not role.cpus <= machine.allowed.cpus:
+            raise PlanError(
+                f"cpus {role.cpus - machine.allowed.cpus} of the plan's role {role.name} may not "
+                "be used here",
+                hint=f"allowed cpus: {machine.allowed.cpus}; the plan is for {plan.host.name}",
+                wanted=role.cpus,
+                available=machine.allowed.cpus,
+            )
 
 
 def text_of(values: Values, key: str) -> str | None:

@@ -15,6 +15,22 @@ if TYPE_CHECKING:
     from ompbind.arguments import Values
 
 
+class Pool(Record):
+    """Cores set aside, `cores` of all ranks together or of each; without a name: reserved."""
+
+    name: str
+    cores: int
+    per_rank: bool = False
+
+    def __str__(self) -> str:
+        each = "/rank" if self.per_rank else ""
+        return (
+            f"--role {self.name}={self.cores}{each}"
+            if self.name
+            else f"--reserve {self.cores}{each}"
+        )
+
+
 class Request(Record):
     """None means: not asked for. `smt` None is every hardware thread; `threads` is the text of
     OMP_NUM_THREADS. `sources` maps the fields that were asked for to "flag" or the variable."""
@@ -26,7 +42,10 @@ class Request(Record):
     cpus: tuple[CpuSet, ...] | None = None
     share: bool = False
     smt: int | None = 1
-    reserve: int = 0
+    oversubscribe: bool = False
+    part: tuple[int, int] | None = None
+    reserve: Pool = Pool("", 0)
+    roles: tuple[Pool, ...] = ()
     exclude: CpuSet = CpuSet()
     places: str = "cores"
     proc_bind: str = "close"
@@ -66,13 +85,17 @@ def make_request(
     for key in ("per", "places", "proc_bind", "mem", "binder"):
         if key in text:
             asked[key] = text[key]
-    for key in ("numa_bind", "share", "rank_env", "template"):
+    for key in ("numa_bind", "share", "oversubscribe", "rank_env", "template"):
         if key in values:
             asked[key] = values[key]
     if "ranks" in text:
         asked["ranks"] = number("ranks", 1)
     if "reserve" in text:
-        asked["reserve"] = number("reserve", 0)
+        asked["reserve"] = parse_pool("", text["reserve"], "--reserve", 0)
+    if "part" in text:
+        asked["part"] = parse_part(text["part"])
+    if "role" in lists:
+        asked["roles"] = parse_roles(lists["role"])
     if "threads" in text:
         asked["threads"] = str(number("threads", 1))
     if "smt" in text:
@@ -105,6 +128,55 @@ def parse_count(text: str, name: str, least: int) -> int:
         option=name,
         text=text,
     )
+
+
+def parse_pool(name: str, text: str, option: str, least: int) -> Pool:
+    """`2` or `2/rank`. Raises UsageError."""
+    number, slash, each = text.partition("/")
+    if slash and each != "rank":
+        raise UsageError(
+            f"{option}: {shown(text)} is neither N nor N/rank",
+            hint="N cores of all ranks together, or N/rank of each",
+            option=option,
+            text=text,
+        )
+    return Pool(name, parse_count(number, option, least), per_rank=bool(slash))
+
+
+def parse_roles(texts: Sequence[str]) -> tuple[Pool, ...]:
+    """`kv=2` or `kv=1/rank` each, several also with commas. Raises UsageError."""
+    pools: dict[str, Pool] = {}
+    for text in (part for t in texts for part in t.split(",")):
+        name, equals, cores = text.partition("=")
+        problem = hint = ""
+        if not equals or not is_role(name):
+            problem = f"--role: {shown(text)} is not NAME=N or NAME=N/rank"
+            hint = "a name has letters, digits and _ only, as in kv=2"
+        elif name.upper() in pools:
+            problem = f"--role: {name} is named twice"
+            hint = "one pool for each name; in OMPBIND_ROLE_... capitals and small letters are one"
+        if problem:
+            raise UsageError(problem, hint=hint, option="--role", text=text)
+        pools[name.upper()] = parse_pool(name, cores, f"--role {name}", 1)
+    return tuple(pools.values())
+
+
+def is_role(name: str) -> bool:
+    return name.isascii() and name.replace("_", "a").isalnum()
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """`1/2`: the first of two parts. Raises UsageError."""
+    part, _, count = text.partition("/")
+    numbers = parse_whole(part), parse_whole(count)
+    if numbers[0] is None or numbers[1] is None or not 0 < numbers[0] <= numbers[1] < LIMIT:
+        raise UsageError(
+            f"--part: {shown(text)} is not I/N with I from 1 to N",
+            hint="--part 1/2 and --part 2/2 are the halves of the machine",
+            option="--part",
+            text=text,
+        )
+    return numbers[0], numbers[1]
 
 
 def parse_cpus(text: str, name: str, rank: int | None = None) -> CpuSet:

@@ -57,8 +57,10 @@ ALLOWED: dict[str, str] = {
     "cores": "cpuset errors record request topology",
     "dividing": "cores topology",
     "dealing": "cores cpuset dividing errors record request topology",
+    "pools": "cores cpuset dealing errors plans request",
     "memory": "cpuset dealing errors request topology",
-    "planner": "cores cpuset dealing errors memory numactl openmp plans request template topology",
+    "planner": "cores cpuset dealing errors memory numactl openmp plans pools request template"
+    " topology",
     "outline": "cpuset record topology",
     "expected": "cpuset errors plans record",
     "report": "cpuset expected processes record",

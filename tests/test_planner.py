@@ -108,9 +108,12 @@ def requests(draw: st.DrawFn, machine: Machine) -> Request:
             *(str(CpuSet(draw(sets))) for _ in range(draw(st.integers(1, 3)))),
         ]
     maybe("--share")
+    maybe("--oversubscribe")
     if where != "cpus" or draw(st.booleans()):
         maybe("--smt", st.sampled_from(["1", "2", "4", "all", "all"]))
-        maybe("--reserve", st.integers(0, 4))
+        maybe("--reserve", st.integers(0, 4) | st.just("1/rank"))
+        maybe("--role", st.sampled_from(["kv=1", "kv=2", "kv=1/rank", "kv=1/rank,io=1"]))
+        maybe("--part", st.sampled_from(["1/1", "1/2", "2/2", "3/3", "1/4"]), 4)
         maybe("--exclude", st.sets(st.sampled_from(cpus), min_size=1, max_size=3).map(CpuSet), 4)
     maybe("--places", st.sampled_from(["threads", "cores", "l3", "numa", "one"]), 2)
     maybe("--proc-bind", st.sampled_from(["close", "spread", "primary", "true", "false"]))
@@ -176,7 +179,7 @@ def test_ranks_are_apart(asked: tuple[Machine, Request]) -> None:
     """Unless told to share, no cpu is two ranks', and no core either where ompbind deals."""
     machine, request = asked
     plan = plan_or_none(machine, request)
-    if plan is None or request.share:
+    if plan is None or request.share or request.oversubscribe:
         return
     assert sum(len(r.cpus) for r in plan.ranks) == len(union(r.cpus for r in plan.ranks))
     if request.cpus is None:
@@ -193,15 +196,64 @@ def test_every_core_is_accounted_for(asked: tuple[Machine, Request]) -> None:
         return
     used = union(r.cpus for r in plan.ranks)
     usable = machine.allowed.cpus - request.exclude
-    assert plan.reserved | plan.unused <= usable
-    assert not plan.reserved & plan.unused
+    whole = (plan.reserved, plan.unused, plan.others)  # all threads of a core, or none
+    owners = [used, *(role.cpus for role in plan.roles), *whole]
+    assert union(owners) <= usable
     for core in cores_of(machine.topology, usable):
-        parts = [bool(core & part) for part in (used, plan.reserved, plan.unused)]
-        assert sum(parts) == 1, (core, used, plan.reserved, plan.unused)
-        if not core & used:
-            assert core <= plan.reserved | plan.unused
+        assert sum(bool(core & cpus) for cpus in owners) == 1, (core, owners)
+        assert all(core <= cpus for cpus in whole if core & cpus)
     reserved_cores = cores_of(machine.topology, plan.reserved)
-    assert len(reserved_cores) == request.reserve
+    each = len(plan.ranks) if request.reserve.per_rank else 1
+    assert len(reserved_cores) == request.reserve.cores * each
+
+
+@given(ASKED)
+def test_roles_are_as_asked(asked: tuple[Machine, Request]) -> None:
+    """Each pool has its cores, of the threads that workers would use of them, and reaches its
+    ranks; one of each rank's own lies where the rank is."""
+    machine, request = asked
+    plan = plan_or_none(machine, request)
+    if plan is None:
+        return
+    for pool in request.roles:
+        found = [role for role in plan.roles if role.name == pool.name]
+        assert [len(role.ranks) for role in found] == (
+            [1] * len(plan.ranks) if pool.per_rank else [len(plan.ranks)]
+        )
+        for role in found:
+            cores = cores_of(machine.topology, machine.allowed.cpus - request.exclude)
+            touched = [core for core in cores if core & role.cpus]
+            assert len(touched) == pool.cores
+            assert role.cpus == union(CpuSet(list(core)[: request.smt]) for core in touched)
+            for rank in role.ranks:
+                env = dict(plan.ranks[rank].env)
+                assert CpuSet.parse_kernel(env[f"OMPBIND_ROLE_{pool.name.upper()}"]) == role.cpus
+    assert len(plan.roles) == sum(len(plan.ranks) if p.per_rank else 1 for p in request.roles)
+
+
+@given(machines(), st.data())
+def test_parts_of_different_launches_do_not_meet(machine: Machine, data: st.DataObject) -> None:
+    """Whatever each asks beside --part and the same --exclude; and each sees where the others
+    are."""
+    count = data.draw(st.integers(1, 4))
+    taken = CpuSet()
+    others = CpuSet()
+    for number in range(1, count + 1):
+        request = data.draw(requests(machine))
+        if request.cpus is not None:
+            continue
+        plan = plan_or_none(machine, request.replace(part=(number, count), exclude=CpuSet()))
+        if plan is None:
+            continue
+        own = union([r.cpus for r in plan.ranks] + [r.cpus for r in plan.roles])
+        own |= plan.reserved | plan.unused
+        assert not own & taken
+        assert taken <= plan.others
+        assert not own & plan.others
+        assert own | plan.others <= machine.allowed.cpus
+        taken |= own
+        others |= plan.others
+        assert plan.part == f"{number}/{count}"
 
 
 @given(ASKED)
@@ -406,12 +458,15 @@ class Case:
     nodes: str = ""  # of each rank's cpus, by blanks
     reserved: str = ""
     unused: str = ""
+    roles: list[str] = field(default_factory=list)  # "name cpus ranks"
+    others: str = ""
     warnings: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"{self.machine} {self.args}".strip()
 
 
+CROWDED = "more ranks than cores: {} ranks share {} cores and will wait for each other"
 UNEVEN = "ranks get from {} to {} cores, so that none leaves its node"
 
 CASES = [
@@ -528,6 +583,47 @@ CASES = [
          unused="8-15,24-31"),
     Case("server", "-n 2 --share --reserve 2", ["0-13", "0-13"], reserved="14-15,30-31"),
     Case("server", "--reserve 0", ["0-15"]),
+    Case("server", "--per package --reserve 1/rank", ["0-6", "8-14"], reserved="7,15,23,31"),
+    Case("server", "--per package --share -n 4 --reserve 1/rank",
+         ["0-5", "0-5", "8-13", "8-13"], reserved="6-7,14-15,22-23,30-31"),
+    # --role: of all together as --reserve does, or of each rank's own; siblings stay idle
+    Case("server", "--role kv=2", ["0-13"], roles=["kv 14-15 0"]),
+    Case("server", "--per package --role kv=1", ["0-7", "8-14"], roles=["kv 15 0-1"]),
+    Case("server", "--per package --role kv=1/rank", ["0-6", "8-14"],
+         roles=["kv 7 0", "kv 15 1"]),
+    Case("server", "--per package --role kv=1/rank --smt all --places threads",
+         ["0-6,16-22 | 0 16 1 17 2 18 3 19 4 20 5 21 6 22",
+          "8-14,24-30 | 8 24 9 25 10 26 11 27 12 28 13 29 14 30"],
+         roles=["kv 7,23 0", "kv 15,31 1"]),
+    Case("server", "--numa-bind-nodes 0 2 --role kv=1/rank --role io=1 --reserve 1",
+         ["0-1 || bind 0", "8-9 || bind 2"], roles=["kv 3 0", "kv 11 1", "io 10 0-1"],
+         reserved="2,18", unused="4-7,12-15,20-23,28-31"),
+    Case("server", "--numa-bind-nodes 3 3 --share --role kv=1/rank",
+         ["12-13 || bind 3", "12-13 || bind 3"], roles=["kv 15 0", "kv 14 1"],
+         unused="0-11,16-27"),
+    # --part: as -n N cuts the machine, then divided as it says
+    Case("server", "--part 1/2", ["0-7"], others="8-15,24-31"),
+    Case("server", "--part 2/2 -n 2", ["8-11", "12-15"], others="0-7,16-23"),
+    Case("server", "--part 2/2 --per l3 --smt 2 --places l3",
+         [f"{a}-{a + 1},{a + 16}-{a + 17} | {a}-{a + 1},{a + 16}-{a + 17}"
+          for a in (8, 10, 12, 14)], others="0-7,16-23"),
+    Case("server", "--part 1/2 --numa-bind-nodes 1", ["4-7 || bind 1"], unused="0-3,16-19",
+         others="8-15,24-31"),
+    Case("server", "--part 2/2 --numa-bind", ["8-11 || bind 2"], unused="12-15,28-31",
+         others="0-7,16-23"),
+    Case("server", "--part 3/3 -n 2 --role kv=1 --reserve 1", ["8-10", "12-14"],
+         roles=["kv 15 0-1"], reserved="11,27", others="0-7,16-23"),
+    Case("server", "--part 1/1", ["0-15"]),
+    # more ranks than cores
+    Case("one-core", "-n 3 --oversubscribe", ["0", "0", "0"], warnings=[CROWDED.format(3, 1)]),
+    Case("desktop", "-n 8 --oversubscribe", ["0", "0", "1", "1", "2", "3", "4", "5"],
+         warnings=[CROWDED.format(4, 2)]),
+    Case("desktop", "-n 3 --oversubscribe", ["0-1", "2-3", "4-5"]),
+    Case("server", "--numa-bind-nodes 0 0 0 0 0 1 --oversubscribe --smt 2",
+         ["0,16 | 0,16 | bind 0", "0,16 | 0,16 | bind 0", "1,17 | 1,17 | bind 0",
+          "2,18 | 2,18 | bind 0", "3,19 | 3,19 | bind 0",
+          "4-7,20-23 | 4,20 5,21 6,22 7,23 | bind 1"], unused="8-15,24-31",
+         warnings=["ranks get from 1 to 4 cores", CROWDED.format(2, 1)]),
     # --exclude
     Case("server", "--exclude 0", ["1-16 | 16 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15"]),
     Case("server", "--exclude 0,16", ["1-15"]),
@@ -575,6 +671,8 @@ def test_worked_example(case: Case) -> None:
         assert [str(r.nodes) or "-" for r in plan.ranks] == case.nodes.split()
     assert plan.reserved == CpuSet.parse_kernel(case.reserved)
     assert plan.unused == CpuSet.parse_kernel(case.unused)
+    assert [f"{r.name} {r.cpus} {r.ranks}" for r in plan.roles] == case.roles
+    assert plan.others == CpuSet.parse_kernel(case.others)
     assert list(plan.warnings) == case.warnings
 
 
@@ -672,13 +770,13 @@ def test_a_crowded_package_does_not_make_ranks_cross_nodes() -> None:
         ("server", "--numa-bind-cpus 0-1 1-2", "rank 1: cpu 1 is rank 0's already",
          "--share lets ranks overlap"),
         ("server", "-n 17", "rank 16: the machine has 16 usable cores for 17 ranks",
-         "at most 16 ranks there, or --share to let them overlap"),
+         "at most 16 ranks there, or --oversubscribe to let them share cores"),
         ("one-core", "-n 2", "rank 1: the machine has 1 usable core for 2 ranks",
-         "at most 1 ranks there, or --share to let them overlap"),
+         "at most 1 ranks there, or --oversubscribe to let them share cores"),
         ("server", "--numa-bind-nodes 1 0 0 0 0 0", "rank 5: node 0 has 4 usable cores for 5 ranks",
-         "at most 4 ranks there, or --share to let them overlap"),
+         "at most 4 ranks there, or --oversubscribe to let them share cores"),
         ("server", "--per l3 -n 17", "rank 2: L3 0 has 2 usable cores for 3 ranks",
-         "at most 2 ranks there, or --share to let them overlap"),
+         "at most 2 ranks there, or --oversubscribe to let them share cores"),
         ("server", "--numa-bind-nodes 0 1 -n 3",
          "the number of ranks is unclear: --numa-bind-nodes is for 2, --ranks is for 3",
          "give each list one value for every rank"),
@@ -702,6 +800,28 @@ def test_a_crowded_package_does_not_make_ranks_cross_nodes() -> None:
         ("server", "--exclude 0-31", "no cpu is left to use", "allowed: 0-31; excluded: 0-31"),
         ("server", "-n 8 --reserve 9", "--reserve 9 would leave ranks without a core",
          "at most 8 can be reserved with this many ranks"),
+        ("server", "-n 8 --reserve 3 --role kv=6", "--reserve 3 would leave ranks without a core",
+         "at most 2 can be reserved with this many ranks"),
+        ("server", "-n 8 --role kv=9", "--role kv=9 would leave ranks without a core",
+         "at most 8 can be set aside with this many ranks"),
+        ("server", "-n 5 --role kv=2/rank", "rank 0: --role kv=2/rank would leave it without a "
+         "core", "at most 1 can be taken from each rank there"),
+        ("server", "-n 2 --share --reserve 8/rank", "rank 0: --reserve 8/rank would leave it "
+         "without a core", "at most 7 can be taken from each rank there"),
+        ("desktop", "--part 1/7", "--part 1/7: the machine has 6 usable cores",
+         "at most 6 parts"),
+        ("desktop", "--part 1/2 -n 4",
+         "rank 3: part 1/2 of the machine has 3 usable cores for 4 ranks",
+         "at most 3 ranks there, or --oversubscribe to let them share cores"),
+        ("server", "--part 1/2 --numa-bind-nodes 0 2",
+         "rank 1: none of the cpus of node 2 (8-11,24-27) is in part 1/2",
+         "nodes with usable cpus: 0-1"),
+        ("server", "--part 1/2 --numa-bind-cpus 0",
+         "--numa-bind-cpus names exactly the cpus to use; --part would change them",
+         "leave --part out"),
+        ("server", "--role kv=1 --numa-bind-cpus 0",
+         "--numa-bind-cpus names exactly the cpus to use; --role would change them",
+         "leave --role out"),
         ("server", "--per package --numa-bind",
          "rank 0: package 0 is on nodes 0-1, --numa-bind for one",
          "--per numa, or --mem interleave without --numa-bind"),

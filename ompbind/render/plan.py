@@ -14,11 +14,13 @@ from ompbind.cpuset import union
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from ompbind.cpuset import CpuSet
     from ompbind.plans import Plan, RankPlan
 
 # Colours that stay apart on dark and on light terminals; ranks beyond repeat them.
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 RANK_MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
+ROLE_MARKS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def draw_plan(plan: Plan) -> RenderableType:
@@ -87,6 +89,8 @@ def machine_map(plan: Plan) -> RenderableType:
     for r in plan.ranks:
         for cpu in r.cpus:
             owner.setdefault(cpu, set()).add(r.rank)
+    role_marks = make_role_marks(plan)
+    role_of = {cpu: role.name for role in plan.roles for cpu in role.cpus}
     cpus, allowed, width = list(plan.host.cpus), plan.host.allowed, 64
     table = Table.grid(padding=(0, 2, 0, 0))
     for start in range(0, len(cpus), width):
@@ -100,30 +104,58 @@ def machine_map(plan: Plan) -> RenderableType:
                 line.append(RANK_MARKS[rank % len(RANK_MARKS)], style=colour(rank))
             elif ranks:
                 line.append("+", style="bold")
+            elif cpu in role_of:
+                line.append(role_marks[role_of[cpu]], style="bold")
             elif cpu in plan.reserved:
                 line.append("=", style="bold")
+            elif cpu in plan.others:
+                line.append("/", style="dim")
             else:
                 line.append("·" if cpu in allowed else "x", style="dim")
         first, last = row[0], row[-1]
         table.add_row(Text(f"cpus {first}-{last}" if last > first else f"cpu {first}"), line)
+    taken = taken_cpus(plan)
     marks = {
         "+": any(len(ranks) > 1 for ranks in owner.values()),
         "=": bool(plan.reserved),
-        "·": bool(allowed - union(r.cpus for r in plan.ranks) - plan.reserved),
+        "/": bool(plan.others),
+        "·": bool(allowed - taken),
         "x": bool(plan.host.cpus - allowed),
     }
-    names = {"+": "shared", "=": "reserved", "·": "not used", "x": "not allowed"}
-    legend = ["digit: rank", *(f"{m} {names[m]}" for m, there in marks.items() if there)]
+    names = {"+": "shared", "=": "reserved", "/": "other parts", "·": "not used",
+             "x": "not allowed"}  # fmt: skip
+    legend = ["digit: rank", *(f"{mark} {name}" for name, mark in role_marks.items())]
+    legend += [f"{m} {names[m]}" for m, there in marks.items() if there]
     return Group(table, Text("  ".join(legend), style="dim"))
+
+
+def make_role_marks(plan: Plan) -> dict[str, str]:
+    """A letter for each role, its first one where that is still free."""
+    marks: dict[str, str] = {}
+    for name in dict.fromkeys(role.name for role in plan.roles):
+        wished = (*name.upper(), *ROLE_MARKS)
+        free = [m for m in wished if m in ROLE_MARKS and m not in marks.values()]
+        marks[name] = free[0] if free else "*"
+    return marks
+
+
+def taken_cpus(plan: Plan) -> CpuSet:
+    """Those that have an owner: a rank, a role, other work, another part."""
+    owned = [r.cpus for r in plan.ranks] + [role.cpus for role in plan.roles]
+    return union([*owned, plan.reserved, plan.others])
 
 
 def left_over(plan: Plan) -> list[str]:
     """What no rank got, in words."""
-    used = union(r.cpus for r in plan.ranks) | plan.reserved
-    idle = plan.host.allowed - used - plan.unused
+    idle = plan.host.allowed - taken_cpus(plan) - plan.unused
     lines = []
+    for role in plan.roles:
+        whose = f"rank{'s' * (len(role.ranks) > 1)} {role.ranks}"
+        lines.append(f"role {role.name}: cpus {role.cpus}, of {whose}")
     if plan.reserved:
         lines.append(f"reserved: cpus {plan.reserved}")
+    if plan.part:
+        lines.append(f"part {plan.part} of the machine; the other parts: cpus {plan.others}")
     if plan.unused:
         lines.append(f"left over: cpus {plan.unused}, cores that no rank got")
     if idle:
