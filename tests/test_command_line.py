@@ -161,7 +161,7 @@ REFUSALS: list[tuple[str, str, str | None]] = [
      "allowed cpus: {allowed}"),
     # more ranks than cores
     ("-n 60000 -- WORKER", "rank {cores}: the machine has {cores} usable core{s} for 60000 ranks",
-     "at most {cores} ranks there, or --share to let them overlap"),
+     "at most {cores} ranks there, or --oversubscribe to let them share cores"),
     ("--reserve 60000 -- WORKER", "--reserve 60000 would leave ranks without a core",
      "at most {spare} can be reserved with this many ranks"),
     ("--smt 60000 -- WORKER", "--smt 60000: no core has that many allowed hardware threads",

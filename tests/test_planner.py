@@ -73,7 +73,9 @@ def machines(draw: st.DrawFn) -> Machine:
     return Machine(topology, Allowed(CpuSet(allowed), CpuSet(mems), quota), "made-up")
 
 
-WORDS = st.binary(max_size=6).map(lambda b: os.fsdecode(b.replace(b"\0", b"{rank}")))
+WORDS = st.binary(max_size=6).map(
+    lambda b: os.fsdecode(b.translate(None, b"{}").replace(b"\0", b"{rank}"))
+)
 COMMANDS = st.lists(WORDS, min_size=1, max_size=3).map(tuple)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ompbind.cpuset import CpuSet
 from ompbind.errors import ParseError
 from ompbind.openmp import Inherited
-from ompbind.plans import BINDERS, Host, Plan, RankPlan, parse_plan
+from ompbind.plans import BINDERS, Host, Plan, RankPlan, Role, parse_plan
 
 PLAN = Plan(
     host=Host("server", CpuSet(range(8)), CpuSet(range(6)), CpuSet([0, 1]), 2.5),
@@ -26,7 +26,10 @@ PLAN = Plan(
     ),
     binder="numactl",
     reserved=CpuSet([4]),
+    roles=(Role("kv", CpuSet([6]), CpuSet([0, 1])),),
     unused=CpuSet([5]),
+    part="1/2",
+    others=CpuSet([7]),
     warnings=("one", "two"),
     inherited=(Inherited("OMP_PLACES", "x", "overridden", "so"),),
     command=("w", "{rank}"),
@@ -93,6 +96,8 @@ def test_the_contracts_fields() -> None:
         "argv": ["numactl", "--physcpubind=0-1", "--membind=0", "w", "{rank}"],
     }
     assert (DATA["reserved"], DATA["warnings"]) == ("4", ["one", "two"])
+    assert DATA["roles"] == [{"name": "kv", "cpus": "6", "ranks": "0-1"}]
+    assert (DATA["part"], DATA["others"]) == ("1/2", "7")
 
 
 def test_a_plan_by_the_contract_alone_is_enough() -> None:
@@ -163,6 +168,11 @@ def test_truncated(cut: int) -> None:
         ("ranks.0.argv", ["w", 1], "ranks[0].argv is not a list of texts"),
         ("ranks.0.gpus", [0], "ranks[0].gpus is not a list of texts"),
         ("binder", "taskset", f"plan.binder: 'taskset' is not one of {', '.join(BINDERS)}"),
+        ("roles", {}, "plan.roles: '{}' is of the wrong type"),
+        ("roles", [1], "roles[0] is not an object"),
+        ("roles.0.name", ..., "roles[0] lacks 'name'"),
+        ("roles.0.cpus", "x", "roles[0].cpus: 'x' is not a number or a range"),
+        ("part", 1, "plan.part: '1' is of the wrong type"),
         ("reserved", "x", "plan.reserved: 'x' is not a number or a range"),
         ("warnings", "x", "plan.warnings: 'x' is of the wrong type"),
         ("inherited", [3], "inherited[0] is not an object"),
