@@ -9,18 +9,19 @@ from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ompbind.plans import RankPlan
 
 # What a launcher tells a worker of its plan, beside OpenMP's variables.
 RANK, CPUS, MEMORY = "OMPBIND_RANK", "OMPBIND_CPUS", "OMPBIND_MEM"
+ROLE = "OMPBIND_ROLE_"
 
 
 class Expected(Record):
     """A rank as planned. `places` is empty where OpenMP's threads are not to be bound, or where the
     places are not given as numbers; `threads` is None where that is not said; `env`: what its
-    environment is to hold."""
+    environment is to hold; `roles`: the cpus set aside for threads that the worker binds itself."""
 
     rank: int
     cpus: CpuSet
@@ -30,6 +31,7 @@ class Expected(Record):
     mem: str
     mems: CpuSet
     env: tuple[tuple[str, str], ...] = ()
+    roles: tuple[CpuSet, ...] = ()
 
 
 def expect_plan(rank: RankPlan) -> Expected:
@@ -63,7 +65,19 @@ def make_expected(
     proc_bind = environ.get("OMP_PROC_BIND", "").partition(",")[0].strip().lower()
     places = () if proc_bind in ("", "false") else parse_places(environ.get("OMP_PLACES", ""))
     threads = parse_whole(environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip())
-    return Expected(rank, cpus, places, proc_bind, threads or None, mem, mems)
+    roles = parse_roles({k: v for k, v in environ.items() if k.startswith(ROLE)}.values())
+    return Expected(rank, cpus, places, proc_bind, threads or None, mem, mems, roles=roles)
+
+
+def parse_roles(texts: Iterable[str]) -> tuple[CpuSet, ...]:
+    """The cpus of each role; what a program has put there of its own is left out."""
+    roles = []
+    for text in texts:
+        try:
+            roles.append(CpuSet.parse_kernel(text))
+        except ParseError:
+            continue
+    return tuple(roles)
 
 
 def parse_places(text: str) -> tuple[CpuSet, ...]:

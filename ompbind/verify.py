@@ -172,8 +172,10 @@ def environment(view: View) -> Iterable[Difference]:
 
 
 def outside(view: View) -> Iterable[Difference]:
-    """Threads that may run on cpus that are not the rank's."""
-    for mask, threads in by_mask(view, [not mask <= view.cpus for mask in view.masks]):
+    """Threads that may run on cpus that are neither the rank's nor a role's of it."""
+    own = (view.cpus, *view.expected.roles)
+    stray = [not any(mask <= cpus for cpus in own) for mask in view.masks]
+    for mask, threads in by_mask(view, stray):
         who = "every thread" if threads == view.seen.threads else name_threads(threads, view)
         overrides = [f"{n}={v}" for n, v in view.seen.environ or () if n in OVERRIDES]
         if view.lost:
