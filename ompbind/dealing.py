@@ -41,12 +41,17 @@ def deal(machine: Machine, request: Request, cores: tuple[Core, ...]) -> list[Sh
         return deal_domains(plain, domains, names, nodes)
     whole = f"{part_name(request)} of the machine" if request.part else "the machine"
     if request.ranks is None:
+<<<<<<< Updated upstream
         return [Share(cores, whole if request.part else "every allowed core")]
+=======
+        return [Share(take(cores, request, 0, "the machine"), "every allowed core")]
+>>>>>>> Stashed changes
     count = request.ranks
     if request.share:
         of = whole if request.part else "the whole machine"
         return [Share(cores, f"{of}, shared by {count} ranks")] * count
     if count > len(cores):
+<<<<<<< Updated upstream
         return crowd(request, range(count), cores, whole)
     parts = divide(cores, count)
     return [Share(part, describe(machine, part, f"1/{count} of {whole}")) for part in parts]
@@ -89,6 +94,26 @@ def crowd(
         with_others = f", a core shared by {len(block)} ranks" if len(block) > 1 else ", a core"
         shares += [Share((core,), where + with_others)] * len(block)
     return shares
+=======
+        raise too_many(range(count), "the machine", len(cores))
+    parts = [take(part, request, r, "its part") for r, part in enumerate(divide(cores, count))]
+    return [Share(part, describe(machine, part, count)) for part in parts]
+>>>>>>> Stashed changes
+
+
+def take(cores: tuple[Core, ...], request: Request, rank: int, where: str) -> tuple[Core, ...]:
+    """The first of a rank's cores, as many as --cores-per-rank says."""
+    wanted = request.cores_per_rank
+    if wanted is not None and wanted > len(cores):
+        raise PlanError(
+            f"rank {rank}: {where} has {len(cores)} usable core{'s' * (len(cores) != 1)}, "
+            f"--cores-per-rank asks for {wanted}",
+            hint="fewer ranks, or fewer cores for each",
+            rank=rank,
+            wanted=wanted,
+            available=len(cores),
+        )
+    return cores[:wanted]
 
 
 def too_many(ranks: Sequence[int], where: str, available: int) -> PlanError:
@@ -99,6 +124,19 @@ def too_many(ranks: Sequence[int], where: str, available: int) -> PlanError:
         hint=f"at most {available} ranks there, or --oversubscribe to let them share cores",
         rank=last,
         wanted=len(ranks),
+        available=available,
+    )
+
+
+def too_few(request: Request, ranks: Sequence[int], where: str, available: int) -> PlanError:
+    each = request.cores_per_rank or 1
+    rank = ranks[available // each]
+    return PlanError(
+        f"rank {rank}: {where} has {available} usable core{'s' * (available != 1)}, not "
+        f"{each} for each of {len(ranks)} ranks",
+        hint=f"at most {available // each} ranks there with --cores-per-rank {each}",
+        rank=rank,
+        wanted=each * len(ranks),
         available=available,
     )
 
@@ -216,11 +254,15 @@ def deal_domains(
     """One rank for each domain, or `request.ranks` dealt over them in balanced blocks."""
     count = request.ranks if request.ranks is not None else len(domains)
     domains = domains[:count]
-    shares: list[Share] = []
-    for d, ranks in enumerate(blocks(range(count), len(domains))):
-        for share in deal_one(request, ranks, domains[d], names[d]):
-            shares.append(share.replace(node=nodes[d]))
-    return shares
+    cyclic = request.distribution == "cyclic"
+    dealt = blocks(range(count), len(domains))
+    if cyclic:
+        dealt = [range(d, count, len(domains)) for d in range(len(domains))]
+    shares: dict[int, Share] = {}
+    for d, ranks in enumerate(dealt):
+        for rank, share in zip(ranks, deal_one(request, ranks, domains[d], names[d]), strict=True):
+            shares[rank] = share.replace(node=nodes[d])
+    return [shares[r] for r in range(count)]
 
 
 def deal_one(
@@ -228,12 +270,22 @@ def deal_one(
 ) -> list[Share]:
     """One domain among its ranks: all of it to each, or split evenly."""
     if len(ranks) == 1:
-        return [Share(cores, name)]
+        return [Share(take(cores, request, ranks[0], name), name)]
     if request.share:
         return [Share(cores, f"{name}, shared by {len(ranks)} ranks") for _ in ranks]
     if len(ranks) > len(cores):
+<<<<<<< Updated upstream
         return crowd(request, ranks, cores, name)
     parts = split_evenly(cores, len(ranks))
+=======
+        raise too_many(ranks, name, len(cores))
+    if each := request.cores_per_rank:
+        if each * len(ranks) > len(cores):
+            raise too_few(request, ranks, name, len(cores))
+        parts = [cores[each * i : each * (i + 1)] for i in range(len(ranks))]
+    else:
+        parts = split_evenly(cores, len(ranks))
+>>>>>>> Stashed changes
     return [Share(p, f"{name}, part {i + 1} of {len(ranks)}") for i, p in enumerate(parts)]
 
 

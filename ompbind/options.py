@@ -60,6 +60,20 @@ OPTIONS: tuple[Option, ...] = (
         ("numa", "package", "l3", "core", "gpu"),
     ),
     Option(
+        ("--distribution",),
+        "value",
+        "How the ranks are dealt over the things of --per: `block` puts neighbours together "
+        "(default), `cyclic` goes round.",
+        "HOW",
+        ("block", "cyclic"),
+    ),
+    Option(
+        ("--cores-per-rank",),
+        "value",
+        "Cores of each rank, the first of its part; with --per, ranks follow each other closely.",
+        "N",
+    ),
+    Option(
         ("--numa-bind",),
         "flag",
         "Bind each rank's cpus and memory to one node, the nodes taken in order.",

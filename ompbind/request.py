@@ -41,6 +41,8 @@ class Request(Record):
     nodes: tuple[int, ...] | None = None
     cpus: tuple[CpuSet, ...] | None = None
     share: bool = False
+    distribution: str = "block"
+    cores_per_rank: int | None = None
     smt: int | None = 1
     oversubscribe: bool = False
     part: tuple[int, int] | None = None
@@ -82,7 +84,7 @@ def make_request(
         return parse_count(text[key], "--" + key.replace("_", "-"), least)
 
     asked: dict[str, object] = dict(wished)
-    for key in ("per", "places", "proc_bind", "mem", "binder"):
+    for key in ("per", "places", "proc_bind", "mem", "binder", "distribution"):
         if key in text:
             asked[key] = text[key]
     for key in ("numa_bind", "share", "oversubscribe", "rank_env", "template"):
@@ -90,6 +92,8 @@ def make_request(
             asked[key] = values[key]
     if "ranks" in text:
         asked["ranks"] = number("ranks", 1)
+    if "cores_per_rank" in text:
+        asked["cores_per_rank"] = number("cores_per_rank", 1)
     if "reserve" in text:
         asked["reserve"] = parse_pool("", text["reserve"], "--reserve", 0)
     if "part" in text:

@@ -873,3 +873,47 @@ def test_per_gpu_is_not_there_yet() -> None:
     with pytest.raises(OmpbindError) as e:
         make_plan(MACHINES["server"], make_asked(["--per", "gpu"]))
     assert e.value.status == 125
+
+
+# --- how ranks are dealt over things, and how many cores each gets ------------------------------
+
+
+TWO_PACKAGES = Shape(packages=2, nodes=2, cores=8, threads=1, l3s=2)
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--per", "package", "-n", "4"], ["0-1", "2-3", "4-5", "6-7"]),
+        (["--per", "package", "-n", "4", "--distribution", "cyclic"], ["0-1", "4-5", "2-3", "6-7"]),
+        (["--per", "package", "-n", "3", "--distribution", "cyclic"], ["0-1", "4-7", "2-3"]),
+        (["--per", "package", "-n", "4", "--cores-per-rank", "1"], ["0", "1", "4", "5"]),
+        (["--per", "package", "--cores-per-rank", "3"], ["0-2", "4-6"]),
+        (["-n", "4", "--cores-per-rank", "1"], ["0", "2", "4", "6"]),
+        (["--cores-per-rank", "3"], ["0-2"]),
+        (["--numa-bind-nodes", "1", "0", "1", "--cores-per-rank", "2"], ["4-5", "0-1", "6-7"]),
+        (["--numa-bind", "-n", "4", "--distribution", "cyclic"], ["0-1", "4-5", "2-3", "6-7"]),
+    ],
+)
+def test_ranks_are_dealt_in_blocks_or_round(args: list[str], expected: list[str]) -> None:
+    """Blocks put neighbours together, cyclic goes round; a number of cores is taken from a part."""
+    plan = make_plan(make_machine(TWO_PACKAGES), make_asked(args))
+    assert [str(r.cpus) for r in plan.ranks] == expected
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["-n", "4", "--cores-per-rank", "3"], "rank 0: its part has 2 usable cores"),
+        (["--per", "package", "-n", "6", "--cores-per-rank", "2"], "rank 2: package 0 has 4"),
+        (["--cores-per-rank", "9"], "rank 0: the machine has 8 usable cores"),
+        (["-n", "2", "--distribution", "cyclic"], "goes round the things of --per"),
+        (["--cores-per-rank", "2", "--reserve", "1"], "--reserve"),
+        (["--numa-bind-cpus", "0-1", "--cores-per-rank", "1"], "--cores-per-rank would change"),
+    ],
+)
+def test_cores_per_rank_that_cannot_be_had(args: list[str], message: str) -> None:
+    """The rank that comes short is named, with how many there are."""
+    with pytest.raises(PlanError, match=message) as caught:
+        make_plan(make_machine(TWO_PACKAGES), make_asked(args))
+    assert caught.value.hint

@@ -1,0 +1,31 @@
+"""ompbind's side of a comparison: the plan that options give on a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ompbind.arguments import parse_arguments
+from ompbind.options import options_of
+from ompbind.plans import Plan
+from ompbind.prepare import plan_anew
+from ompbind.topology import Topology
+
+
+def plan_for(machine: Path, options: str, environ: Mapping[str, str] | None = None) -> Plan:
+    """What `ompbind show --topology MACHINE OPTIONS` plans. Raises OmpbindError."""
+    args = ["--topology", str(machine), *options.split()]
+    values, rest = parse_arguments(args, options_of("show"))
+    assert rest == [], f"not options: {rest}"
+    return plan_anew(values, ("worker",), environ or {})
+
+
+def cpus_of(plan: Plan) -> list[str]:
+    """Each rank's cpus, as the kernel writes them."""
+    return [str(rank.cpus) for rank in plan.ranks]
+
+
+def cores_of(topology: Topology, cpus: frozenset[int] | set[int]) -> frozenset[int]:
+    """The cores that hold any of `cpus`; where cores are not known, each cpu is one."""
+    core = {c.cpu: -1 - c.cpu if c.core is None else c.core for c in topology.cpus}
+    return frozenset(core[cpu] for cpu in cpus)
