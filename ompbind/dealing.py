@@ -41,19 +41,15 @@ def deal(machine: Machine, request: Request, cores: tuple[Core, ...]) -> list[Sh
         return deal_domains(plain, domains, names, nodes)
     whole = f"{part_name(request)} of the machine" if request.part else "the machine"
     if request.ranks is None:
-<<<<<<< Updated upstream
-        return [Share(cores, whole if request.part else "every allowed core")]
-=======
-        return [Share(take(cores, request, 0, "the machine"), "every allowed core")]
->>>>>>> Stashed changes
+        why = whole if request.part else "every allowed core"
+        return [Share(take(cores, request, 0, whole), why)]
     count = request.ranks
     if request.share:
         of = whole if request.part else "the whole machine"
         return [Share(cores, f"{of}, shared by {count} ranks")] * count
     if count > len(cores):
-<<<<<<< Updated upstream
         return crowd(request, range(count), cores, whole)
-    parts = divide(cores, count)
+    parts = [take(part, request, r, "its part") for r, part in enumerate(divide(cores, count))]
     return [Share(part, describe(machine, part, f"1/{count} of {whole}")) for part in parts]
 
 
@@ -94,11 +90,6 @@ def crowd(
         with_others = f", a core shared by {len(block)} ranks" if len(block) > 1 else ", a core"
         shares += [Share((core,), where + with_others)] * len(block)
     return shares
-=======
-        raise too_many(range(count), "the machine", len(cores))
-    parts = [take(part, request, r, "its part") for r, part in enumerate(divide(cores, count))]
-    return [Share(part, describe(machine, part, count)) for part in parts]
->>>>>>> Stashed changes
 
 
 def take(cores: tuple[Core, ...], request: Request, rank: int, where: str) -> tuple[Core, ...]:
@@ -274,18 +265,13 @@ def deal_one(
     if request.share:
         return [Share(cores, f"{name}, shared by {len(ranks)} ranks") for _ in ranks]
     if len(ranks) > len(cores):
-<<<<<<< Updated upstream
         return crowd(request, ranks, cores, name)
-    parts = split_evenly(cores, len(ranks))
-=======
-        raise too_many(ranks, name, len(cores))
     if each := request.cores_per_rank:
         if each * len(ranks) > len(cores):
             raise too_few(request, ranks, name, len(cores))
         parts = [cores[each * i : each * (i + 1)] for i in range(len(ranks))]
     else:
         parts = split_evenly(cores, len(ranks))
->>>>>>> Stashed changes
     return [Share(p, f"{name}, part {i + 1} of {len(ranks)}") for i, p in enumerate(parts)]
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 # What says which cpus are used, and so cannot stand beside cpus that are named exactly.
-CHANGING = ("smt", "reserve", "role", "exclude", "part", "oversubscribe")
+CHANGING = ("smt", "reserve", "role", "exclude", "part", "oversubscribe", "cores_per_rank")
 
 
 def make_plan(machine: Machine, request: Request) -> Plan:
@@ -86,23 +86,18 @@ def check_request(request: Request) -> None:
             f"--per {request.per} and a list of nodes or cpus both say where ranks go",
             hint="leave one of them out",
         )
-<<<<<<< Updated upstream
-    if request.cpus is not None and (extra := request.asked(*CHANGING)):
-=======
     if request.distribution == "cyclic" and request.per is None and not request.numa_bind:
         raise PlanError(
             "--distribution cyclic goes round the things of --per, and there is none",
             hint="--per numa, --per package, ...",
         )
-    if request.cores_per_rank is not None and request.reserve:
+    if request.cores_per_rank is not None and (request.reserve.cores or request.roles):
         raise PlanError(
-            "--reserve goes with --cores-per-rank no further than the cores that no rank gets",
-            hint="leave --reserve out: what the ranks do not get is free",
+            "--cores-per-rank says what ranks get; --reserve and --role would take from it",
+            hint="leave one of them out: cores that no rank gets stay free",
         )
-    extra = request.asked("smt", "reserve", "exclude", "cores_per_rank")
-    if request.cpus is not None and extra:
+    if request.cpus is not None and (extra := request.asked(*CHANGING)):
         extra = extra.replace("_", "-")
->>>>>>> Stashed changes
         raise PlanError(
             f"--numa-bind-cpus names exactly the cpus to use; --{extra} would change them",
             hint=f"leave --{extra} out",
