@@ -265,8 +265,9 @@ def find_suspects(view: View, free: Sequence[bool], vacant: int, team: int) -> t
     odd = view.threads(
         so and not view.whole <= mask for so, mask in zip(free, view.masks, strict=True)
     )
-    pool = [t.tid for t, n in zip(view.seen.threads, view.bound, strict=True) if n is not None]
-    among = tuple(t for t in loose if min(pool) <= t.tid <= max(pool) or t.tid == view.seen.pid)
+    pool = [t.tid for t in view.threads(n is not None for n in view.bound)]
+    first, last = min(pool, default=0), max(pool, default=0)
+    among = tuple(t for t in loose if first <= t.tid <= last or t.tid == view.seen.pid)
     return next((some for some in (loose, among, odd) if len(some) == vacant), ())
 
 
@@ -305,12 +306,14 @@ def crowded(view: View, place: int, count: int, most: int) -> Difference:
     where = f"place {{{view.places[place]}}}"
     if threads[0].tid == view.seen.pid:
         others = threads[1:]
+        later = all(n in (None, place) for n in view.bound)
         return Difference(
             "caught",
             f"the main thread is caught in {where}, and {name_threads(others, view)} with it, "
             f"while the rank has cpus {view.cpus}",
             "OpenMP binds the main thread to its first place as soon as its library is loaded, and "
-            "every thread that the program starts from there inherits that",
+            "every thread that the program starts from there inherits that"
+            + (", or all masks were set to it later (taskset -a)" if later else ""),
             "--places one leaves the main thread all of the rank's cpus",
             tuple(t.tid for t in threads),
         )

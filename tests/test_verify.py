@@ -1,0 +1,799 @@
+"""Workers against their plan: by made-up observations, by real workers that are then spoiled, and
+by files of /proc that are made up."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ompbind.cpuset import CpuSet, union
+from ompbind.expected import Expected, expect_environ, expect_plan, parse_places
+from ompbind.processes import (
+    Memory,
+    Process,
+    Thread,
+    find_runtimes,
+    make_family,
+    parse_environ,
+    parse_numa_maps,
+    parse_stat,
+    read_process,
+)
+from ompbind.report import Checked, Report
+from ompbind.root import DirectoryRoot
+from ompbind.verify import judge
+from tests.conftest import unavailable
+from tests.test_command_line import (
+    OMPBIND,
+    TIMEOUT,
+    environment,
+    error,
+    need_cpus,
+    ompbind_run,
+)
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="verify reads Linux' /proc")
+
+ONLINE = CpuSet.parse_kernel("0-7")
+PID = 100
+
+
+def planned(
+    places: str = "0 1 2 3", *, threads: int | None = None, bind: str = "close", mem: str = "none"
+) -> Expected:
+    """A rank by its places, and all else from them."""
+    sets = tuple(CpuSet.parse_kernel(p) for p in places.split())
+    policy, _, mems = mem.partition(":")
+    return Expected(0, union(sets), () if bind == "false" else sets, bind, threads or len(sets),
+                    policy, CpuSet.parse_kernel(mems))  # fmt: skip
+
+
+def seen(masks: str, **more: Any) -> Process:
+    """A process with a thread for each mask, numbered from PID on, the main thread first."""
+    threads = tuple(
+        Thread(PID + n, "worker", "S", CpuSet.parse_kernel(mask), None)
+        for n, mask in enumerate(masks.split())
+    )
+    fields: dict[str, Any] = {"name": "worker", "environ": (), "runtimes": ("libgomp.so.1",)}
+    return Process(PID, 1, 7, threads=threads, **(fields | more))
+
+
+def kinds(checked: Checked) -> list[str]:
+    return [d.kind for d in checked.differences]
+
+
+# what was seen, planned, online cpus, the kinds of differences, and a word of what is said
+CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
+    "each thread in its place": (seen("0 1 2 3"), planned(), "0-7", [], ""),
+    "the kernel names cpus that could come": (
+        seen("0,8-63 1,8-63 2,8-63 3,8-63"), planned(), "0-7", [], ""),
+    "a pool of other threads inside the rank's cpus": (
+        seen("0 1 2 3 0-3 0-3"), planned(), "0-7", [], "2 threads without a place"),
+    "a smaller team than planned": (
+        seen("0 1 2"), planned(), "0-7", [], "3 of 4 OpenMP threads are there"),
+    "only the main thread yet": (
+        seen("0"), planned(), "0-7", [], "what it starts inherits that"),
+    "no OpenMP at all": (
+        seen("0-3 0-3", runtimes=()), planned(), "0-7", [], "no OpenMP runtime is loaded"),
+    "a runtime that binds when it first needs its threads": (
+        seen("0-3", runtimes=("libomp.so.5",)), planned(), "0-7", [], "can be told"),
+    "one thread wandered": (
+        seen("0 0-3 2 3"), planned(), "0-7", ["wandered"], "taskset -p -c 1 101"),
+    "one thread wandered among others of the program's own": (
+        seen("0 1 0-3 3 0-3 0-3"), planned(), "0-7", ["wandered"], "thread 102 may run"),
+    "the main thread was set free": (
+        seen("0-3 1 2 3"), planned(), "0-7", ["wandered"], "the main thread may run on cpus 0-3"),
+    "one thread outside": (
+        seen("0 1-7 2 3"), planned(), "0-7", ["outside"], "thread 101 may run on cpus 1-7"),
+    "all threads outside": (
+        seen("0-7 0-7 0-7 0-7"), planned(), "0-7", ["changed"], "taskset -a -p -c 0-3 100"),
+    "a runtime that follows its own variable": (
+        seen("4 5 6 7", environ=(("GOMP_CPU_AFFINITY", "4-7"),)), planned(), "0-7",
+        ["outside"] * 4, "GOMP_CPU_AFFINITY=4-7 in its environment"),
+    "no thread in a place though libgomp is there": (
+        seen("0-3 0-3 0-3 0-3"), planned(), "0-7", ["wandered"], "no thread is bound to a place"),
+    "the main thread and what it started": (
+        seen("0 0 0 1 2 3"), planned(), "0-7", ["caught"], "--places one"),
+    "two threads on another place": (
+        seen("0 1 1 2 3"), planned(), "0-7", ["crowded"], "2 threads are bound to place {1}"),
+    "two runtimes": (
+        seen("0 1 1 2 3", runtimes=("libgomp-a.so", "libiomp5.so")), planned(), "0-7",
+        ["crowded"], "two OpenMP runtimes"),
+    "as many on each place as planned": (
+        seen("0 1 0 1"), planned("0 1", threads=4), "0-7", [], "4 threads for 2 cpus"),
+    "all on the first place, as planned": (
+        seen("0 0 0 0"), planned(bind="primary"), "0-7", [], ""),
+    "a cpu went offline": (
+        seen("0 1 2 0-2,4-7"), planned(), "0-2,4-7", ["offline", "outside"],
+        "the kernel widened the mask"),
+    "a cpu went offline whose thread had others": (
+        seen("0-1 2-3"), planned("0-1 2-3"), "0-2,4-7", ["offline"], "--exclude 3"),
+    "a cgroup that shrank": (
+        seen("0 1 0-1 0-1", cpuset=CpuSet([0, 1])), planned(), "0-7", ["cgroup", "wandered"],
+        "has lost cpus 2-3"),
+    "a cgroup that is larger": (
+        seen("0 1 2 3", cpuset=CpuSet(range(64))), planned(), "0-7", [], ""),
+    "one place for all": (seen("0-3 0-3 0-3"), planned("0-3", threads=3), "0-7", [], ""),
+    "one place for all, narrowed": (
+        seen("1 1 1"), planned("0-3", threads=3), "0-7", ["changed"], "only on cpu 1 of 0-3"),
+    "one place for all, a thread of the program's narrowed": (
+        seen("0-3 0-3 2"), planned("0-3", threads=3), "0-7", [], "narrowed by the program"),
+    "not to be bound": (seen("0-3 0-3"), planned(bind="false"), "0-7", [], ""),
+    "not to be bound, and outside": (
+        seen("0-3 0-7"), planned(bind="false"), "0-7", ["outside"], "thread 101"),
+    "a main thread that has ended": (
+        seen("0 1 2 3").replace(pid=99), planned(), "0-7", [], ""),
+    "another environment than the plan's": (
+        seen("0 1 2 3", environ=(("OMP_NUM_THREADS", "8"),)),
+        planned().replace(env=(("OMP_NUM_THREADS", "4"),)), "0-7", ["environment"],
+        "OMP_NUM_THREADS is 8 in its environment, planned is 4"),
+    "ended": (seen(""), planned(), "0-7", ["ended"], "has ended"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_threads_are_judged(name: str) -> None:
+    """Each situation is called what it is, with its cause and its remedy."""
+    process, expected, online, wanted, word = CASES[name]
+    checked = judge(process, expected, CpuSet.parse_kernel(online))
+    said = "\n".join([*checked.notes, *(f"{d.text}\n{d.cause}\n{d.remedy}"
+                                        for d in checked.differences)])  # fmt: skip
+    assert kinds(checked) == wanted, said
+    assert word in said
+
+
+def memory(policy: str, *own: tuple[int, int], mib: int = 64, others: Any = ()) -> Process:
+    """A process in its places whose memory lies so: (node, percent)…"""
+    pages = tuple((policy, node, (mib << 20) * share // 100) for node, share in own)
+    return seen("0 1 2 3", memory=Memory(policy, (*pages, *others), ((0, 1 << 20),)),
+                mems=CpuSet([0, 1]))  # fmt: skip
+
+
+MEMORY: dict[str, tuple[Process, str, list[str], str]] = {
+    "bound": (memory("bind:0", (0, 100)), "bind:0", [], ""),
+    "bound with a flag": (memory("bind=static:0", (0, 100)), "bind:0", [], ""),
+    "a page or two elsewhere": (memory("bind:0", (0, 100), (1, 0)), "bind:0", [], ""),
+    "on the wrong node": (
+        memory("bind:0", (0, 25), (1, 75)), "bind:0", ["memory"], "48.0 MiB of its memory (75%)"),
+    "another policy": (memory("default", (0, 100)), "bind:0", ["policy"], "is default"),
+    "the cgroup lost a node": (
+        memory("bind:0-1", (0, 100)), "bind:0-2", ["policy"], "it may use memory of 0-1"),
+    "preferred": (memory("prefer:1", (1, 100)), "preferred:1", [], ""),
+    "preferred, in newer words": (memory("prefer (many):1", (1, 100)), "preferred:1", [], ""),
+    "preferred, and full": (
+        memory("prefer:1", (0, 50), (1, 50)), "preferred:1", [], "was full"),
+    "interleaved": (memory("interleave:0-1", (0, 50), (1, 50)), "interleave:0-1", [], ""),
+    "local": (memory("local", (0, 50), (1, 50)), "local", [], ""),
+    "nothing planned": (memory("interleave:0-1", (0, 50), (1, 50)), "none", [], ""),
+    "memory with a policy of its own": (
+        memory("bind:0", (0, 100), others=(("interleave:0-1", 1, 64 << 20),)), "bind:0", [],
+        "a policy of its own: 64.0 MiB interleave:0-1"),
+    "not to be seen": (
+        seen("0 1 2 3", unseen=(("memory", "Permission denied"),), user=7), "bind:0", ["unseen"],
+        "the process is user 7's"),
+    "not to be seen, and nothing planned": (
+        seen("0 1 2 3", unseen=(("memory", "Permission denied"),)), "none", [], ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_memory_is_judged(name: str) -> None:
+    """The policy in all its spellings, and the pages by node."""
+    process, mem, wanted, word = MEMORY[name]
+    checked = judge(process, planned(mem=mem), ONLINE)
+    assert kinds(checked) == wanted
+    assert word in str(checked)
+
+
+def test_without_environment_and_plan_nothing_can_be_told() -> None:
+    """Another user's process is no failure of the rest, but it is not called good either."""
+    process = seen("0", environ=None, unseen=(("environment", "Permission denied"),), user=5)
+    checked = judge(process, None, ONLINE)
+    assert kinds(checked) == ["unseen"]
+    assert "Permission denied" in checked.differences[0].text
+
+
+def test_a_process_that_a_rank_started_from_a_bound_main_thread_is_caught() -> None:
+    """A data loader that inherits one cpu is the main-thread trap; one with places of its own, or
+    with all cpus, is fine."""
+    own = judge(seen("0 1 2 3"), planned(), ONLINE)
+    for masks, wanted in (("0", ["caught"]), ("0 0 0", ["caught"]), ("0 1 2 3", []), ("0-3", [])):
+        child = judge(seen(masks, runtimes=()).replace(pid=200), planned(), ONLINE, own)
+        assert kinds(child) == wanted, masks
+        assert child.parent == PID
+
+
+def test_who_is_openmp_is_told_where_it_can_be() -> None:
+    """By the places; not where all threads may use the same cpus, or too many share a place."""
+
+    def told(masks: str, expected: Expected) -> list[bool | None]:
+        return list(judge(seen(masks), expected, ONLINE).openmp)
+
+    assert told("0 1 2 3 0-3", planned()) == [True] * 4 + [False]
+    assert told("0 1 0-3", planned()) == [True, True, None]
+    assert told("0-3 0-3", planned("0-3", threads=2)) == [None, None]
+    assert told("0 0 1 2 3", planned()) == [None, None, True, True, True]
+
+
+# --- properties ----------------------------------------------------------------------------------
+
+MASKS = st.sets(st.integers(0, 9), min_size=1).map(CpuSet)
+PLACES = st.lists(st.integers(0, 7), min_size=1, max_size=6, unique=True)
+
+
+@given(PLACES, st.sampled_from(["close", "spread", "true"]), st.integers(1, 3), MASKS)
+def test_a_rank_that_is_as_planned_holds(
+    cpus: list[int], bind: str, each: int, absent: CpuSet
+) -> None:
+    """Threads in their places hold, however many to a place, and whatever cpus could come."""
+    expected = planned(" ".join(map(str, cpus)), bind=bind, threads=each * len(cpus))
+    more = absent - ONLINE
+    masks = " ".join(str(CpuSet([c]) | more) for c in cpus * each)
+    checked = judge(seen(masks), expected, ONLINE)
+    assert not checked.differences
+
+
+@given(st.lists(MASKS, max_size=6), PLACES, st.sampled_from(["close", "false", "primary"]),
+       st.none() | MASKS, MASKS)  # fmt: skip
+def test_anything_is_judged(
+    masks: list[CpuSet], cpus: list[int], bind: str, cpuset: CpuSet | None, online: CpuSet
+) -> None:
+    """Whatever is seen, there is a report, each thread outside is named, and JSON tells as much."""
+    process = seen(" ".join(map(str, masks)), cpuset=cpuset)
+    expected = planned(" ".join(map(str, cpus)), bind=bind)
+    checked = judge(process, expected, online)
+    told = json.loads(Report((checked,), online).to_json())
+    assert told["holds"] == (not checked.differences)
+    assert [t["cpus"] for t in told["processes"][0]["threads"]] == [str(m & online) for m in masks]
+    named = {t for d in checked.differences for t in d.threads}
+    outside = {PID + n for n, mask in enumerate(masks) if not mask & online <= expected.cpus}
+    assert outside <= named
+    for d in checked.differences:
+        assert d.text
+        assert d.cause
+        assert d.remedy
+
+
+# --- what the kernel writes ----------------------------------------------------------------------
+
+
+def test_plans_and_environments_say_the_same() -> None:
+    """What is expected of a rank comes out alike from its plan and from its own environment."""
+    done = ompbind_run("show", "--mem", "local", "--format", "json", "--", "true")
+    from ompbind.plans import parse_plan
+
+    rank = parse_plan(done.stdout).ranks[0]
+    by_plan = expect_plan(rank)
+    told = dict(rank.env) | {
+        "OMPBIND_CPUS": str(rank.cpus),
+        "OMPBIND_MEM": f"{rank.mem}:{rank.mems}",
+    }
+    assert expect_environ(told) == by_plan.replace(env=())
+    assert by_plan.env
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("{0},{1}", "0 1"),
+        ("{0,4},{1,5}", "0,4 1,5"),
+        ("cores", ""),
+        ("{0:4}", ""),
+        ("{0},{1}:4:2", ""),
+        ("!{0}", ""),
+        ("{}", ""),
+        ("", ""),
+        ("{99999999}", ""),
+    ],
+)
+def test_places_are_read_as_ompbind_writes_them(text: str, places: str) -> None:
+    """Other notations are a runtime's own business: nothing is guessed from them."""
+    assert " ".join(map(str, parse_places(text))) == places
+
+
+@pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "9" * 30])
+def test_a_strange_rank_is_no_worker(value: str) -> None:
+    """Only a number makes a worker."""
+    assert expect_environ({"OMPBIND_RANK": value}) is None
+
+
+def test_names_may_hold_anything() -> None:
+    """The name of a thread may hold brackets and blanks."""
+    fields = b"7 (a) (b) S 3 " + b" ".join(str(n).encode() for n in range(5, 53))
+    stat = parse_stat(fields)
+    assert (stat.name, stat.state, stat.parent, stat.started, stat.last) == (
+        "a) (b",
+        "S",
+        3,
+        22,
+        39,
+    )
+    assert parse_stat(b"7 (cut").last is None
+
+
+NUMA_MAPS = b"""\
+55d0 bind:0 file=/usr/bin/some\\040worker mapped=3 N0=3 kernelpagesize_kB=4
+55d1 bind:0 heap anon=10 dirty=10 N0=8 N1=2 kernelpagesize_kB=4
+7f00 prefer (many):0-1 anon=2 dirty=2 N1=2 kernelpagesize_kB=2048
+7f01 weighted interleave:0-1 anon=1 dirty=1 N1=1 kernelpagesize_kB=4
+7f02 default file=/usr/lib/libgomp.so.1.0.0 mapped=1 N1=1 kernelpagesize_kB=4
+7f03 default file=/opt/libgomp-1/libother.so
+7ffd bind:0 stack anon=4 dirty=4 N0=4 kernelpagesize_kB=4
+7ffe default
+"""
+
+
+def test_numa_maps_are_read() -> None:
+    """Sums by policy and node, large pages at their size, files' apart; the stack tells the policy
+    that the main thread has."""
+    memory = parse_numa_maps(NUMA_MAPS)
+    assert memory.policy == "bind:0"
+    assert memory.own == (
+        ("bind:0", 0, 12 * 4096),
+        ("bind:0", 1, 2 * 4096),
+        ("prefer (many):0-1", 1, 2 << 21),
+        ("weighted interleave:0-1", 1, 4096),
+    )
+    assert memory.files == ((0, 3 * 4096), (1, 4096))
+    assert find_runtimes(NUMA_MAPS) == ("libgomp.so.1.0.0",)
+
+
+@given(st.binary())
+def test_garbage_is_survived(data: bytes) -> None:
+    """Files of a kernel to come, or cut ones, never end in a traceback."""
+    parse_numa_maps(data)
+    parse_stat(data)
+    parse_environ(data)
+    find_runtimes(data)
+
+
+def test_an_environment_is_read_as_it_is() -> None:
+    """Values may hold = and bytes that are no text; what is no variable is left out."""
+    data = b"A=1=2\0B=\xff\0broken\0\0C="
+    assert parse_environ(data) == (("A", "1=2"), ("B", "\udcff"), ("C", ""))
+
+
+def test_families_are_found() -> None:
+    """Descendants of descendants, and nobody else's."""
+    parents = {2: 1, 3: 2, 4: 2, 5: 3, 9: 8}
+    assert make_family([2, 8, 7], parents) == {2: [3, 4, 5], 8: [9], 7: []}
+
+
+def write_process(root: Path, pid: int, tasks: dict[int, str]) -> None:
+    """A process under root/proc with threads of these states, no NUMA and no environment."""
+    for tid, state in tasks.items():
+        task = root / "proc" / str(pid) / "task" / str(tid)
+        task.mkdir(parents=True)
+        rest = " ".join(str(n) for n in range(5, 53))
+        (task / "stat").write_text(f"{tid} (w) {state} 1 {rest}\n")
+        (task / "status").write_text(f"Name:\tw\nUid:\t5\t6\t7\t8\nCpus_allowed_list:\t{tid}\n")
+    (root / "proc" / str(pid) / "stat").write_text(f"{pid} (w) S 1 {rest}\n")
+
+
+def test_threads_that_have_ended_do_not_count(tmp_path: Path) -> None:
+    """A main thread that is gone leaves the others; a zombie has none."""
+    write_process(tmp_path, 5, {5: "Z", 6: "S", 7: "R"})
+    write_process(tmp_path, 8, {8: "Z"})
+    process = read_process(DirectoryRoot(str(tmp_path)), 5)
+    assert process is not None
+    assert [(t.tid, str(t.cpus), t.last) for t in process.threads] == [(6, "6", 39), (7, "7", 39)]
+    assert (process.user, process.environ, process.memory, process.unseen) == (6, None, None, ())
+    zombie = read_process(DirectoryRoot(str(tmp_path)), 8)
+    assert zombie is not None
+    assert zombie.ended
+    assert read_process(DirectoryRoot(str(tmp_path)), 9) is None
+
+
+# --- real workers --------------------------------------------------------------------------------
+
+Starter = Callable[..., "Running"]
+
+
+class Running:
+    """An ompbind in the background, and the pids of its workers, all of which have said "ready"."""
+
+    def __init__(self, process: subprocess.Popen[str], pids: list[int]) -> None:
+        self.process, self.pids = process, pids
+
+    def tids(self, rank: int = 0) -> list[int]:
+        tids = map(int, os.listdir(f"/proc/{self.pids[rank]}/task"))
+        return sorted(tids, key=lambda t: (t != self.pids[rank], t))
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(TIMEOUT)
+
+
+@pytest.fixture
+def start() -> Iterator[Starter]:
+    """Starts workers that write "pid N" and "ready", and lets them end at last."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start_one(*args: str, ranks: int = 1, under: Sequence[str] = ()) -> Running:
+        process = subprocess.Popen(
+            [*under, OMPBIND, "run", *args], env=environment(), text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        started.append(process)
+        assert process.stdout is not None
+        pids: dict[int, int] = {}
+        ready = 0
+        while ready < ranks:
+            line = process.stdout.readline()
+            assert line, f"ended early: {process.wait()}"
+            ready += line == "ready\n"
+            if found := re.match(r"rank (\d+) pid (\d+)", line):
+                pids[int(found[1])] = int(found[2])
+        return Running(process, [pids[r] for r in sorted(pids)])
+
+    yield start_one
+    for process in started:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.close()
+        try:
+            process.wait(TIMEOUT)
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.stdout.close()
+
+
+def verify(*args: object) -> tuple[int, dict[str, Any]]:
+    """The status and the report."""
+    done = ompbind_run("verify", "--format", "json", *map(str, args))
+    assert done.returncode in (0, 1), done.stderr
+    assert done.stderr == ""
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert report["holds"] == (done.returncode == 0)
+    return done.returncode, report
+
+
+def kinds_in(report: dict[str, Any]) -> list[str]:
+    return [d["kind"] for p in report["processes"] for d in p["differences"]]
+
+
+def python_worker(code: str) -> list[str]:
+    """A Python worker that runs `code`, says that it is ready, and waits."""
+    head = "import os, sys, threading, time\n"
+    tail = "\nprint('rank', os.environ['OMPBIND_RANK'], 'pid', os.getpid())\nprint('ready')\n"
+    tail += "sys.stdout.flush()\nsys.stdin.read()\n"
+    return [sys.executable, "-I", "-S", "-c", head + code + tail]
+
+
+@pytest.fixture
+def gomp(where: Callable[[str], str]) -> list[str]:
+    return [where("libgomp"), "--wait", "--touch", "16"]
+
+
+def test_workers_are_as_planned(start: Starter, gomp: list[str], tmp_path: Path) -> None:
+    """Ranks in their places hold, by their own pids, by the launcher's, and by the plan's file."""
+    need_cpus(2)
+    plan = ompbind_run("show", "-n", "2", "--mem", "local", "--format", "json")
+    (tmp_path / "plan.json").write_text(plan.stdout)
+    running = start("-n", "2", "--mem", "local", "--", *gomp, ranks=2)
+    for args in (
+        running.pids,
+        [running.process.pid],
+        ["--plan", tmp_path / "plan.json", *running.pids],
+        ["--plan", tmp_path / "plan.json", running.process.pid],
+    ):
+        status, report = verify(*args)
+        assert (status, kinds_in(report)) == (0, [])
+        assert [p["pid"] for p in report["processes"]] == running.pids
+        assert [p["rank"] for p in report["processes"]] == [0, 1]
+        assert sum(report["processes"][0]["memory"]["bytes"].values()) >= 16 << 20
+        assert any("libgomp" in r for r in report["processes"][0]["runtimes"])
+    running.end()
+
+
+def test_every_thread_is_told(start: Starter, gomp: list[str]) -> None:
+    """Its allowed cpus, the cpu it last ran on, its place, and that it is OpenMP's."""
+    cpus = need_cpus(2)
+    running = start("--numa-bind-cpus", f"{cpus[0]},{cpus[1]}", "--", *gomp)
+    _, report = verify(running.pids[0])
+    threads = report["processes"][0]["threads"]
+    assert [t["tid"] for t in threads] == running.tids()
+    assert [(t["cpus"], t["place"], t["openmp"]) for t in threads] == [
+        (str(cpu), n, True) for n, cpu in enumerate(cpus)
+    ]
+    assert [t["last_cpu"] for t in threads] == cpus
+
+
+def test_a_thread_that_wandered_is_found(start: Starter, gomp: list[str]) -> None:
+    """One whose mask was widened by taskset, with the command that sets it back."""
+    cpus = need_cpus(2)
+    both = f"{cpus[0]},{cpus[1]}"
+    running = start("--numa-bind-cpus", both, "--", *gomp)
+    tid = running.tids()[1]
+    taskset("-p", "-c", both, str(tid))
+    status, report = verify(running.pids[0])
+    assert (status, kinds_in(report)) == (1, ["wandered"])
+    difference = report["processes"][0]["differences"][0]
+    assert difference["threads"] == [tid]
+    remedy = difference["remedy"].partition("taskset ")[2]
+    taskset(*remedy.split())
+    assert verify(running.pids[0])[0] == 0
+
+
+def test_masks_that_were_changed_are_found(start: Starter, gomp: list[str]) -> None:
+    """All threads of a rank of one cpu, moved to another."""
+    cpus = need_cpus(2)
+    running = start("--numa-bind-cpus", str(cpus[0]), "--", *gomp)
+    taskset("-a", "-p", "-c", str(cpus[1]), str(running.pids[0]))
+    status, report = verify(running.pids[0])
+    assert (status, kinds_in(report)) == (1, ["changed"])
+    assert f"planned is {cpus[0]}" in report["processes"][0]["differences"][0]["text"]
+
+
+def test_a_main_thread_that_is_caught_is_found(start: Starter) -> None:
+    """Threads and a process started from a main thread that sits on one cpu, as after the import of
+    a library with OpenMP."""
+    cpus = need_cpus(2)
+    code = f"""os.sched_setaffinity(0, [{cpus[0]}])
+for _ in range(3):
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+child = os.fork()
+if child == 0:
+    os.execv('/bin/cat', ['cat'])
+"""
+    code += "import atexit\natexit.register(os.waitpid, child, 0)"
+    running = start("--numa-bind-cpus", f"{cpus[0]},{cpus[1]}", "--", *python_worker(code))
+    status, report = verify(running.pids[0])
+    assert (status, kinds_in(report)) == (1, ["caught", "caught"])
+    rank, child = report["processes"]
+    assert rank["differences"][0]["threads"] == running.tids()
+    assert (child["started_by"], child["name"]) == (rank["pid"], "cat")
+
+
+def test_threads_of_other_libraries_are_fine(start: Starter) -> None:
+    """A pool that is not OpenMP's, inside the rank's cpus, is told and no difference."""
+    need_cpus(2)
+    code = "for _ in range(5):\n"
+    code += "    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+    running = start("--", *python_worker(code))
+    status, report = verify(running.pids[0])
+    assert (status, kinds_in(report)) == (0, [])
+    assert any("no thread of OpenMP's can be told" in n for n in report["processes"][0]["notes"])
+
+
+def test_a_policy_that_the_worker_changed_is_found(start: Starter, tmp_path: Path) -> None:
+    """A worker that sets its memory policy back is not as planned."""
+    code = "import ctypes, platform\n"
+    code += "number = {'x86_64': 238, 'aarch64': 237}[platform.machine()]\n"
+    code += "ctypes.CDLL(None).syscall(number, 0, None, 0)"
+    if not Path("/proc/self/numa_maps").exists():
+        unavailable("this kernel has no NUMA")
+    plan = ompbind_run("show", "--mem", "local", "--format", "json")
+    (tmp_path / "plan.json").write_text(plan.stdout)
+    running = start("--mem", "local", "--", *python_worker(code))
+    status, report = verify("--plan", tmp_path / "plan.json", running.pids[0])
+    assert (status, kinds_in(report)) == (1, ["policy"])
+    assert "is default, planned is local" in report["processes"][0]["differences"][0]["text"]
+
+
+@pytest.fixture
+def cpuset_group() -> Iterator[Path]:
+    """A cgroup with a cpuset of its own, empty of processes; skips where none can be made."""
+    groups = (Path("/sys/fs/cgroup/cpuset"), Path("/sys/fs/cgroup"))
+    top = next((g for g in groups if (g / "cpuset.cpus").exists()
+                or (g / "cpuset.cpus.effective").exists()), None)  # fmt: skip
+    if top is None or os.geteuid() != 0:
+        pytest.skip("no cgroup with a cpuset can be made here")
+    group = top / f"ompbind-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        if (group / "cpuset.mems").exists() and (top / "cpuset.mems").exists():
+            (group / "cpuset.mems").write_text((top / "cpuset.mems").read_text())
+        if not (group / "cpuset.cpus").exists():
+            pytest.skip("the cgroup has no cpuset")
+        (group / "cpuset.cpus").write_text(",".join(map(str, need_cpus(2))))
+    except OSError as e:
+        if group.exists():
+            group.rmdir()
+        pytest.skip(f"no cgroup with a cpuset can be made here: {e}")
+    yield group
+    for pid in (group / "cgroup.procs").read_text().split():
+        (top / "cgroup.procs").write_text(pid)
+    group.rmdir()
+
+
+def test_a_cgroup_that_shrank_is_found(start: Starter, gomp: list[str], cpuset_group: Path) -> None:
+    """When the cpuset loses a cpu of the plan, that is named as the cause."""
+    cpus = need_cpus(2)
+    enter = f'echo $$ >{cpuset_group}/cgroup.procs && exec "$@"'
+    running = start("--", *gomp, under=["bash", "-c", enter, "enter"])
+    assert verify(running.pids[0])[0] == 0
+    (cpuset_group / "cpuset.cpus").write_text(str(cpus[0]))
+    status, report = verify(running.pids[0])
+    assert status == 1
+    assert kinds_in(report)[0] == "cgroup"
+    assert f"has lost cpu {cpus[1]}" in report["processes"][0]["differences"][0]["text"]
+    running.end()
+
+
+def test_a_process_that_has_ended_is_told(start: Starter, tmp_path: Path) -> None:
+    """A zombie is a worker no more; no such process is bad input."""
+    child = subprocess.Popen(["true"])
+    while Path(f"/proc/{child.pid}/stat").read_text().split()[2] != "Z":
+        time.sleep(0.01)
+    status, report = verify(child.pid)
+    assert (status, kinds_in(report)) == (1, ["ended"])
+    child.wait()
+    done = ompbind_run("verify", str(child.pid))
+    assert (done.returncode, done.stderr) == (
+        125, error(f"no process has the pid {child.pid}", "give pids of running workers"),
+    )  # fmt: skip
+
+
+def test_what_is_no_worker_is_refused() -> None:
+    """Without a plan there is nothing that it could be compared with."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL, env=environment())  # fmt: skip
+    try:
+        done = ompbind_run("verify", str(process.pid))
+    finally:
+        process.communicate()
+    assert done.returncode == 125
+    assert done.stderr.startswith(f"ompbind: error: pid {process.pid} (")
+    assert "is not a worker of ompbind" in done.stderr
+    assert done.stderr.endswith("hint: --plan FILE says what it is to be\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("", "no pid to verify"),
+        ("x", "'x' is not a pid"),
+        ("-1", "'-1' is not a pid"),
+        ("1 --frob", "'--frob' is not an option"),
+        ("--watch=x 1", "--watch: 'x' is not a number of seconds"),
+        ("--watch=0 1", "--watch: '0' is too often"),
+        ("--plan /nonexistent 1", "--plan '/nonexistent': No such file or directory"),
+        ("99999999999999999999", "'99999999999999999999' is not a pid"),
+    ],
+)
+def test_bad_input_is_refused(args: str, message: str) -> None:
+    """In a line of the contract, with 125."""
+    done = ompbind_run("verify", *args.split())
+    assert done.returncode == 125
+    assert done.stderr.startswith(f"ompbind: error: {message}")
+    assert done.stdout == ""
+
+
+def test_more_pids_than_ranks_are_refused(tmp_path: Path) -> None:
+    """A plan of one rank has nothing to say of a second process."""
+    plan = ompbind_run("show", "-n", "1", "--format", "json")
+    (tmp_path / "plan.json").write_text(plan.stdout)
+    pids = [str(os.getpid()), str(os.getppid())]
+    done = ompbind_run("verify", "--plan", str(tmp_path / "plan.json"), *pids)
+    assert done.returncode == 125
+    assert f"--plan has 1 ranks; pid {pids[1]} would be rank 1" in done.stderr
+
+
+def test_other_users_processes_are_told_from_what_can_be_seen(
+    start: Starter, gomp: list[str], tmp_path: Path
+) -> None:
+    """Without its environment, the plan's file still lets the masks be judged; the memory is said
+    to be out of sight."""
+    if os.geteuid() != 0:
+        unavailable("to become another user takes root")
+    plan = ompbind_run("show", "--mem", "local", "--format", "json")
+    file = tmp_path / "plan.json"
+    file.write_text(plan.stdout)
+    running = start("--mem", "local", "--", *gomp)
+    as_nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    tmp_path.chmod(0o755)
+    probe = subprocess.run([*as_nobody, sys.executable, "-c", f"open({str(file)!r})"],
+                           capture_output=True)  # fmt: skip
+    hidden = probe.returncode != 0
+    given = [] if hidden else ["--plan", str(file)]
+    done = ompbind_run("verify", "--format", "json", *given, str(running.pids[0]), under=as_nobody)
+    if done.returncode not in (0, 1):
+        unavailable(f"another user cannot start this ompbind: {done.stderr}")
+    report = json.loads(done.stdout)
+    assert kinds_in(report) == ["unseen"]
+    assert done.returncode == 1
+    threads = report["processes"][0]["threads"]
+    assert [t["tid"] for t in threads] == running.tids()
+    assert {u["what"] for u in report["processes"][0]["unseen"]} == {"environment", "memory"}
+
+
+def test_the_table_says_what_is_wrong(start: Starter, gomp: list[str]) -> None:
+    """For people: the threads, the verdict, the cause and the remedy."""
+    cpus = need_cpus(2)
+    running = start("--", *gomp)
+    done = ompbind_run("verify", str(running.pids[0]))
+    assert done.returncode == 0
+    assert "as planned: 1 process" in done.stdout
+    taskset("-p", "-c", f"{cpus[0]},{cpus[1]}", str(running.tids()[1]))
+    done = ompbind_run("verify", str(running.pids[0]))
+    assert done.returncode == 1
+    assert re.search(r"^not as planned: 1 difference in 1 process", done.stdout, re.M)
+    assert "  likely: " in done.stdout
+    assert "  remedy: " in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_watching_goes_on_until_interrupted(start: Starter, gomp: list[str]) -> None:
+    """A report a line, each as things are then; the status is that of the last."""
+    cpus = need_cpus(2)
+    running = start("--", *gomp)
+    command = [OMPBIND, "verify", "--watch=0.1", "--format", "json", str(running.pids[0])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(), text=True) as watch:
+        assert watch.stdout is not None
+        assert json.loads(watch.stdout.readline())["holds"]
+        taskset("-p", "-c", f"{cpus[0]},{cpus[1]}", str(running.tids()[1]))
+        while json.loads(watch.stdout.readline())["holds"]:
+            pass
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(TIMEOUT) == 1
+
+
+def test_watching_ends_with_its_processes(start: Starter, gomp: list[str]) -> None:
+    """When all have ended there is no more to see; the status is that of when there was."""
+    running = start("--", *gomp)
+    command = [OMPBIND, "verify", "--watch=0.1", str(running.pids[0])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(), text=True) as watch:
+        assert watch.stdout is not None
+        assert watch.stdout.readline().startswith("rank 0, pid ")
+        running.end()
+        watch.stdout.read()
+        assert watch.wait(TIMEOUT) == 0
+
+
+MANY = r"""
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+static void *wait_here(void *nothing) { pause(); return nothing; }
+int main(int argc, char **argv) {
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 65536);
+    for (int i = 1; i < atoi(argv[1]); i++) {
+        pthread_t thread;
+        if (pthread_create(&thread, &small, wait_here, NULL)) return 1;
+    }
+    printf("rank 0 pid %d\nready\n", (int)getpid());
+    fflush(stdout);
+    getchar();
+    return 0;
+}
+"""
+
+
+def test_ten_thousand_threads_are_looked_at(start: Starter, tmp_path: Path) -> None:
+    """All of them, in a time that is measured in seconds even on a slow machine."""
+    source, program = tmp_path / "many.c", tmp_path / "many"
+    source.write_text(MANY)
+    try:
+        subprocess.run(["gcc", "-O2", "-pthread", "-o", program, source], check=True)
+    except FileNotFoundError:
+        unavailable("there is no gcc")
+    running = start("--places", "one", "--", str(program), "10000")
+    before = time.monotonic()
+    status, report = verify(running.pids[0])
+    assert time.monotonic() - before < 30
+    assert status == 0
+    assert len(report["processes"][0]["threads"]) == 10000
+    done = ompbind_run("verify", str(running.pids[0]))
+    assert len(done.stdout.splitlines()) < 40
+
+
+def taskset(*args: str) -> None:
+    subprocess.run(["taskset", *args], check=True, capture_output=True)
