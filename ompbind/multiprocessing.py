@@ -109,6 +109,9 @@ class Popen(popen_spawn_posix.Popen):
         try:
             self._start(process_obj, ranks, rank)
         except BaseException:
+            if self._process:
+                self._process.kill()
+                self._process.wait()
             ranks.give_back(rank)
             process_obj.rank = wanted
             raise
@@ -164,8 +167,9 @@ class Popen(popen_spawn_posix.Popen):
         """The exit status, if it has ended; unlike multiprocessing's own, safe from several
         threads at once."""
         if self.returncode is None and self._process is not None:
-            wait = self._process.poll if flag == os.WNOHANG else self._process.wait
-            self.returncode = wait()
+            code = self._process.poll() if flag == os.WNOHANG else self._process.wait()
+            if code is not None:
+                self.returncode = code
         return self.returncode
 
 

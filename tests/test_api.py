@@ -351,6 +351,19 @@ def test_what_lies_around_changes_nothing(
     assert process.communicate(timeout=TIMEOUT)[0].decode() == f"{tmp_path}\n"
 
 
+def test_a_plan_that_does_not_bind_sets_the_environment(plan: ompbind.Plan) -> None:
+    """As plans are on macOS: the worker is started directly, its errors the same."""
+    unbound = plan.replace(binder="none")
+    whole = sorted(os.sched_getaffinity(0))
+    with nothing_left(), unbound.popen(1, ["cat"], stdin=subprocess.PIPE) as process:
+        assert mask_of(process_of(process)) == whole
+        assert "OMPBIND_RANK=1" in read_words(process_of(process) / "environ")
+    for argv, status in ((["no-such-program"], 127), (["/etc/passwd"], 126)):
+        with nothing_left(), pytest.raises(ompbind.CommandError) as raised:
+            unbound.popen(1, argv)
+        assert raised.value.status == status
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 
