@@ -13,6 +13,7 @@ from ompbind.arguments import parse_arguments
 from ompbind.cpuset import CpuSet
 from ompbind.errors import DeniedError, PlanError, UsageError
 from ompbind.launch import bound
+from ompbind.launch.start import make_environ
 from ompbind.options import options_of
 from ompbind.prepare import check_plan, own_command, prepare_plan
 
@@ -65,7 +66,7 @@ class Plan(plans.Plan):
 
     def environ(self, rank: int, env: Mapping[str, str] | None = None) -> dict[str, str]:
         """A rank's whole environment, made from `env`, by default this process's."""
-        return bound.make_environ(find_rank(self, rank), os.environ if env is None else env)
+        return make_environ(find_rank(self, rank), os.environ if env is None else env)
 
     def save(self, path: Path) -> None:
         """Writes the plan as JSON, for `load` and for --plan. Raises OSError."""
@@ -86,12 +87,17 @@ def plan(
     *,
     ranks: int | None = None,
     per: Literal["numa", "package", "l3", "core", "gpu"] | None = None,
+    distribution: Literal["block", "cyclic"] | None = None,
+    cores_per_rank: int | None = None,
     numa_bind: bool = False,
     numa_bind_nodes: str | Sequence[int | str] | None = None,
     numa_bind_cpus: str | Sequence[Cpus] | None = None,
     share: bool = False,
+    oversubscribe: bool = False,
+    part: str | None = None,
     smt: int | Literal["all"] | None = None,
-    reserve: int | None = None,
+    reserve: int | str | None = None,
+    role: Mapping[str, int | str] | Sequence[str] | None = None,
     exclude: Cpus | None = None,
     places: Literal["threads", "cores", "l3", "numa", "one"] | None = None,
     proc_bind: Literal["close", "spread", "primary", "true", "false"] | None = None,

@@ -112,6 +112,25 @@ SAME = [
         ["-n", "2", "--env", "A=x{rank}", "--env", "B=", "--master-port", "29500"],
     ),
     (
+        {"ranks": 4, "per": "l3", "distribution": "cyclic", "role": {"kv": 1, "io": "1/rank"}},
+        [
+            "-n",
+            "4",
+            "--per",
+            "l3",
+            "--distribution",
+            "cyclic",
+            "--role",
+            "kv=1",
+            "--role",
+            "io=1/rank",
+        ],
+    ),
+    (
+        {"part": "2/2", "oversubscribe": True, "ranks": 40},
+        ["--part", "2/2", "--oversubscribe", "-n40"],
+    ),
+    (
         {"fix": ["torch-accelerator", "fxgraph-pickle"], "fix_children": False, "verbose": True},
         ["--fix", "torch-accelerator,fxgraph-pickle", "--no-fix-children", "--verbose"],
     ),

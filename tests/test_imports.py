@@ -82,7 +82,7 @@ ALLOWED: dict[str, str] = {
     "launch.report": "errors record",
     "launch.trampoline": "cpuset launch.__init__ launch.binding launch.report launch.settings"
     " numactl plans",
-    "launch.bound": "errors launch.report launch.trampoline plans",
+    "launch.bound": "errors launch.report launch.start launch.trampoline plans",
     # worker-side fixes
     "fixes.__init__": "",
     "fixes.worker.__init__": "",
@@ -101,7 +101,7 @@ ALLOWED: dict[str, str] = {
     "render.report": "cpuset processes report",
     "checking": "cpuset errors expected plans processes record report root sysfs verify",
     # what a Python program sees
-    "api": "arguments cpuset errors launch.bound options plans prepare",
+    "api": "arguments cpuset errors launch.bound launch.start options plans prepare",
     "multiprocessing": "errors launch.bound plans",
     "__init__": "api cpuset errors multiprocessing plans",
     # the commands

@@ -11,6 +11,7 @@ import sys
 
 from ompbind.errors import CommandError, OmpbindError, UsageError
 from ompbind.launch.report import parse_told
+from ompbind.launch.start import make_environ
 from ompbind.launch.trampoline import make_words
 
 TYPE_CHECKING = False
@@ -78,11 +79,6 @@ def start_rank(
         with process:  # closes its pipes and takes it away
             raise error
     return process
-
-
-def make_environ(rank: RankPlan, environ: Mapping[str, str]) -> dict[str, str]:
-    """All of a rank's environment, made from this one."""
-    return {k: v for k, v in environ.items() if k not in rank.unset} | dict(rank.env)
 
 
 def start_python(

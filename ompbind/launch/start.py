@@ -41,8 +41,13 @@ def make_start(
     path = programs[worker[0]]
     if rank.argv != worker:
         path = require_program(rank.argv[0], environ)
-    env = {k: v for k, v in environ.items() if k not in rank.unset} | dict(rank.env)
+    env = make_environ(rank, environ)
     return Start(rank, path, {os.fsencode(k): os.fsencode(v) for k, v in env.items()})
+
+
+def make_environ(rank: RankPlan, environ: Mapping[str, str]) -> dict[str, str]:
+    """All of a worker's environment, made from this one."""
+    return {k: v for k, v in environ.items() if k not in rank.unset} | dict(rank.env)
 
 
 def run_alone(start: Start, on_denied: str, say: Callable[[str], None]) -> NoReturn:
