@@ -20,6 +20,14 @@ HINT = (
     "give a directory that holds a machine's sys and proc, a file that ompbind topo --save wrote, "
     "or hwloc's XML"
 )
+# By what uname says.
+FAMILIES = (
+    ("x86", ("x86_64", "i386", "i586", "i686")),
+    ("arm", ("aarch64", "arm")),
+    ("power", ("ppc",)),
+    ("s390", ("s390",)),
+    ("riscv", ("riscv",)),
+)
 LARGEST = 64 << 20  # bytes of a file that describes a machine
 
 
@@ -48,6 +56,18 @@ def read_machine(
     except TopologyError as e:
         raise located(e, path) from None
     raise TopologyError(f"{path} describes no machine", hint=HINT)
+
+
+def read_family(path: str | None = None) -> str:
+    """The kind of processor: "x86", "arm", "power", "s390", "riscv"; "" where it is not told."""
+    if path is None:
+        machine = os.uname().machine if hasattr(os, "uname") else ""
+        return next((family for family, names in FAMILIES if machine.startswith(names)), "")
+    if os.path.isdir(path):
+        from ompbind.procfs import read_family as read_from
+
+        return read_from(find_directory(path))
+    return ""
 
 
 def located(error: TopologyError, path: str) -> TopologyError:

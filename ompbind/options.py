@@ -201,6 +201,15 @@ OPTIONS: tuple[Option, ...] = (
         panel=VERIFY,
     ),
     Option(
+        ("--from-env",),
+        "value",
+        "Plan by another tool's environment variables: vllm reads VLLM_CPU_OMP_THREADS_BIND, "
+        "VLLM_CPU_NUM_OF_RESERVED_CPU and CPU_VISIBLE_MEMORY_NODES as vLLM would.",
+        "TOOL",
+        ("vllm",),
+        panel=ELSEWHERE,
+    ),
+    Option(
         ("--rank-env",),
         "flag",
         "Set RANK, LOCAL_RANK, WORLD_SIZE and LOCAL_WORLD_SIZE (default: with several ranks).",

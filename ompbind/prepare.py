@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ompbind.arguments import Values
+    from ompbind.openmp import Inherited
     from ompbind.plans import Plan, RankPlan
     from ompbind.topology import Topology
 
@@ -33,15 +34,32 @@ def prepare_plan(values: Values, command: Sequence[str], environ: Mapping[str, s
 
     Raises OmpbindError.
     """
+    told: tuple[Inherited, ...] = ()
+    if "from_env" in values and "plan" not in values:
+        values, told = from_environment(values, environ)
     if "plan" in values:
         plan = load_plan(values, command, environ)
     else:
         plan = plan_anew(values, command, environ)
+    plan = plan.replace(inherited=(*told, *plan.inherited))
     if any(key in values for key in ENVIRONMENT):
         from ompbind.environment import with_environment
 
         plan = with_environment(plan, values, environ)
     return with_fixes(plan, values, environ)
+
+
+def from_environment(
+    values: Values, environ: Mapping[str, str]
+) -> tuple[Values, tuple[Inherited, ...]]:
+    """The options with those that another tool's variables stand for. Raises OmpbindError."""
+    from ompbind.machine import read_family
+    from ompbind.vllm import make_options
+
+    path = text_of(values, "topology")
+    rest = {key: value for key, value in values.items() if key != "from_env"}
+    machine = read_machine(path, devices=False)
+    return make_options(rest, environ, machine, read_family(path))
 
 
 def plan_anew(values: Values, command: Sequence[str], environ: Mapping[str, str]) -> Plan:

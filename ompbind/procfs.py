@@ -68,6 +68,22 @@ def read_emulators(root: Root) -> list[str]:
     return [name for name in names if name not in ("register", "status")]
 
 
+def read_family(root: Root) -> str:
+    """The kind of processor, by what its kernel writes into cpuinfo: "x86", "arm", "power",
+    "s390", "riscv"; "" for others and where there is none. Source: the kernel's show_cpuinfo."""
+    text = (root.read("proc/cpuinfo") or "")[:4096].lower()
+    words = {line.partition(":")[0].strip(): line.partition(":")[2] for line in text.splitlines()}
+    if "cpu implementer" in words:
+        return "arm"
+    if "isa" in words:
+        return "riscv"
+    if "s390" in words.get("vendor_id", ""):
+        return "s390"
+    if "power" in words.get("cpu", "") or "power" in words.get("machine", ""):
+        return "power"
+    return "x86" if "cpu family" in words and "vendor_id" in words else ""
+
+
 def read_stat_cpus(root: Root) -> CpuSet:
     """The online cpus by `/proc/stat`, for where `/sys` is hidden; empty where it is not there."""
     return parse_stat_cpus(root.read("proc/stat") or "")

@@ -59,6 +59,7 @@ ALLOWED: dict[str, str] = {
     "dealing": "cores cpuset dividing errors record request topology",
     "pools": "cores cpuset dealing errors plans request",
     "memory": "cpuset dealing errors request topology",
+    "vllm": "arguments cpuset errors openmp topology",
     "planner": "cores cpuset dealing errors memory numactl openmp plans pools request template"
     " topology",
     "outline": "cpuset record topology",
@@ -94,7 +95,7 @@ ALLOWED: dict[str, str] = {
     # what joins them
     "environment": "arguments cpuset errors plans record template",
     "prepare": "arguments cores cpuset environment errors fixes.carry fixes.registry machine"
-    " numactl openmp planner plans program request template topology",
+    " numactl openmp planner plans program request template topology vllm",
     "render.__init__": "",
     "render.plan": "cpuset plans",
     "render.machine": "cpuset outline topology",

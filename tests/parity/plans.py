@@ -8,7 +8,7 @@ from pathlib import Path
 from ompbind.arguments import parse_arguments
 from ompbind.options import options_of
 from ompbind.plans import Plan
-from ompbind.prepare import plan_anew
+from ompbind.prepare import prepare_plan
 from ompbind.topology import Topology
 
 
@@ -17,7 +17,7 @@ def plan_for(machine: Path, options: str, environ: Mapping[str, str] | None = No
     args = ["--topology", str(machine), *options.split()]
     values, rest = parse_arguments(args, options_of("show"))
     assert rest == [], f"not options: {rest}"
-    return plan_anew(values, ("worker",), environ or {})
+    return prepare_plan(values, ("worker",), environ or {})
 
 
 def cpus_of(plan: Plan) -> list[str]:
