@@ -121,7 +121,7 @@ def shape_of(output: str) -> list[str]:
 
 def need_cores(session: Session) -> None:
     """Skips a session for two ranks where this process may use a single core."""
-    if session.here and re.search(r"-n 2\b", " ".join(session.commands)):
+    if session.here and re.search(r"-n 2\b|ranks=2", " ".join(session.commands + session.outputs)):
         done = subprocess.run(
             ["ompbind", "show", "-n", "2", "--format", "json"],
             env=make_environment(),
