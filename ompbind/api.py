@@ -105,6 +105,7 @@ def plan(
     mem: Literal["bind", "preferred", "interleave", "local", "none"] | None = None,
     binder: Literal["auto", "numactl", "native"] | None = None,
     topology: Path | None = None,
+    from_env: Literal["vllm"] | None = None,
     rank_env: bool | None = None,
     template: bool = False,
     env: Mapping[str, str] | Sequence[str] | None = None,

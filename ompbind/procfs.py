@@ -75,7 +75,7 @@ def read_family(root: Root) -> str:
     words = {line.partition(":")[0].strip(): line.partition(":")[2] for line in text.splitlines()}
     if "cpu implementer" in words:
         return "arm"
-    if "isa" in words:
+    if words.get("isa", "").strip().startswith("rv"):
         return "riscv"
     if "s390" in words.get("vendor_id", ""):
         return "s390"

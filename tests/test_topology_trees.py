@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ompbind.cpuset import CpuSet
-from ompbind.machine import read_machine
+from ompbind.machine import read_family, read_machine
 from ompbind.procfs import read_allowed
 from ompbind.root import DirectoryRoot
 from ompbind.topology import LEVELS, Cpu, Machine, Node, Topology
@@ -178,6 +178,24 @@ def test_there_are_machines() -> None:
     }
     assert len(MACHINES) >= 59
     assert min(judged.values()) >= 1, judged
+
+
+# What a tree's `arch` is called here; others, and trees without cpuinfo, have no family.
+FAMILIES = {"x86_64": "x86", "i386": "x86", "ppc64": "power", "ppc64le": "power", "ppc": "",
+            "s390x": "s390", "aarch64": "arm", "armv7l": "arm", "riscv64": "riscv",
+            "ia64": "", "loongarch64": "", "sparc64": ""}  # fmt: skip
+
+
+def test_families() -> None:
+    """The kind of processor is told from cpuinfo, on every tree that has one."""
+    shared_trees.need_topologies()
+    judged = 0
+    for name in MACHINES:
+        arch, root = shared_trees.answer(name).get("arch"), shared_trees.unpacked(name)
+        if arch in FAMILIES and (root / "proc/cpuinfo").exists():
+            judged += 1
+            assert read_family(str(root)) == FAMILIES[arch], name
+    assert judged > 20
 
 
 def test_cpuset_file_system() -> None:
