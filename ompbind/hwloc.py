@@ -10,7 +10,7 @@ from xml.parsers import expat
 
 from ompbind.cpuset import LIMIT, CpuSet, parse_whole
 from ompbind.errors import ParseError, TopologyError
-from ompbind.sysfs import KINDS_OF_DEVICES
+from ompbind.pci import KINDS_OF_DEVICES
 from ompbind.topology import Allowed, Cpu, Device, Machine, Node, Topology
 
 TYPE_CHECKING = False

@@ -59,6 +59,8 @@ def redact(path: str, text: str) -> str:
         return "".join(lines)
     if path == "proc/self/cgroup":
         return "".join(line for line in lines if is_wanted_cgroup(line))
+    if path.startswith("proc/driver/nvidia/gpus/"):
+        return "".join(line for line in lines if line.startswith(("GPU UUID", "Device Minor")))
     if path.endswith("/meminfo"):
         return "".join(line for line in lines if "MemTotal" in line)
     if path in ("proc/self/mountinfo", "proc/self/mounts", "proc/mounts"):

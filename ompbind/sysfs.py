@@ -1,7 +1,7 @@
-"""The reader of `/sys`: which cpus there are, what they share, memory nodes, PCI devices.
+"""The reader of `/sys`: which cpus there are, what they share, memory nodes.
 
-Sources: the kernel's admin-guide/cputopology.rst, ABI/stable/sysfs-devices-system-cpu,
-ABI/stable/sysfs-devices-node and ABI/testing/sysfs-bus-pci.
+Sources: the kernel's admin-guide/cputopology.rst, ABI/stable/sysfs-devices-system-cpu
+and ABI/stable/sysfs-devices-node.
 
 Groups of cpus come from masks, each read once, from the group's lowest cpu; numbers such as
 `core_id` are unique only within something else, and missing or -1 on many machines.
@@ -10,22 +10,22 @@ Groups of cpus come from masks, each read once, from the group's lowest cpu; num
 from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, parse_whole
-from ompbind.errors import ParseError, TopologyError
+from ompbind.errors import TopologyError
 from ompbind.procfs import parse_memory_bytes, read_has_numa, read_memory_bytes, read_stat_cpus
-from ompbind.topology import LEVELS, Cpu, Device, Node, Topology
+from ompbind.sysfiles import numbered, read_int, read_list, read_mask, read_unless_garbage
+from ompbind.topology import LEVELS, Cpu, Node, Topology
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from ompbind.root import Root
-    from ompbind.topology import Level
+    from ompbind.topology import Device, Level
 
     Groups = dict[int, int]  # cpu -> number of its group; cpus of no group are left out
 
 CPUS = "sys/devices/system/cpu"
 NODES = "sys/devices/system/node"
-PCI = "sys/bus/pci/devices"
 
 # The files that say who shares a thing, the newer name first; each has a `_list` beside it.
 MASKS: dict[str, tuple[str, ...]] = {
@@ -40,9 +40,6 @@ MASKS: dict[str, tuple[str, ...]] = {
 # 65535 is how x86 writes -1 for a cluster.
 UNSAID = {"die": ("-1",), "cluster": ("-1", "65535")}
 CACHES = {"l2": "2", "l3": "3"}
-
-KINDS_OF_DEVICES = {"03": "gpu", "02": "nic", "12": "accelerator", "0b40": "coprocessor"}
-CLASSES = ("drm", "net", "infiniband", "accel")
 
 
 def read_topology(
@@ -73,6 +70,12 @@ def read_once(
 ) -> Topology:
     possible = read_possible(root, online)
     nodes, distances, numa = read_nodes(root, online)
+    found: tuple[Device, ...] = ()
+    if devices:  # imported when wanted: a launch seldom is about devices
+        from ompbind.gpufiles import add_driver_facts
+        from ompbind.pci import read_devices
+
+        found = add_driver_facts(root, read_devices(root, online, nodes))
     groups = {level: read_level(root, level, online) for level in MASKS | CACHES if level in levels}
     if "node" in levels:
         groups["node"] = make_node_numbers(nodes)
@@ -84,59 +87,13 @@ def read_once(
         cpus=tuple(Cpu(c, **{lv: get(c) for lv, get in columns.items()}) for c in online),
         nodes=nodes,
         distances=distances,
-        devices=read_devices(root, online, nodes) if devices else (),
+        devices=found,
         possible=possible,
         offline=read_offline(root, online, possible),
         isolated=read_unless_garbage(root, f"{CPUS}/isolated"),
         nohz_full=read_unless_garbage(root, f"{CPUS}/nohz_full"),
         numa=numa,
     )
-
-
-# Files
-
-
-def read_list(root: Root, path: str) -> CpuSet | None:
-    """A list such as `0-3,8`; None when it is absent. Raises TopologyError for garbage."""
-    text = root.read(path)
-    try:
-        return None if text is None else CpuSet.parse_kernel(text)
-    except ParseError as e:
-        raise garbage(path, e) from None
-
-
-def read_unless_garbage(root: Root, path: str) -> CpuSet:
-    """A list that only advises: absent and garbage are the empty set.
-
-    `nohz_full` holds "(null)" on kernels that support it but were not told to use it.
-    """
-    try:
-        return CpuSet.parse_kernel(root.read(path) or "")
-    except ParseError:
-        return CpuSet()
-
-
-def read_mask(root: Root, path: str) -> CpuSet | None:
-    """A mask, or the list beside it; None when neither is there. Raises TopologyError."""
-    text = root.read(path)
-    try:
-        if text is not None:
-            return CpuSet.parse_mask(text)
-    except ParseError as e:
-        raise garbage(path, e) from None
-    return read_list(root, f"{path}_list")
-
-
-def garbage(path: str, error: ParseError) -> TopologyError:
-    hint = "the machine's files are damaged; ompbind does not guess its topology"
-    return TopologyError(f"{path}: {error.message}", hint=hint, path=path)
-
-
-def read_int(root: Root, path: str) -> int | None:
-    """A whole number; None when it is absent or anything else."""
-    text = (root.read(path) or "").strip()
-    value = parse_whole(text.removeprefix("-"))
-    return -value if value is not None and text.startswith("-") else value
 
 
 # Cpus
@@ -175,12 +132,6 @@ def read_cpu_directories(root: Root, *, online: bool = False) -> CpuSet:
 def read_offline(root: Root, online: CpuSet, possible: CpuSet) -> CpuSet:
     """The cpus that are there but off. The `offline` file also counts those never plugged in."""
     return CpuSet() if possible == online else read_cpu_directories(root) - online
-
-
-def numbered(names: Iterable[str], prefix: str) -> list[int]:
-    """12 of `cpu12`, for every name of that form."""
-    parts = (name[len(prefix) :] for name in names if name.startswith(prefix))
-    return sorted(int(p) for p in parts if p.isascii() and p.isdigit() and len(p) < 6)
 
 
 # Groups
@@ -418,57 +369,3 @@ def make_node_numbers(nodes: Iterable[Node]) -> Groups:
         for cpu in node.cpus:
             numbers.setdefault(cpu, node.node)
     return numbers
-
-
-# Devices
-
-
-def read_devices(root: Root, online: CpuSet, nodes: Iterable[Node]) -> tuple[Device, ...]:
-    """The PCI devices that work is placed near, by address."""
-    cpus_of = {node.node: node.cpus for node in nodes}
-    devices = []
-    for pci, directory in sorted(find_pci_devices(root).items()):
-        pci_class = (root.read(f"{directory}/class") or "").strip().removeprefix("0x")
-        kind = KINDS_OF_DEVICES.get(pci_class[:2]) or KINDS_OF_DEVICES.get(pci_class[:4])
-        if kind and len(pci_class) == 6:
-            vendor = (root.read(f"{directory}/vendor") or "").strip().removeprefix("0x")
-            node = read_int(root, f"{directory}/numa_node")
-            node = node if node is not None and node >= 0 else None
-            cpus = read_local_cpus(root, directory)
-            if cpus is None:
-                cpus = cpus_of.get(node, online) if node is not None else online
-            devices.append(Device(kind, pci, node, cpus & online, vendor))
-    return tuple(devices)
-
-
-def read_local_cpus(root: Root, directory: str) -> CpuSet | None:
-    """The cpus near a device; None where it does not say, or says garbage (it only advises)."""
-    try:
-        cpus = read_mask(root, f"{directory}/local_cpus")
-        return read_list(root, f"{directory}/local_cpulist") if cpus is None else cpus
-    except TopologyError:
-        return None
-
-
-def find_pci_devices(root: Root) -> dict[str, str]:
-    """Addresses and directories; through `sys/class` where the bus is hidden."""
-    if names := root.names(PCI):
-        return {name: f"{PCI}/{name}" for name in names}
-    found: dict[str, str] = {}
-    for name in CLASSES:
-        for entry in root.names(f"sys/class/{name}"):
-            directory = f"sys/class/{name}/{entry}/device"
-            pci = (root.resolve(directory) or "").rpartition("/")[2]
-            if is_pci_address(pci):
-                found.setdefault(pci, directory)
-    return found
-
-
-def is_pci_address(text: str) -> bool:
-    """Whether it is of the form `0000:3b:00.0`."""
-    place, _, function = text.partition(".")
-    domain, _, rest = place.partition(":")
-    bus, _, slot = rest.partition(":")
-    return (len(domain) >= 4, len(bus), len(slot), len(function)) == (True, 2, 2, 1) and all(
-        c in "0123456789abcdef" for c in domain + bus + slot + function
-    )

@@ -57,13 +57,28 @@ class Node(Record):
 
 
 class Device(Record):
-    """A PCI device and the node and cpus near it; node None: not on one, or not said."""
+    """A PCI device and the node and cpus near it; node None: not on one, or not said.
+
+    `names` are those of its network interfaces and the like; `driver` "" is none, None: the machine
+    does not say of any; `virtual`: an SR-IOV function of another device. A GPU's driver tells its
+    `uuid`, the `minor` number of its device file, its `position` in the driver's own order, the
+    `parts` (MIG instances, partitions, tiles; 0: it is not divided), and whether it is `hidden`
+    from this process."""
 
     kind: str  # "gpu", "nic", "accelerator" or "coprocessor"
     pci: str  # the address, "0000:3b:00.0"
     node: int | None
     cpus: CpuSet
     vendor: str = ""  # "10de"; a management controller's display is a "gpu" of 1a03 or 102b
+    model: str = ""
+    names: tuple[str, ...] = ()
+    driver: str | None = None
+    virtual: bool = False
+    uuid: str = ""
+    minor: int | None = None
+    position: int | None = None
+    parts: int = 0
+    hidden: bool = False
 
 
 class Topology(Record):
@@ -159,7 +174,8 @@ class Machine(Record):
             "distances": [list(row) for row in topology.distances],
             "devices": [
                 {"kind": d.kind, "pci": d.pci, "node": d.node, "cpus": str(d.cpus),
-                 "vendor": d.vendor}
+                 "vendor": d.vendor, "model": d.model, "names": list(d.names),
+                 "driver": d.driver, "uuid": d.uuid, "hidden": d.hidden}
                 for d in topology.devices
             ],
             "allowed": {"cpus": str(allowed.cpus), "nodes": str(allowed.nodes),

@@ -40,13 +40,18 @@ ALLOWED: dict[str, str] = {
     # readers
     "procfs": "cpuset errors record root topology",
     "processes": "cpuset errors procfs record root",
-    "sysfs": "cpuset errors procfs record root topology",
+    "sysfiles": "cpuset errors root",
+    "pci": "cpuset errors root sysfiles topology",
+    "gpufiles": "cpuset root sysfiles topology",
+    "sysfs": "cpuset errors gpufiles pci procfs record root sysfiles topology",
     "darwin": "cpuset errors record root topology",
     "generic": "cpuset errors record root topology",
-    "hwloc": "cpuset errors record root sysfs topology",
+    "hwloc": "cpuset errors pci record root topology",
     "snapshot": "errors record root",
     "machine": "errors root topology procfs sysfs darwin generic hwloc snapshot",
     # pure parts
+    "devices": "record",
+    "visible": "devices record topology",
     "numactl": "cpuset",
     "openmp": "cpuset record",
     "template": "cpuset errors",
@@ -67,6 +72,7 @@ ALLOWED: dict[str, str] = {
     "report": "cpuset expected processes record",
     "verify": "cpuset expected processes record report",
     # the outside world
+    "nvml": "topology visible",
     "program": "cpuset errors procfs root",
     "elf": "record",
     "runtime": "elf program record",
@@ -115,7 +121,7 @@ ALLOWED: dict[str, str] = {
 }
 
 # Who may import what does not come with Python.
-OTHERS = {"typer": {"cli"}, "rich": {"render"}, "psutil": {"generic"}}
+OTHERS = {"typer": {"cli"}, "rich": {"render"}, "psutil": {"generic"}, "pynvml": {"nvml"}}
 
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
 OFF_THE_LAUNCH_PATH = {"cli", "render.__init__", "render.plan", "render.machine", "render.report",
@@ -266,7 +272,7 @@ def test_the_launch_path_is_quick_to_import(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_paths_of_the_machine_are_in_their_readers(name: str) -> None:
     """/sys is spelled out in its reader only."""
-    if name in ("sysfs", "procfs"):
+    if name in ("sysfs", "pci", "gpufiles", "procfs"):
         return
     told = docstrings(name)
     for node in ast.walk(tree(name)):

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from ompbind.cpuset import CpuSet
 from ompbind.errors import TopologyError
 from ompbind.machine import read_machine
+from ompbind.pci import is_pci_address
 from ompbind.root import DirectoryRoot
-from ompbind.sysfs import is_pci_address, make_steps, read_topology
+from ompbind.sysfs import make_steps, read_topology
 from ompbind.topology import LEVELS, Topology
 from tests.trees import (
     CPUS,

@@ -1,0 +1,242 @@
+"""The GPUs that a worker will see: the machine's devices after what the environment hides. Pure."""
+
+from __future__ import annotations
+
+from ompbind.devices import pick_cuda, pick_hip, pick_level_zero, pick_rocr
+from ompbind.record import Record
+from ompbind.topology import Device
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+VENDORS = {"10de": "NVIDIA", "1002": "AMD", "8086": "Intel"}
+DRIVERS = {"10de": ("nvidia",), "1002": ("amdgpu",), "8086": ("i915", "xe")}
+KINDS = {"10de": ("gpu",), "1002": ("gpu", "accelerator"), "8086": ("gpu",)}
+VARIABLES = {
+    "10de": ("CUDA_VISIBLE_DEVICES",),
+    "1002": ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES",
+             "GPU_DEVICE_ORDINAL"),
+    "8086": ("ZE_AFFINITY_MASK",),
+}  # fmt: skip
+
+
+class Gpu(Record):
+    """A GPU, or a part of one, as a worker sees it: `name` is its text in the vendor's variable."""
+
+    name: str
+    device: Device
+
+
+class NvmlGpu(Record):
+    """What NVML says of a GPU. `mig`: the UUIDs of its MIG devices; None: it is not divided."""
+
+    pci: str
+    uuid: str
+    mig: tuple[str, ...] | None = None
+
+
+class Visible(Record):
+    """The GPUs in the runtime's order, and how a rank is given its own: `variable`, beside it
+    `env`, without `unset`. `problem`: why there are none, or fewer than the environment names."""
+
+    gpus: tuple[Gpu, ...] = ()
+    variable: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+    unset: tuple[str, ...] = ()
+    problem: str = ""
+    hint: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def make_visible(
+    devices: Sequence[Device],
+    environ: Mapping[str, str],
+    asked: Sequence[NvmlGpu] | None = None,
+    warnings: Sequence[str] = (),
+) -> Visible:
+    """From the machine's devices and the environment; `asked` is what NVML said, where it did."""
+    if asked is not None:
+        devices = [with_nvml(d, asked) for d in devices]
+    usable = [d for d in devices if d.vendor in VENDORS and not why_not(d)]
+    vendors = [v for v in VENDORS if any(d.vendor == v for d in usable)]
+    if not vendors:
+        return Visible(problem=explain_none(devices), hint=hint_for(environ))
+    told = list(warnings)
+    if vendors[1:]:
+        others = " and ".join(VENDORS[v] for v in vendors[1:])
+        told.append(
+            f"ranks are placed by the {VENDORS[vendors[0]]} GPUs; those of {others} are not"
+        )
+    own = [d for d in usable if d.vendor == vendors[0]]
+    lost = [f"{d.pci} {why_not(d)}" for d in devices if d.vendor == vendors[0] and why_not(d)
+            and not d.virtual and not is_integrated(d)]  # fmt: skip
+    if lost:
+        told.append(f"not used: {shorten(lost)}")
+    visible = MAKERS[vendors[0]](own, environ, asked)
+    return visible.replace(
+        warnings=(*told, *visible.warnings),
+        unset=tuple(n for n in VARIABLES[vendors[0]] if n in environ and n != visible.variable),
+    )
+
+
+# --- which devices are GPUs to compute with ------------------------------------------------------
+
+
+def why_not(device: Device) -> str:
+    """Why no worker can compute on a device; "": it can."""
+    vendor = device.vendor
+    if vendor not in VENDORS or device.kind not in KINDS[vendor]:
+        made = f"of vendor {vendor or 'unknown'}"
+        return f"is a display {made}" if device.kind == "gpu" else f"is no GPU but {device.kind}"
+    if device.virtual:
+        return "is a virtual function, for a guest"
+    if is_integrated(device):
+        return "is the processor's own display"
+    if device.driver == "":
+        return "has no driver"
+    if device.driver is not None and device.driver not in DRIVERS[vendor]:
+        return f"is held by the driver {device.driver}"
+    return "is hidden from this process" if device.hidden else ""
+
+
+def is_integrated(device: Device) -> bool:
+    """Intel puts the processor's own display there, and nothing else."""
+    return device.vendor == "8086" and device.pci == "0000:00:02.0"
+
+
+def with_nvml(device: Device, asked: Sequence[NvmlGpu]) -> Device:
+    """The device as NVML knows it; one that NVML does not know is not for this process."""
+    if device.vendor != "10de" or device.kind != "gpu":
+        return device
+    for n, gpu in enumerate(asked):
+        if gpu.pci == device.pci:
+            parts = 0 if gpu.mig is None else len(gpu.mig)
+            return device.replace(uuid=gpu.uuid, position=n, parts=parts, hidden=False)
+    return device if why_not(device) else device.replace(hidden=True)
+
+
+def explain_none(devices: Sequence[Device]) -> str:
+    """Why there is no GPU to compute with."""
+    found = [f"{d.pci} {why_not(d)}" for d in devices if d.kind == "gpu" or d.vendor in VENDORS]
+    found = [f for f in found if "is no GPU" not in f]
+    return f"no GPU to compute with was found{': ' if found else ''}{shorten(found)}"
+
+
+def shorten(texts: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+def hint_for(environ: Mapping[str, str]) -> str:
+    value = environ.get("NVIDIA_VISIBLE_DEVICES")
+    if value is not None:
+        return f"this container was given NVIDIA_VISIBLE_DEVICES={value[:60]}"
+    return "ompbind topo shows the devices; a container needs to be given them (docker run --gpus)"
+
+
+# --- vendors -------------------------------------------------------------------------------------
+
+
+def make_nvidia(
+    own: Sequence[Device], environ: Mapping[str, str], asked: Sequence[NvmlGpu] | None
+) -> Visible:
+    gpus = sorted(own, key=pci_place)
+    text = environ.get("CUDA_VISIBLE_DEVICES")
+    variable = "CUDA_VISIBLE_DEVICES"
+    warnings = []
+    mig = {gpu.pci: gpu.mig or () for gpu in asked or ()}
+    parts = [(name, gpu) for gpu in gpus for name in mig.get(gpu.pci, ())]
+    divided = [gpu for gpu in gpus if gpu.parts and not mig.get(gpu.pci)]
+    wants_mig = text is not None and text.strip().upper().startswith("MIG-")
+    if (divided and text is None) or (wants_mig and asked is None):
+        what = (
+            f"GPU {divided[0].pci} is divided (MIG)" if divided else f"{variable} names MIG parts"
+        )
+        return unnamed(variable, f"{what}, and only NVML knows the parts")
+    wants_uuid = text is not None and text.strip().upper().startswith("GPU-")
+    if wants_uuid and not all(gpu.uuid for gpu in gpus):
+        lacking = next(gpu.pci for gpu in gpus if not gpu.uuid)
+        return unnamed(variable, f"{variable} names UUIDs, and that of {lacking} is not known")
+    if text is None and parts:  # CUDA takes parts by their names only
+        named = [Gpu(name, device) for name, device in parts]
+        named += [Gpu(gpu.uuid, gpu) for gpu in gpus if not gpu.parts]
+        return Visible(tuple(named), variable)
+    picked = pick_cuda(text, [gpu.uuid for gpu in gpus], [name for name, _ in parts])
+    numbered = [*gpus, *(gpu for _, gpu in parts)]
+    env: tuple[tuple[str, str], ...] = ()
+    by_number = not (wants_uuid or wants_mig)
+    if by_number and len({gpu.model for gpu in gpus}) > 1 and not in_pci_order(environ):
+        if text is None:
+            env = (("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),)
+        warnings.append(
+            "the GPUs are of several models, of which CUDA puts the fastest first; here they are "
+            "taken in the order of their addresses: set CUDA_DEVICE_ORDER=PCI_BUS_ID, or UUIDs"
+        )
+    return visible_of(variable, picked.entries, numbered, picked.problem, text).replace(
+        env=env, warnings=tuple(warnings)
+    )
+
+
+def unnamed(variable: str, problem: str) -> Visible:
+    return Visible((), variable, problem=problem, hint="pip install 'ompbind[nvidia]' asks NVML")
+
+
+def in_pci_order(environ: Mapping[str, str]) -> bool:
+    return environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+
+
+def make_amd(
+    own: Sequence[Device], environ: Mapping[str, str], _: Sequence[NvmlGpu] | None
+) -> Visible:
+    known = all(d.position is not None for d in own)
+    gpus = sorted(own, key=lambda d: (d.position or 0,) if known else pci_place(d))
+    units = [gpu for gpu in gpus for _ in range(max(gpu.parts, 1))]
+    variable = "ROCR_VISIBLE_DEVICES"
+    text = environ.get(variable)
+    picked = pick_rocr(text, [gpu.uuid for gpu in units])
+    if picked.problem:
+        return visible_of(variable, picked.entries, units, picked.problem, text)
+    # HIP counts anew what ROCr has left; the texts stay ROCr's.
+    names = [n for n in VARIABLES["1002"][1:] if environ.get(n)]
+    left = [units[n] for _, n in picked.entries]
+    inner = pick_hip(environ[names[0]] if names else None, [gpu.uuid for gpu in left])
+    entries = [picked.entries[n] for _, n in inner.entries]
+    said = names[0] if names else variable
+    visible = visible_of(said, entries, units, inner.problem, environ.get(said))
+    return visible.replace(variable=variable)
+
+
+def make_intel(
+    own: Sequence[Device], environ: Mapping[str, str], _: Sequence[NvmlGpu] | None
+) -> Visible:
+    gpus = sorted(own, key=pci_place)
+    variable = "ZE_AFFINITY_MASK"
+    text = environ.get(variable)
+    flat = environ.get("ZE_FLAT_DEVICE_HIERARCHY") != "COMPOSITE"
+    picked = pick_level_zero(text, [max(gpu.parts, 1) for gpu in gpus], flat=flat)
+    return visible_of(variable, picked.entries, gpus, picked.problem, text)
+
+
+def visible_of(
+    variable: str,
+    entries: Sequence[tuple[str, int]],
+    devices: Sequence[Device],
+    problem: str,
+    text: str | None,
+) -> Visible:
+    gpus = tuple(Gpu(name, devices[n]) for name, n in entries)
+    if problem:
+        problem = f"{variable} {problem}"
+    elif not gpus:
+        problem = f"{variable}={(text or '')[:60]} hides all {len(devices)} GPUs"
+    hint = f"correct it, or unset {variable} to see all GPUs" if problem else ""
+    return Visible(gpus, variable, problem=problem, hint=hint)
+
+
+def pci_place(device: Device) -> tuple[int, ...]:
+    """In the order of addresses, whose domain may have more than four digits."""
+    return tuple(int(part, 16) for part in device.pci.replace(".", ":").split(":") if part)
+
+
+MAKERS = {"10de": make_nvidia, "1002": make_amd, "8086": make_intel}
