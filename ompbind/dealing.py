@@ -14,15 +14,17 @@ if TYPE_CHECKING:
 
     from ompbind.request import Request
     from ompbind.topology import Machine
+    from ompbind.visible import Gpu
 
 
 class Share(Record):
-    """What a rank was dealt: its cores (in the tree's order), the node named for its memory, and
-    why."""
+    """What a rank was dealt: its cores (in the tree's order), why, the node named for its memory,
+    and its GPUs."""
 
     cores: tuple[Core, ...]
     why: str
     node: int | None = None
+    gpus: tuple[Gpu, ...] = ()
 
     @property
     def cpus(self) -> CpuSet:

@@ -96,6 +96,16 @@ def running_system() -> tuple[str, Root]:
     return "generic", PsutilRoot()
 
 
+def has_driven_gpu() -> bool:
+    """Whether a driver of GPUs holds a device of the running machine."""
+    system, root = running_system()
+    if system != "linux":
+        return False
+    from ompbind import pci
+
+    return pci.has_driven_gpu(root)
+
+
 def read_system(
     system: str, root: Root, levels: Collection[Level] = LEVELS, *, devices: bool = True
 ) -> Machine:

@@ -76,7 +76,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--numa-bind",),
         "flag",
-        "Bind each rank's cpus and memory to one node, the nodes taken in order.",
+        "Bind each rank's cpus and memory to one node: its GPU's where each visible GPU has a "
+        "rank, else the nodes in order.",
     ),
     Option(
         ("--numa-bind-nodes",),
@@ -108,6 +109,12 @@ OPTIONS: tuple[Option, ...] = (
         "Use only the I-th of N equal parts of the machine, cut as -n N cuts it: launches of "
         "different parts do not meet.",
         "I/N",
+    ),
+    Option(
+        ("--near",),
+        "value",
+        "Use only the cores nearest to a device: eth0, mlx5_0, gpu0, or a PCI address.",
+        "DEVICE",
     ),
     Option(("--smt",), "value", "Hardware threads used of each core (default 1).", "N|all"),
     Option(
@@ -215,6 +222,13 @@ OPTIONS: tuple[Option, ...] = (
         "Set RANK, LOCAL_RANK, WORLD_SIZE and LOCAL_WORLD_SIZE (default: with several ranks).",
         no=True,
         panel=LAUNCH,
+    ),
+    Option(
+        ("--gpu-env",),
+        "flag",
+        "Each rank sees its own GPU only: sets CUDA_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES or "
+        "ZE_AFFINITY_MASK.",
+        panel=ENVIRONMENT,
     ),
     Option(
         ("--template",),

@@ -13,6 +13,7 @@ from ompbind.pools import set_aside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ompbind.cores import Core
     from ompbind.dealing import Share
     from ompbind.request import Request
     from ompbind.topology import Machine
@@ -37,7 +38,7 @@ def make_plan(machine: Machine, request: Request) -> Plan:
     else:
         cores, elsewhere = cut_part(make_cores(machine, request), request)
         others = union(core.threads for core in elsewhere)
-        shares = deal(machine, request, cores)
+        shares = deal_all(machine, request, cores, warnings)
         shares, reserved, roles = set_aside(shares, request)
         warn_uneven(shares, request, warnings)
         warn_crowded(shares, request, warnings)
@@ -66,6 +67,31 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         command=request.command,
         template=request.template,
     )  # fmt: skip
+
+
+def deal_all(
+    machine: Machine, request: Request, cores: tuple[Core, ...], warnings: list[str]
+) -> list[Share]:
+    """Each rank's share, by devices where those say it."""
+    if not is_about_devices(request):
+        return deal(machine, request, cores)
+    from ompbind import gpus  # seldom wanted
+
+    if request.near is not None:
+        cores = gpus.keep_near(machine, request, cores, warnings)
+    shares = gpus.deal_gpus(machine, request, cores, warnings) or deal(machine, request, cores)
+    if request.near is not None:
+        shares = [share.replace(why=f"{share.why}, near {request.near}") for share in shares]
+    return shares
+
+
+def is_about_devices(request: Request) -> bool:
+    return (
+        request.per == "gpu"
+        or request.near is not None
+        or request.gpu_env
+        or request.visible is not None
+    )
 
 
 def check_request(request: Request) -> None:
@@ -102,11 +128,10 @@ def check_request(request: Request) -> None:
             f"--numa-bind-cpus names exactly the cpus to use; --{extra} would change them",
             hint=f"leave --{extra} out",
         )
-    if request.per == "gpu":
-        raise PlanError(
-            "--per gpu: ranks by GPU are not supported by this version",
-            hint="name each rank's node: --numa-bind-nodes 0 0 1 1",
-        )
+    if is_about_devices(request):
+        from ompbind.gpus import check_gpus
+
+        check_gpus(request)
 
 
 def machine_warnings(machine: Machine, request: Request) -> list[str]:
@@ -141,6 +166,11 @@ def make_rank(
     env = openmp.make_environment(places, request.proc_bind, threads)
     env += make_rank_environment(rank, count, request.rank_env)
     env += tuple((role.variable, str(role.cpus)) for role in roles if rank in role.ranks)
+    gpus = tuple(gpu.name for gpu in share.gpus)
+    unset: tuple[str, ...] = openmp.REMOVED
+    if request.gpu_env and request.visible is not None:
+        env += ((request.visible.variable, ",".join(gpus)), *request.visible.env)
+        unset += request.visible.unset
     binding = numactl.make_binding(request.binder, cpus, mem, mems)
     nodes = machine.topology.nodes_of(cpus)
     command = request.command
@@ -156,8 +186,9 @@ def make_rank(
         mem=mem,
         mems=mems,
         env=env,
-        unset=openmp.REMOVED,
+        unset=unset,
         argv=numactl.make_command(binding, command),
+        gpus=gpus,
         why=share.why,
     )
 

@@ -6,8 +6,8 @@ from ompbind import numactl
 from ompbind.cores import levels_for
 from ompbind.cpuset import shown
 from ompbind.errors import OmpbindError, PlanError, UsageError
-from ompbind.machine import read_machine
-from ompbind.openmp import judge_environment
+from ompbind.machine import has_driven_gpu, read_machine
+from ompbind.openmp import Inherited, judge_environment
 from ompbind.planner import make_plan
 from ompbind.plans import parse_plan
 from ompbind.program import find_program
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ompbind.arguments import Values
     from ompbind.openmp import Inherited
     from ompbind.plans import Plan, RankPlan
-    from ompbind.topology import Topology
+    from ompbind.request import Request
+    from ompbind.topology import Device, Topology
 
 # What goes with --plan: it says the rest itself.
 ENVIRONMENT = ("env", "env_file", "master_port", "master_addr")
@@ -66,7 +67,10 @@ def plan_anew(values: Values, command: Sequence[str], environ: Mapping[str, str]
     """A plan by this or another machine's topology. Raises OmpbindError."""
     request = make_request(values, command, environ)
     path = text_of(values, "topology")
-    machine = read_machine(path, levels_for(request), devices=False)
+    devices = wants_devices(request, path)
+    machine = read_machine(path, levels_for(request), devices=devices)
+    if devices:
+        request = with_visible(request, machine.topology.devices, environ, path)
     binder = request.binder
     if not machine.can_bind:
         binder = "none"
@@ -78,6 +82,37 @@ def plan_anew(values: Values, command: Sequence[str], environ: Mapping[str, str]
             hint="install it, or --binder native",
         )
     return make_plan(machine, request.replace(binder=binder))
+
+
+def wants_devices(request: Request, path: str | None) -> bool:
+    """Whether the plan may depend on devices: reading them takes time."""
+    if request.per == "gpu" or request.near is not None or request.gpu_env:
+        return True
+    if request.per is not None or request.nodes is not None or request.cpus is not None:
+        return False
+    return request.numa_bind and (path is not None or has_driven_gpu())
+
+
+def with_visible(
+    request: Request, devices: Sequence[Device], environ: Mapping[str, str], path: str | None
+) -> Request:
+    """The request with the GPUs that its workers will see; on this machine the driver is asked."""
+    if path is None:
+        from ompbind.nvml import find_visible
+
+        visible = find_visible(devices, environ)
+    else:
+        from ompbind.visible import make_visible
+
+        visible = make_visible(devices, environ)
+    if not request.gpu_env:
+        return request.replace(visible=visible)
+    told = [
+        Inherited(name, environ[name], "overridden" if name == visible.variable else "removed",
+                  "each rank is given its own of these GPUs")
+        for name in (visible.variable, *visible.unset) if name in environ
+    ]  # fmt: skip
+    return request.replace(visible=visible, inherited=(*request.inherited, *told))
 
 
 def with_fixes(plan: Plan, values: Values, environ: Mapping[str, str]) -> Plan:

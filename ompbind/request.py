@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ompbind.arguments import Values
+    from ompbind.visible import Visible
 
 
 class Pool(Record):
@@ -56,6 +57,9 @@ class Request(Record):
     binder: str = "auto"
     rank_env: bool | None = None
     template: bool = False
+    near: str | None = None
+    gpu_env: bool = False
+    visible: Visible | None = None  # what workers see of the GPUs, where that was looked up
     inherited: tuple[Inherited, ...] = ()
     sources: tuple[tuple[str, str], ...] = ()
     command: tuple[str, ...] = ()
@@ -84,10 +88,10 @@ def make_request(
         return parse_count(text[key], "--" + key.replace("_", "-"), least)
 
     asked: dict[str, object] = dict(wished)
-    for key in ("per", "places", "proc_bind", "mem", "binder", "distribution"):
+    for key in ("per", "places", "proc_bind", "mem", "binder", "distribution", "near"):
         if key in text:
             asked[key] = text[key]
-    for key in ("numa_bind", "share", "oversubscribe", "rank_env", "template"):
+    for key in ("numa_bind", "share", "oversubscribe", "rank_env", "template", "gpu_env"):
         if key in values:
             asked[key] = values[key]
     if "ranks" in text:

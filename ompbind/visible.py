@@ -38,13 +38,15 @@ class NvmlGpu(Record):
 
 class Visible(Record):
     """The GPUs in the runtime's order, and how a rank is given its own: `variable`, beside it
-    `env`, without `unset`. `problem`: why there are none, or fewer than the environment names."""
+    `env`, without `unset`. `problem`: why there are none, or fewer than the
+    environment names; `bad`: because it names what is not there."""
 
     gpus: tuple[Gpu, ...] = ()
     variable: str = ""
     env: tuple[tuple[str, str], ...] = ()
     unset: tuple[str, ...] = ()
     problem: str = ""
+    bad: bool = False
     hint: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -226,12 +228,13 @@ def visible_of(
     text: str | None,
 ) -> Visible:
     gpus = tuple(Gpu(name, devices[n]) for name, n in entries)
+    bad = bool(problem)
     if problem:
         problem = f"{variable} {problem}"
     elif not gpus:
         problem = f"{variable}={(text or '')[:60]} hides all {len(devices)} GPUs"
     hint = f"correct it, or unset {variable} to see all GPUs" if problem else ""
-    return Visible(gpus, variable, problem=problem, hint=hint)
+    return Visible(gpus, variable, problem=problem, bad=bad, hint=hint)
 
 
 def pci_place(device: Device) -> tuple[int, ...]:

@@ -48,7 +48,7 @@ ALLOWED: dict[str, str] = {
     "generic": "cpuset errors record root topology",
     "hwloc": "cpuset errors pci record root topology",
     "snapshot": "errors record root",
-    "machine": "errors root topology procfs sysfs darwin generic hwloc snapshot",
+    "machine": "errors root topology pci procfs sysfs darwin generic hwloc snapshot",
     # pure parts
     "devices": "record",
     "visible": "devices record topology",
@@ -58,14 +58,15 @@ ALLOWED: dict[str, str] = {
     "plans": "cpuset errors numactl openmp record",
     "options": "record",
     "arguments": "cpuset errors options",
-    "request": "arguments cpuset errors openmp record",
+    "request": "arguments cpuset errors openmp record visible",
     "cores": "cpuset errors record request topology",
     "dividing": "cores topology",
-    "dealing": "cores cpuset dividing errors record request topology",
+    "dealing": "cores cpuset dividing errors record request topology visible",
     "pools": "cores cpuset dealing errors plans request",
     "memory": "cpuset dealing errors request topology",
     "vllm": "arguments cpuset errors openmp topology",
-    "planner": "cores cpuset dealing errors memory numactl openmp plans pools request template"
+    "gpus": "cores cpuset dealing dividing errors record request topology visible",
+    "planner": "cores cpuset dealing errors gpus memory numactl openmp plans pools request template"
     " topology",
     "outline": "cpuset record topology",
     "expected": "cpuset errors plans record",
@@ -101,10 +102,10 @@ ALLOWED: dict[str, str] = {
     # what joins them
     "environment": "arguments cpuset errors plans record template",
     "prepare": "arguments cores cpuset environment errors fixes.carry fixes.registry machine"
-    " numactl openmp planner plans program request template topology vllm",
+    " numactl nvml openmp planner plans program request template topology visible vllm",
     "render.__init__": "",
     "render.plan": "cpuset plans",
-    "render.machine": "cpuset outline topology",
+    "render.machine": "cpuset outline topology visible",
     "render.report": "cpuset processes report",
     "checking": "cpuset errors expected plans processes record report root sysfs verify",
     # what a Python program sees
@@ -231,8 +232,9 @@ def test_imports_go_one_way(name: str) -> None:
 def test_the_core_knows_nothing_above_it() -> None:
     """The planner and what it stands on read nothing, start nothing and print nothing."""
     core = {"errors", "record", "cpuset", "topology", "numactl", "openmp", "plans", "cores",
-            "dividing", "dealing", "memory", "planner"}  # fmt: skip
-    outside = {"launch", "syscalls", "program", "machine", "procfs", "sysfs", "root", "prepare",
+            "dividing", "dealing", "memory", "planner", "devices", "visible", "gpus"}  # fmt: skip
+    outside = {"launch", "syscalls", "program", "machine", "procfs", "sysfs", "pci", "gpufiles",
+               "nvml", "root", "prepare",
                "commands", "cli", "render"}  # fmt: skip
     for name in core:
         used = {i.name.removeprefix("ompbind.") for i in imports(name)}

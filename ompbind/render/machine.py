@@ -10,13 +10,14 @@ from rich.text import Text
 from rich.tree import Tree
 
 from ompbind.outline import make_outline
+from ompbind.visible import why_not
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ompbind.cpuset import CpuSet
     from ompbind.outline import Part
-    from ompbind.topology import Machine, Topology
+    from ompbind.topology import Device, Machine, Topology
 
 
 def draw_machine(machine: Machine) -> RenderableType:
@@ -138,13 +139,25 @@ def distance_table(topology: Topology) -> Table:
 
 
 def device_table(topology: Topology, most: int = 4) -> Table:
-    """Devices of one kind near the same cpus share a line."""
+    """Devices of one kind near the same cpus share a line; known by name, they stand alone."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    rows: dict[tuple[str, int | None, CpuSet], list[str]] = {}
+    rows: dict[tuple[str, int | None, CpuSet, str], list[str]] = {}
     for device in topology.devices:
-        rows.setdefault((device.kind, device.node, device.cpus), []).append(device.pci)
-    for (kind, node, cpus), found in rows.items():
+        key = (device.kind, device.node, device.cpus, device_remark(device))
+        rows.setdefault(key, []).append(device.pci)
+    for (kind, node, cpus, remark), found in rows.items():
         more = f" and {len(found) - most} more" if len(found) > most else ""
         where = f"node {node}" if node is not None else "no node"
-        table.add_row(kind, where, f"cpus {cpus}", Text(" ".join(found[:most]) + more, style="dim"))
+        named = Text(" ".join(found[:most]) + more, style="dim")
+        table.add_row(kind, where, f"cpus {cpus}", named, Text(remark))
     return table
+
+
+def device_remark(device: Device) -> str:
+    """The names it goes by, and what keeps workers from it."""
+    told = [" ".join(device.names)] if device.names else []
+    if device.kind == "gpu" and (reason := why_not(device)):
+        told.append(reason)
+    elif device.driver == "":
+        told.append("has no driver")
+    return ", ".join(told)

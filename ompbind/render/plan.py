@@ -55,7 +55,9 @@ def headline(plan: Plan) -> Text:
 def rank_table(plan: Plan) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
     table.add_column("rank", justify="right")
-    for name in ("cpus", "OpenMP places", "threads", "node", "memory", "why"):
+    with_gpus = any(r.gpus for r in plan.ranks)
+    names = ("cpus", "OpenMP places", "threads", "node", "memory", *(["gpu"] if with_gpus else []))
+    for name in (*names, "why"):
         table.add_column(name, overflow="fold", justify="right" if name == "threads" else "left")
     for r in plan.ranks:
         env = dict(r.env)
@@ -66,9 +68,15 @@ def rank_table(plan: Plan) -> Table:
             env.get("OMP_NUM_THREADS", ""),
             str(r.nodes) or "-",
             f"{r.mem} {r.mems}".strip(),
+            *([Text(" ".join(map(short_name, r.gpus)) or "-")] if with_gpus else []),
             Text(r.why, style="dim"),
         )
     return table
+
+
+def short_name(gpu: str) -> str:
+    """A number as it is, of a UUID the beginning, which names it just as well."""
+    return gpu if len(gpu) <= 12 else f"{gpu[:12]}…"
 
 
 def places_text(rank: RankPlan, most: int = 4) -> str:

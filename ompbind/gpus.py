@@ -1,0 +1,308 @@
+"""Ranks by GPU, and what is near a device: from visible devices to shares of the cores. Pure."""
+
+from __future__ import annotations
+
+from ompbind.cores import split_by
+from ompbind.cpuset import CpuSet, shown
+from ompbind.dealing import Share, deal_one, describe, node_domains
+from ompbind.dividing import blocks, divide
+from ompbind.errors import PlanError
+from ompbind.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ompbind.cores import Core
+    from ompbind.request import Request
+    from ompbind.topology import Device, Machine
+    from ompbind.visible import Gpu
+
+    ByNode = dict[int | None, tuple[Core, ...]]
+
+
+class Spot(Record):
+    """The node whose cores serve a device (None: not known), and what is to be said about it;
+    `grave`: in a warning, as the device is not near."""
+
+    node: int | None
+    told: str = ""
+    grave: bool = False
+
+
+# --- when GPUs say where ranks go ----------------------------------------------------------------
+
+
+def is_by_gpu(request: Request) -> bool:
+    """Whether GPUs say where the ranks go: --per gpu; or --numa-bind with a rank for each visible
+    GPU, or one rank for them all."""
+    if request.per is not None or not request.numa_bind:
+        return request.per == "gpu"
+    if request.nodes is not None or request.cpus is not None or not request.visible:
+        return False
+    count = len(request.visible.gpus)
+    return count > 0 and not request.visible.problem and (request.ranks or 1) in (1, count)
+
+
+def check_gpus(request: Request) -> None:
+    """Refuses what needs GPUs where there are none. Raises PlanError."""
+    visible = request.visible
+    if request.per == "gpu" and (visible is None or visible.problem or not visible.gpus):
+        problem = visible.problem if visible else "no GPU to compute with was found"
+        raise PlanError(f"--per gpu: {problem}", hint=visible.hint if visible else "")
+    if request.gpu_env and not is_by_gpu(request):
+        problem = f": {visible.problem}" if visible and visible.problem else ""
+        raise PlanError(
+            f"--gpu-env gives each rank its GPU, and no rank has one{problem}",
+            hint=(visible.hint if visible and problem else "") or "--per gpu gives each rank one",
+        )
+    if request.near is not None and (request.nodes is not None or request.cpus is not None):
+        raise PlanError(
+            "--near and a list of nodes or cpus both say where ranks go",
+            hint="leave one of them out",
+        )
+
+
+# --- dealing -------------------------------------------------------------------------------------
+
+
+def deal_gpus(
+    machine: Machine, request: Request, cores: tuple[Core, ...], warnings: list[str]
+) -> list[Share] | None:
+    """Each rank on the cores near its GPU; the ranks of one node split its cores, or share them.
+
+    None: GPUs do not say where ranks go; with --numa-bind also where its one rank's GPUs are near
+    several nodes. Raises PlanError.
+    """
+    visible = request.visible
+    if visible is None or not is_by_gpu(request):
+        if visible is not None and visible.bad and request.numa_bind:
+            warnings.append(f"{visible.problem}: --numa-bind takes the nodes in order")
+        return None
+    gpus = visible.gpus
+    by_node: ByNode = nodes_with_cores(machine, request, cores)
+    if request.per is None and (request.ranks or 1) == 1:
+        owned: list[tuple[Gpu, ...]] = [gpus]
+        gpus_used = gpus
+    else:
+        count = request.ranks or len(gpus)
+        gpus_used = gpus[:count]
+        owned = own_gpus(gpus_used, count, cyclic=request.distribution == "cyclic")
+    spots = {gpu: locate(machine, gpu.device, by_node) for gpu in gpus_used}
+    if request.per is None and (why_not := why_not_by_gpu(request, owned, spots, by_node)):
+        if request.gpu_env:
+            raise PlanError(f"--gpu-env: {why_not}", hint="--per gpu gives each GPU a rank")
+        if owned[1:]:
+            warnings.append(f"{why_not}: --numa-bind takes the nodes in order")
+        return None
+    warnings += visible.warnings
+    told = [f"GPU {g.device.pci} {s.told}" for g, s in spots.items() if s.grave]
+    unknown = [gpu for gpu, spot in spots.items() if spot.node is None]
+    if unknown and len(by_node) > 1:
+        if len(unknown) == len(spots):
+            return deal_unknown(machine, request, cores, owned, warnings)
+        settle_unknown(spots, owned, by_node)
+        which = " ".join(gpu.device.pci for gpu in unknown)
+        told.append(f"the machine does not say which node is near {which}: the emptiest is taken")
+    warnings += told
+    warn_gpus(request, gpus, len(owned), warnings)
+    shares: dict[int, Share] = {}
+    for node in dict.fromkeys(spots[own[0]].node for own in owned):
+        ranks = [r for r, own in enumerate(owned) if spots[own[0]].node == node]
+        where = "the machine" if node is None else f"node {node}"
+        group = by_node.get(node, cores)
+        for rank, share in zip(ranks, deal_one(request, ranks, group, where), strict=True):
+            why = why_of(owned[rank], spots[owned[rank][0]], share.why)
+            shares[rank] = share.replace(
+                why=why, node=node if request.numa_bind else None, gpus=owned[rank]
+            )
+    return [shares[r] for r in range(len(owned))]
+
+
+def why_not_by_gpu(
+    request: Request,
+    owned: Sequence[tuple[Gpu, ...]],
+    spots: Mapping[Gpu, Spot],
+    by_node: Mapping[int | None, Sequence[Core]],
+) -> str:
+    """Why --numa-bind alone had better leave GPUs out of it, as its ranks may not use any."""
+    nodes = [spots[own[0]].node for own in owned]
+    if None in [spot.node for spot in spots.values()]:
+        return "the machine does not say which nodes the GPUs are near"
+    if not owned[1:] and len({spot.node for spot in spots.values()}) > 1:
+        return "the one rank's GPUs are near several nodes"
+    for node in dict.fromkeys(nodes):
+        many = nodes.count(node)
+        if many > len(by_node[node]) and not (request.share or request.oversubscribe):
+            return f"node {node} is near {many} ranks' GPUs and has {len(by_node[node])} cores"
+    return ""
+
+
+def own_gpus(gpus: Sequence[Gpu], count: int, *, cyclic: bool) -> list[tuple[Gpu, ...]]:
+    """Each rank's GPU: consecutive blocks of ranks on each, or round them."""
+    if cyclic:
+        return [(gpus[rank % len(gpus)],) for rank in range(count)]
+    dealt = blocks(range(count), len(gpus))
+    return [(gpu,) for gpu, block in zip(gpus, dealt, strict=True) for _ in block]
+
+
+def nodes_with_cores(machine: Machine, request: Request, cores: tuple[Core, ...]) -> ByNode:
+    """The usable cores by node; with --numa-bind only of nodes whose memory is allowed."""
+    if request.numa_bind and machine.topology.numa and machine.topology.nodes:
+        groups, _, numbers = node_domains(machine, cores)
+        return dict(zip(numbers, groups, strict=True))
+    return {group[0].traits.node: group for group in split_by(cores, "node")}
+
+
+def deal_unknown(
+    machine: Machine,
+    request: Request,
+    cores: tuple[Core, ...],
+    owned: Sequence[tuple[Gpu, ...]],
+    warnings: list[str],
+) -> list[Share]:
+    """Of no GPU is the node known: the machine is divided as by -n."""
+    count = len(owned)
+    warnings.append(
+        "the machine does not say which node its GPUs are near: it is divided evenly, "
+        "as without GPUs"
+    )
+    if request.share or count > len(cores):
+        shares = deal_one(request, range(count), cores, "the machine")
+    else:
+        shares = [Share(p, describe(machine, p, f"1/{count} of the machine"))
+                  for p in divide(cores, count)]  # fmt: skip
+    placed = []
+    for rank, share in enumerate(shares):
+        on = machine.topology.nodes_of(share.cpus)
+        if request.numa_bind and len(on) != 1:
+            raise PlanError(
+                f"rank {rank}: the node of GPU {owned[rank][0].device.pci} is not known, "
+                f"--numa-bind is for one",
+                hint="name each rank's node: --numa-bind-nodes 0 0 1 1",
+                rank=rank,
+            )
+        why = f"{gpu_names(owned[rank])}, {share.why}"
+        node = on.first if request.numa_bind else None
+        placed.append(share.replace(why=why, node=node, gpus=owned[rank]))
+    return placed
+
+
+def settle_unknown(
+    spots: dict[Gpu, Spot], owned: Sequence[tuple[Gpu, ...]], by_node: Mapping[int | None, object]
+) -> None:
+    """Puts the GPUs of unknown place where fewest ranks are for the cores."""
+    sizes = {n: len(by_node[n]) for n in by_node if n is not None}  # type: ignore[arg-type]
+    ranks = dict.fromkeys(sizes, 0)
+    for own in owned:
+        node = spots[own[0]].node
+        if node in ranks:
+            ranks[node] += 1
+    for own in owned:
+        if spots[own[0]].node is None:
+            node = min(sizes, key=lambda n: (ranks[n] / sizes[n], n))
+            spots[own[0]] = Spot(node, "of unknown place")
+        node = spots[own[0]].node
+        if node is not None and spots[own[0]].told == "of unknown place":
+            ranks[node] += 1
+
+
+def warn_gpus(request: Request, gpus: Sequence[Gpu], count: int, warnings: list[str]) -> None:
+    if request.per is not None and count < len(gpus):
+        warnings.append(f"{count} of {len(gpus)} visible GPUs get a rank, the last ones none")
+    if request.per is not None and count > len(gpus) and not request.gpu_env:
+        warnings.append(
+            f"{count} ranks share {len(gpus)} GPUs: LOCAL_RANK does not name a rank's GPU, "
+            "--gpu-env gives it that one only"
+        )
+
+
+def why_of(own: Sequence[Gpu], spot: Spot, why: str) -> str:
+    told = f" ({spot.told})" if spot.told else ""
+    return f"{gpu_names(own)}, {why}{told}"
+
+
+def gpu_names(own: Sequence[Gpu]) -> str:
+    places = list(dict.fromkeys(gpu.device.pci for gpu in own))
+    more = f" and {len(places) - 2} more" if places[2:] else ""
+    return f"GPU{'s' * (len(places) > 1)} {' '.join(places[:2])}{more}"
+
+
+# --- what is near --------------------------------------------------------------------------------
+
+
+def locate(machine: Machine, device: Device, by_node: Mapping[int | None, object]) -> Spot:
+    """The node whose usable cores are nearest to a device."""
+    topology = machine.topology
+    if list(by_node) == [None]:
+        return Spot(None)
+    node = device.node
+    near = topology.nodes_of(device.cpus)  # a node of memory alone is near some other's cpus
+    if node is None:
+        if len(topology.nodes) == 1:
+            node = topology.nodes[0].node
+        elif len(near) == 1:
+            node = near.first
+        else:
+            return Spot(None)
+    if node in by_node:
+        return Spot(node)
+    found = topology.find_node(node)
+    usable = CpuSet(n for n in by_node if n is not None)
+    if found is not None and found.cpus:
+        taken = topology.nearest(node, usable)
+        told = f"is near node {node}, whose cpus may not be used; the nearest is node {taken}"
+        return Spot(taken, told, grave=True)
+    told = f"nearest to its node {node}, which has no cpus"
+    if len(near) == 1 and near.first in by_node:
+        return Spot(near.first, told)
+    return Spot(topology.nearest(node, near & usable or usable), told)
+
+
+def keep_near(
+    machine: Machine, request: Request, cores: tuple[Core, ...], warnings: list[str]
+) -> tuple[Core, ...]:
+    """The cores nearest to the device that --near names. Raises PlanError."""
+    device = find_device(machine, request)
+    by_node: ByNode = {group[0].traits.node: group for group in split_by(cores, "node")}
+    spot = locate(machine, device, by_node)
+    if spot.node is None:
+        own = tuple(core for core in cores if core.cpus & device.cpus)
+        if own and (len(own) < len(cores) or len(by_node) == 1):
+            return own
+        raise PlanError(
+            f"--near {request.near}: the machine does not say which node {device.pci} is near",
+            hint="name the node: --numa-bind-nodes; the machine's manual or its vendor knows it",
+        )
+    if spot.grave:
+        warnings.append(f"--near {request.near}: {device.pci} {spot.told}")
+    return by_node[spot.node]
+
+
+def find_device(machine: Machine, request: Request) -> Device:
+    """By an interface's name, a PCI address, or gpuN as workers count. Raises PlanError."""
+    name = request.near or ""
+    devices = machine.topology.devices
+    visible = request.visible
+    if name[:3] == "gpu" and name[3:].isdigit() and name.isascii() and len(name) < 9:
+        gpus = visible.gpus if visible else ()
+        if int(name[3:]) < len(gpus):
+            return gpus[int(name[3:])].device
+        problem = visible.problem if visible and visible.problem else ""
+        raise PlanError(
+            f"--near {name}: {problem or f'there are {len(gpus)} visible GPUs'}",
+            hint=(visible.hint if visible and problem else "")
+            or f"gpu0 to gpu{len(gpus) - 1}, or a PCI address",
+        )
+    address = name.lower() if name.count(":") > 1 else f"0000:{name.lower()}"
+    for device in devices:
+        if device.pci in (name.lower(), address) or name in device.names:
+            return device
+        if name.partition(":")[0] in device.names:  # mlx5_0:1 is a port of it
+            return device
+    known = [n for d in devices for n in d.names] + [d.pci for d in devices if not d.names]
+    raise PlanError(
+        f"--near {shown(name)}: there is no such device",
+        hint=f"devices: {' '.join(known[:8])}{' …' * bool(known[8:])}" if known
+        else "this machine shows no network card, GPU or accelerator",
+    )  # fmt: skip
