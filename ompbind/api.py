@@ -76,7 +76,7 @@ class Plan(plans.Plan):
     @classmethod
     def load(cls, path: Path) -> Plan:
         """A plan saved as JSON, as --plan takes it. Raises UsageError."""
-        return cls.made_from(prepare_plan({"plan": os.fspath(path)}, (), os.environ))
+        return cls.made_from(prepare_plan({"plan": os.fspath(path)}, (), snapshot(None)))
 
     @classmethod
     def made_from(cls, plan: plans.Plan) -> Plan:
@@ -125,7 +125,7 @@ def plan(
     TypeError for a value of a wrong type.
     """
     given = dict(locals())
-    base = os.environ if environ is None else environ
+    base = snapshot(environ)
     words = make_words(given, options_of("show"))
     values, _ = parse_arguments(words, options_of("show"))
     return Plan.made_from(prepare_plan(values, make_argv(command), base))
@@ -152,8 +152,13 @@ def run(
     words = make_words(dict(locals()), [o for o in options_of("run") if o.key in LAUNCH])
     own = [] if argv is None else ["--", *make_argv(argv)]
     kwargs = {"cwd": cwd, "stdout": stdout, "stderr": stderr}
-    base = dict(os.environ if environ is None else environ)
-    return bound.supervise(plan.to_json(), words, own, base, kwargs)
+    return bound.supervise(plan.to_json(), words, own, snapshot(environ), kwargs)
+
+
+def snapshot(environ: Mapping[str, str] | None) -> dict[str, str]:
+    """This environment, or by default the program's, in which other threads may set variables."""
+    source = os.environ if environ is None else environ
+    return {k: v for k in list(source) if (v := source.get(k)) is not None}
 
 
 def find_rank(plan: plans.Plan, rank: int) -> plans.RankPlan:

@@ -580,6 +580,58 @@ def test_many_threads_start_at_once(plan: ompbind.Plan) -> None:
     assert not failures, failures[0]
 
 
+def test_variables_may_change_meanwhile(plan: ompbind.Plan) -> None:
+    """A thread that sets and removes variables does not disturb one that starts ranks."""
+    done = threading.Event()
+
+    def change() -> None:
+        while not done.is_set():
+            for number in range(50):
+                os.environ[f"CHANGING_{number}"] = "x"
+            for number in range(50):
+                del os.environ[f"CHANGING_{number}"]
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(5):
+            assert ompbind.plan(ranks=1).ranks
+            assert plan.popen(0, ["true"]).wait() == 0
+        assert len([plan.environ(0) for _ in range(500)]) == 500
+    finally:
+        done.set()
+        thread.join()
+
+
+CLOSED = """
+import os, subprocess, sys
+out = os.dup(1)
+import ompbind
+plan = ompbind.plan(numa_bind_cpus=sys.argv[1:])
+for fd in (0, 1, 2):
+    os.close(fd)
+process = plan.popen(1, ["sh", "-c", "echo $OMPBIND_RANK"], stdout=subprocess.PIPE)
+os.write(out, process.communicate()[0])
+with open("/dev/null", "w") as null:
+    os.write(out, b"%d\\n" % ompbind.run(plan, ["sh", "-c", "exit 7"], stdout=null, stderr=null))
+try:
+    plan.popen(0, ["no-such-program"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+except ompbind.CommandError as e:
+    os.write(out, e.message.encode())
+"""
+
+
+def test_a_daemon_without_standard_streams_can_start_ranks(tmp_path: Path) -> None:
+    """Its descriptors 0, 1 and 2 are closed: what starts ranks keeps out of their way."""
+    script = tmp_path / "closed.py"
+    script.write_text(CLOSED)
+    done = subprocess.run(
+        [sys.executable, str(script), *map(str, need_cpus(2))],
+        env=environment(), capture_output=True, text=True, timeout=TIMEOUT,
+    )  # fmt: skip
+    assert done.stdout == "1\n7\ncommand not found in PATH: 'no-such-program'", done.stderr
+
+
 # --- all ranks ------------------------------------------------------------------------------------
 
 

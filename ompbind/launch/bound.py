@@ -31,6 +31,7 @@ REFUSED = {
     "close_fds": "name the descriptors that the worker is to have in pass_fds",
     "restore_signals": "a worker starts with Python's ignored signals restored",
 }
+PATIENCE = 2.0  # seconds in which ranks that were interrupted may end by themselves
 DEFAULTS = {"close_fds": True, "restore_signals": True, "shell": False}
 
 # Ours is found beside the standard library: no site, no PYTHON* variable changes what is run.
@@ -97,7 +98,7 @@ def start_python(
         )
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     ctype = f"={env['LC_CTYPE']}" if "LC_CTYPE" in env else ""
-    ours, theirs = os.pipe()
+    ours, theirs = open_pipe()
     command = [sys.executable, *own_flags(), "-c", CODE.format(module=module),
                os.path.dirname(package), str(theirs), ctype, *words]  # fmt: skip
     fds = (*kwargs.get("pass_fds", ()), theirs)
@@ -109,6 +110,24 @@ def start_python(
     finally:
         os.close(theirs)
     return process, ours
+
+
+def open_pipe() -> tuple[int, int]:
+    """A pipe beside the standard streams, should the program have none of these."""
+    reads, writes = os.pipe()
+    return move_up(reads), move_up(writes)
+
+
+def move_up(fd: int) -> int:
+    """The same, above the descriptors of the standard streams, which a started process may get
+    anew."""
+    if fd > 2 or os.name != "posix":
+        return fd
+    import fcntl
+
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(fd)
+    return moved
 
 
 def own_flags() -> list[str]:
@@ -177,29 +196,35 @@ def supervise(
             f"all ranks cannot be watched over on {sys.platform}",
             hint="start each with plan.popen",
         )
-    with tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryFile() as file, open(move_up(os.dup(file.fileno())), "rb") as kept:
         file.write(plan.encode("utf-8", "surrogateescape"))
         file.seek(0)
-        words = [str(file.fileno()), *options, *command]
-        kwargs = {**kwargs, "pass_fds": (file.fileno(),)}
+        words = [str(kept.fileno()), *options, *command]
+        kwargs = {**kwargs, "pass_fds": (kept.fileno(),)}
         process, report = start_python("ompbind.supervised", words, env, None, kwargs)
     with process:
         try:
             told = read_report(report)
             status = process.wait()
-        except BaseException:
-            end(process)
+        except BaseException as e:
+            end(process, PATIENCE if isinstance(e, KeyboardInterrupt) else 0)
             raise
     if error := error_of(process, told):
         raise error
     return status if status >= 0 else 128 - status
 
 
-def end(process: subprocess.Popen[Any]) -> None:
-    """Ends a process that watches over ranks, which takes them along."""
-    process.terminate()
+def end(process: subprocess.Popen[Any], patience: float) -> None:
+    """Ends a process that watches over ranks, which takes them along; `patience`: seconds in which
+    it may end by itself, as where a terminal has interrupted it, too."""
+    import subprocess
+
     try:
-        process.wait()
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            process.wait()
     except BaseException:
         process.kill()
         raise

@@ -46,8 +46,9 @@ def make_start(
 
 
 def make_environ(rank: RankPlan, environ: Mapping[str, str]) -> dict[str, str]:
-    """All of a worker's environment, made from this one."""
-    return {k: v for k, v in environ.items() if k not in rank.unset} | dict(rank.env)
+    """All of a worker's environment, made from this one, in which threads may set variables."""
+    kept = {k: v for k in list(environ) if (v := environ.get(k)) is not None}
+    return {k: v for k, v in kept.items() if k not in rank.unset} | dict(rank.env)
 
 
 def run_alone(start: Start, on_denied: str, say: Callable[[str], None]) -> NoReturn:
