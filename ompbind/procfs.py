@@ -79,7 +79,7 @@ def read_family(root: Root) -> str:
         return "riscv"
     if "s390" in words.get("vendor_id", ""):
         return "s390"
-    if "power" in words.get("cpu", "") or "power" in words.get("machine", ""):
+    if words.get("cpu", "").strip().startswith("power"):
         return "power"
     return "x86" if "cpu family" in words and "vendor_id" in words else ""
 
