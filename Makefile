@@ -17,7 +17,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-guest lint format bench readme clean system-demo system-test system-bench
+.PHONY: help demo test test-guest test-faults lint format bench readme clean system-demo system-test system-bench
 
 help: ## this text
 	@echo 'usage: make TARGET'
@@ -37,6 +37,9 @@ test: $(VENV)/.developed system-test ## run all tests (ARGS="-k word" for some)
 
 test-guest: $(VENV)/.developed system-test ## only the tests in a virtual machine with four NUMA nodes
 	@$(BIN)/python -m pytest -q tests/test_guest.py $(ARGS)
+
+test-faults: $(VENV)/.developed system-test ## make each system call of ompbind fail once (minutes; ARGS="--sample 500" for some)
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 lint: $(VENV)/.developed ## ruff and mypy
 	@$(BIN)/ruff check .

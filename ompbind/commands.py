@@ -49,8 +49,11 @@ def main(args: Sequence[str]) -> int:
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
-    except OSError as e:  # no descriptors, no processes, no memory left
-        say("error", f"the system refuses: {e}")
+    except (OSError, MemoryError) as e:  # no descriptors, no processes, no memory left
+        say("error", f"the system refuses: {e or 'no memory is left'}")
+        return 125
+    except (ImportError, EOFError, SyntaxError) as e:  # a file of ours, or of Python's, is not read
+        say("error", f"the system refuses to load a module: {e}")
         return 125
 
 
