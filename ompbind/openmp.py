@@ -11,8 +11,15 @@ if TYPE_CHECKING:
     from ompbind.cpuset import CpuSet
 
 # Whatever a runtime prefers to OMP_PLACES, or lets narrow it. Source: the manuals of libgomp and of
-# LLVM's and Intel's libomp; measured with all three.
-REMOVED = ("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HW_SUBSET", "KMP_PLACE_THREADS")
+# LLVM's and Intel's libomp; measured with all three. KMP_HIDDEN_HELPER_AFFINITY=none unbinds all
+# threads of Intel's 2026.2.
+REMOVED = ("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HIDDEN_HELPER_AFFINITY", "KMP_HW_SUBSET",
+           "KMP_PLACE_THREADS")  # fmt: skip
+
+# What makes a runtime, or MKL and torch with it, start fewer threads (or others) than
+# OMP_NUM_THREADS says.
+LIMITS = ("OMP_THREAD_LIMIT", "OMP_DYNAMIC", "KMP_DEVICE_THREAD_LIMIT", "KMP_ALL_THREADS",
+          "MKL_NUM_THREADS", "MKL_DYNAMIC")  # fmt: skip
 
 # The standard's names of places that --places has too; OMP_PLACES by explicit numbers is one
 # machine's and one process's, so it is not passed on to several ranks.
@@ -32,11 +39,13 @@ class Inherited(Record):
 
 
 class Wishes(Record):
-    """What the inherited environment asks for; None where it does not."""
+    """What the inherited environment asks for; None where it does not. `limit`: no more threads
+    than that."""
 
     places: str | None
     proc_bind: str | None
     threads: str | None
+    limit: int | None
     inherited: tuple[Inherited, ...]
 
 
@@ -71,11 +80,19 @@ def judge_environment(environ: Mapping[str, str], given: Mapping[str, str]) -> W
           "it would leave threads unbound or is not a binding")  # fmt: skip
     judge("OMP_NUM_THREADS", "threads", parse_threads(environ.get("OMP_NUM_THREADS", "")),
           "it is not a number of threads")  # fmt: skip
-    for name in ("OMP_THREAD_LIMIT", "OMP_DYNAMIC"):
-        if name in environ:
-            why = "it can make fewer threads than planned, never misplace one"
-            found.append(Inherited(name, environ[name], "respected", why))
-    return Wishes(inherited=tuple(found), **wish)
+    limit = None
+    for name in LIMITS:
+        if name not in environ:
+            continue
+        if "threads" in given:
+            found.append(Inherited(name, environ[name], "removed", given["threads"]))
+            continue
+        why = "it can change the number of threads, never misplace one"
+        if name == "OMP_THREAD_LIMIT" and (text := parse_threads(environ[name])):
+            limit = int(text) if text.isdigit() else None
+            why = "no more threads are planned"
+        found.append(Inherited(name, environ[name], "respected", why))
+    return Wishes(inherited=tuple(found), limit=limit, **wish)
 
 
 def parse_proc_bind(text: str) -> str | None:
@@ -94,12 +111,54 @@ def parse_threads(text: str) -> str | None:
 
 
 def make_environment(
-    places: Sequence[CpuSet], proc_bind: str, threads: str
+    places: Sequence[CpuSet], proc_bind: str, threads: str, cores: int | None = None
 ) -> tuple[tuple[str, str], ...]:
-    """The standard variables. Places are explicit numbers, so that no runtime has to work the
-    topology out again; never `{0-3}`, which is not a place of four cpus in OpenMP's syntax."""
-    return (
+    """The standard variables, for a rank of so many `cores` (None: not known). Places are explicit
+    numbers, so that no runtime has to work the topology out again; never `{0-3}`, which is not a
+    place of four cpus in OpenMP's syntax. `primary` is written by its old name: torch's libgomp
+    does not know the new one, and all know the old."""
+    env = [
         ("OMP_NUM_THREADS", threads),
         ("OMP_PLACES", ",".join("{" + ",".join(map(str, p)) + "}" for p in places)),
-        ("OMP_PROC_BIND", proc_bind),
-    )
+        ("OMP_PROC_BIND", proc_bind.replace("primary", "master")),
+    ]
+    if cores is not None and int(threads.partition(",")[0]) > cores:
+        env.append(("MKL_DYNAMIC", "FALSE"))  # else MKL, and torch with it, makes one for each core
+    return tuple(env)
+
+
+def limited(threads: str, limit: int | None) -> str:
+    """OMP_NUM_THREADS under OMP_THREAD_LIMIT: LLVM's and Intel's runtimes warn of more."""
+    first, comma, rest = threads.partition(",")
+    return threads if limit is None else f"{min(int(first), limit)}{comma}{rest}"
+
+
+def choose_places(
+    kind: str, runtimes: Sequence[str], name: str, runtime: str | None = None
+) -> tuple[str, str]:
+    """What a place is for a worker where nobody said so, and why. `kind` and `runtimes`: what the
+    worker is (see `runtime`); `name`: its program; `runtime`: what --runtime says.
+
+    With a place for each core a runtime binds the program's main thread to the first one, and
+    whatever starts from there inherits that. A compiled OpenMP program is made for it; Python
+    code is not, nor is a second runtime. docs/openmp.md has the measurements.
+    """
+    if kind == "python":
+        return "one", f"{name} is Python: with more places, its main thread would keep only one"
+    if runtime == "none":
+        return "one", "--runtime none"
+    if runtime is not None:
+        return "cores", f"--runtime {runtime}"
+    if len(runtimes) > 1:
+        told = ", ".join(runtimes)
+        return (
+            "one",
+            f"{name} has several OpenMP runtimes ({told}): each would bind all its threads",
+        )
+    if runtimes:
+        return "cores", f"{name} is a compiled program with one OpenMP runtime, {runtimes[0]}"
+    if not name:
+        return "one", "no command is named; for a compiled OpenMP program it is cores"
+    if kind == "compiled":
+        return "one", f"{name} is a compiled program without an OpenMP runtime that can be seen"
+    return "one", f"it cannot be told what {name} is; --runtime says which OpenMP it has"

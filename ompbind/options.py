@@ -136,10 +136,19 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--places",),
         "value",
-        "What an OpenMP place is; `one` is a single place that holds all "
-        "the rank's cpus (default cores).",
+        "What an OpenMP place is; `one` is a single place that holds all the rank's cpus, `wide` "
+        "one for each core, of which the first holds them all (default: cores for a compiled "
+        "program with one OpenMP runtime, else one).",
         "WHAT",
-        ("threads", "cores", "l3", "numa", "one"),
+        ("threads", "cores", "l3", "numa", "one", "wide"),
+        panel=OPENMP,
+    ),
+    Option(
+        ("--runtime",),
+        "value",
+        "The worker's OpenMP runtime, where its file does not tell (default auto).",
+        "NAME",
+        ("auto", "libgomp", "libomp", "libiomp5", "none"),
         panel=OPENMP,
     ),
     Option(

@@ -66,6 +66,7 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         inherited=request.inherited,
         command=request.command,
         template=request.template,
+        places_why=why_places(request),
     )  # fmt: skip
 
 
@@ -161,13 +162,15 @@ def make_rank(
     places = make_places(machine, request, share)
     threads = request.threads
     if threads is None:
-        one_each = request.places in ("cores", "threads")
-        threads = str(len(places) if one_each else len(cpus))
-    env = openmp.make_environment(places, request.proc_bind, threads)
+        each = {"cores": len(share.cores), "wide": len(share.cores)}
+        threads = str(each.get(request.places, len(cpus)))
+    threads = openmp.limited(threads, request.limit)
+    env = openmp.make_environment(places, request.proc_bind, threads, len(share.cores))
     env += make_rank_environment(rank, count, request.rank_env)
     env += tuple((role.variable, str(role.cpus)) for role in roles if rank in role.ranks)
     gpus = tuple(gpu.name for gpu in share.gpus)
-    unset: tuple[str, ...] = openmp.REMOVED
+    removed = {i.name for i in request.inherited if i.action == "removed"}
+    unset = (*openmp.REMOVED, *(name for name in openmp.LIMITS if name in removed))
     if request.gpu_env and request.visible is not None:
         env += ((request.visible.variable, ",".join(gpus)), *request.visible.env)
         unset += request.visible.unset
@@ -193,11 +196,23 @@ def make_rank(
     )
 
 
+def why_places(request: Request) -> str:
+    """What settled what a place is, in a few words."""
+    if request.proc_bind == "false":
+        return "one place: threads are not to be bound (--proc-bind false)"
+    many = {"one": "one place", "wide": "a place for each core, the first for all"}
+    what = many.get(request.places, f"places are {request.places}")
+    return f"{what}: {request.places_why}" if request.places_why else what
+
+
 def make_places(machine: Machine, request: Request, share: Share) -> tuple[CpuSet, ...]:
     """The OpenMP places of a rank, in the order in which `close` fills them."""
     what = request.places
-    if what == "one":
+    if what == "one" or request.proc_bind == "false":
+        # LLVM's runtime may bind to several even so, by the order of variables in the environment.
         return (share.cpus,)
+    if what == "wide":
+        return (share.cpus, *(core.cpus for core in share.cores[1:]))
     if what == "threads":
         return tuple(CpuSet([cpu]) for core in share.cores for cpu in core.cpus)
     if what == "cores":

@@ -64,8 +64,9 @@ class RankPlan(Record):
 
 class Plan(Record):
     """All ranks, and what is said about them. `unused`: allowed cpus of cores that no rank got;
-    `part` ("1/2") is that of the machine, `others` the cpus of the other parts; `command`: the
-    worker's, as the user gave it, without binding and unfilled."""
+    `part` ("1/2") is that of the machine, `others` the cpus of the other parts;
+    `places_why`: what a place is, and what settled that; `command`: the worker's, as the user gave
+    it, without binding and unfilled."""
 
     host: Host
     ranks: tuple[RankPlan, ...]
@@ -79,6 +80,7 @@ class Plan(Record):
     inherited: tuple[Inherited, ...] = ()
     command: tuple[str, ...] = ()
     template: bool = False
+    places_why: str = ""
 
     def to_json(self) -> str:
         """The contract's object, as text that ends in a newline."""
@@ -113,6 +115,7 @@ class Plan(Record):
                 }
                 for r in self.ranks
             ],
+            "places_why": self.places_why,
             "binder": self.binder,
             "reserved": str(self.reserved),
             "roles": [
@@ -171,6 +174,7 @@ def parse_plan(text: str) -> Plan:
         ),
         command=top.texts("command", []),
         template=top.get("template", bool, False),
+        places_why=top.get("places_why", str, ""),
     )  # fmt: skip
 
 

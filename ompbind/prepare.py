@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 from ompbind import numactl
 from ompbind.cores import levels_for
 from ompbind.cpuset import shown
 from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.machine import has_driven_gpu, read_machine
-from ompbind.openmp import Inherited, judge_environment
+from ompbind.openmp import Inherited, choose_places, judge_environment
 from ompbind.planner import make_plan
 from ompbind.plans import parse_plan
 from ompbind.program import find_program
 from ompbind.request import make_request
+from ompbind.runtime import guess_worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,6 +69,8 @@ def from_environment(
 def plan_anew(values: Values, command: Sequence[str], environ: Mapping[str, str]) -> Plan:
     """A plan by this or another machine's topology. Raises OmpbindError."""
     request = make_request(values, command, environ)
+    if request.asked("places") is None:
+        request = with_default_places(request, environ)
     path = text_of(values, "topology")
     devices = wants_devices(request, path)
     machine = read_machine(path, levels_for(request), devices=devices)
@@ -115,6 +120,18 @@ def with_visible(
     return request.replace(visible=visible, inherited=(*request.inherited, *told))
 
 
+def with_default_places(request: Request, environ: Mapping[str, str]) -> Request:
+    """The request with what a place is for this worker."""
+    if request.proc_bind == "false":
+        return request.replace(places="one")  # threads are not bound to places
+    worker = guess_worker(request.command, environ)
+    name = os.path.basename(request.command[0]) if request.command else ""
+    places, why = choose_places(
+        worker.kind, worker.names, shown(name) if name else "", request.runtime
+    )
+    return request.replace(places=places, places_why=why)
+
+
 def with_fixes(plan: Plan, values: Values, environ: Mapping[str, str]) -> Plan:
     """The plan with the fixes of --fix, or of the saved plan. Raises UsageError."""
     if "fix" in values:
@@ -155,7 +172,10 @@ def load_plan(values: Values, command: Sequence[str], environ: Mapping[str, str]
     if command:
         plan = with_command(plan, command)
     given = dict.fromkeys(("places", "proc_bind", "threads"), "the saved plan has its own")
-    return plan.replace(inherited=judge_environment(environ, given).inherited)
+    inherited = judge_environment(environ, given).inherited
+    removed = [i.name for i in inherited if i.action == "removed"]
+    ranks = (r.replace(unset=tuple(dict.fromkeys((*r.unset, *removed)))) for r in plan.ranks)
+    return plan.replace(inherited=inherited, ranks=tuple(ranks))
 
 
 def read_plan(path: str) -> Plan:

@@ -34,7 +34,9 @@ class Pool(Record):
 
 class Request(Record):
     """None means: not asked for. `smt` None is every hardware thread; `threads` is the text of
-    OMP_NUM_THREADS. `sources` maps the fields that were asked for to "flag" or the variable."""
+    OMP_NUM_THREADS, `limit` OMP_THREAD_LIMIT. `places`, not asked for, is settled by `prepare`,
+    which can see what the worker is; `runtime` None is auto. `sources` maps the fields that were
+    asked for to "flag" or the variable."""
 
     ranks: int | None = None
     per: str | None = None
@@ -51,8 +53,11 @@ class Request(Record):
     roles: tuple[Pool, ...] = ()
     exclude: CpuSet = CpuSet()
     places: str = "cores"
+    places_why: str = ""
+    runtime: str | None = None
     proc_bind: str = "close"
     threads: str | None = None
+    limit: int | None = None
     mem: str | None = None
     binder: str = "auto"
     rank_env: bool | None = None
@@ -91,6 +96,11 @@ def make_request(
     for key in ("per", "places", "proc_bind", "mem", "binder", "distribution", "near"):
         if key in text:
             asked[key] = text[key]
+    if text.get("runtime", "auto") != "auto":
+        asked["runtime"] = text["runtime"]
+    if "places" in sources:
+        flag = sources["places"] == "flag"
+        asked["places_why"] = "--places is given" if flag else "OMP_PLACES is set"
     for key in ("numa_bind", "share", "oversubscribe", "rank_env", "template", "gpu_env"):
         if key in values:
             asked[key] = values[key]
@@ -120,6 +130,7 @@ def make_request(
         )
     return Request(
         **asked,  # type: ignore[arg-type]  # each was converted above
+        limit=wishes.limit,
         inherited=wishes.inherited,
         sources=tuple(sorted(sources.items())),
         command=tuple(command),

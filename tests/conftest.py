@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shutil
@@ -18,7 +19,7 @@ import pytest
 os.environ.pop("PYTHONUNBUFFERED", None)
 
 REPOSITORY = Path(__file__).parents[1]
-COMPILERS = {"libgomp": "gcc", "libomp": "clang", "libiomp5": "clang"}
+COMPILERS = {"libgomp": "gcc", "libomp": "clang", "libiomp5": "clang", "torch": "gcc"}
 
 
 def unavailable(reason: str) -> NoReturn:
@@ -40,7 +41,8 @@ def ompbind() -> str:
 
 @pytest.fixture(scope="session")
 def where(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """Compiles examples/openmp/where.c for an OpenMP runtime, once: where("libgomp") is a path."""
+    """Compiles examples/openmp/where.c for an OpenMP runtime, once: where("libgomp") is a path,
+    where("torch") one that runs with the libgomp that torch brings."""
     folder = tmp_path_factory.mktemp("where")
 
     def compiled(runtime: str) -> str:
@@ -52,9 +54,16 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
             source = REPOSITORY / "examples" / "openmp" / "where.c"
             command = [compiler, "-fopenmp", "-O2"]
             if runtime == "libiomp5":
-                folder_of_it = find_intel()
-                command = [compiler, "-fopenmp=libiomp5", "-O2", f"-L{folder_of_it}"]
-                command += [f"-Wl,-rpath,{folder_of_it}"]
+                intel = find_intel()
+                command = [
+                    compiler,
+                    "-fopenmp=libiomp5",
+                    "-O2",
+                    f"-L{intel}",
+                    f"-Wl,-rpath,{intel}",
+                ]
+            elif runtime == "torch":
+                command += [f"-Wl,-rpath,{find_torch()}"]
             done = subprocess.run(
                 [*command, "-o", program, source], capture_output=True, text=True, timeout=120
             )
@@ -75,6 +84,17 @@ def find_intel() -> str:
         unavailable("there is no intel-openmp; `pip install --group dev` installs it")
     found = next(str(f.locate()) for f in files if f.name == "libiomp5.so")
     return os.path.dirname(os.path.realpath(found))
+
+
+def find_torch() -> str:
+    """The directory of the libgomp that torch brings."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("there is no torch; `pip install --group torch` installs it")
+    folder = Path(spec.submodule_search_locations[0]) / "lib"
+    if not (folder / "libgomp.so.1").exists():
+        pytest.skip("this torch brings no libgomp of its own")
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

@@ -199,7 +199,7 @@ def expected_threads(rank: Mapping[str, Any]) -> list[list[int]]:
     bind = env["OMP_PROC_BIND"]
     if bind == "false":
         return [expand(rank["cpus"])] * count
-    if bind == "primary":
+    if bind == "master":  # primary, as all runtimes know it
         return places[:1] * count
     if bind in ("close", "true") and count <= len(places):
         return places[:count]

@@ -102,7 +102,7 @@ ALLOWED: dict[str, str] = {
     # what joins them
     "environment": "arguments cpuset errors plans record template",
     "prepare": "arguments cores cpuset environment errors fixes.carry fixes.registry machine"
-    " numactl nvml openmp planner plans program request template topology visible vllm",
+    " numactl nvml openmp planner plans program request runtime template topology visible vllm",
     "render.__init__": "",
     "render.plan": "cpuset plans",
     "render.machine": "cpuset outline topology visible",

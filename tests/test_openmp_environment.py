@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
 from ompbind.openmp import (
+    LIMITS,
     REMOVED,
     Inherited,
+    choose_places,
     judge_environment,
+    limited,
     make_environment,
     parse_proc_bind,
     parse_threads,
@@ -21,7 +24,8 @@ FLAG = {k: f"--{k} is given" for k in ("places", "proc_bind", "threads")}
 
 
 @pytest.mark.parametrize("name", ["GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HW_SUBSET",
-                                  "KMP_PLACE_THREADS"])  # fmt: skip
+                                  "KMP_PLACE_THREADS",
+                                  "KMP_HIDDEN_HELPER_AFFINITY"])  # fmt: skip
 @pytest.mark.parametrize("value", ["0-3", "compact,verbose", ""])
 @pytest.mark.parametrize("given_too", [{}, FLAG])
 def test_rivals_of_the_plan_are_removed(name: str, value: str, given_too: dict[str, str]) -> None:
@@ -83,16 +87,42 @@ def test_what_would_defeat_the_plan_is_overridden(name: str, value: str, why: st
     assert (wishes.places, wishes.proc_bind, wishes.threads) == (None, None, None)
 
 
-@pytest.mark.parametrize("name", ["OMP_THREAD_LIMIT", "OMP_DYNAMIC"])
+@pytest.mark.parametrize("name", LIMITS)
 def test_limits_are_the_users(name: str) -> None:
-    """What can only make fewer threads stays, and is told."""
-    (found,) = judge_environment({name: "4"}, FLAG).inherited
+    """What can only change the number of threads stays, and is told, unless --threads says it."""
+    given = {k: v for k, v in FLAG.items() if k != "threads"}
+    (found,) = judge_environment({name: "4"}, given).inherited
     assert (found.name, found.action) == (name, "respected")
+    (found,) = judge_environment({name: "4"}, FLAG).inherited
+    assert (found.name, found.action, found.why) == (name, "removed", "--threads is given")
+
+
+@pytest.mark.parametrize(
+    ("text", "threads", "planned"),
+    [
+        ("2", "8", "2"),
+        ("8", "2", "2"),
+        (" 3 ", "8,2", "3,2"),
+        ("0", "8", "8"),
+        ("none", "8", "8"),
+        ("", "8", "8"),
+        ("2,1", "8", "8"),
+    ],
+)
+def test_no_more_threads_than_the_limit(text: str, threads: str, planned: str) -> None:
+    """OMP_THREAD_LIMIT, where it is a number, is what is planned with."""
+    wishes = judge_environment({"OMP_THREAD_LIMIT": text}, {})
+    assert limited(threads, wishes.limit) == planned
 
 
 def test_other_variables_are_nobodys_business() -> None:
     """Variables that move no thread are not judged."""
-    environ = {"OMP_SCHEDULE": "static", "OMP_STACKSIZE": "1G", "MKL_NUM_THREADS": "3", "KMP": "x"}
+    environ = {
+        "OMP_SCHEDULE": "static",
+        "OMP_STACKSIZE": "1G",
+        "KMP": "x",
+        "OPENBLAS_NUM_THREADS": "3",
+    }
     assert judge_environment(environ, {}).inherited == ()
 
 
@@ -114,7 +144,7 @@ def test_all_at_once() -> None:
         ("OMP_PLACES", "respected"),
         ("OMP_PROC_BIND", "overridden"),
         ("OMP_NUM_THREADS", "overridden"),
-        ("OMP_DYNAMIC", "respected"),
+        ("OMP_DYNAMIC", "removed"),
     ]
     assert (wishes.places, wishes.proc_bind, wishes.threads) == ("threads", None, None)
     turned = dict(reversed(environ.items()))
@@ -190,3 +220,46 @@ def test_make_environment() -> None:
         ("OMP_PLACES", "{0,16},{1},{4,5,6,7}"),
         ("OMP_PROC_BIND", "spread"),
     )
+
+
+def test_every_runtime_understands_primary() -> None:
+    """`primary` is written by the name that older runtimes know as well, alone and in a list."""
+    places = [CpuSet([0])]
+    assert dict(make_environment(places, "primary", "1"))["OMP_PROC_BIND"] == "master"
+    assert dict(make_environment(places, "spread,primary", "1"))["OMP_PROC_BIND"] == "spread,master"
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "said"),
+    [("2", 2, None), ("3", 2, "FALSE"), ("4,1", 2, "FALSE"), ("2,9", 2, None), ("9", None, None)],
+)
+def test_mkl_makes_as_many_threads(threads: str, cores: int | None, said: str | None) -> None:
+    """More threads than cores are told to MKL, which by itself makes one for each core."""
+    env = dict(make_environment([CpuSet([0, 1])], "close", threads, cores))
+    assert env.get("MKL_DYNAMIC") == said
+
+
+@pytest.mark.parametrize(
+    ("kind", "runtimes", "runtime", "places"),
+    [
+        ("python", [], None, "one"),
+        ("python", ["libiomp5"], None, "one"),
+        ("python", [], "libgomp", "one"),
+        ("compiled", ["libgomp"], None, "cores"),
+        ("compiled", ["libomp"], None, "cores"),
+        ("compiled", ["libgomp", "libomp"], None, "one"),
+        ("compiled", ["libgomp", "libgomp"], None, "one"),
+        ("compiled", [], None, "one"),
+        ("compiled", [], "libomp", "cores"),
+        ("compiled", ["libgomp"], "none", "one"),
+        ("unknown", [], None, "one"),
+        ("unknown", [], "libomp", "cores"),
+        ("unknown", [], "none", "one"),
+    ],
+)
+def test_what_a_place_is(kind: str, runtimes: list[str], runtime: str | None, places: str) -> None:
+    """A place for each core where the worker surely is a program with one OpenMP runtime and no
+    Python; else nothing is to be caught on one cpu."""
+    what, why = choose_places(kind, runtimes, "worker", runtime)
+    assert what == places
+    assert all(r in why for r in (runtimes if runtime is None and kind != "python" else ()))

@@ -551,7 +551,9 @@ if child == 0:
     os.execv('/bin/cat', ['cat'])
 """
     code += "import atexit\natexit.register(os.waitpid, child, 0)"
-    running = start("--numa-bind-cpus", f"{cpus[0]},{cpus[1]}", "--", *python_worker(code))
+    running = start(
+        "--numa-bind-cpus", f"{cpus[0]},{cpus[1]}", "--places", "cores", "--", *python_worker(code)
+    )
     status, report = verify(running.pids[0])
     assert (status, kinds_in(report)) == (1, ["caught", "caught"])
     rank, child = report["processes"]
@@ -564,7 +566,7 @@ def test_threads_of_other_libraries_are_fine(start: Starter) -> None:
     need_cpus(2)
     code = "for _ in range(5):\n"
     code += "    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
-    running = start("--", *python_worker(code))
+    running = start("--places", "cores", "--", *python_worker(code))
     status, report = verify(running.pids[0])
     assert (status, kinds_in(report)) == (0, [])
     assert any("no thread of OpenMP's can be told" in n for n in report["processes"][0]["notes"])

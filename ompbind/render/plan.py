@@ -25,6 +25,8 @@ ROLE_MARKS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 def draw_plan(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = [headline(plan), rank_table(plan), Text()]
+    if plan.places_why:
+        parts += [Text(plan.places_why), Text()]
     parts += [machine_map(plan), Text()]
     parts += [Text(line, overflow="fold") for line in left_over(plan)]
     if plan.inherited:
