@@ -31,8 +31,10 @@ def levels_for(request: Request) -> tuple[Level, ...]:
     dividing = (request.ranks, request.per, request.nodes, request.part)
     if all(wish is None for wish in dividing):
         # Nothing is divided. Without an L3 anywhere, a place of `l3` is the L2.
-        return ("core", "package", "node", "l3", *(("l2",) if request.places == "l3" else ()))
-    return ("core", *TREE)
+        more: list[Level] = ["l2"] if request.places == "l3" else []
+        more += ["kind"] if request.kind != "all" or request.reserve.cores or request.roles else []
+        return ("core", "package", "node", "l3", *more)
+    return ("core", *TREE, "kind")
 
 
 def make_cores(machine: Machine, request: Request) -> tuple[Core, ...]:
@@ -55,9 +57,34 @@ def make_cores(machine: Machine, request: Request) -> tuple[Core, ...]:
             available=most,
         )
     return in_tree_order(
-        (Core(CpuSet(list(cpus)[: request.smt]), cpus, traits) for cpus, traits in threads),
+        (
+            Core(CpuSet(list(cpus)[: request.smt]), cpus, traits, traits.capacity or 1)
+            for cpus, traits in threads
+        ),
         levels_for(request),
     )
+
+
+def keep_kind(machine: Machine, request: Request, cores: tuple[Core, ...]) -> tuple[Core, ...]:
+    """Those of --kind. Where all cores are of one kind, none can do more."""
+    kinds = {c.kind for c in machine.topology.cpus if c.kind is not None}
+    if request.kind == "all" or (not kinds and request.kind == "performance"):
+        return cores
+    if not kinds:
+        raise PlanError(
+            f"--kind {request.kind}: the cores of this machine are all of one kind",
+            hint="leave --kind out",
+        )
+    top = max(kinds)
+    kept = tuple(c for c in cores if (c.traits.kind == top) == (request.kind == "performance"))
+    if not kept:
+        raise PlanError(
+            f"--kind {request.kind}: none of the usable cores is of that kind",
+            hint="ompbind topo tells the kinds of core",
+            wanted=1,
+            available=0,
+        )
+    return kept
 
 
 def group_cores(machine: Machine, cpus: CpuSet) -> list[tuple[CpuSet, Cpu]]:

@@ -118,6 +118,14 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(("--smt",), "value", "Hardware threads used of each core (default 1).", "N|all"),
     Option(
+        ("--kind",),
+        "value",
+        "On a machine with several kinds of core: those that can do most, the others, or all "
+        "(default), which ranks then get equal shares of.",
+        "KIND",
+        ("performance", "efficiency", "all"),
+    ),
+    Option(
         ("--reserve",),
         "value",
         "Cores kept free for other work, N of all ranks together (one at a time from the rank "

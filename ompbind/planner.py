@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ompbind import numactl, openmp
-from ompbind.cores import group_cores, llc_level, make_cores, split_by
+from ompbind.cores import group_cores, keep_kind, llc_level, make_cores, split_by
 from ompbind.cpuset import CpuSet, union
 from ompbind.dealing import cut_part, deal, deal_exactly
+from ompbind.dividing import weigh
 from ompbind.errors import PlanError
 from ompbind.memory import memory_of
 from ompbind.plans import Host, Plan, RankPlan, Role
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from ompbind.topology import Machine
 
 
+LARGEST_WEIGHT = 1024  # of the most capable core, where there are several kinds
+
 # What says which cpus are used, and so cannot stand beside cpus that are named exactly.
-CHANGING = ("smt", "reserve", "role", "exclude", "part", "oversubscribe", "cores_per_rank")
+CHANGING = ("smt", "reserve", "role", "exclude", "part", "kind", "oversubscribe", "cores_per_rank")
 
 
 def make_plan(machine: Machine, request: Request) -> Plan:
@@ -38,6 +41,7 @@ def make_plan(machine: Machine, request: Request) -> Plan:
     else:
         cores, elsewhere = cut_part(make_cores(machine, request), request)
         others = union(core.threads for core in elsewhere)
+        cores = keep_kind(machine, request, cores)
         shares = deal_all(machine, request, cores, warnings)
         shares, reserved, roles = set_aside(shares, request)
         warn_uneven(shares, request, warnings)
@@ -242,6 +246,14 @@ def make_rank_environment(
 
 
 def warn_uneven(shares: list[Share], request: Request, warnings: list[str]) -> None:
+    if any(core.weight > 1 for share in shares for core in share.cores):
+        sums = [weigh(share.cores) for share in shares]
+        if max(sums) - min(sums) > LARGEST_WEIGHT and request.per is None:
+            warnings.append(
+                f"ranks get from {min(sums)} to {max(sums)} of capacity "
+                f"({LARGEST_WEIGHT}: the most capable core)"
+            )
+        return
     sizes = [len(share.cores) for share in shares]
     if max(sizes) - min(sizes) > 1 and request.per is None:
         warnings.append(

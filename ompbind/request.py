@@ -49,6 +49,7 @@ class Request(Record):
     smt: int | None = 1
     oversubscribe: bool = False
     part: tuple[int, int] | None = None
+    kind: str = "all"
     reserve: Pool = Pool("", 0)
     roles: tuple[Pool, ...] = ()
     exclude: CpuSet = CpuSet()
@@ -93,7 +94,7 @@ def make_request(
         return parse_count(text[key], "--" + key.replace("_", "-"), least)
 
     asked: dict[str, object] = dict(wished)
-    for key in ("per", "places", "proc_bind", "mem", "binder", "distribution", "near"):
+    for key in ("per", "kind", "places", "proc_bind", "mem", "binder", "distribution", "near"):
         if key in text:
             asked[key] = text[key]
     if text.get("runtime", "auto") != "auto":

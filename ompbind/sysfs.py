@@ -81,7 +81,7 @@ def read_once(
         groups["node"] = make_node_numbers(nodes)
     if "kind" in levels:
         cores = groups.get("core") or read_level(root, "core", online)
-        groups["kind"] = read_kinds(root, online, cores)
+        groups["kind"], groups["capacity"] = read_kinds(root, online, cores)
     columns = {level: groups[level].get for level in groups}
     return Topology(
         cpus=tuple(Cpu(c, **{lv: get(c) for lv, get in columns.items()}) for c in online),
@@ -253,8 +253,9 @@ class CacheReader:
 # Kinds of core
 
 
-def read_kinds(root: Root, online: CpuSet, cores: Groups) -> Groups:
-    """Numbers the kinds of core, least capable first; {} when all are the same.
+def read_kinds(root: Root, online: CpuSet, cores: Groups) -> tuple[Groups, Groups]:
+    """Numbers the kinds of core, least capable first, and says what each can do; ({}, {}) when all
+    are the same.
 
     Two cpus are of one kind when nothing tells them apart: neither the performance counters that
     Intel has for each type, nor capacity, base or highest frequency. Read once for each core.
@@ -269,9 +270,34 @@ def read_kinds(root: Root, online: CpuSet, cores: Groups) -> Groups:
     keys = {c: (type_of[c], capacity[c], peak[c], base[c]) for c in asked}
     order = make_kind_order(keys)
     if len(order) < 2:
-        return {}
-    kind_of_core = {core: order[keys[cpu]] for core, cpu in leaders.items()}
-    return {cpu: kind_of_core[cores.get(cpu, -1 - cpu)] for cpu in online}
+        return {}, {}
+    kind_of = {core: order[keys[cpu]] for core, cpu in leaders.items()}
+    kinds = {cpu: kind_of[cores.get(cpu, -1 - cpu)] for cpu in online}
+    capacities = read_capacities(root, {cpu: kinds[cpu] for cpu in asked}, peak)
+    return kinds, {cpu: capacities[kinds[cpu]] for cpu in online} if capacities else {}
+
+
+def read_capacities(root: Root, kinds: Groups, peak: dict[int, int]) -> dict[int, int]:
+    """What each kind can do, the most capable 1024; {} where nothing says it.
+
+    The kernel's number comes first, then the firmware's highest performance (CPPC), which knows of
+    instructions per cycle, then the highest frequency. The least of a kind's cores speaks for it:
+    that one of them boosts higher is no use once all are at work.
+    """
+    asked = sorted(kinds)
+    for values in (
+        read_all(root, asked, "cpu_capacity"),
+        read_all(root, asked, "acpi_cppc/highest_perf"),
+        peak,
+    ):
+        least: dict[int, int] = {}
+        for cpu, kind in kinds.items():
+            least[kind] = min(values[cpu], least.get(kind, values[cpu]))
+        if min(least.values()) > 0 and len(set(least.values())) > 1:
+            return {
+                kind: max(1, value * 1024 // max(least.values())) for kind, value in least.items()
+            }
+    return {}
 
 
 def read_core_types(root: Root) -> list[tuple[int, CpuSet]]:

@@ -28,8 +28,9 @@ class Cpu(Record):
 
     `node` is the real NUMA node number. The others are group numbers, dense, in the order of each
     group's lowest cpu, unique over the machine: two cpus share one exactly when they share the
-    thing. `kind` numbers the kinds of core, least capable first. None: the machine does not say,
-    or it was not asked (see the readers' `levels`).
+    thing. `kind` numbers the kinds of core, least capable first; `capacity` is what a kind can do
+    beside the most capable one, which has 1024; it is read with `kind`. None: the machine does not
+    say, has one kind only, or was not asked (see the readers' `levels`).
     """
 
     cpu: int
@@ -43,6 +44,7 @@ class Cpu(Record):
     book: int | None = None
     drawer: int | None = None
     kind: int | None = None
+    capacity: int | None = None
 
 
 class Node(Record):
@@ -166,7 +168,8 @@ class Machine(Record):
         topology, allowed = self.topology, self.allowed
         data = {
             "schema": 1,
-            "cpus": [{"cpu": c.cpu} | {lv: getattr(c, lv) for lv in LEVELS} for c in topology.cpus],
+            "cpus": [{"cpu": c.cpu} | {lv: getattr(c, lv) for lv in (*LEVELS, "capacity")}
+                     for c in topology.cpus],
             "nodes": [
                 {"node": n.node, "cpus": str(n.cpus), "memory_bytes": n.memory_bytes}
                 for n in topology.nodes

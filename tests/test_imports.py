@@ -66,8 +66,8 @@ ALLOWED: dict[str, str] = {
     "memory": "cpuset dealing errors request topology",
     "vllm": "arguments cpuset errors openmp topology",
     "gpus": "cores cpuset dealing dividing errors record request topology visible",
-    "planner": "cores cpuset dealing errors gpus memory numactl openmp plans pools request template"
-    " topology",
+    "planner": "cores cpuset dealing dividing errors gpus memory numactl openmp plans pools request"
+    " template topology",
     "outline": "cpuset record topology",
     "expected": "cpuset errors plans record",
     "report": "cpuset expected processes record",

@@ -23,7 +23,7 @@ from ompbind.planner import make_plan
 from ompbind.plans import Plan, parse_plan
 from ompbind.request import Request, make_request
 from ompbind.topology import Allowed, Cpu, Machine, Topology
-from tests.trees import Shape, make_files, make_topology, shapes, write_tree
+from tests.trees import Kind, Shape, make_files, make_topology, shapes, write_tree
 
 
 def make_machine(
@@ -115,6 +115,7 @@ def requests(draw: st.DrawFn, machine: Machine) -> Request:
         maybe("--smt", st.sampled_from(["1", "2", "4", "all", "all"]))
         maybe("--reserve", st.integers(0, 4) | st.just("1/rank"))
         maybe("--role", st.sampled_from(["kv=1", "kv=2", "kv=1/rank", "kv=1/rank,io=1"]))
+        maybe("--kind", st.sampled_from(["performance", "efficiency", "all"]), 4)
         maybe("--part", st.sampled_from(["1/1", "1/2", "2/2", "3/3", "1/4"]), 4)
         maybe("--exclude", st.sets(st.sampled_from(cpus), min_size=1, max_size=3).map(CpuSet), 4)
     maybe("--places", st.sampled_from(["threads", "cores", "l3", "numa", "one"]), 2)
@@ -329,7 +330,8 @@ def test_the_command_is_the_users(asked: tuple[Machine, Request]) -> None:
 def test_levels_not_asked_for_do_not_matter(asked: tuple[Machine, Request]) -> None:
     """What levels_for leaves out need not be read: the plan is the same without it."""
     machine, request = asked
-    keep = levels_for(request)
+    keep = [*levels_for(request)]
+    keep += ["capacity"] if "kind" in keep else []
     cpus = tuple(
         Cpu(c.cpu, **{level: getattr(c, level) for level in keep}) for c in machine.topology.cpus
     )
@@ -354,6 +356,9 @@ def test_sizes_and_nodes_when_the_machine_is_divided(machine: Machine, count: in
         return
     assert plan.unused == CpuSet()
     if count < len(cells):
+        return
+    if any(c.kind is not None for c in machine.topology.cpus):  # then capacity counts
+        assert all(len(r.nodes) <= 1 for r in plan.ranks)
         return
     for cell in cells.values():
         inside = [r for r in plan.ranks if r.cpus & cell]
@@ -417,6 +422,8 @@ def test_hash_seed_does_not_matter(tmp_path: Path) -> None:
 # --- worked examples -----------------------------------------------------------------------------
 
 SERVER = Shape(packages=2, nodes=4, l3s=8, cores=16, threads=2, numbering="halves")
+HYBRID = Shape(l2s=None, clusters=None, kinds=(
+    Kind(4, 2, pmu="cpu_core", cppc=64), Kind(8, 1, pmu="cpu_atom", cppc=38)))  # fmt: skip
 POWER = Shape(cores=4, threads=8, l3s=2, offline="2-7,10-15,18-23,26-31")  # SMT-8, switched to 2
 
 MACHINES: dict[str, Machine] = {
@@ -446,6 +453,14 @@ MACHINES: dict[str, Machine] = {
     # nodes of 4 and 2 cores
     "lopsided": make_machine(Shape(nodes=2, packages=2, cores=8), "0-5", "0-1"),
     "one-core": make_machine(Shape(cores=1)),
+    # 4 cores of two threads, 8 of one thread that share an L2 by fours
+    "hybrid": make_machine(HYBRID),
+    # an old kernel that takes each cluster for a package, the small one first
+    "old-arm": make_machine(
+        Shape(packages=2, l3s=None, kinds=(Kind(4, capacity=446), Kind(4, capacity=1024)))
+    ),
+    # two clusters with an L3 each, of five small and five large cores
+    "gb10": make_machine(Shape(l3s=2, kinds=(Kind(5, capacity=718), Kind(5, capacity=1017)) * 2)),
 }
 
 
@@ -534,7 +549,7 @@ CASES = [
     Case("server", "--numa-bind-nodes 1 0 1",
          ["4-5 || bind 1", "0-3 || bind 0", "6-7 || bind 1"], unused="8-15,24-31",
          warnings=["ranks get from 2 to 4 cores"]),
-    Case("server", "--numa-bind-nodes 3 3 3", ["12 || bind 3", "13 || bind 3", "14-15 || bind 3"],
+    Case("server", "--numa-bind-nodes 3 3 3", ["12-13 || bind 3", "14 || bind 3", "15 || bind 3"],
          unused="0-11,16-27"),
     Case("server", "--numa-bind-nodes 0 0 --share", ["0-3 || bind 0", "0-3 || bind 0"],
          unused="4-15,20-31"),
@@ -616,6 +631,24 @@ CASES = [
     Case("server", "--part 3/3 -n 2 --role kv=1 --reserve 1", ["8-10", "12-14"],
          roles=["kv 15 0-1"], reserved="11,27", others="0-7,16-23"),
     Case("server", "--part 1/1", ["0-15"]),
+    # several kinds of core: the same number of each, else capacity as equal as it comes
+    Case("hybrid", "-n 2", ["0,2,8-11", "4,6,12-15"]),
+    Case("hybrid", "-n 4", ["0,8-9", "2,10-11", "4,12-13", "6,14-15"]),
+    Case("hybrid", "-n 3", ["0,2,14-15", "4,8-10", "6,11-13"]),
+    Case("hybrid", "-n 3 --kind all --reserve 1", ["0,2,14", "4,8-10", "6,11-13"], reserved="15"),
+    Case("hybrid", "--kind performance", ["0,2,4,6"], unused="8-15"),
+    Case("hybrid", "--kind performance -n 2 --smt 2", ["0-3 | 0-1 2-3", "4-7 | 4-5 6-7"],
+         unused="8-15"),
+    Case("hybrid", "--kind efficiency -n 2 --places l3", ["8-11 | 8-11", "12-15 | 12-15"],
+         unused="0-7"),
+    Case("hybrid", "--part 2/2 --kind performance", ["4,6"], unused="12-15",
+         others="0-3,8-11"),
+    Case("hybrid", "--numa-bind-nodes 0 0", ["0,2,8-11 || bind 0", "4,6,12-15 || bind 0"]),
+    Case("hybrid", "--role kv=1", ["0,2,4,6,8-14"], roles=["kv 15 0"]),
+    Case("old-arm", "-n 2", ["0-1,4-5", "2-3,6-7"]),
+    Case("gb10", "-n 2", ["0-9", "10-19"]),
+    Case("gb10", "-n 4", ["0-2,8-9", "3-7", "10-12,18-19", "13-17"]),
+    Case("server", "--kind performance -n 2", ["0-7", "8-15"]),
     # more ranks than cores
     Case("one-core", "-n 3 --oversubscribe", ["0", "0", "0"], warnings=[CROWDED.format(3, 1)]),
     Case("desktop", "-n 8 --oversubscribe", ["0", "0", "1", "1", "2", "3", "4", "5"],
@@ -824,6 +857,11 @@ def test_a_crowded_package_does_not_make_ranks_cross_nodes() -> None:
         ("server", "--role kv=1 --numa-bind-cpus 0",
          "--numa-bind-cpus names exactly the cpus to use; --role would change them",
          "leave --role out"),
+        ("server", "--kind efficiency",
+         "--kind efficiency: the cores of this machine are all of one kind", "leave --kind out"),
+        ("hybrid", "--kind performance --exclude 0-7",
+         "--kind performance: none of the usable cores is of that kind",
+         "ompbind topo tells the kinds of core"),
         ("server", "--per package --numa-bind",
          "rank 0: package 0 is on nodes 0-1, --numa-bind for one",
          "--per numa, or --mem interleave without --numa-bind"),

@@ -133,6 +133,7 @@ def test_json_is_the_contract_s(tmp_path: Path, capfdbinary: pytest.CaptureFixtu
     assert data["cpus"][0] == {
         "cpu": 0, "core": 0, "package": 0, "die": None, "cluster": None, "l2": 0, "l3": 0,
         "node": 0, "book": None, "drawer": None, "kind": None,
+        "capacity": None,
     }  # fmt: skip
     assert [(n["node"], n["cpus"]) for n in data["nodes"]] == [(0, "0-1,4-5"), (1, "2-3,6")]
     assert data["distances"][0][0] == 10

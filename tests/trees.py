@@ -28,7 +28,8 @@ NODES = "sys/devices/system/node"
 
 @dataclass(frozen=True)
 class Kind:
-    """`cores` cores of one kind; frequencies in kHz; `pmu` is `cpu_core`, `cpu_atom`…"""
+    """`cores` cores of one kind; frequencies in kHz; `cppc` the firmware's highest performance;
+    `pmu` is `cpu_core`, `cpu_atom`…"""
 
     cores: int
     threads: int = 1
@@ -36,6 +37,7 @@ class Kind:
     base: int | None = None
     peak: int | None = None
     pmu: str | None = None
+    cppc: int | None = None
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,7 @@ def make_topology(shape: Shape) -> Topology:
     order = sorted(set(shape.kinds), key=capability)
     kinds = {c: order.index(t.kind) for c, t in threads.items()} if len(order) > 1 else {}
     kinds = dense_in_order(kinds)
+    capacities = make_capacities({t.kind for t in threads.values()}) if kinds else {}
     offline = CpuSet(make_threads(shape)) - online
     return Topology(
         cpus=tuple(
@@ -204,6 +207,7 @@ def make_topology(shape: Shape) -> Topology:
                 cpu,
                 node=node_of.get(cpu),
                 kind=kinds.get(cpu),
+                capacity=capacities.get(threads[cpu].kind),
                 **{lv: groups.get(cpu) for lv, groups in levels.items()},
             )
             for cpu in sorted(threads)
@@ -237,6 +241,15 @@ def make_topology(shape: Shape) -> Topology:
 def capability(kind: Kind) -> tuple[int, int, int]:
     pmus = ("cpu_lowpower", "cpu_atom", "cpu_core")
     return kind.capacity or 0, pmus.index(kind.pmu) if kind.pmu else 0, kind.peak or 0
+
+
+def make_capacities(kinds: set[Kind]) -> dict[Kind, int]:
+    """What each kind can do, the most capable 1024, by the first number that tells them apart."""
+    for name in ("capacity", "cppc", "peak"):
+        values = {kind: getattr(kind, name) or 0 for kind in kinds}
+        if min(values.values()) > 0 and len(set(values.values())) > 1:
+            return {kind: value * 1024 // max(values.values()) for kind, value in values.items()}
+    return {}
 
 
 def dense(numbers: Mapping[int, int]) -> dict[int, int]:
@@ -353,6 +366,7 @@ def add_kinds(files: dict[str, str], shape: Shape) -> None:
             ("cpu_capacity", t.kind.capacity),
             ("cpufreq/base_frequency", t.kind.base),
             ("cpufreq/cpuinfo_max_freq", t.kind.peak),
+            ("acpi_cppc/highest_perf", t.kind.cppc),
         ):
             if value is not None:
                 files[f"{CPUS}/cpu{cpu}/{name}"] = f"{value}\n"
@@ -562,6 +576,10 @@ def hybrid_kinds(cores: int) -> st.SearchStrategy[tuple[Kind, ...]]:
             [
                 (Kind(big, 1, capacity=1024), Kind(cores - big, 1, capacity=446)),
                 (Kind(big, 2, pmu="cpu_core"), Kind(cores - big, 1, pmu="cpu_atom")),
+                (
+                    Kind(big, 2, pmu="cpu_core", cppc=64),
+                    Kind(cores - big, 1, pmu="cpu_atom", cppc=39),
+                ),
                 (
                     Kind(big, 2, base=1_900_000, peak=5_000_000),
                     Kind(cores - big, 1, base=1_400_000, peak=3_900_000),
