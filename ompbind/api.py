@@ -94,6 +94,7 @@ def plan(
     numa_bind_cpus: str | Sequence[Cpus] | None = None,
     share: bool = False,
     oversubscribe: bool = False,
+    kind: Literal["performance", "efficiency", "all"] | None = None,
     part: str | None = None,
     near: str | None = None,
     smt: int | Literal["all"] | None = None,
