@@ -255,6 +255,28 @@ OPTIONS: tuple[Option, ...] = (
         panel=LAUNCH,
     ),
     Option(
+        ("--on-failure",),
+        "value",
+        "What a rank that fails means for the others: stop ends them (default), keep lets them go "
+        "on. The status is the first failure's.",
+        "WHAT",
+        ("stop", "keep"),
+        panel=LAUNCH,
+    ),
+    Option(
+        ("--grace",),
+        "value",
+        "How long ranks have to end after INT, and again after TERM, before KILL (default 10).",
+        "SECONDS",
+        panel=LAUNCH,
+    ),
+    Option(
+        ("--leave-children",),
+        "flag",
+        "Processes that ranks leave behind may go on. Without it they are ended, too.",
+        panel=LAUNCH,
+    ),
+    Option(
         ("--env",),
         "value",
         "Set a variable for the workers, {rank} and arithmetic filled in; NAME alone takes its "
@@ -305,8 +327,9 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--verbose", "-v"),
         "flag",
-        "Each worker process logs what became of each fix, on standard error.",
-        panel=FIXES,
+        "Say on standard error how each rank ended; each worker process logs what became of each "
+        "fix.",
+        panel=LAUNCH,
     ),
     Option(
         ("--format",),

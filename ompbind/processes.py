@@ -206,6 +206,14 @@ def read_parents(root: LivingRoot) -> dict[int, int]:
 # --- environment, cgroup, memory ----------------------------------------------------------------
 
 
+def read_parent(root: LivingRoot, pid: int) -> int | None:
+    """A process' parent; None when there is no such process (any more)."""
+    try:
+        return parse_stat(root.read_whole(f"proc/{pid}/stat")).parent
+    except OSError:
+        return None
+
+
 def parse_environ(data: bytes) -> tuple[tuple[str, str], ...]:
     """The variables as they were when its program started."""
     pairs = (word.decode("utf-8", "surrogateescape") for word in data.split(b"\0") if word)

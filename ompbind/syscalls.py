@@ -1,7 +1,8 @@
-"""The system calls behind a binding: sched_setaffinity, set_mempolicy, get_mempolicy.
+"""The system calls that Python has no function for, or none that says what became of it:
+sched_setaffinity, set_mempolicy, get_mempolicy, prctl.
 
 Memory policy has no wrapper in the C library, so it is called by number. Sources: set_mempolicy(2),
-the kernel's syscall tables.
+prctl(2), the kernel's syscall tables.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ import os
 import sys
 
 from ompbind.cpuset import CpuSet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # set_mempolicy and get_mempolicy by machine (as uname says it) and whether pointers have 64 bits.
 NUMBERS = {
@@ -31,7 +36,10 @@ NUMBERS = {
 }
 
 MODES = {"none": 0, "preferred": 1, "bind": 2, "interleave": 3, "local": 4}
+WORDS = 1024 // (64 if sys.maxsize > 2**32 else 32)  # of the most nodes that any kernel has
 MODE_FLAGS = 0xE000  # MPOL_F_STATIC_NODES, _RELATIVE_NODES and _NUMA_BALANCING
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def set_affinity(cpus: CpuSet) -> None:
@@ -41,11 +49,12 @@ def set_affinity(cpus: CpuSet) -> None:
         raise OSError(errno.EINVAL, f"of cpus {cpus} the kernel took only {got}")
 
 
-def set_memory(mem: str, mems: CpuSet) -> None:
+def set_memory(mem: str, mems: CpuSet, library: Library | None = None) -> None:
     """Sets the calling thread's memory policy and reads it back. Raises OSError."""
+    library = library or Library()
     mode = MODES[mem]
-    call_memory(0, mode, mems)
-    got_mode, got = read_memory()
+    library.memory(0, mode, mems)
+    got_mode, got = library.memory(1)
     # The kernel reports "preferred" without nodes for what was asked as "local", and may the other
     # way round: both are first touch.
     if (got_mode & ~MODE_FLAGS, got) != (mode, mems) and mem != "local":
@@ -54,34 +63,81 @@ def set_memory(mem: str, mems: CpuSet) -> None:
 
 def read_memory() -> tuple[int, CpuSet]:
     """The calling thread's memory policy: mode and nodes. Raises OSError."""
-    return call_memory(1, 0, CpuSet())
+    return Library().memory(1)
 
 
-def call_memory(which: int, mode: int, mems: CpuSet) -> tuple[int, CpuSet]:
-    """set_mempolicy (which 0) or get_mempolicy (1); both answer mode and nodes."""
-    import ctypes
+class Library:
+    """The C library, for calls that Python has no function for; made once, before forking.
 
-    number = NUMBERS.get((os.uname().machine, sys.maxsize > 2**32))
-    if number is None:
-        raise OSError(errno.ENOSYS, f"memory policy is not known on {os.uname().machine}")
-    bits = 8 * ctypes.sizeof(ctypes.c_ulong)
-    words = 1024 // bits  # the most nodes that any kernel has: get_mempolicy refuses fewer
-    syscall = ctypes.CDLL(None, use_errno=True).syscall
-    syscall.restype = ctypes.c_long
-    mask = (ctypes.c_ulong * words)()
-    for w in range(words):
-        mask[w] = mems.mask >> w * bits & (1 << bits) - 1
-    length = ctypes.c_ulong(words * bits + 1)  # the kernel takes one bit less than it is told
-    got = ctypes.c_int(mode)
-    if which == 0:
-        pointer = ctypes.byref(mask) if mems else None
-        done = syscall(ctypes.c_long(number[0]), ctypes.c_long(mode), pointer,
-                       length if mems else ctypes.c_ulong(0))  # fmt: skip
-    else:
-        done = syscall(ctypes.c_long(number[1]), ctypes.byref(got), ctypes.byref(mask), length,
-                       ctypes.c_void_p(None), ctypes.c_ulong(0))  # fmt: skip
-    if done != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    value = sum(word << w * bits for w, word in enumerate(mask))
-    return got.value, CpuSet.from_mask(value)
+    It uses what ctypes is made of: `import ctypes` itself takes five times as long, which every
+    launch would pay for.
+    """
+
+    def __init__(self) -> None:
+        import _ctypes
+
+        class Word(_ctypes._SimpleCData):  # type: ignore[type-arg]  # no [] here
+            _type_ = "L"
+
+        class Long(_ctypes._SimpleCData):  # type: ignore[type-arg]
+            _type_ = "l"
+
+        class Words(_ctypes.Array):  # type: ignore[type-arg]
+            _type_ = Word
+            _length_ = WORDS
+
+        class Function(_ctypes.CFuncPtr):
+            _flags_ = 1 | 8  # FUNCFLAG_CDECL, FUNCFLAG_USE_ERRNO
+            _restype_ = Long
+
+        handle = _ctypes.dlopen(None, 2)  # type: ignore[arg-type]  # RTLD_NOW, the program itself
+        self._word, self._long, self._words = Word, Long, Words
+        self._bits = 8 * _ctypes.sizeof(Word(0))
+        self._errno = _ctypes.get_errno
+        self._syscall = Function(_ctypes.dlsym(handle, "syscall"))
+        self._prctl = None
+        if sys.platform == "linux":
+            self._prctl = Function(_ctypes.dlsym(handle, "prctl"))
+
+    def memory(self, which: int, mode: int = 0, mems: CpuSet | None = None) -> tuple[int, CpuSet]:
+        """set_mempolicy (which 0) or get_mempolicy (1); both answer mode and nodes.
+
+        Raises OSError.
+        """
+        number = NUMBERS.get((os.uname().machine, sys.maxsize > 2**32))
+        if number is None:
+            raise OSError(errno.ENOSYS, f"memory policy is not known on {os.uname().machine}")
+        bits, none = self._bits, (1 << self._bits) - 1
+        mems = mems or CpuSet()
+        mask = self._words(*(mems.mask >> w * bits & none for w in range(WORDS)))
+        length = self._word(WORDS * bits + 1)  # the kernel takes one bit less than it is told
+        if which == 0:
+            pointer, length = (mask, length) if mems else (None, self._word(0))
+            self._call(self._syscall, self._long(number[0]), self._long(mode), pointer, length)
+            return mode, mems
+        got = self._words()  # its first bytes are the int that the kernel writes
+        null = self._word(0)
+        self._call(self._syscall, self._long(number[1]), got, mask, length, null, null)
+        mode = int.from_bytes(bytes(got)[:4], sys.byteorder)
+        return mode, CpuSet.from_mask(sum(word << w * bits for w, word in enumerate(mask)))
+
+    def die_with_parent(self, number: int) -> None:
+        """The kernel sends this signal to the calling process when its parent ends; exec keeps
+        that, except for a program with privileges of its own. Nothing where there is no such
+        call. Raises OSError."""
+        self._control(PR_SET_PDEATHSIG, number)
+
+    def adopt(self) -> None:
+        """Makes the calling process the parent of its descendants that lose theirs. Nothing where
+        there is no such call. Raises OSError."""
+        self._control(PR_SET_CHILD_SUBREAPER, 1)
+
+    def _control(self, option: int, value: int) -> None:
+        if self._prctl is not None:
+            null = self._word(0)
+            self._call(self._prctl, self._long(option), self._word(value), null, null, null)
+
+    def _call(self, function: Any, *args: object) -> None:
+        if function(*args) != 0:
+            code = self._errno()
+            raise OSError(code, os.strerror(code))

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 
 class Rank(NamedTuple):
-    """A worker. `threads`: the cpus of each OpenMP thread, by thread number; `tasks`: of all its
-    threads, whoever made them; `policy` and `pages` of the memory it touched, if it did."""
+    """A worker. `launcher`: its parent's parent; `threads`: the cpus of each OpenMP thread, by
+    thread number; `tasks`: of all its threads, whoever made them; `policy` and `pages` of the
+    memory it touched, if it did."""
 
     rank: str
     pid: int
     parent: int
+    launcher: int
     command: list[str]
     env: dict[str, str]
     threads: list[list[int]]
@@ -121,10 +123,12 @@ def look(told: Sequence[Mapping[str, str]]) -> Rank:
     threads = sorted((t for t in told if "thread" in t), key=lambda t: int(t["thread"]))
     touched = [t["at"] for t in told if "touched" in t]
     policy, pages = read_memory(process, touched[0]) if touched else ("", {})
+    parent = int(status_field(process, "PPid"))
     return Rank(
         rank=told[0]["rank"],
         pid=pid,
-        parent=int(status_field(process, "PPid")),
+        parent=parent,
+        launcher=int(status_field(process.with_name(str(parent)), "PPid")),
         command=read_words(process / "cmdline"),
         env=dict(word.partition("=")[::2] for word in read_words(process / "environ")),
         threads=[mask_of(process / "task" / t["tid"]) for t in threads],

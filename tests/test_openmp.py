@@ -104,12 +104,13 @@ def binder(request: pytest.FixtureRequest, runner: Runner) -> str:
 
 
 def check_identity(plan: dict[str, Any], done: Launch) -> None:
-    """One rank is the launcher's own process, several are its children, none is left unstarted."""
+    """One rank is the launcher's own process, several are its supervisor's children, none is left
+    unstarted."""
     assert [rank.rank for rank in done.ranks] == [str(rank["rank"]) for rank in plan["ranks"]]
     if len(done.ranks) == 1:
         assert done.ranks[0].pid == done.pid
     else:
-        assert {rank.parent for rank in done.ranks} == {done.pid}
+        assert {rank.launcher for rank in done.ranks} == {done.pid}
     assert done.status == 0
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ompbind.launch.settings import Settings
+    from ompbind.launch.start import Start
     from ompbind.plans import Plan
 else:
     import _signal as signal  # `signal` itself wraps this in enums, a third of the whole start-up
@@ -29,9 +30,10 @@ def run(
 ) -> int:
     """Starts every rank as planned and returns the exit status.
 
-    A plan of one rank replaces this process and does not return. Raises CommandError for a command
-    that cannot be executed and DeniedError for a binding that is refused, with nothing started.
-    `say` gets a warning for each part that `on_denied` "degrade" leaves out.
+    A plan of one rank replaces this process and does not return, unless that is to be watched.
+    Raises CommandError for a command that cannot be executed and DeniedError for a binding that is
+    refused, with nothing started. `say` gets a warning for each part that `on_denied` "degrade"
+    leaves out.
     """
     for rank in plan.ranks:
         if not rank.worker(plan.binder):
@@ -42,20 +44,23 @@ def run(
     }
     if hasattr(signal, "SIGCHLD"):  # ignored, it would lose every child's exit status
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    alone = len(plan.ranks) == 1
-    if not (alone and plan.binder == "native"):
+    if plan.binder != "native":  # several native ranks say it themselves, before any executes
         refusals = probe(plan, environ)
         switch = settings.may_switch and {r.part for r in refusals} == {"numactl"}
         plan = settle(plan, refusals, "degrade" if switch else settings.on_denied, say)
-    starts = [make_start(plan, rank, environ, programs) for rank in plan.ranks]
+
+    def make_starts(plan: Plan) -> list[Start]:
+        return [make_start(plan, rank, environ, programs) for rank in plan.ranks]
+
     if not hasattr(os, "fork"):
         from ompbind.launch.portable import run_portably
 
-        return run_portably(starts)
-    if not alone:
-        from ompbind.launch.supervise import run_children
+        return run_portably(make_starts(plan))
+    if len(plan.ranks) > 1 or settings.watched:
+        from ompbind.launch.front import run_supervised
 
-        return run_children(plan, starts)
+        return run_supervised(plan, make_starts, settings, say)
+    start = make_starts(plan)[0]
     if plan.binder == "native":
-        return run_alone(starts[0], settings.on_denied, say)
-    return execute(starts[0])
+        return run_alone(start, settings.on_denied, say)
+    return execute(start)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ompbind.plans import Plan
+    from ompbind.syscalls import Library
 
 
 def probe(plan: Plan, environ: Mapping[str, str]) -> list[Refusal]:
@@ -62,7 +63,9 @@ def probe_system_calls(plan: Plan) -> list[Refusal]:
     return refusals
 
 
-def try_binding(cpus: CpuSet, mem: str, mems: CpuSet) -> list[tuple[str, str]]:
+def try_binding(
+    cpus: CpuSet, mem: str, mems: CpuSet, library: Library | None = None
+) -> list[tuple[str, str]]:
     """Binds this process; the parts that were refused, and why."""
     refused = []
     if cpus:
@@ -72,7 +75,7 @@ def try_binding(cpus: CpuSet, mem: str, mems: CpuSet) -> list[tuple[str, str]]:
             refused.append(("cpus", e.strerror or str(e)))
     if mem != "none":
         try:
-            syscalls.set_memory(mem, mems)
+            syscalls.set_memory(mem, mems, library)
         except OSError as e:
             refused.append(("memory", e.strerror or str(e)))
     return refused

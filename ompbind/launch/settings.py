@@ -13,12 +13,17 @@ if TYPE_CHECKING:
 LONGEST = 1e9  # seconds: what a timer of the system surely takes
 
 
+# Given, these make a single rank a child that is watched over; it else replaces this process.
+WATCHED = ("grace", "leave_children", "verbose")
+
+
 class Settings(Record):
-    """`may_switch`: a numactl that does not work here is no refusal, the same system calls are made
-    without it. `grace`: seconds from each step of the stop ladder to the next. `output` and
-    `stdin`: what --output and --stdin say, "" the default."""
+    """`watched`: also a single rank is. `may_switch`: a numactl that does not work here is no
+    refusal, the same system calls are made without it. `grace`: seconds from each step of the stop
+    ladder to the next. `output` and `stdin`: what --output and --stdin say, "" the default."""
 
     on_denied: str = "error"
+    watched: bool = False
     may_switch: bool = False
     grace: float = 10.0
     on_failure: str = "stop"
@@ -37,6 +42,7 @@ def make_settings(values: Values) -> Settings:
     if "grace" in values:
         asked["grace"] = parse_seconds(str(values["grace"]), "--grace")
     return Settings(
+        watched=any(key in values for key in WATCHED),
         may_switch="plan" not in values and values.get("binder", "auto") == "auto",
         **asked,  # type: ignore[arg-type]  # each was converted above
     )

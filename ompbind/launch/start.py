@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from ompbind.plans import Plan, RankPlan
+    from ompbind.syscalls import Library
 else:
     import _signal as signal  # `signal` itself wraps this in enums, a third of the whole start-up
 
@@ -72,6 +73,63 @@ def execute(start: Start) -> NoReturn:
         raise cannot_execute(start, e.strerror or str(e)) from None
 
 
+class Gate(Record):
+    """What ranks wait at until all are bound. `library` is loaded before forking; `supervisor`: the
+    pid of their parent; `report`: where each says what was refused, and when it is through;
+    `go`: the pipe whose end lets them all execute; `sigmask`: what they are to have; `bind`:
+    whether a rank binds itself or its command does; `foreground`: the rank that is in the process
+    `group` that the user started, to read the terminal."""
+
+    library: Library
+    supervisor: int
+    report: int
+    go: tuple[int, int]
+    sigmask: frozenset[int]
+    bind: bool
+    group: int
+    foreground: int | None = None
+
+
+def become(start: Start, gate: Gate) -> NoReturn:
+    """In the child: binds, waits for all others, and becomes the worker, or says why not.
+
+    What it reports is lines of a rank, what was refused and why, and an empty line when it is
+    through.
+    """
+    part, reason = "exec", ""
+    try:
+        rank = start.rank
+        os.setpgid(0, gate.group if rank.rank == gate.foreground else 0)
+        gate.library.die_with_parent(signal.SIGKILL)
+        if os.getppid() != gate.supervisor:
+            os._exit(125)  # it had gone before the kernel knew
+        os.close(gate.go[1])
+        refused = []
+        if gate.bind:
+            refused = try_binding(rank.cpus, rank.mem, rank.mems, gate.library)
+        lines = [f"{rank.rank}\t{part}\t{why}\n" for part, why in refused]
+        os.write(gate.report, f"{''.join(lines)}\n".encode("utf-8", "replace"))
+        os.read(gate.go[0], 1)
+        redirect(start)
+        restore_signals()
+        signal.pthread_sigmask(signal.SIG_SETMASK, gate.sigmask)
+        os.execve(start.path, rank.argv, start.env)
+    except OSError as e:
+        reason = e.strerror or str(e)
+    except BaseException as e:
+        reason = repr(e)
+    finally:
+        os.write(gate.report, f"{start.rank.rank}\t{part}\t{reason}\n".encode("utf-8", "replace"))
+        os._exit(125)
+
+
+def redirect(start: Start) -> None:
+    """Makes the rank's own descriptors this process' standard ones."""
+    for fd, own in enumerate((start.stdin, start.stdout, start.stderr)):
+        if own is not None:
+            os.dup2(own, fd)  # exec closes `own`, as every descriptor that Python made
+
+
 def flush() -> None:
     """What was written so far comes before the workers' output."""
     for stream in (sys.stdout, sys.stderr):
@@ -80,7 +138,9 @@ def flush() -> None:
 
 
 def restore_signals() -> None:
-    """Python ignores these two, and a worker would inherit that."""
+    """Python ignores the first two, and handles INT: a worker has what ompbind was given."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     for name in ("SIGPIPE", "SIGXFSZ"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)

@@ -1,159 +1,350 @@
-"""Several ranks: starting them all or none, and waiting for them."""
+"""The supervisor: the parent of several ranks. It starts all or none, waits for them, passes
+signals on to them, and ends what is left of them."""
 
 from __future__ import annotations
 
 import os
+import sys
+import time
 
-from ompbind.errors import CommandError
-from ompbind.launch.binding import read_all, try_binding
-from ompbind.launch.refusals import Refusal, denied
-from ompbind.launch.start import cannot_execute, flush, restore_signals
+from ompbind.errors import CommandError, OmpbindError
+from ompbind.launch.descendants import end_descendants, send_to_descendants
+from ompbind.launch.ladder import Ladder
+from ompbind.launch.loop import Loop
+from ompbind.launch.pipes import make_pipe
+from ompbind.launch.refusals import Refusal, settle
+from ompbind.launch.start import Gate, become, cannot_execute, flush
+from ompbind.launch.verdict import Ended, make_line, make_summary, name_signal, tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Sequence
-    from typing import NoReturn
+    from collections.abc import Callable
 
+    from ompbind.launch.settings import Settings
     from ompbind.launch.start import Start
+    from ompbind.launch.streams import Inherited
     from ompbind.plans import Plan
+    from ompbind.syscalls import Library
 else:
     import _signal as signal  # `signal` itself wraps this in enums, a third of the whole start-up
 
-GRACE = 10.0  # seconds from TERM to KILL for ranks that outlive a failed one
+LINGER = 0.5  # seconds that what the ranks leave behind has to end by itself
+SWEEP = 0.05  # seconds between two rounds of killing
+PATIENCE = 5.0  # seconds after which what cannot be killed is left
 
 
-def run_children(plan: Plan, starts: Sequence[Start]) -> int:
-    """Starts every rank as a child, waits for all, and returns the first failure's status, or 0.
+class StoppedError(OmpbindError):
+    """A signal came before any rank ran."""
 
-    Signals are only ever waited for, so nothing interrupts and nothing wakes up for nothing.
-    """
-    names = ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2")
-    passed_on = {getattr(signal, f"SIG{n}") for n in names}
-    waited = passed_on | {signal.SIGCHLD, signal.SIGALRM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
-    # Never called: with the default action, BSD and macOS drop it even while it is blocked.
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    children: dict[int, int] = {}  # pid: rank
-    try:
-        start_all(plan, starts, children, before)
-        return wait_for_all(children, waited, passed_on)
-    except BaseException:
-        end(children)
-        raise
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {name_signal(number)} before any rank ran")
+        self.status = 128 + number
 
 
-def start_all(
-    plan: Plan, starts: Sequence[Start], children: dict[int, int], sigmask: set[int]
-) -> None:
-    """Forks and executes every rank; `children` gets their pids. Raises what kept one from
-    starting; the caller then ends the others."""
-    flush()
-    ours, theirs = os.pipe()  # closed by exec: when it ends with no word, all are on their way
-    for start in starts:
+class Supervisor:
+    """`control`: where signals are told, two bytes each: the number, and whether the terminal sent
+    it; its end: the process that the user started has gone. `sigmask`: the ranks' own;
+    `foreground`: the rank in the process `group` that the terminal's signals go to."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        make_starts: Callable[[Plan], list[Start]],
+        settings: Settings,
+        say: Callable[[str], None],
+        streams: Inherited,
+        library: Library,
+        *,
+        control: int,
+        sigmask: frozenset[int],
+        group: int,
+        foreground: int | None,
+    ) -> None:
+        self.plan, self.make_starts, self.settings, self.say = plan, make_starts, settings, say
+        self.streams, self.library, self.sigmask = streams, library, sigmask
+        self.control, self.group, self.foreground = control, group, foreground
+        self.loop = Loop()
+        self.starts: list[Start] = []
+        self.running: dict[int, tuple[int, float]] = {}  # by pid: the rank, and when it was forked
+        self.report = self.go = -1
+        self.said = b""  # of what ranks report, what is not a whole line yet
+        self.refused: list[Refusal] = []
+        self.ready = 0
+        self.released = False  # whether ranks may execute
+        self.status = 0  # the first failure's
+        self.ladder = Ladder()
+        self.timer = 0
+        self.reason = ""  # for which ranks are ended
+        self.stopped: list[Ended] = []  # ranks that ended after that
+        self.alone = False  # whether not a single child is left
+        self.ending = 0.0  # when what the ranks left behind was first seen to
+        self.sweeping = 0.0  # when killing began
+
+    def run(self) -> int:
+        """The status of the first rank that failed, or 0. Raises OmpbindError, nothing is left."""
         try:
-            pid = os.fork()
-        except OSError as e:
-            os.close(theirs)
-            os.close(ours)
-            reason = e.strerror or str(e)
-            raise CommandError(
-                f"rank {start.rank.rank}: no process can be made for it: {reason}", found=True
-            ) from None
-        if pid == 0:
-            become(plan, start, sigmask, theirs)
-        children[pid] = start.rank.rank
-    os.close(theirs)
-    if lines := read_all(ours).splitlines():
-        rank_text, part, reason = lines[0].split("\t", 2)
-        start = starts[int(rank_text)]
-        if part == "exec":
-            raise cannot_execute(start, reason)
-        raise denied(start.rank, Refusal(start.rank.rank, part, reason))
+            self.watch_children()
+            self.loop.watch(self.control, self.hear)
+            self.starts = self.streams.connect(self.make_starts(self.plan))
+            self.fork_all()
+            self.loop.run()
+        except BaseException:
+            self.kill_ranks()
+            end_descendants()
+            raise
+        return self.status
+
+    # --- starting --------------------------------------------------------------------------------
+
+    def watch_children(self) -> None:
+        """Has SIGCHLD wake the loop."""
+        self.wake, theirs = make_pipe()
+        os.set_blocking(self.wake, False)
+        os.set_blocking(theirs, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+        self.loop.watch(self.wake, self.reap)
+
+    def fork_all(self) -> None:
+        """Makes a process for each rank, which binds itself and waits to be released."""
+        self.report, report = make_pipe()
+        go, self.go = make_pipe()
+        gate = Gate(
+            self.library,
+            os.getpid(),
+            report,
+            (go, self.go),
+            self.sigmask,
+            self.plan.binder == "native",
+            self.group,
+            self.foreground,
+        )
+        self.ready, self.refused, self.said = 0, [], b""
+        flush()
+        for start in self.starts:
+            try:
+                pid = os.fork()
+            except OSError as e:
+                raise no_process(start, e) from None
+            if pid == 0:
+                become(start, gate)
+            self.running[pid] = (start.rank.rank, time.monotonic())
+        os.close(report)
+        os.close(go)
+        os.set_blocking(self.report, False)
+        self.loop.watch(self.report, self.hear_reports)
+
+    def hear_reports(self) -> None:
+        """Ranks say what they were refused, when they are through, why they cannot execute; the
+        end means that all have executed."""
+        try:
+            data = os.read(self.report, 65536)
+        except BlockingIOError:
+            return
+        *lines, self.said = (self.said + data).split(b"\n")
+        for line in lines:
+            self.ready += not line
+            if line:
+                rank, part, reason = line.decode("utf-8", "replace").split("\t", 2)
+                if part == "exec":
+                    raise cannot_execute(self.starts[int(rank)], reason)
+                self.refused.append(Refusal(int(rank), part, reason))
+        if not data:
+            self.close_report()
+        elif not self.released and self.ready == len(self.starts):
+            if self.refused:
+                self.start_again()
+            else:
+                self.release()
+
+    def close_report(self) -> None:
+        self.loop.unwatch(self.report)
+        os.close(self.report)
+        self.report = -1
+
+    def release(self) -> None:
+        """All are bound: lets them execute."""
+        self.released = True
+        os.close(self.go)
+        self.streams.watch(self.loop)
+
+    def start_again(self) -> None:
+        """Without what was refused. Raises DeniedError."""
+        self.kill_ranks()
+        for pid in self.running:
+            os.waitpid(pid, 0)
+        self.running.clear()
+        self.close_report()
+        os.close(self.go)
+        self.refused.sort(key=lambda r: r.rank)
+        self.plan = settle(self.plan, self.refused, self.settings.on_denied, self.say)
+        connected = zip(self.starts, self.make_starts(self.plan), strict=True)
+        self.starts = [
+            new.replace(stdin=old.stdin, stdout=old.stdout, stderr=old.stderr)
+            for old, new in connected
+        ]
+        self.fork_all()
+
+    # --- signals ---------------------------------------------------------------------------------
+
+    def hear(self) -> None:
+        """Signals that the process that the user started has got, or its end."""
+        data = os.read(self.control, 512)
+        if not data:  # it was killed: so are all
+            self.kill_ranks()
+            end_descendants()
+            os._exit(128 + signal.SIGKILL)
+        for number, from_terminal in zip(data[::2], data[1::2], strict=True):
+            self.take(number, from_terminal=bool(from_terminal))
+
+    def take(self, number: int, *, from_terminal: bool) -> None:
+        """INT and TERM, and a terminal that is closed, begin to end the ranks, or go a step
+        further; others are passed on."""
+        ends = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if from_terminal else []))
+        if not self.released:
+            if number in (*ends, signal.SIGHUP, signal.SIGQUIT):
+                raise StoppedError(number)
+            return
+        if number in ends:
+            self.reason = self.reason or f"on {name_signal(number)}"
+            self.climb(number, from_terminal=from_terminal)
+        else:
+            self.send(number, from_terminal=from_terminal)
+
+    def send(self, number: int, *, from_terminal: bool = False) -> None:
+        """To each rank; what a terminal sends to whole groups also to the rank's own processes."""
+        whole = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP, signal.SIGCONT)
+        for pid, (rank, _) in self.running.items():  # not reaped: the numbers are still theirs
+            if rank != self.foreground:
+                send_to(pid, number, group=number in whole)
+            elif not from_terminal:
+                send_to(pid, number)
+            if number == signal.SIGTERM:  # stopped, it could not end
+                send_to(pid, signal.SIGCONT, group=rank != self.foreground)
+
+    def climb(self, asked: int = 0, *, from_terminal: bool = False) -> None:
+        """Takes the next step towards the end of all ranks."""
+        self.ladder = self.ladder.climb(asked)
+        self.loop.cancel(self.timer)
+        if self.ladder.last == signal.SIGKILL:
+            self.sweep()
+        else:
+            self.send(self.ladder.last, from_terminal=from_terminal)
+            if self.ending:
+                self.end_leftovers()
+            else:
+                self.timer = self.loop.after(self.settings.grace, self.climb)
+
+    def kill_ranks(self) -> None:
+        for pid, (rank, _) in self.running.items():
+            send_to(pid, signal.SIGKILL)
+            if self.released and rank != self.foreground:
+                send_to(pid, signal.SIGKILL, group=True)
+
+    def sweep(self) -> None:
+        """Kills the ranks and all that descends from them, again and again until none is left."""
+        self.ladder = Ladder(signal.SIGKILL)
+        now = time.monotonic()
+        self.sweeping = self.sweeping or now
+        self.kill_ranks()
+        left = send_to_descendants(signal.SIGKILL)
+        if now - self.sweeping > PATIENCE or not (left or self.running):
+            if left:
+                told = ", ".join(map(str, left))
+                tell(f"warning: these processes cannot be ended: {told}")
+            self.finish()
+        else:
+            self.timer = self.loop.after(SWEEP, self.sweep)
+
+    # --- ends ------------------------------------------------------------------------------------
+
+    def reap(self) -> None:
+        """Takes away what has ended: ranks, and what was left without a parent."""
+        while len(os.read(self.wake, 4096)) == 4096:
+            pass
+        if self.report >= 0:
+            self.hear_reports()  # first, as it may say why a rank has ended
+        self.alone = False
+        while not self.alone:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                self.alone = True
+                break
+            if pid == 0:
+                break
+            if pid in self.running:
+                self.note(pid, os.waitstatus_to_exitcode(status), usage.ru_maxrss)
+        if self.released and not self.running:
+            self.wind_up()
+
+    def note(self, pid: int, code: int, memory: int) -> None:
+        """A rank has ended; when it has failed, the others are ended too."""
+        rank, begun = self.running.pop(pid)
+        if not self.released:
+            end = name_signal(-code) if code < 0 else f"status {code}"
+            raise CommandError(f"rank {rank} ended before it could be started: {end}", found=True)
+        unit = 1 if sys.platform == "darwin" else 1024
+        ended = Ended(rank, pid, code, time.monotonic() - begun, memory * unit)
+        self.status = self.status or ended.status
+        if self.settings.verbose or (code and not self.ladder.last):
+            tell(make_line(ended))
+        if code and self.ladder.last:
+            self.stopped.append(ended)
+        elif code and self.settings.on_failure == "stop" and self.running:
+            self.reason = f"as rank {rank} had failed"
+            self.climb()
+
+    def wind_up(self) -> None:
+        """No rank is left: ends what they have left behind, unless that may stay."""
+        if self.alone or self.settings.leave_children:
+            self.finish()
+        elif not self.ending:
+            self.ending = time.monotonic()
+            if self.ladder.last != signal.SIGKILL:
+                self.loop.cancel(self.timer)
+                self.timer = self.loop.after(LINGER, self.end_leftovers)
+
+    def end_leftovers(self) -> None:
+        """TERM, and after the time of grace KILL, for what ranks have left behind."""
+        left = send_to_descendants(signal.SIGTERM, signal.SIGCONT)
+        if not self.ladder.last and left:
+            told = f"{len(left)} processes" if len(left) > 1 else "a process"
+            hint = "--leave-children lets such go on"
+            tell(f"note: ending {told} that the ranks left behind; {hint}")
+        self.ladder = Ladder(signal.SIGTERM)
+        self.loop.cancel(self.timer)
+        self.timer = self.loop.after(self.settings.grace, self.climb)
+
+    def finish(self) -> None:
+        """Nothing runs any more: when what was written has been passed on, this is over."""
+        self.loop.cancel(self.timer)
+        self.running.clear()
+        if self.ladder.last == signal.SIGKILL:
+            self.done()
+        else:
+            self.streams.finish(self.done)
+
+    def done(self) -> None:
+        if self.stopped and not self.settings.verbose:
+            tell(make_summary(self.stopped, self.reason))
+        self.loop.stop()
 
 
-def become(plan: Plan, start: Start, sigmask: set[int], report: int) -> NoReturn:
-    """In the child: binds and becomes the worker, or reports in a line why not."""
-    part, reason = "exec", ""
+def send_to(pid: int, number: int, *, group: bool = False) -> None:
+    """To a child that has not been reaped, or to its whole process group."""
     try:
-        rank = start.rank
-        refused = []
-        if plan.binder == "native":
-            refused = try_binding(rank.cpus, rank.mem, rank.mems)
-        if refused:
-            part, reason = refused[0]
+        if group:
+            os.killpg(pid, number)
         else:
-            restore_signals()
-            redirect(start)
-            signal.pthread_sigmask(signal.SIG_SETMASK, sigmask)
-            os.execve(start.path, rank.argv, start.env)
-    except OSError as e:
-        reason = e.strerror or str(e)
-    except BaseException as e:
-        reason = repr(e)
-    finally:
-        os.write(report, f"{start.rank.rank}\t{part}\t{reason}\n".encode("utf-8", "replace"))
-        os._exit(125)
+            os.kill(pid, number)
+    except OSError:
+        pass  # it has another user's rights now, or its group is no more
 
 
-def redirect(start: Start) -> None:
-    """Makes the rank's own descriptors this process' standard ones."""
-    for fd, own in enumerate((start.stdin, start.stdout, start.stderr)):
-        if own is not None:
-            os.dup2(own, fd)  # exec closes `own`, as every descriptor that Python made
-
-
-def wait_for_all(children: dict[int, int], waited: set[int], passed_on: set[int]) -> int:
-    """Waits for every child, passing signals on; a failure ends the others."""
-    first_failure = 0
-    while children:
-        number, from_terminal = wait_signal(waited)
-        if number == signal.SIGALRM:
-            send(children, signal.SIGKILL)
-        elif number != signal.SIGCHLD:
-            if not from_terminal:  # the terminal has sent it to the whole foreground group
-                send(children, number)
-        else:
-            for status in reap(children):
-                if status and not first_failure:
-                    first_failure = status
-                    send(children, signal.SIGTERM)
-                    signal.setitimer(signal.ITIMER_REAL, GRACE)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    return first_failure
-
-
-def wait_signal(waited: set[int]) -> tuple[int, bool]:
-    """The next signal, and whether the terminal sent it."""
-    if hasattr(signal, "sigwaitinfo"):
-        info = signal.sigwaitinfo(waited)
-        return info.si_signo, info.si_code > 0 and info.si_signo != signal.SIGCHLD
-    number = signal.sigwait(waited)
-    return number, number in (signal.SIGINT, signal.SIGQUIT) and os.isatty(0)
-
-
-def reap(children: dict[int, int]) -> list[int]:
-    """Takes away those that have ended: their statuses, 128+N for a signal N."""
-    statuses = []
-    for pid in list(children):
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            del children[pid]
-            code = os.waitstatus_to_exitcode(status)
-            statuses.append(code if code >= 0 else 128 - code)
-    return statuses
-
-
-def send(children: dict[int, int], number: int) -> None:
-    for pid in children:
-        os.kill(pid, number)  # not reaped yet, so the number is still this child's
-
-
-def end(children: dict[int, int]) -> None:
-    """After a start that failed: nothing stays behind."""
-    send(children, signal.SIGKILL)
-    for pid in children:
-        os.waitpid(pid, 0)
-    children.clear()
+def no_process(start: Start, error: OSError) -> CommandError:
+    reason = error.strerror or str(error)
+    text = f"rank {start.rank.rank}: no process can be made for it: {reason}"
+    return CommandError(text, found=True)
