@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Cpus = str | Iterable[int]  # "0-3,8", a CpuSet, range(4)
 
 # The options of `ompbind run` that are not the plan's.
-LAUNCH = ("on_denied", "verbose")
+LAUNCH = ("on_denied", "on_failure", "grace", "leave_children", "verbose")
 
 
 class Plan(plans.Plan):
@@ -144,6 +144,9 @@ def run(
     stdout: int | IO[Any] | None = None,
     stderr: int | IO[Any] | None = None,
     on_denied: Literal["error", "degrade"] | None = None,
+    on_failure: Literal["stop", "keep"] | None = None,
+    grace: float | None = None,
+    leave_children: bool = False,
     verbose: bool = False,
 ) -> int:
     """Runs all ranks to their end, as `ompbind run` with the same options does, and returns its

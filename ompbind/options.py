@@ -261,6 +261,7 @@ OPTIONS: tuple[Option, ...] = (
         "on. The status is the first failure's.",
         "WHAT",
         ("stop", "keep"),
+        commands=("run",),
         panel=LAUNCH,
     ),
     Option(
@@ -268,12 +269,14 @@ OPTIONS: tuple[Option, ...] = (
         "value",
         "How long ranks have to end after INT, and again after TERM, before KILL (default 10).",
         "SECONDS",
+        commands=("run",),
         panel=LAUNCH,
     ),
     Option(
         ("--leave-children",),
         "flag",
         "Processes that ranks leave behind may go on. Without it they are ended, too.",
+        commands=("run",),
         panel=LAUNCH,
     ),
     Option(
