@@ -134,12 +134,16 @@ def unseen(seen: Process, what: str, so: str) -> Difference:
 def lost_cpus(seen: Process, expected: Expected, online: CpuSet) -> Iterable[Difference]:
     """Cpus of the plan that are not to be had any more."""
     if offline := expected.cpus - online:
+        alone = tuple(t.tid for t in seen.threads if t.cpus and not t.cpus & online)
+        many = f"{len(alone)} thread{'s' * (len(alone) > 1)}"
         yield Difference(
             "offline",
-            f"cpu{plural(offline)} {offline} of the plan {are(offline)} offline",
-            "switched off since the start; the kernel then lets a thread that was bound to such "
-            "cpus alone run on any other",
+            f"cpu{plural(offline)} {offline} of the plan {are(offline)} offline"
+            + (f", and {many} bound to nothing else" if alone else ""),
+            "switched off since the start; the kernel lets a thread that was bound to such cpus "
+            "alone run on any other as soon as it wakes up",
             "switch them on again and start anew, or plan without them: --exclude " + str(offline),
+            alone,
         )
     missing = CpuSet() if seen.cpuset is None else (expected.cpus & online) - seen.cpuset
     if missing:
@@ -201,7 +205,7 @@ def outside(view: View) -> Iterable[Difference]:
 
 def judge_masks(view: View, differences: list[Difference], notes: list[str]) -> None:
     """Where no thread has a place of its own: each may use all of the rank's cpus."""
-    narrow = [mask <= view.cpus and not view.whole <= mask for mask in view.masks]
+    narrow = [bool(m) and m <= view.cpus and not view.whole <= m for m in view.masks]
     for mask, threads in by_mask(view, narrow):
         who = name_threads(threads, view)
         where = f"only on cpu{plural(mask)} {mask} of {view.whole}"
@@ -236,17 +240,17 @@ def judge_places(
             differences.append(crowded(view, n, count, most))
     in_place = sum(min(count, most) for count in held)
     free = [
-        mask <= view.cpus and bound is None
+        bool(mask) and mask <= view.cpus and bound is None
         for mask, bound in zip(view.masks, view.bound, strict=True)
     ]
-    stray = sum(not mask <= view.cpus for mask in view.masks)
+    stray = sum(not mask or not mask <= view.cpus for mask in view.masks)
     vacant = max(0, team - in_place - stray)
     suspects = find_suspects(view, free, vacant, team)
     if suspects:
         differences.append(wandered(view, suspects, held))
     elif in_place == 0 and view.threads(free) and team > 1:
         unbound(view, differences, notes)
-    elif vacant and not stray:
+    elif vacant and not stray and not view.lost:
         notes.append(few(view, in_place, team))
     own = len(view.threads(free)) - len(suspects)
     if own and in_place:
@@ -304,7 +308,7 @@ def crowded(view: View, place: int, count: int, most: int) -> Difference:
     """More threads bound to one place than OpenMP would put there."""
     threads = view.threads(n == place for n in view.bound)
     where = f"place {{{view.places[place]}}}"
-    if threads[0].tid == view.seen.pid:
+    if threads[0].tid == view.seen.pid and not view.lost:
         others = threads[1:]
         later = all(n in (None, place) for n in view.bound)
         return Difference(
@@ -317,14 +321,22 @@ def crowded(view: View, place: int, count: int, most: int) -> Difference:
             "--places one leaves the main thread all of the rank's cpus",
             tuple(t.tid for t in threads),
         )
-    cause = "a second team of OpenMP threads (nested regions, regions entered by several threads)"
-    if len(view.seen.runtimes) > 1:
-        cause = f"two OpenMP runtimes, each with its own team: {', '.join(view.seen.runtimes)}"
+    remedy = "let one runtime and one team do the work, or --places one"
+    if view.lost:
+        cause = f"the kernel changed masks, as it had to: {view.lost}"
+        remedy = "start anew, on what is left"
+    elif len(view.seen.runtimes) > 1:
+        runtimes = ", ".join(view.seen.runtimes)
+        cause = f"two OpenMP runtimes, each with its own team ({runtimes}), or masks that were "
+        cause += "changed later"
+    else:
+        cause = "a second team of OpenMP threads (nested regions, regions entered by several "
+        cause += "threads), or masks that were changed later"
     return Difference(
         "crowded",
         f"{count} threads are bound to {where}, {most} by the plan: {name_threads(threads, view)}",
-        f"{cause}, or masks that were changed later",
-        "let one runtime and one team do the work, or --places one",
+        cause,
+        remedy,
         tuple(t.tid for t in threads),
     )
 
@@ -398,7 +410,7 @@ def remarks(view: View) -> list[str]:
             "running just now"
         )
     away = view.threads(
-        t.last is not None and t.last not in view.cpus and mask <= view.cpus
+        bool(mask) and mask <= view.cpus and t.last is not None and t.last not in view.cpus
         for t, mask in zip(seen.threads, view.masks, strict=True)
     )
     if away:

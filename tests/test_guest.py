@@ -123,6 +123,29 @@ def test_numactl_shows_the_binding(seen: dict[str, Any], shown: str, binder: str
     assert {key: told.get(key) for key in expected} == expected, text
 
 
+@pytest.mark.parametrize(
+    ("name", "kinds", "words"),
+    [
+        ("pages moved", ["memory"], r"on node 1, planned is bind 2 .*migratepages \d+ 1 2 brings"),
+        ("cpu offline", ["offline"], r"cpu 7 of the plan is offline, and 1 thread bound to noth"),
+        ("cgroup shrunk", ["cgroup", "crowded"], r"has lost cpu 3 of the plan: its cpuset is 2"),
+    ],
+)
+def test_spoiled_workers_are_found(
+    seen: dict[str, Any], name: str, kinds: list[str], words: str
+) -> None:
+    """Memory moved to another node, a cpu that went offline, a cpuset that shrank: verify says what
+    has become of a rank that was as planned before."""
+    result = seen["spoiled"][name]
+    assert "error" not in result, result["error"]
+    assert result["before"]["holds"], result["before"]
+    assert not result["after"]["holds"]
+    found = result["after"]["processes"][0]["differences"]
+    assert [d["kind"] for d in found] == kinds
+    said = " ".join(f"{d['text']} {d['cause']} {d['remedy']}" for d in found)
+    assert re.search(words, said), said
+
+
 def test_topology_agrees_with_lscpu(seen: dict[str, Any]) -> None:
     """`topo` groups cpus into cores, packages, nodes and caches exactly as lscpu does."""
     topo = json.loads(seen["topo"])

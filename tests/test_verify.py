@@ -118,6 +118,8 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
     "a cpu went offline": (
         seen("0 1 2 0-2,4-7"), planned(), "0-2,4-7", ["offline", "outside"],
         "the kernel widened the mask"),
+    "a cpu went offline whose thread sleeps": (
+        seen("0 1 2 3"), planned(), "0-2,4-7", ["offline"], "and 1 thread bound to nothing else"),
     "a cpu went offline whose thread had others": (
         seen("0-1 2-3"), planned("0-1 2-3"), "0-2,4-7", ["offline"], "--exclude 3"),
     "a cgroup that shrank": (

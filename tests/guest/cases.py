@@ -13,6 +13,7 @@ import sys
 from typing import Any, NamedTuple
 
 from tests.guest.machine import Machine
+from tests.guest.spoiled import spoil_all
 from tests.observe import launch
 
 # Two packages of two nodes of two cores of two threads. Cpus are numbered as on most servers: 0-7
@@ -271,6 +272,7 @@ def main(ompbind: str, *programs: str) -> None:
                 for name, (options, _) in SHOWN.items()
                 for binder in BINDERS
             },
+            "spoiled": spoil_all(ompbind, programs[0]),
         },
         sys.stdout,
     )
