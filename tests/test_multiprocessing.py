@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -382,7 +383,7 @@ def test_nothing_is_left_after_many_starts(context: ompbind.multiprocessing.Cont
     for _ in range(5):
         start()
     unpicklable = context.Process(target=lambda: None)
-    with pytest.raises(Exception, match="pickle"):
+    with pytest.raises((AttributeError, pickle.PicklingError)):
         unpicklable.start()
     del unpicklable
     assert (children(), descriptors()) == before
