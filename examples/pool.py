@@ -1,6 +1,8 @@
-"""A pool whose two processes are ranks: bound before their interpreter starts.
+"""A pool whose two processes are ranks:
 
-python examples/pool.py
+    python examples/pool.py
+
+Nothing in here binds anything: the masks and the variables were there before they started.
 """
 
 import os
