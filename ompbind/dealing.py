@@ -52,7 +52,7 @@ def deal(machine: Machine, request: Request, cores: tuple[Core, ...]) -> list[Sh
     if count > len(cores):
         return crowd(request, range(count), cores, whole)
     parts = [take(part, request, r, "its part") for r, part in enumerate(divide(cores, count))]
-    return [Share(part, describe(machine, part, f"1/{count} of {whole}")) for part in parts]
+    return describe(machine, parts, f"1/{count} of {whole}")
 
 
 def part_name(request: Request) -> str:
@@ -277,16 +277,20 @@ def deal_one(
     return [Share(p, f"{name}, part {i + 1} of {len(ranks)}") for i, p in enumerate(parts)]
 
 
-def describe(machine: Machine, cores: tuple[Core, ...], what: str) -> str:
-    """A part of the divided machine and where it lies: the packages and nodes it is on."""
-    packages = CpuSet(c.traits.package for c in cores if c.traits.package is not None)
-    nodes = CpuSet(c.traits.node for c in cores if c.traits.node is not None)
-    places = []
-    if machine.topology.groups("package")[1:] and packages:
-        places.append(f"package{'s' * (len(packages) > 1)} {packages}")
-    if machine.topology.nodes[1:] and nodes:
-        places.append(f"node{'s' * (len(nodes) > 1)} {nodes}")
-    return ", ".join([what, *places])
+def describe(machine: Machine, parts: Sequence[tuple[Core, ...]], what: str) -> list[Share]:
+    """The parts of a divided machine, each with where it lies: the packages and nodes it is on."""
+    several = bool(machine.topology.groups("package")[1:]), bool(machine.topology.nodes[1:])
+    shares = []
+    for cores in parts:
+        packages = CpuSet(c.traits.package for c in cores if c.traits.package is not None)
+        nodes = CpuSet(c.traits.node for c in cores if c.traits.node is not None)
+        why = [what]
+        if several[0] and packages:
+            why.append(f"package{'s' * (len(packages) > 1)} {packages}")
+        if several[1] and nodes:
+            why.append(f"node{'s' * (len(nodes) > 1)} {nodes}")
+        shares.append(Share(cores, ", ".join(why)))
+    return shares
 
 
 def deal_exactly(machine: Machine, request: Request, warnings: list[str]) -> list[Share]:

@@ -170,8 +170,7 @@ def deal_unknown(
     if request.share or count > len(cores):
         shares = deal_one(request, range(count), cores, "the machine")
     else:
-        shares = [Share(p, describe(machine, p, f"1/{count} of the machine"))
-                  for p in divide(cores, count)]  # fmt: skip
+        shares = describe(machine, divide(cores, count), f"1/{count} of the machine")
     placed = []
     for rank, share in enumerate(shares):
         on = machine.topology.nodes_of(share.cpus)

@@ -11,9 +11,13 @@ from ompbind.errors import PlanError
 from ompbind.memory import memory_of
 from ompbind.plans import Host, Plan, RankPlan, Role
 from ompbind.pools import set_aside
+from ompbind.record import Record
+from ompbind.threads import make_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ompbind.cores import Core
     from ompbind.dealing import Share
     from ompbind.request import Request
@@ -46,20 +50,24 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         shares, reserved, roles = set_aside(shares, request)
         warn_uneven(shares, request, warnings)
         warn_crowded(shares, request, warnings)
-    memory = [memory_of(machine, request, r, share, warnings) for r, share in enumerate(shares)]
-    ranks = tuple(
-        make_rank(machine, request, r, len(shares), share, memory[r], roles)
-        for r, share in enumerate(shares)
-    )
+    threads = make_threads(machine, request, shares, warnings)
+    commons: dict[tuple[int, int | None, str], Common] = {}
+    ranks = []
+    for r, share in enumerate(shares):
+        key = (id(share.cores), share.node, threads[r])
+        if key not in commons:
+            commons[key] = make_common(machine, request, r, share, threads[r], warnings)
+        ranks.append(make_rank(request, r, len(shares), share, commons[key], roles))
     allowed = machine.allowed.cpus
-    taken = union([*(r.cpus for r in ranks), *(r.cpus for r in roles), reserved, others])
+    used = union(common.cpus for common in commons.values())
+    taken = union([used, *(r.cpus for r in roles), reserved, others])
     free = [cpus for cpus, _ in group_cores(machine, allowed) if not cpus & taken]
     warn_threads(ranks, warnings)
-    warn_quota(machine, ranks, warnings)
+    warn_isolated(machine, used, [*commons.values()], warnings)
     return Plan(
         host=Host(machine.name, machine.topology.online, allowed, machine.topology.node_numbers,
                   machine.allowed.quota),
-        ranks=ranks,
+        ranks=tuple(ranks),
         binder=request.binder,
         reserved=reserved,
         roles=roles,
@@ -152,25 +160,40 @@ def machine_warnings(machine: Machine, request: Request) -> list[str]:
     return told
 
 
-def make_rank(
-    machine: Machine,
-    request: Request,
-    rank: int,
-    count: int,
-    share: Share,
-    memory: tuple[str, CpuSet],
-    roles: tuple[Role, ...],
-) -> RankPlan:
+class Common(Record):
+    """What ranks with the same share have in common, worked out once: a thousand ranks may share a
+    thousand cores."""
+
+    cpus: CpuSet
+    places: tuple[CpuSet, ...]
+    nodes: CpuSet
+    mem: str
+    mems: CpuSet
+    env: tuple[tuple[str, str], ...]
+    binding: tuple[str, ...]
+
+
+def make_common(
+    machine: Machine, request: Request, rank: int, share: Share, threads: str, warnings: list[str]
+) -> Common:
     cpus = share.cpus
-    mem, mems = memory
+    mem, mems = memory_of(machine, request, rank, share, warnings)
     places = make_places(machine, request, share)
-    threads = request.threads
-    if threads is None:
-        each = {"cores": len(share.cores), "wide": len(share.cores)}
-        threads = str(each.get(request.places, len(cpus)))
-    threads = openmp.limited(threads, request.limit)
-    env = openmp.make_environment(places, request.proc_bind, threads, len(share.cores))
-    env += make_rank_environment(rank, count, request.rank_env)
+    return Common(
+        cpus=cpus,
+        places=places,
+        nodes=machine.topology.nodes_of(cpus),
+        mem=mem,
+        mems=mems,
+        env=openmp.make_environment(places, request.proc_bind, threads, len(share.cores)),
+        binding=numactl.make_binding(request.binder, cpus, mem, mems),
+    )
+
+
+def make_rank(
+    request: Request, rank: int, count: int, share: Share, common: Common, roles: tuple[Role, ...]
+) -> RankPlan:
+    env = common.env + make_rank_environment(rank, count, request.rank_env)
     env += tuple((role.variable, str(role.cpus)) for role in roles if rank in role.ranks)
     gpus = tuple(gpu.name for gpu in share.gpus)
     removed = {i.name for i in request.inherited if i.action == "removed"}
@@ -178,23 +201,21 @@ def make_rank(
     if request.gpu_env and request.visible is not None:
         env += ((request.visible.variable, ",".join(gpus)), *request.visible.env)
         unset += request.visible.unset
-    binding = numactl.make_binding(request.binder, cpus, mem, mems)
-    nodes = machine.topology.nodes_of(cpus)
     command = request.command
     if request.template:
         from ompbind.template import fill_arguments, make_names  # not on everybody's start path
 
-        command = fill_arguments(command, make_names(rank, count, cpus, nodes))
+        command = fill_arguments(command, make_names(rank, count, common.cpus, common.nodes))
     return RankPlan(
         rank=rank,
-        cpus=cpus,
-        places=places,
-        nodes=nodes,
-        mem=mem,
-        mems=mems,
+        cpus=common.cpus,
+        places=common.places,
+        nodes=common.nodes,
+        mem=common.mem,
+        mems=common.mems,
         env=env,
         unset=unset,
-        argv=numactl.make_command(binding, command),
+        argv=numactl.make_command(common.binding, command),
         gpus=gpus,
         why=share.why,
     )
@@ -266,16 +287,18 @@ def warn_uneven(shares: list[Share], request: Request, warnings: list[str]) -> N
 def warn_crowded(shares: list[Share], request: Request, warnings: list[str]) -> None:
     """Ranks that share cores because there are more of them; --share is another matter."""
     if request.oversubscribe and not request.share:
-        cores = [share.cores[0].cpus.first for share in shares if len(share.cores) == 1]
-        crowded = [rank for rank, core in enumerate(cores) if cores.count(core) > 1]
-        if crowded:
+        ranks_on: dict[int, int] = {}
+        for share in shares:
+            ranks_on[id(share.cores)] = ranks_on.get(id(share.cores), 0) + 1
+        crowds = [count for count in ranks_on.values() if count > 1]
+        if crowds:
             warnings.append(
-                f"more ranks than cores: {len(crowded)} ranks share "
-                f"{len({cores[r] for r in crowded})} cores and will wait for each other"
+                f"more ranks than cores: {sum(crowds)} ranks share {len(crowds)} "
+                f"core{'s' * (len(crowds) > 1)} and will wait for each other"
             )
 
 
-def warn_threads(ranks: tuple[RankPlan, ...], warnings: list[str]) -> None:
+def warn_threads(ranks: Sequence[RankPlan], warnings: list[str]) -> None:
     """More threads than cpus, ranks of the same numbers told together."""
     crowded: dict[tuple[int, int], list[int]] = {}
     for r in ranks:
@@ -287,11 +310,22 @@ def warn_threads(ranks: tuple[RankPlan, ...], warnings: list[str]) -> None:
         warnings.append(f"{who}: {threads} threads on {cpus} cpu{'s' * (cpus > 1)}")
 
 
-def warn_quota(machine: Machine, ranks: tuple[RankPlan, ...], warnings: list[str]) -> None:
-    quota = machine.allowed.quota
-    used = union(r.cpus for r in ranks)
-    if quota is not None and quota < len(used):
+def warn_isolated(
+    machine: Machine, used: CpuSet, commons: Sequence[Common], warnings: list[str]
+) -> None:
+    """Cpus that the kernel balances nothing on (isolcpus=, isolated partitions)."""
+    isolated = machine.topology.isolated & used
+    if not isolated:
+        return
+    if used - isolated:
         warnings.append(
-            f"the cgroup's quota is worth {quota:g} cpus, this plan uses {len(used)}: "
-            "threads will be held up"
+            f"cpu{'s' * (len(isolated) > 1)} {isolated} of this plan are isolated (isolcpus) and "
+            f"others are not: --exclude {isolated} leaves them out"
+        )
+    cores = machine.topology.groups("core", isolated)
+    if any(len(place & isolated) > 1 and sum(bool(core & place) for core in cores) > 1
+           for common in commons for place in common.places):  # fmt: skip
+        warnings.append(
+            f"cpus {isolated} are isolated: the kernel spreads no threads over them, those of one "
+            "place stay together on one cpu; --places cores gives each its own"
         )

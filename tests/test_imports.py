@@ -66,8 +66,9 @@ ALLOWED: dict[str, str] = {
     "memory": "cpuset dealing errors request topology",
     "vllm": "arguments cpuset errors openmp topology",
     "gpus": "cores cpuset dealing dividing errors record request topology visible",
-    "planner": "cores cpuset dealing dividing errors gpus memory numactl openmp plans pools request"
-    " template topology",
+    "threads": "dealing dividing openmp request topology",
+    "planner": "cores cpuset dealing dividing errors gpus memory numactl openmp plans pools record"
+    " request template threads topology",
     "outline": "cpuset record topology",
     "expected": "cpuset errors plans record",
     "report": "cpuset expected processes record",

@@ -483,7 +483,8 @@ class Case:
         return f"{self.machine} {self.args}".strip()
 
 
-CROWDED = "more ranks than cores: {} ranks share {} cores and will wait for each other"
+WORTH = "the cgroup's quota is worth 2.5 cpus: "
+CROWDED = "more ranks than cores: {} ranks share {} and will wait for each other"
 UNEVEN = "ranks get from {} to {} cores, so that none leaves its node"
 
 CASES = [
@@ -508,12 +509,10 @@ CASES = [
     Case("one-core", "", ["0"]),
     # in a container: both threads of a core count as one core, a lone thread is one too
     Case("container", "", ["0-5,7"], nodes="0-1",
-         warnings=["the cgroup's quota is worth 2.5 cpus, this plan uses 7: "
-                   "threads will be held up"]),
+         warnings=[WORTH + "2 threads instead of 7 (--threads N overrides)"]),
     Case("container", "-n 2 --smt all",
          ["0-3,16-19 | 0,16 1,17 2,18 3,19", "4-5,7,20-21 | 4,20 5,21 7"],
-         warnings=["the cgroup's quota is worth 2.5 cpus, this plan uses 13: "
-                   "threads will be held up"]),
+         warnings=[WORTH + "2 threads instead of 7 over all ranks (--threads N overrides)"]),
     Case("container", "--numa-bind-cpus 4,20", ["4,20 | 4,20"], unused="0-3,5,7,16-19,21"),
     # --per
     Case("server", "--per package", ["0-7", "8-15"]),
@@ -650,15 +649,16 @@ CASES = [
     Case("gb10", "-n 4", ["0-2,8-9", "3-7", "10-12,18-19", "13-17"]),
     Case("server", "--kind performance -n 2", ["0-7", "8-15"]),
     # more ranks than cores
-    Case("one-core", "-n 3 --oversubscribe", ["0", "0", "0"], warnings=[CROWDED.format(3, 1)]),
+    Case("one-core", "-n 3 --oversubscribe", ["0", "0", "0"],
+         warnings=[CROWDED.format(3, "1 core")]),
     Case("desktop", "-n 8 --oversubscribe", ["0", "0", "1", "1", "2", "3", "4", "5"],
-         warnings=[CROWDED.format(4, 2)]),
+         warnings=[CROWDED.format(4, "2 cores")]),
     Case("desktop", "-n 3 --oversubscribe", ["0-1", "2-3", "4-5"]),
     Case("server", "--numa-bind-nodes 0 0 0 0 0 1 --oversubscribe --smt 2",
          ["0,16 | 0,16 | bind 0", "0,16 | 0,16 | bind 0", "1,17 | 1,17 | bind 0",
           "2,18 | 2,18 | bind 0", "3,19 | 3,19 | bind 0",
           "4-7,20-23 | 4,20 5,21 6,22 7,23 | bind 1"], unused="8-15,24-31",
-         warnings=["ranks get from 1 to 4 cores", CROWDED.format(2, 1)]),
+         warnings=["ranks get from 1 to 4 cores", CROWDED.format(2, "1 core")]),
     # --exclude
     Case("server", "--exclude 0", ["1-16 | 16 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15"]),
     Case("server", "--exclude 0,16", ["1-15"]),
@@ -741,6 +741,81 @@ def test_too_many_threads_are_told() -> None:
     nested = make_plan(machine, make_asked([], environ={"OMP_NUM_THREADS": "6,9"}))
     assert nested.warnings == ()
     assert dict(nested.ranks[0].env)["OMP_NUM_THREADS"] == "6,9"
+
+
+@pytest.mark.parametrize(
+    ("quota", "args", "threads", "told"),
+    [
+        (8.0, "", [8], None),
+        (7.9, "", [7], "7 threads instead of 8"),
+        (4.0, "-n 2", [2, 2], "4 threads instead of 8 over all ranks"),
+        (5.0, "-n 2", [3, 2], "5 threads instead of 8 over all ranks"),
+        (4.0, "--numa-bind-nodes 0 1 1", [2, 1, 1], "4 threads instead of 8 over all ranks"),
+        (4.0, "-n 2 --share", [2, 2], "4 threads instead of 16 over all ranks"),
+        (2.0, "-n 4", [1, 1, 1, 1], "each of 4 ranks has one thread, and will be held up"),
+        (0.5, "", [1], "there is one thread"),
+        (3.0, "--places one --smt all", [3], "3 threads instead of 16"),
+    ],
+)
+def test_threads_follow_a_quota(
+    quota: float, args: str, threads: list[int], told: str | None
+) -> None:
+    """Rounded down, shared out by the ranks' sizes, one for each at least; the cpus stay."""
+    shape = Shape(packages=2, nodes=2, cores=8, threads=2, numbering="halves")
+    plan = make_plan(make_machine(shape, quota=quota), make_asked(args.split()))
+    free = make_plan(make_machine(shape), make_asked(args.split()))
+    assert [int(dict(r.env)["OMP_NUM_THREADS"]) for r in plan.ranks] == threads
+    assert [r.cpus for r in plan.ranks] == [r.cpus for r in free.ranks]
+    if told is None:
+        assert plan.warnings == ()
+    else:
+        worth = f"the cgroup's quota is worth {quota:g} cpus: {told} (--threads N overrides)"
+        assert worth in plan.warnings
+
+
+def test_threads_asked_for_are_not_the_quotas() -> None:
+    """--threads and OMP_NUM_THREADS stand, with a warning where they are too many for the quota."""
+    machine = make_machine(Shape(cores=8), quota=4)
+    asked = make_plan(machine, make_asked(["--threads", "6"]))
+    assert dict(asked.ranks[0].env)["OMP_NUM_THREADS"] == "6"
+    assert asked.warnings == (
+        "the cgroup's quota is worth 4 cpus, and 6 threads are asked for: they will be held up",
+    )
+    found = make_plan(machine, make_asked(["-n", "2"], environ={"OMP_NUM_THREADS": "2,4"}))
+    assert [dict(r.env)["OMP_NUM_THREADS"] for r in found.ranks] == ["2,4", "2,4"]
+    assert found.warnings == ()
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.floats(0.1, 40))
+def test_threads_within_any_quota(cores: int, ranks: int, quota: float) -> None:
+    """The sum is the quota rounded down where every rank can have a thread, never more than cores;
+    ranks of one size differ by at most one."""
+    machine = make_machine(Shape(cores=cores), quota=quota)
+    plan = make_plan(machine, make_asked(["-n", str(min(cores, ranks))]))
+    threads = [int(dict(r.env)["OMP_NUM_THREADS"]) for r in plan.ranks]
+    assert sum(threads) == min(cores, max(len(threads), int(quota)))
+    assert all(1 <= n <= len(r.cpus) for n, r in zip(threads, plan.ranks, strict=True))
+    for size in {len(r.cpus) for r in plan.ranks}:
+        alike = [n for n, r in zip(threads, plan.ranks, strict=True) if len(r.cpus) == size]
+        assert max(alike) - min(alike) <= 1
+
+
+def test_isolated_cpus_are_told() -> None:
+    """Mixed with others they are likely a mistake; several in a place are a trap."""
+    machine = make_machine(Shape(cores=4, isolated="2-3"))
+    mixed = ("cpus 2-3 of this plan are isolated (isolcpus) and others are not: --exclude 2-3 "
+             "leaves them out")  # fmt: skip
+    trap = ("cpus 2-3 are isolated: the kernel spreads no threads over them, those of one place "
+            "stay together on one cpu; --places cores gives each its own")  # fmt: skip
+    for args, told in (
+        ("", [mixed]),
+        ("--places one", [mixed, trap]),
+        ("--exclude 2-3 --places one", []),
+        ("--numa-bind-cpus 2-3", []),
+        ("--numa-bind-cpus 2-3 --places one", [trap]),
+        ("--exclude 0-1,3 --places one", []),
+    ):
+        assert list(make_plan(machine, make_asked(args.split())).warnings) == told, args
 
 
 def test_environment_of_a_rank() -> None:
