@@ -67,12 +67,11 @@ def make_visible(
     told = list(warnings)
     if vendors[1:]:
         others = " and ".join(VENDORS[v] for v in vendors[1:])
-        told.append(
-            f"ranks are placed by the {VENDORS[vendors[0]]} GPUs; those of {others} are not"
-        )
+        told.append(f"ranks go by the {VENDORS[vendors[0]]} GPUs; those of {others} are left out")
     own = [d for d in usable if d.vendor == vendors[0]]
+    # That a container or a job was given some only is as it should be, and so not worth a word.
     lost = [f"{d.pci} {why_not(d)}" for d in devices if d.vendor == vendors[0] and why_not(d)
-            and not d.virtual and not is_integrated(d)]  # fmt: skip
+            and not d.virtual and not is_integrated(d) and not d.hidden]  # fmt: skip
     if lost:
         told.append(f"not used: {shorten(lost)}")
     visible = MAKERS[vendors[0]](own, environ, asked)
@@ -152,9 +151,9 @@ def make_nvidia(
     divided = [gpu for gpu in gpus if gpu.parts and not mig.get(gpu.pci)]
     wants_mig = text is not None and text.strip().upper().startswith("MIG-")
     if (divided and text is None) or (wants_mig and asked is None):
-        what = (
-            f"GPU {divided[0].pci} is divided (MIG)" if divided else f"{variable} names MIG parts"
-        )
+        what = f"{variable} names MIG parts"
+        if not wants_mig:
+            what = f"GPU {divided[0].pci} is divided (MIG)"
         return unnamed(variable, f"{what}, and only NVML knows the parts")
     wants_uuid = text is not None and text.strip().upper().startswith("GPU-")
     if wants_uuid and not all(gpu.uuid for gpu in gpus):
@@ -181,7 +180,9 @@ def make_nvidia(
 
 
 def unnamed(variable: str, problem: str) -> Visible:
-    return Visible((), variable, problem=problem, hint="pip install 'ompbind[nvidia]' asks NVML")
+    return Visible(
+        (), variable, problem=problem, hint="NVML knows them: pip install 'ompbind[nvidia]'"
+    )
 
 
 def in_pci_order(environ: Mapping[str, str]) -> bool:

@@ -47,6 +47,9 @@ class Pci:
     node: int = -1
     cpus: str | None = None  # None: all online
     vendor: str = "10de"
+    model: str = ""
+    names: tuple[str, ...] = ()  # of network interfaces
+    driver: str | None = None  # "": none; None on all devices: the tree does not say
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,9 @@ def make_topology(shape: Shape) -> Topology:
                 d.node if d.node >= 0 else None,
                 online if d.cpus is None else CpuSet.parse_kernel(d.cpus) & online,
                 d.vendor,
+                d.model,
+                d.names,
+                (d.driver or "") if make_links(shape) else None,
             )
             for d in sorted(shape.devices, key=lambda d: d.pci)
         ),
@@ -404,6 +410,18 @@ def add_devices(files: dict[str, str], shape: Shape) -> None:
         files[f"{directory}/vendor"] = f"0x{d.vendor}\n"
         files[f"{directory}/numa_node"] = f"{d.node}\n"
         files[f"{directory}/local_cpus"] = mask_text(cpus, bits)
+        if d.model:
+            files[f"{directory}/device"] = f"0x{d.model}\n"
+        files.update({f"{directory}/net/{name}/mtu": "1500\n" for name in d.names})
+
+
+def make_links(shape: Shape) -> dict[str, str]:
+    """The symbolic links of such a machine: from devices to their drivers."""
+    return {
+        f"sys/bus/pci/devices/{d.pci}/driver": f"sys/bus/pci/drivers/{d.driver}"
+        for d in shape.devices
+        if d.driver
+    }
 
 
 def status_files(cpus: str, mems: str = "") -> dict[str, str]:
@@ -478,7 +496,7 @@ def cgroup1_files(
 
 def make_machine(shape: Shape, files: Mapping[str, str] | None = None) -> Machine:
     """Such a machine as it is read, with further `files`."""
-    root = MemoryRoot(make_files(shape) | dict(files or {}))
+    root = MemoryRoot(make_files(shape) | dict(files or {}), make_links(shape))
     topology = read_topology(root)
     return Machine(topology, read_allowed(root, topology), read_hostname(root))
 
@@ -517,8 +535,14 @@ class MemoryRoot:
         return self.links.get(path)
 
 
-def write_tree(files: Mapping[str, str], directory: Path) -> Path:
-    """Writes the files below `directory`, and gives it back."""
+def write_tree(
+    files: Mapping[str, str], directory: Path, links: Mapping[str, str] | None = None
+) -> Path:
+    """Writes the files and links below `directory`, and gives it back."""
+    for path, target in (links or {}).items():
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / target).mkdir(parents=True, exist_ok=True)
+        (directory / path).symlink_to(directory.resolve() / target)
     for path, text in files.items():
         place = directory / path
         place.parent.mkdir(parents=True, exist_ok=True)
