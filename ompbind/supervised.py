@@ -8,6 +8,7 @@ import sys
 
 from ompbind.commands import run
 from ompbind.launch.report import attend
+from ompbind.launch.start import follow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ def main(words: Sequence[str]) -> None:
 
 
 def watch(words: Sequence[str], _: Callable[[str], None]) -> int:
-    """Runs the plan that can be read from the descriptor named first. Raises OmpbindError."""
-    plan, *rest = words
+    """Runs the plan that can be read from the descriptor named second, as long as the process named
+    first lives. Raises OmpbindError."""
+    parent, plan, *rest = words
+    follow(int(parent))
     os.set_inheritable(int(plan), False)
     return run(["--plan", f"/dev/fd/{plan}", *rest])

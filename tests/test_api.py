@@ -719,6 +719,52 @@ def test_an_interrupted_run_takes_its_ranks_along(tmp_path: Path) -> None:
         assert not Path("/proc", mark.name.partition(".")[2]).exists()
 
 
+KILLED = """
+import sys, ompbind
+plan = ompbind.plan(numa_bind_cpus=sys.argv[2:])
+ompbind.run(plan, ["sh", "-c", 'touch "$0/$OMPBIND_RANK.$$"; exec sleep 100', sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_killed_program_takes_its_run_along(tmp_path: Path, ranks: int) -> None:
+    """Neither ranks nor what watches over them are left when the caller of `run` is killed."""
+    script, marks = tmp_path / "killed.py", tmp_path / "marks"
+    script.write_text(KILLED)
+    marks.mkdir()
+    command = [sys.executable, str(script), str(marks), *map(str, need_cpus(ranks))]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL) as process:
+        wait_for(lambda: len(list(marks.iterdir())) == ranks)
+        started = all_children(process.pid)
+        process.kill()
+    assert len(started) >= ranks
+    wait_for(lambda: not any(Path("/proc", str(pid)).exists() for pid in started))
+
+
+def all_children(pid: int) -> list[int]:
+    """The pids of a process' descendants."""
+    found: list[int] = []
+    for task in Path("/proc", str(pid), "task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            found += [child, *all_children(child)]
+    return found
+
+
+def test_run_has_the_status_whoever_takes_its_processes_away(
+    plan: ompbind.Plan, tmp_path: Path
+) -> None:
+    """Also in a program that ignores SIGCHLD, where the kernel forgets how a child ended."""
+    plan.save(tmp_path / "plan")
+    code = "import signal, sys, ompbind; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    code += "plan = ompbind.Plan.load(sys.argv[1])\n"
+    code += "print(ompbind.run(plan, ['sh', '-c', 'exit 7']))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "plan")],
+        env=environment(), capture_output=True, text=True, timeout=TIMEOUT,
+    )  # fmt: skip
+    assert done.stdout == "7\n", done.stderr
+
+
 # --- types ----------------------------------------------------------------------------------------
 
 TYPED = """

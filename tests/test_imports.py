@@ -99,7 +99,7 @@ ALLOWED: dict[str, str] = {
     "launch.report": "errors record",
     "launch.trampoline": "cpuset launch.__init__ launch.binding launch.report launch.settings"
     " numactl plans",
-    "launch.bound": "errors launch.report launch.start launch.trampoline plans",
+    "launch.bound": "errors launch.pipes launch.report launch.start launch.trampoline plans",
     # worker-side fixes
     "fixes.__init__": "",
     "fixes.worker.__init__": "",
@@ -126,7 +126,7 @@ ALLOWED: dict[str, str] = {
     "commands": "arguments checking cli cpuset errors fixes.registry launch.__init__"
     " launch.settings machine options plans prepare render.__init__"
     " render.machine render.plan render.report report request topology",
-    "supervised": "commands launch.report",
+    "supervised": "commands launch.report launch.start",
     "__main__": "commands",
 }
 

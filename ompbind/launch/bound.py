@@ -10,6 +10,7 @@ import os
 import sys
 
 from ompbind.errors import CommandError, OmpbindError, UsageError
+from ompbind.launch.pipes import make_pipe, move_up
 from ompbind.launch.report import parse_told
 from ompbind.launch.start import make_environ
 from ompbind.launch.trampoline import make_words
@@ -98,7 +99,7 @@ def start_python(
         )
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     ctype = f"={env['LC_CTYPE']}" if "LC_CTYPE" in env else ""
-    ours, theirs = open_pipe()
+    ours, theirs = make_pipe()
     command = [sys.executable, *own_flags(), "-c", CODE.format(module=module),
                os.path.dirname(package), str(theirs), ctype, *words]  # fmt: skip
     fds = (*kwargs.get("pass_fds", ()), theirs)
@@ -110,24 +111,6 @@ def start_python(
     finally:
         os.close(theirs)
     return process, ours
-
-
-def open_pipe() -> tuple[int, int]:
-    """A pipe beside the standard streams, should the program have none of these."""
-    reads, writes = os.pipe()
-    return move_up(reads), move_up(writes)
-
-
-def move_up(fd: int) -> int:
-    """The same, above the descriptors of the standard streams, which a started process may get
-    anew."""
-    if fd > 2 or os.name != "posix":
-        return fd
-    import fcntl
-
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.close(fd)
-    return moved
 
 
 def own_flags() -> list[str]:
@@ -196,11 +179,12 @@ def supervise(
             f"all ranks cannot be watched over on {sys.platform}",
             hint="start each with plan.popen",
         )
-    with tempfile.TemporaryFile() as file, open(move_up(os.dup(file.fileno())), "rb") as kept:
+    with tempfile.TemporaryFile() as hidden, open(move_up(os.dup(hidden.fileno())), "wb") as file:
         file.write(plan.encode("utf-8", "surrogateescape"))
+        file.flush()
         file.seek(0)
-        words = [str(kept.fileno()), *options, *command]
-        kwargs = {**kwargs, "pass_fds": (kept.fileno(),)}
+        words = [str(os.getpid()), str(file.fileno()), *options, *command]
+        kwargs = {**kwargs, "pass_fds": (file.fileno(),)}
         process, report = start_python("ompbind.supervised", words, env, None, kwargs)
     with process:
         try:
@@ -211,6 +195,8 @@ def supervise(
             raise
     if error := error_of(process, told):
         raise error
+    if told.status is not None:  # also where someone else has taken the process away
+        return told.status
     return status if status >= 0 else 128 - status
 
 

@@ -21,3 +21,12 @@ def out_of_the_way(fd: int, low: list[int]) -> int:
         low.append(fd)
         fd = os.dup(fd)
     return fd
+
+
+def move_up(fd: int) -> int:
+    """The same file under a descriptor above 2; `fd` itself is closed if it is not."""
+    low: list[int] = []
+    moved = out_of_the_way(fd, low)
+    for number in low:
+        os.close(number)
+    return moved

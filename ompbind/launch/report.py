@@ -1,6 +1,7 @@
 """What a started process tells the one that started it, through a pipe that its exec closes.
 
-A line "begun" when it runs; then a line for each warning; then one for the error, if any.
+A line "begun" when it runs; then a line for each warning; then one for its end, unless it has
+become another program.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ BEGUN = "begun"
 
 
 class Told(Record):
-    """What a started process has said: whether it ran at all, warnings, the error."""
+    """What a started process has said: whether it ran at all, warnings, the error or the status
+    with which it ended; neither, if it became another program."""
 
     begun: bool
     warnings: tuple[str, ...] = ()
     error: errors.OmpbindError | None = None
+    status: int | None = None
 
 
 def attend(words: Sequence[str], act: Act) -> int:
@@ -39,12 +42,13 @@ def attend(words: Sequence[str], act: Act) -> int:
         os.environ.pop("LC_CTYPE", None)
     tell(fd, BEGUN)
     try:
-        return act(rest, lambda text: tell_more(fd, {"warning": text}))
+        status = act(rest, lambda text: tell_more(fd, {"warning": text}))
+        told: dict[str, object] = {}
     except errors.OmpbindError as e:
         kind, status = type(e).__name__, e.status
         told = {"kind": kind, "message": e.message, "hint": e.hint, "data": e.data}
     except KeyboardInterrupt:
-        return 130
+        status, told = 130, {}
     except BaseException as e:
         status = 125
         told = {"kind": "OmpbindError", "message": f"the process could not be started: {e!r}"}
@@ -74,7 +78,8 @@ def parse_told(text: str) -> Told:
     all_told = [json.loads(line) for line in lines]
     warnings = tuple(t["warning"] for t in all_told if "warning" in t)
     last = all_told[-1]
-    return Told(True, warnings, make_error(**last) if "kind" in last else None)
+    error = make_error(**last) if "kind" in last else None
+    return Told(True, warnings, error, last.get("status"))
 
 
 def make_error(

@@ -123,6 +123,15 @@ def become(start: Start, gate: Gate) -> NoReturn:
         os._exit(125)
 
 
+def follow(parent: int) -> None:
+    """Has this process ended, by TERM, when `parent`, which started it, ends."""
+    from ompbind.syscalls import Library
+
+    Library().die_with_parent(signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)  # it had gone before the kernel knew
+
+
 def redirect(start: Start) -> None:
     """Makes the rank's own descriptors this process' standard ones."""
     for fd, own in enumerate((start.stdin, start.stdout, start.stderr)):
