@@ -25,6 +25,11 @@ KEPT_LINES = {
     "proc/meminfo": ("MemTotal",),
     "proc/stat": ("cpu",),
 }
+# Of GPUs' files these lines, and those that name one GPU of all the world's with the host's name.
+KEPT_OF_GPUS = (
+    ("proc/driver/nvidia/gpus/", ("Device Minor",), ("GPU UUID",)),
+    ("sys/class/kfd/kfd/topology/nodes/", ("simd_count", "location_id", "domain"), ("unique_id",)),
+)
 KEPT_NAMES = {"proc/self": ("numa_maps",)}
 NAMES = ("proc/sys/kernel/hostname", "sysctl/kern.hostname", "generic/hostname")
 
@@ -35,7 +40,7 @@ def make_snapshot(system: str, root: SnapshotRoot, *, with_name: bool) -> bytes:
         "ompbind_snapshot": SCHEMA,
         "system": system,
         "files": {
-            path: redact(path, text)
+            path: redact(path, text, with_name=with_name)
             for path, text in sorted(root.files.items())
             if with_name or path not in NAMES
         },
@@ -49,7 +54,7 @@ def make_snapshot(system: str, root: SnapshotRoot, *, with_name: bool) -> bytes:
     return packer.compress(json.dumps(data).encode()) + packer.flush()
 
 
-def redact(path: str, text: str) -> str:
+def redact(path: str, text: str, *, with_name: bool = False) -> str:
     """What of a file belongs to a machine's topology."""
     lines = text.splitlines(keepends=True)
     if path in KEPT_LINES:
@@ -59,8 +64,10 @@ def redact(path: str, text: str) -> str:
         return "".join(lines)
     if path == "proc/self/cgroup":
         return "".join(line for line in lines if is_wanted_cgroup(line))
-    if path.startswith("proc/driver/nvidia/gpus/"):
-        return "".join(line for line in lines if line.startswith(("GPU UUID", "Device Minor")))
+    for place, wanted, naming in KEPT_OF_GPUS:
+        if path.startswith(place):
+            kept = (*wanted, *naming) if with_name else wanted
+            return "".join(line for line in lines if line.startswith(kept))
     if path.endswith("/meminfo"):
         return "".join(line for line in lines if "MemTotal" in line)
     if path in ("proc/self/mountinfo", "proc/self/mounts", "proc/mounts"):

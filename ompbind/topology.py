@@ -178,7 +178,7 @@ class Machine(Record):
             "devices": [
                 {"kind": d.kind, "pci": d.pci, "node": d.node, "cpus": str(d.cpus),
                  "vendor": d.vendor, "model": d.model, "names": list(d.names),
-                 "driver": d.driver, "uuid": d.uuid, "hidden": d.hidden}
+                 "driver": d.driver, "hidden": d.hidden}
                 for d in topology.devices
             ],
             "allowed": {"cpus": str(allowed.cpus), "nodes": str(allowed.nodes),

@@ -17,13 +17,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from ompbind.machine import read_machine, save_machine
-from tests.trees import NODES, Shape, make_files, make_machine, write_tree
+from tests.trees import NODES, Pci, Shape, make_files, make_links, make_machine, write_tree
 
 HERE = Path(__file__).parents[1]
 EXAMPLES = HERE / "examples"
@@ -39,6 +39,21 @@ SERVER_FILES = {
         ("distance", f"{distances}\n"),
     )
 }
+
+# examples/gpus.topo: the same machine with two GPUs near the second node and two near the fourth,
+# a network card near the third, and its management controller's display.
+NEAR = [f"{8 * node}-{8 * node + 7},{8 * node + 32}-{8 * node + 39}" for node in range(4)]
+GPUS = replace(
+    SERVER,
+    devices=(
+        Pci("0000:01:00.0", "030000", 0, NEAR[0], "1a03", driver="ast"),
+        Pci("0000:18:00.0", "030200", 1, NEAR[1], model="2330", driver="nvidia"),
+        Pci("0000:2a:00.0", "030200", 1, NEAR[1], model="2330", driver="nvidia"),
+        Pci("0000:9a:00.0", "020700", 2, NEAR[2], "15b3", names=("ib0",), driver="mlx5_core"),
+        Pci("0000:ab:00.0", "030200", 3, NEAR[3], model="2330", driver="nvidia"),
+        Pci("0000:ba:00.0", "030200", 3, NEAR[3], model="2330", driver="nvidia"),
+    ),
+)
 
 MARK = "\x1e"  # printed between the commands of a session
 BLOCK = re.compile(r"(<!-- as on this machine -->\n)?```console\n(.*?)```", re.DOTALL)
@@ -81,7 +96,20 @@ def find_sessions(path: Path) -> list[Session]:
 
 def make_environment() -> dict[str, str]:
     """Ours, with this Python's `ompbind` and `python` first, and nothing that changes a plan."""
-    taken = ("OMP", "KMP_", "GOMP_", "RANK", "LOCAL_", "WORLD_SIZE", "FORCE_COLOR", "TERM")
+    taken = (
+        "OMP",
+        "KMP_",
+        "GOMP_",
+        "CUDA_",
+        "ROCR_",
+        "HIP_",
+        "ZE_",
+        "RANK",
+        "LOCAL_",
+        "WORLD_SIZE",
+        "FORCE_COLOR",
+        "TERM",
+    )
     env = {k: v for k, v in os.environ.items() if not k.startswith(taken)}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', os.defpath)}"
     return env | {"COLUMNS": "96", "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}
@@ -164,10 +192,11 @@ def test_links() -> None:
                 assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
-def test_example_machine() -> None:
-    """examples/server.topo is the machine that this module describes."""
-    found = read_machine(str(EXAMPLES / "server.topo"))
-    assert found.to_json() == make_machine(SERVER, SERVER_FILES).to_json()
+@pytest.mark.parametrize(("name", "shape"), [("server", SERVER), ("gpus", GPUS)])
+def test_example_machine(name: str, shape: Shape) -> None:
+    """examples/*.topo are the machines that this module describes."""
+    found = read_machine(str(EXAMPLES / f"{name}.topo"))
+    assert found.to_json() == make_machine(shape, SERVER_FILES).to_json()
 
 
 # --- the examples --------------------------------------------------------------------------------
@@ -305,9 +334,10 @@ def test_bench(tmp_path: Path) -> None:
 
 
 def rewrite() -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        tree = write_tree(make_files(SERVER) | SERVER_FILES, Path(directory))
-        save_machine(str(EXAMPLES / "server.topo"), str(tree), with_name=False)
+    for name, shape in (("server", SERVER), ("gpus", GPUS)):
+        with tempfile.TemporaryDirectory() as directory:
+            tree = write_tree(make_files(shape) | SERVER_FILES, Path(directory), make_links(shape))
+            save_machine(str(EXAMPLES / f"{name}.topo"), str(tree), with_name=False)
     for path in TEXTS:
         text = path.read_text(encoding="utf-8")
         path.write_text(BLOCK.sub(rewritten, text), encoding="utf-8")

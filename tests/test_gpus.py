@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -17,15 +18,26 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
+from ompbind.machine import read_machine
 from ompbind.nvml import find_visible, read_nvml
 from ompbind.planner import make_plan
 from ompbind.plans import Plan
+from ompbind.sysfs import read_topology
 from ompbind.topology import Allowed, Machine
 from ompbind.visible import Visible, make_visible
 from tests.conftest import unavailable
 from tests.shared_trees import unpacked
 from tests.test_planner import make_asked
-from tests.trees import Pci, Shape, make_files, make_links, make_machine, shapes, write_tree
+from tests.trees import (
+    MemoryRoot,
+    Pci,
+    Shape,
+    make_files,
+    make_links,
+    make_machine,
+    shapes,
+    write_tree,
+)
 
 NVIDIA, AMD, INTEL = "10de", "1002", "8086"
 BUSES = ("1b", "3d", "4e", "5f", "9d", "bd", "cd", "dd")
@@ -312,9 +324,6 @@ def test_a_bridge_tells_the_node() -> None:
         f"{root}/0000:3a:01.0/numa_node": "1\n", f"{root}/0000:3a:01.0/local_cpus": "f0\n",
         f"{root}/0000:3a:01.0/0000:3b:00.0/numa_node": "-1\n",
     }  # fmt: skip
-    from ompbind.sysfs import read_topology
-    from tests.trees import MemoryRoot
-
     link = {"sys/bus/pci/devices/0000:3b:00.0": f"{root}/0000:3a:01.0/0000:3b:00.0"}
     device = read_topology(MemoryRoot(make_files(shape) | files, link)).devices[0]
     assert (device.node, str(device.cpus)) == (1, "4-7")
@@ -475,9 +484,6 @@ def test_no_gpu(devices: tuple[Pci, ...], reason: str) -> None:
 def test_a_virtual_function_is_for_a_guest() -> None:
     """SR-IOV functions of a GPU that is here are left out."""
     shape = Shape(devices=(gpu("1b"), gpu("1c")))
-    from ompbind.sysfs import read_topology
-    from tests.trees import MemoryRoot
-
     link = {"sys/bus/pci/devices/0000:1c:00.0/physfn": "sys/bus/pci/devices/0000:1b:00.0"}
     devices = read_topology(MemoryRoot(make_files(shape), link)).devices
     assert addresses(make_visible(devices, {})) == ["1b"]
@@ -800,8 +806,6 @@ POWER9 = "nvidiagpunumanodes"
 def test_power9() -> None:
     """POWER9 with GPUs' memory as nodes 250-255: no numa_node files, no vendors, sparse numbers;
     NVIDIA's driver tells whose they are, their cpus tell the nodes."""
-    from ompbind.machine import read_machine
-
     machine = read_machine(str(unpacked(POWER9)))
     whole = machine.replace(allowed=Allowed(machine.topology.online, machine.topology.node_numbers))
     plan = plan_for(whole, "--per gpu --numa-bind")
@@ -823,8 +827,6 @@ def test_power9() -> None:
 )
 def test_near_on_real_machines(name: str, device: str, wanted: str) -> None:
     """Cards by the names that people know them by."""
-    from ompbind.machine import read_machine
-
     machine = read_machine(str(unpacked(name)))
     whole = machine.replace(allowed=Allowed(machine.topology.online, machine.topology.node_numbers))
     assert cpus(plan_for(whole, ["--near", device])) == [wanted]
@@ -832,8 +834,6 @@ def test_near_on_real_machines(name: str, device: str, wanted: str) -> None:
 
 def test_real_cards_of_unknown_place() -> None:
     """A real machine of two nodes whose cards all say -1, and whose only display is its BMC's."""
-    from ompbind.machine import read_machine
-
     machine = read_machine(str(unpacked("40intel64-2g2n4c+pcilocality")))
     assert "does not say which node" in refusal(machine, "--near eth0")[0]
     assert "0000:09:03.0 is a display of vendor 102b" in refusal(machine, "--per gpu")[0]
@@ -881,10 +881,17 @@ def test_topo(ompbind: str, server: str) -> None:
 
 
 def test_saved_and_read_again(ompbind: str, tmp_path: Path) -> None:
-    """A saved machine has its GPUs, with drivers and UUIDs."""
+    """A saved machine has its GPUs, with drivers, and with the host's name their UUIDs."""
     files = make_files(SERVER) | information("1b", 0, "GPU-aaaa") | information("cd", 1, "GPU-bbbb")
     tree, saved = write_tree(files, tmp_path / "tree", make_links(SERVER)), str(tmp_path / "saved")
-    assert run(ompbind, "topo", "--topology", str(tree), "--save", saved).returncode == 0
+    save = ("topo", "--topology", str(tree), "--save", saved)
+    assert run(ompbind, *save).returncode == 0
+    plain = read_machine(saved)
+    assert plain.to_json() == read_machine(str(tree)).to_json()
+    assert [d.minor for d in plain.topology.devices if d.minor is not None] == [0, 1]
+    assert not any(d.uuid for d in plain.topology.devices)
+    assert b"GPU-aaaa" not in gzip.decompress(Path(saved).read_bytes())
+    assert run(ompbind, *save, "--with-name").returncode == 0
     done = [
         run(ompbind, "show", "--topology", path, "--per", "gpu", "--format", "json",
             environ={"CUDA_VISIBLE_DEVICES": "GPU-bb"}).stdout
@@ -1041,8 +1048,6 @@ def test_nvml_and_files_agree(smi: Callable[..., list[list[str]]]) -> None:
         import pynvml
     except ImportError:
         unavailable("nvidia-ml-py is not installed: pip install 'ompbind[nvidia]'")
-    from ompbind.machine import read_machine
-
     devices = read_machine().topology.devices
     asked = read_nvml(pynvml, [])
     assert asked is not None
