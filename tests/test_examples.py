@@ -96,20 +96,8 @@ def find_sessions(path: Path) -> list[Session]:
 
 def make_environment() -> dict[str, str]:
     """Ours, with this Python's `ompbind` and `python` first, and nothing that changes a plan."""
-    taken = (
-        "OMP",
-        "KMP_",
-        "GOMP_",
-        "CUDA_",
-        "ROCR_",
-        "HIP_",
-        "ZE_",
-        "RANK",
-        "LOCAL_",
-        "WORLD_SIZE",
-        "FORCE_COLOR",
-        "TERM",
-    )
+    taken = ("OMP", "KMP_", "GOMP_", "RANK", "LOCAL_", "WORLD_SIZE", "FORCE_COLOR", "TERM",
+             "CUDA_", "ROCR_", "HIP_", "GPU_", "ZE_")  # fmt: skip
     env = {k: v for k, v in os.environ.items() if not k.startswith(taken)}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', os.defpath)}"
     return env | {"COLUMNS": "96", "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}
