@@ -444,6 +444,8 @@ def test_a_rank_that_there_is_not_is_refused(plan: ompbind.Plan) -> None:
         assert raised.value.data["rank"] == rank
     with pytest.raises(TypeError, match="rank"):
         plan.popen("0", ["true"])  # type: ignore[arg-type]
+    with pytest.raises(ompbind.UsageError, match="on_denied"):
+        plan.popen(0, ["true"], on_denied="maybe")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="list of arguments"):
         plan.popen(0, "true")
 
@@ -470,6 +472,14 @@ if sys.argv[2] == "degrade":
     print([l for l in out.splitlines() if "Cpus_allowed_list" in l][0].split()[1])
     print(*[w.message for w in told], sep="\\n")
     print(told[0].category.__name__, os.path.basename(told[0].filename))
+    warnings.simplefilter("error")
+    try:
+        plan.popen(1, ["sleep", "100"], on_denied="degrade")
+    except RuntimeWarning:
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            print("nobody left")
 else:
     try:
         plan.popen(1, ["echo", "started"])
@@ -500,10 +510,11 @@ def test_a_denied_binding_is_an_error(tmp_path: Path, binder: str, call: str) ->
     ), done.stderr
     done = subprocess.run([*command, "degrade", *map(str, cpus)], env=environment(),
                           capture_output=True, text=True, timeout=TIMEOUT)  # fmt: skip
-    mask, warning, kind = done.stdout.splitlines()
+    mask, warning, kind, left = done.stdout.splitlines()
     assert (mask == str(cpus[1])) == (part == "memory")
     assert warning.endswith(f"going on with {part} unbound")
     assert kind == "RuntimeWarning denied.py"
+    assert left == "nobody left"
 
 
 def test_a_python_that_cannot_start_is_an_error(

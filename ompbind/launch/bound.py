@@ -56,6 +56,8 @@ def start_rank(
     for name, value in kwargs.items():
         if name in REFUSED and value is not None and value != DEFAULTS.get(name):
             raise UsageError(f"{name}={value!r} cannot be had for a rank", hint=REFUSED[name])
+    if on_denied not in ("error", "degrade"):
+        raise UsageError(f"on_denied: {on_denied!r} is not one of error, degrade")
     env = make_environ(rank, environ)
     if plan.binder == "none":
         return spawn(rank.rank, argv, env, kwargs)
@@ -69,14 +71,14 @@ def start_rank(
     process.args = list(argv)
     try:
         told = read_report(report)
+        for text in told.warnings:
+            import warnings
+
+            warnings.warn(text, RuntimeWarning, stacklevel=3)  # may be an error
     except BaseException:
         process.kill()
         with process:
             raise
-    for text in told.warnings:
-        import warnings
-
-        warnings.warn(text, RuntimeWarning, stacklevel=3)
     if error := error_of(process, told):
         with process:  # closes its pipes and takes it away
             raise error
