@@ -312,6 +312,22 @@ OPTIONS: tuple[Option, ...] = (
         panel=ENVIRONMENT,
     ),
     Option(
+        ("--verify",),
+        "optional",
+        "Look at the ranks, as ompbind verify does, once their threads are there, and at the "
+        "latest after so many seconds (default 5); warn where they are not as planned.",
+        "[=SECONDS]",
+        commands=("run",),
+        panel=LAUNCH,
+    ),
+    Option(
+        ("--verify-strict",),
+        "flag",
+        "The same, and end the ranks where they are not as planned, with status 125.",
+        commands=("run",),
+        panel=LAUNCH,
+    ),
+    Option(
         ("--fix",),
         "value",
         "Let the worker's Python carry these fixes: names with commas, auto for all that it "

@@ -139,6 +139,19 @@ def read_threads(root: LivingRoot, path: str) -> list[Thread]:
     return sorted(threads, key=lambda t: str(t.tid) != pid)
 
 
+def count_threads(root: LivingRoot, pid: int) -> int:
+    """How many threads a process has; 0 when it has ended."""
+    return len(root.names(f"proc/{pid}/task"))
+
+
+def read_name(root: LivingRoot, pid: int) -> str:
+    """A process' name; "" when it has ended."""
+    try:
+        return parse_stat(root.read_whole(f"proc/{pid}/stat")).name
+    except OSError:
+        return ""
+
+
 class Stat(Record):
     """The fields of a `stat` that are wanted here."""
 

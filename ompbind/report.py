@@ -114,6 +114,13 @@ def bytes_by_node(memory: Memory) -> list[tuple[int, int]]:
     return sorted(sums.items())
 
 
+def count_looked_at(report: Report) -> str:
+    """`2 processes, 8 threads`."""
+    count = len(report.processes)
+    threads = sum(len(p.seen.threads) for p in report.processes)
+    return f"{count} process{'es' * (count > 1)}, {threads} thread{'s' * (threads > 1)}"
+
+
 def amount(size: int) -> str:
     """Bytes in GiB, MiB or KiB."""
     for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB")):

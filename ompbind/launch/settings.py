@@ -8,19 +8,26 @@ from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from ompbind.arguments import Values
+    from ompbind.plans import Plan
+
+    Prove = Callable[[Plan, Mapping[int, int]], float | None]  # pids by rank
 
 LONGEST = 1e9  # seconds: what a timer of the system surely takes
 
 
 # Given, these make a single rank a child that is watched over; it else replaces this process.
-WATCHED = ("grace", "leave_children", "verbose")
+WATCHED = ("grace", "leave_children", "verbose", "verify", "verify_strict")
 
 
 class Settings(Record):
     """`watched`: also a single rank is. `may_switch`: a numactl that does not work here is no
     refusal, the same system calls are made without it. `grace`: seconds from each step of the stop
-    ladder to the next. `output` and `stdin`: what --output and --stdin say, "" the default."""
+    ladder to the next. `output` and `stdin`: what --output and --stdin say, "" the default.
+    `prove`: is called with the plan and the pids of the ranks that live when all have executed, and
+    again after the seconds that it returns; what it raises ends them all."""
 
     on_denied: str = "error"
     watched: bool = False
@@ -31,6 +38,7 @@ class Settings(Record):
     output: str = ""
     stdin: str = ""
     verbose: bool = False
+    prove: Prove | None = None
 
 
 def make_settings(values: Values) -> Settings:

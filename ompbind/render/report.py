@@ -8,13 +8,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ompbind.report import amount, bytes_by_node
+from ompbind.report import amount, bytes_by_node, count_looked_at
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ompbind.cpuset import CpuSet
-    from ompbind.processes import Process
     from ompbind.report import Checked, Report
 
 MOST = 16  # rows of threads
@@ -113,18 +112,8 @@ def memory_lines(checked: Checked) -> list[Text]:
 
 def verdict(report: Report) -> Text:
     count = sum(len(c.differences) for c in report.processes)
-    looked = processes(report)
+    looked = count_looked_at(report)
     if not count:
         return Text.assemble(("as planned: ", "bold green"), looked)
     many = "s" * (count > 1)
     return Text.assemble((f"not as planned: {count} difference{many}", "bold red"), f" in {looked}")
-
-
-def processes(report: Report) -> str:
-    count = len(report.processes)
-    threads = sum(len(seen.threads) for seen in seen_in(report))
-    return f"{count} process{'es' * (count > 1)}, {threads} thread{'s' * (threads > 1)}"
-
-
-def seen_in(report: Report) -> list[Process]:
-    return [c.seen for c in report.processes]

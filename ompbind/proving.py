@@ -1,0 +1,97 @@
+"""`run --verify`: looking at one's own ranks once their threads are there."""
+
+from __future__ import annotations
+
+import time
+
+from ompbind.checking import Target, check
+from ompbind.errors import DeniedError
+from ompbind.expected import expect_plan
+from ompbind.processes import count_threads, read_name, read_process
+from ompbind.report import count_looked_at
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ompbind.plans import Plan
+    from ompbind.report import Report
+    from ompbind.root import LivingRoot
+
+PAUSE = 0.1  # seconds from look to look
+
+
+class Prover:
+    """Called again and again with the plan and the pids of the ranks that live: returns the seconds
+    after which it wants to be called next, None when it is done.
+
+    It is done when every rank has as many threads as planned and all holds, and after `within`
+    seconds in any case. `say` gets a kind ("note", "warning") and a text. Raises DeniedError for a
+    difference if `strict`.
+    """
+
+    def __init__(
+        self,
+        root: LivingRoot,
+        say: Callable[[str, str], None],
+        *,
+        within: float,
+        strict: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.root = root
+        self.say = say
+        self.within = within
+        self.strict = strict
+        self.clock = clock
+        self.end: float | None = None
+        self.before: dict[int, int] = {}
+
+    def __call__(self, plan: Plan, pids: Mapping[int, int]) -> float | None:
+        now = self.clock()
+        if self.end is None:
+            self.end = now + self.within
+        if not pids:
+            return None
+        ready = self.threads_are_there(plan, pids)
+        if now < self.end:
+            wait = min(PAUSE, self.end - now)
+            if not ready:
+                return wait
+        report = self.look(plan, pids)
+        if now < self.end and not report.holds:  # threads may be about to bind themselves
+            return wait
+        self.tell(report, ready)
+        return None
+
+    def threads_are_there(self, plan: Plan, pids: Mapping[int, int]) -> bool:
+        """Whether each rank has become its worker, with the threads planned and no more to come."""
+        counts = {pid: count_threads(self.root, pid) for pid in pids.values()}
+        settled, self.before = counts == self.before, counts
+        for rank, pid in pids.items():
+            planned = expect_plan(plan.ranks[rank]).threads or 1
+            if counts[pid] < planned or read_name(self.root, pid) == "numactl":
+                return False
+        return settled
+
+    def look(self, plan: Plan, pids: Mapping[int, int]) -> Report:
+        targets = []
+        for rank, pid in sorted(pids.items()):
+            process = read_process(self.root, pid)
+            if process is not None and not process.ended:
+                targets.append(Target(process, expect_plan(plan.ranks[rank])))
+        report = check(self.root, targets)
+        # One that has ended meanwhile tells by its own status.
+        return report.replace(processes=tuple(p for p in report.processes if not p.seen.ended))
+
+    def tell(self, report: Report, ready: bool) -> None:
+        if not report.processes:
+            return
+        if report.holds:
+            yet = "" if ready else f"; after {self.within:g} s not all threads were there yet"
+            self.say("note", f"as planned: {count_looked_at(report)}{yet}")
+        for checked in report.processes:
+            for d in checked.differences:
+                if self.strict:
+                    raise DeniedError(f"{checked.name}: {d.text}", hint=f"{d.remedy} ({d.cause})")
+                self.say("warning", f"{checked.name}: {d.text}; likely: {d.cause}")
