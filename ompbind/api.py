@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     Cpus = str | Iterable[int]  # "0-3,8", a CpuSet, range(4)
 
 # The options of `ompbind run` that are not the plan's.
-LAUNCH = ("on_denied", "on_failure", "grace", "leave_children", "verbose")
+LAUNCH = ("on_denied", "on_failure", "grace", "leave_children", "verbose",
+          "verify", "verify_strict")  # fmt: skip
 
 
 class Plan(plans.Plan):
@@ -148,6 +149,8 @@ def run(
     grace: float | None = None,
     leave_children: bool = False,
     verbose: bool = False,
+    verify: bool | float | None = None,
+    verify_strict: bool = False,
 ) -> int:
     """Runs all ranks to their end, as `ompbind run` with the same options does, and returns its
     status: 0, or that of the first rank that failed, 128+N for a signal N.
@@ -196,7 +199,9 @@ def make_words(given: Mapping[str, object], options: Sequence[Option]) -> list[s
         key, name, value = option.key, option.names[0], given.get(option.key)
         if value is None:
             continue
-        if option.kind == "flag":
+        if option.kind == "optional" and isinstance(value, bool):
+            words += [name] * value
+        elif option.kind == "flag":
             if not isinstance(value, bool):
                 raise wrong_type(key, value)
             if value or option.no:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ompbind.arguments import Values
+    from ompbind.launch.settings import Prove
     from ompbind.plans import Plan
     from ompbind.report import Report
 
@@ -89,7 +90,7 @@ def run(args: Sequence[str]) -> int:
 
         make_request(values)  # a list option may have swallowed the command: it then says so
         raise UsageError("no command to run", hint="put it after --: ompbind run -- COMMAND")
-    settings = make_settings(values)
+    settings = make_settings(values).replace(prove=make_prover(values))
     environ = dict(os.environ)
     plan = prepare_plan(values, command, environ)
     if "plan" in values:
@@ -168,6 +169,19 @@ def topo(args: Sequence[str]) -> int:
 
         write(make_text(draw_machine(machine)))
     return 0
+
+
+def make_prover(values: Values) -> Prove | None:
+    """What looks at the ranks for --verify. Raises UsageError, TopologyError."""
+    if "verify" not in values and "verify_strict" not in values:
+        return None
+    from ompbind.launch.settings import parse_seconds
+    from ompbind.machine import living_root
+    from ompbind.proving import SECONDS, Prover
+
+    text = values.get("verify")
+    within = parse_seconds(str(text), "--verify") if text else SECONDS
+    return Prover(living_root(), say, within=within, strict="verify_strict" in values)
 
 
 def verify(args: Sequence[str]) -> int:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # What goes with --plan: it says the rest itself.
 ENVIRONMENT = ("env", "env_file", "master_port", "master_addr")
 BESIDE_PLAN = ("plan", "on_denied", "format", "rank", "fix", "fix_children", "verbose",
-               "on_failure", "grace", "leave_children",
+               "on_failure", "grace", "leave_children", "verify", "verify_strict",
                *ENVIRONMENT)  # fmt: skip
 
 

@@ -7,7 +7,13 @@ import time
 from ompbind.checking import Target, check
 from ompbind.errors import DeniedError
 from ompbind.expected import expect_plan
-from ompbind.processes import count_threads, read_name, read_process
+from ompbind.processes import (
+    count_threads,
+    make_family,
+    read_name,
+    read_parents,
+    read_process,
+)
 from ompbind.report import count_looked_at
 
 TYPE_CHECKING = False
@@ -18,7 +24,8 @@ if TYPE_CHECKING:
     from ompbind.report import Report
     from ompbind.root import LivingRoot
 
-PAUSE = 0.1  # seconds from look to look
+SECONDS = 5.0  # until the last look: libraries have been imported by then
+PAUSES = (0.1, 1.0)  # from look to look, at first and at last
 
 
 class Prover:
@@ -45,6 +52,7 @@ class Prover:
         self.strict = strict
         self.clock = clock
         self.end: float | None = None
+        self.pause = PAUSES[0]
         self.before: dict[int, int] = {}
 
     def __call__(self, plan: Plan, pids: Mapping[int, int]) -> float | None:
@@ -55,7 +63,8 @@ class Prover:
             return None
         ready = self.threads_are_there(plan, pids)
         if now < self.end:
-            wait = min(PAUSE, self.end - now)
+            wait = min(self.pause, self.end - now)
+            self.pause = min(2 * self.pause, PAUSES[1])
             if not ready:
                 return wait
         report = self.look(plan, pids)
@@ -65,8 +74,13 @@ class Prover:
         return None
 
     def threads_are_there(self, plan: Plan, pids: Mapping[int, int]) -> bool:
-        """Whether each rank has become its worker, with the threads planned and no more to come."""
-        counts = {pid: count_threads(self.root, pid) for pid in pids.values()}
+        """Whether each rank has become its worker, with the threads planned and no more to come;
+        they may be those of a process that it has started."""
+        family = make_family(pids.values(), read_parents(self.root))
+        counts = {
+            pid: max(count_threads(self.root, one) for one in (pid, *family[pid]))
+            for pid in pids.values()
+        }
         settled, self.before = counts == self.before, counts
         for rank, pid in pids.items():
             planned = expect_plan(plan.ranks[rank]).threads or 1

@@ -79,7 +79,7 @@ ALLOWED: dict[str, str] = {
     "elf": "record",
     "runtime": "elf program record",
     "syscalls": "cpuset",
-    "launch.settings": "arguments cpuset errors record",
+    "launch.settings": "arguments cpuset errors plans record",
     "launch.refusals": "cpuset errors numactl plans record",
     "launch.binding": "cpuset errors launch.refusals numactl plans program syscalls",
     "launch.start": "errors launch.binding launch.refusals plans program record syscalls",
@@ -122,9 +122,10 @@ ALLOWED: dict[str, str] = {
     "multiprocessing": "errors launch.bound plans",
     "__init__": "api cpuset errors multiprocessing plans",
     # the commands
+    "proving": "checking errors expected plans processes report root",
     "cli": "__init__ options",
     "commands": "arguments checking cli cpuset errors fixes.registry launch.__init__"
-    " launch.settings machine options plans prepare render.__init__"
+    " launch.settings machine options plans prepare proving render.__init__"
     " render.machine render.plan render.report report request topology",
     "supervised": "commands launch.report launch.start",
     "__main__": "commands",
@@ -136,7 +137,7 @@ OTHERS = {"typer": {"cli"}, "rich": {"render"}, "psutil": {"generic"}, "pynvml":
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
 OFF_THE_LAUNCH_PATH = {"cli", "render.__init__", "render.plan", "render.machine", "render.report",
                        "outline", "checking", "expected", "report", "verify", "processes",
-                       "hwloc", "snapshot", "darwin", "generic", "launch.portable",
+                       "proving", "hwloc", "snapshot", "darwin", "generic", "launch.portable",
                        "launch.bound", "api", "multiprocessing",
                        "fixes.worker.fxgraph_pickle", "fixes.worker.torch_accelerator"}  # fmt: skip
 SLOW = {"typing", "dataclasses", "re", "enum", "json", "inspect", "subprocess", "asyncio",

@@ -759,6 +759,92 @@ def test_watching_ends_with_its_processes(start: Starter, gomp: list[str]) -> No
         assert watch.wait(TIMEOUT) == 0
 
 
+# --- run --verify ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_run_verifies_its_ranks(ranks: int, where: Callable[[str], str]) -> None:
+    """Once their threads are there, however late, a line says that all is as planned; the status
+    stays the worker's."""
+    need_cpus(2)
+    script = 'sleep 0.7; "$0" --wait; exit 3'
+    command = [OMPBIND, "run", "-n", str(ranks), "--verify=30", "--on-failure", "keep", "--", "sh",
+               "-c", script, where("libgomp")]  # fmt: skip
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        env=environment(), text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        while line.startswith("ompbind: warning: the cgroup's quota"):
+            line = process.stderr.readline()
+        process.communicate()
+    assert line.startswith("ompbind: note: as planned: ")
+    assert "not all threads" not in line
+    assert process.returncode == 3
+
+
+def misbound(cpu: int) -> list[str]:
+    """A worker that narrows its own mask and would then sleep for long."""
+    code = f"import os, time; os.sched_setaffinity(0, [{cpu}]); time.sleep(float(os.argv[1]))"
+    code = code.replace("os.argv", "__import__('sys').argv")
+    return [sys.executable, "-I", "-S", "-c", code]
+
+
+def test_run_warns_of_ranks_that_are_not_as_planned() -> None:
+    """A worker that binds itself elsewhere is told, with what is likely behind it; it goes on."""
+    cpu = need_cpus(2)[1]
+    done = ompbind_run("run", "--places", "one", "--verify=0.5", "--", *misbound(cpu), "1.5")
+    assert done.returncode == 0
+    words = rf"the main thread may run only on cpu {cpu} of .*; likely: the mask was changed later"
+    assert re.search(rf"^ompbind: warning: rank 0, pid \d+: {words}", done.stderr, re.M)
+
+
+def test_run_ends_ranks_that_are_not_as_planned_if_strict() -> None:
+    """With --verify-strict such ranks are ended, and the status is ompbind's own."""
+    cpu = need_cpus(2)[1]
+    args = ["--places", "one", "--verify=0.5", "--verify-strict"]
+    done = ompbind_run("run", *args, "--", *misbound(cpu), "600")
+    assert done.returncode == 125
+    found = re.search(r"^ompbind: error: rank 0, pid (\d+): the main thread may run only on cpu",
+                      done.stderr, re.M)  # fmt: skip
+    assert found
+    assert not Path(f"/proc/{found[1]}").exists()
+    assert re.search(r"^hint: start anew", done.stderr, re.M)
+
+
+def test_a_worker_that_ends_early_is_not_judged() -> None:
+    """What has ended tells by its own status."""
+    done = ompbind_run("run", "--verify", "--verify-strict", "--", "sh", "-c", "exit 5")
+    assert done.returncode == 5
+    assert "planned" not in done.stderr
+
+
+def test_looking_waits_for_the_threads() -> None:
+    """The look is late enough for threads that come one after another, and not later than asked."""
+    from ompbind.plans import parse_plan
+    from ompbind.proving import Prover
+
+    done = ompbind_run("show", "--threads", "3", "--format", "json", "--", "true")
+    plan = parse_plan(done.stdout)
+    now, said = [0.0], []
+    prover = Prover(DirectoryRoot("/"), lambda kind, text: said.append(kind), within=1.0,
+                    strict=False, clock=lambda: now[0])  # fmt: skip
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        os.sched_setaffinity(child.pid, plan.ranks[0].cpus)
+        waits = []
+        while (wait := prover(plan, {0: child.pid})) is not None:
+            waits.append(wait)
+            now[0] += wait
+    finally:
+        child.kill()
+        child.wait()
+    assert sum(waits) == pytest.approx(1.0)
+    assert said
+    assert Prover(DirectoryRoot("/"), lambda *_: None, within=1, strict=True)(plan, {}) is None
+
+
 MANY = r"""
 #include <pthread.h>
 #include <stdio.h>

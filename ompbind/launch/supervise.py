@@ -153,6 +153,8 @@ class Supervisor:
                 self.refused.append(Refusal(int(rank), part, reason))
         if not data:
             self.close_report()
+            if self.released:
+                self.prove()
         elif not self.released and self.ready == len(self.starts):
             if self.refused:
                 self.start_again()
@@ -186,6 +188,21 @@ class Supervisor:
             for old, new in connected
         ]
         self.fork_all()
+
+    def prove(self) -> None:
+        """All have executed: lets be looked whether they are where they should be."""
+        living = {rank: pid for pid, (rank, _) in self.running.items()}
+        if self.settings.prove is None or self.ladder.last or not living:
+            return
+        try:
+            pause = self.settings.prove(self.plan, living)
+        except OmpbindError as e:
+            tell(f"error: {e.message}\nhint: {e.hint}")
+            self.status, self.reason = self.status or e.status, "as not all was as planned"
+            self.climb()
+            return
+        if pause is not None:
+            self.loop.after(pause, self.prove)
 
     # --- signals ---------------------------------------------------------------------------------
 
