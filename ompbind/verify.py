@@ -31,8 +31,8 @@ OVERRIDES = ("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HW_SUBSET", "KMP_PLACE_TH
 
 class View(Record):
     """What the rules look at: masks and places cut down to the cpus that are online; `whole`: all
-    of the rank's cpus that it can have; `bound`: for each thread the number of its place or None,
-    whole places that are all of the rank's cpus not counted, as they tell nothing."""
+    of the rank's cpus that it can have; `places` is empty where threads cannot be told by them;
+    `bound`: for each thread the number of its place or None."""
 
     seen: Process
     expected: Expected
@@ -75,9 +75,13 @@ def judge(
         judge_masks(view, differences, notes)
     judge_memory(view, differences, notes)
     notes += remarks(view)
-    places = tuple(
-        next((n for n, place in enumerate(expected.places) if mask == place & online), None)
-        for mask in view.masks
+    places = (
+        view.bound
+        if view.places
+        else tuple(
+            next((n for n, place in enumerate(expected.places) if mask == place & online), None)
+            for mask in view.masks
+        )
     )
     openmp = who_is_openmp(view, differences)
     return checked.replace(
@@ -89,11 +93,15 @@ def make_view(seen: Process, expected: Expected, online: CpuSet, lost: str) -> V
     cpus = expected.cpus & online
     within = cpus if seen.cpuset is None else cpus & seen.cpuset
     places = tuple(place & online for place in expected.places)
-    if any(place == cpus for place in places):  # every thread may use all: none can be told
+    if all(place == cpus for place in places):  # every thread may use all: none can be told
         places = ()
     masks = tuple(t.cpus & online for t in seen.threads)
     numbers = {place: n for n, place in reversed([*enumerate(places)]) if place}
-    bound = tuple(numbers.get(mask) for mask in masks)
+    # A place with all of the rank's cpus among smaller ones (--places wide) is the main thread's.
+    bound = tuple(
+        None if mask == cpus and t.tid != seen.pid else numbers.get(mask)
+        for t, mask in zip(seen.threads, masks, strict=True)
+    )
     return View(seen, expected, cpus, within or cpus, places, masks, bound, lost)
 
 

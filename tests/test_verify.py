@@ -132,6 +132,12 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
         seen("1 1 1"), planned("0-3", threads=3), "0-7", ["changed"], "only on cpu 1 of 0-3"),
     "one place for all, a thread of the program's narrowed": (
         seen("0-3 0-3 2"), planned("0-3", threads=3), "0-7", [], "narrowed by the program"),
+    "a wide first place": (
+        seen("0-3 1 2 3 0-3"), planned("0-3 1 2 3"), "0-7", [], "1 thread without a place"),
+    "a wide first place, and a thread that wandered": (
+        seen("0-3 1 0-3 3"), planned("0-3 1 2 3"), "0-7", ["wandered"], "thread 102 may run"),
+    "a wide first place, and a narrowed main thread": (
+        seen("0 1 2 3"), planned("0-3 1 2 3"), "0-7", ["wandered"], "place {0-3} is empty"),
     "not to be bound": (seen("0-3 0-3"), planned(bind="false"), "0-7", [], ""),
     "not to be bound, and outside": (
         seen("0-3 0-7"), planned(bind="false"), "0-7", ["outside"], "thread 101"),
