@@ -1,8 +1,8 @@
-"""A machine with four nodes and hardware threads: a real kernel in QEMU, where the kernel's own
-word on threads and pages is compared with the plan, and the plan with what each case expects.
+"""Machines with several nodes: a real kernel in QEMU, where the kernel's own word on threads and
+pages is compared with the plan, and the plan with what each case expects.
 
-One boot for all cases (tests/guest/cases.py); it takes a minute or two, as the processor is
-emulated.
+One boot for all cases of a machine (tests/guest/cases.py); the largest takes a minute or two, as
+the processor is emulated.
 """
 
 from __future__ import annotations
@@ -11,33 +11,40 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.conftest import REPOSITORY, unavailable
 from tests.guest import guest
-from tests.guest.cases import BINDERS, CASES, ENVIRONMENT, MACHINE, SHOWN
+from tests.guest.cases import BINDERS, BOOTS, ENVIRONMENT, SHOWN, Case
 from tests.observe import Rank, expand, expected_threads, policy_text
+
+Seen = Callable[[str], dict[str, Any]]
 
 TIMEOUT = 540
 PAGES_IN_MIB = 256
 
 
 @pytest.fixture(scope="module")
-def seen(ompbind: str, where: Callable[[str], str]) -> dict[str, Any]:
-    """What the one boot brought."""
+def booted(ompbind: str, where: Callable[[str], str]) -> Iterator[Seen]:
+    """What a machine's one boot brought. Each guest takes a core: two run at a time."""
     if reason := guest.why_not():
         unavailable(reason)
     if not shutil.which("numactl"):
         unavailable("there is no numactl; `tools/setup-system test` installs it")
-    programs = [where("libgomp")]
-    if shutil.which("clang"):
-        programs.append(where("libomp"))
+    programs = [where("libgomp"), *([where("libomp")] if shutil.which("clang") else [])]
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = {name: pool.submit(boot, name, ompbind, programs) for name in BOOTS}
+        yield lambda name: outcomes[name].result()
+
+
+def boot(name: str, ompbind: str, programs: list[str]) -> dict[str, Any]:
     outcome = guest.run(
-        MACHINE,
-        [sys.executable, "-m", "tests.guest.cases", ompbind, *programs],
+        BOOTS[name].machine,
+        [sys.executable, "-m", "tests.guest.cases", name, ompbind, *programs],
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", **ENVIRONMENT},
         cwd=REPOSITORY,
         timeout=TIMEOUT,
@@ -47,26 +54,34 @@ def seen(ompbind: str, where: Callable[[str], str]) -> dict[str, Any]:
     return result
 
 
-@pytest.fixture(params=CASES)
-def name(request: pytest.FixtureRequest, seen: dict[str, Any]) -> str:
-    case: str = request.param
-    if case not in seen["cases"]:
+@pytest.fixture(params=[(boot, case) for boot in BOOTS for case in BOOTS[boot].cases],
+                ids=lambda pair: pair[1])  # fmt: skip
+def chosen(request: pytest.FixtureRequest, booted: Seen) -> tuple[Case, dict[str, Any]]:
+    """A case, and what was seen of it."""
+    boot, name = request.param
+    seen = booted(boot)["cases"]
+    if name not in seen:
         unavailable("there is no clang; `tools/setup-system test` installs it")
-    return case
+    return BOOTS[boot].cases[name], seen[name]
 
 
 @pytest.fixture
-def plan(name: str, seen: dict[str, Any]) -> dict[str, Any]:
-    printed = seen["cases"][name]["show"]
+def case(chosen: tuple[Case, dict[str, Any]]) -> Case:
+    return chosen[0]
+
+
+@pytest.fixture
+def plan(chosen: tuple[Case, dict[str, Any]]) -> dict[str, Any]:
+    printed = chosen[1]["show"]
     assert printed.startswith("{"), printed
     parsed: dict[str, Any] = json.loads(printed)
     return parsed
 
 
 @pytest.fixture(params=BINDERS)
-def ranks(request: pytest.FixtureRequest, name: str, seen: dict[str, Any]) -> list[Rank]:
+def ranks(request: pytest.FixtureRequest, chosen: tuple[Case, dict[str, Any]]) -> list[Rank]:
     """The ranks of a case as they were seen; they ran, they ended, and they belong together."""
-    run = seen["cases"][name][request.param]
+    run = chosen[1][request.param]
     assert "error" not in run, run["error"]
     assert run["status"] == 0, run["err"]
     found = [Rank(**rank) for rank in run["ranks"]]
@@ -74,13 +89,12 @@ def ranks(request: pytest.FixtureRequest, name: str, seen: dict[str, Any]) -> li
     if len(found) == 1:
         assert found[0].pid == run["pid"]
     else:
-        assert {rank.parent for rank in found} == {run["pid"]}
+        assert len({rank.parent for rank in found}) == 1
     return found
 
 
-def test_plan_is_the_expected_one(name: str, plan: dict[str, Any]) -> None:
+def test_plan_is_the_expected_one(case: Case, plan: dict[str, Any]) -> None:
     """`show` gives every rank the cpus, places and memory nodes that the case's author expects."""
-    case = CASES[name]
     got = [
         (expand(r["cpus"]), [expand(p) for p in r["places"]], r["mem"], r["mems"])
         for r in plan["ranks"]
@@ -91,9 +105,9 @@ def test_plan_is_the_expected_one(name: str, plan: dict[str, Any]) -> None:
     assert got == expected, case.why
 
 
-def test_every_thread_is_in_its_place(name: str, plan: dict[str, Any], ranks: list[Rank]) -> None:
+def test_every_thread_is_in_its_place(case: Case, plan: dict[str, Any], ranks: list[Rank]) -> None:
     """Each OpenMP thread has the mask that the plan and the case give it, and no other exists."""
-    for planned, expected, rank in zip(plan["ranks"], CASES[name].ranks, ranks, strict=True):
+    for planned, expected, rank in zip(plan["ranks"], case.ranks, ranks, strict=True):
         assert planned["env"].items() <= rank.env.items()
         assert sorted(rank.tasks) == sorted(rank.threads)
         if expected.threads:
@@ -101,9 +115,8 @@ def test_every_thread_is_in_its_place(name: str, plan: dict[str, Any], ranks: li
         assert rank.threads == expected_threads(planned)
 
 
-def test_pages_are_on_their_nodes(name: str, plan: dict[str, Any], ranks: list[Rank]) -> None:
+def test_pages_are_on_their_nodes(case: Case, plan: dict[str, Any], ranks: list[Rank]) -> None:
     """Touched memory has the planned policy, and its pages lie where that puts them."""
-    case = CASES[name]
     for planned, expected, rank in zip(plan["ranks"], case.ranks, ranks, strict=True):
         assert rank.policy in policy_text(planned["mem"], planned["mems"])
         total = sum(rank.pages.values())
@@ -115,9 +128,9 @@ def test_pages_are_on_their_nodes(name: str, plan: dict[str, Any], ranks: list[R
 
 @pytest.mark.parametrize("binder", BINDERS)
 @pytest.mark.parametrize("shown", SHOWN)
-def test_numactl_shows_the_binding(seen: dict[str, Any], shown: str, binder: str) -> None:
+def test_numactl_shows_the_binding(booted: Seen, shown: str, binder: str) -> None:
     """`numactl --show`, run as the worker, reports the policy, the cpus and the nodes."""
-    text = seen["shown"][f"{shown} {binder}"]
+    text = booted("four nodes")["shown"][f"{shown} {binder}"]
     told = {k: v.strip() for k, v in re.findall(r"^([\w ]+):(.*)$", text, re.M)}
     _, expected = SHOWN[shown]
     assert {key: told.get(key) for key in expected} == expected, text
@@ -131,12 +144,10 @@ def test_numactl_shows_the_binding(seen: dict[str, Any], shown: str, binder: str
         ("cgroup shrunk", ["cgroup", "crowded"], r"has lost cpu 3 of the plan: its cpuset is 2"),
     ],
 )
-def test_spoiled_workers_are_found(
-    seen: dict[str, Any], name: str, kinds: list[str], words: str
-) -> None:
+def test_spoiled_workers_are_found(booted: Seen, name: str, kinds: list[str], words: str) -> None:
     """Memory moved to another node, a cpu that went offline, a cpuset that shrank: verify says what
     has become of a rank that was as planned before."""
-    result = seen["spoiled"][name]
+    result = booted("four nodes")["spoiled"][name]
     assert "error" not in result, result["error"]
     assert result["before"]["holds"], result["before"]
     assert not result["after"]["holds"]
@@ -146,8 +157,10 @@ def test_spoiled_workers_are_found(
     assert re.search(words, said), said
 
 
-def test_topology_agrees_with_lscpu(seen: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", BOOTS)
+def test_topology_agrees_with_lscpu(booted: Seen, name: str) -> None:
     """`topo` groups cpus into cores, packages, nodes and caches exactly as lscpu does."""
+    seen = booted(name)
     topo = json.loads(seen["topo"])
     header, *rows = [
         line for line in seen["lscpu"].splitlines() if not re.match(r"# [^C]|#$", line)
@@ -163,8 +176,10 @@ def test_topology_agrees_with_lscpu(seen: dict[str, Any]) -> None:
     assert {cpu["cpu"]: cpu["node"] for cpu in topo["cpus"]} == nodes
 
 
-def test_topology_agrees_with_numactl(seen: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", BOOTS)
+def test_topology_agrees_with_numactl(booted: Seen, name: str) -> None:
     """`topo` has the cpus, the memory and the distances of nodes as `numactl --hardware` does."""
+    seen, machine = booted(name), BOOTS[name].machine
     topo = json.loads(seen["topo"])
     text = seen["numactl"]
     cpus = {
@@ -176,7 +191,44 @@ def test_topology_agrees_with_numactl(seen: dict[str, Any]) -> None:
     assert {node["node"]: node["memory_bytes"] >> 20 for node in topo["nodes"]} == sizes
     table = text[text.index("node distances:") :]
     distances = [list(map(int, row.split())) for row in re.findall(r"^ *\d+: (.*)$", table, re.M)]
-    assert topo["distances"] == distances == [list(row) for row in MACHINE.distances]
+    nodes = range(machine.all_nodes)
+    assert (
+        topo["distances"] == distances == [[machine.distance(a, b) for b in nodes] for a in nodes]
+    )
+
+
+REFUSED = {
+    "cpu offline": ("rank 0: cpu 1 is offline", "allowed cpus: 0,2-7"),
+    "node without cpus": ("rank 0: node 4 has no cpus", "the nearest is 1"),
+    "no driver": ("0000:42:01.0 has no driver", "topo shows the devices"),
+}
+
+
+@pytest.mark.parametrize("script", REFUSED)
+def test_what_such_a_machine_cannot_do_is_refused(booted: Seen, script: str) -> None:
+    """An error and a hint, a line each, that name what is there."""
+    error, hint = booted("uneven")["scripts"][script].splitlines()
+    message, told = REFUSED[script]
+    assert error.startswith("ompbind: error: ")
+    assert message in error
+    assert hint.startswith("hint: ")
+    assert told in hint
+
+
+def test_a_cpu_that_went_offline_between_plan_and_launch(booted: Seen) -> None:
+    """The saved plan runs while its cpus are there; then it is refused, nothing started."""
+    lines = booted("uneven")["scripts"]["between plan and launch"].splitlines()
+    assert lines[0] == "started"
+    assert lines[1].startswith("ompbind: error: rank 0: cpus 7 of the plan may not be used here")
+    assert lines[-1] == "status 125"
+    assert "started" not in lines[1:]
+
+
+def test_devices_are_on_their_nodes(booted: Seen) -> None:
+    """A display and a network card, each behind a host bridge of a node."""
+    devices = json.loads(booted("uneven")["topo"])["devices"]
+    found = {(d["kind"], d["pci"], d["node"], d["cpus"]) for d in devices}
+    assert found == {("gpu", "0000:42:01.0", 3, "6-7"), ("nic", "0000:62:01.0", 1, "2-3")}
 
 
 def group(pairs: Any) -> list[list[int]]:

@@ -1,6 +1,7 @@
-"""The cases of one boot, and the script that runs them all in the guest and prints what it saw:
+"""The machines to boot with their cases, and the script that runs one machine's in the guest and
+prints what it saw:
 
-    python -m tests.guest.cases OMPBIND WHERE [WHERE_LIBOMP]
+    python -m tests.guest.cases BOOT OMPBIND WHERE [WHERE_LIBOMP]
 
 as one JSON object. It judges nothing; tests/test_guest.py does, outside.
 """
@@ -10,11 +11,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.guest.machine import Machine
 from tests.guest.spoiled import spoil_all
 from tests.observe import launch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 # Two packages of two nodes of two cores of two threads. Cpus are numbered as on most servers: 0-7
 # are the first threads of the cores in order, 8-15 the second ones, so that a node's cpus are no
@@ -55,6 +61,19 @@ class Case(NamedTuple):
     touch: int = 4
     mask: str = ""
     runtime: str = "libgomp"
+
+
+class Boot(NamedTuple):
+    """A machine and what is run on it. `shown`: `numactl --show` as the worker, the options and
+    what its lines are to say; `spoil`: whether workers are spoiled, for verify to find; `scripts`:
+    what a shell runs, for tests of their own."""
+
+    why: str
+    machine: Machine
+    cases: dict[str, Case]
+    shown: Mapping[str, tuple[str, dict[str, str]]] = MappingProxyType({})
+    spoil: bool = False
+    scripts: Mapping[str, str] = MappingProxyType({})
 
 
 CASES = {
@@ -168,7 +187,7 @@ CASES = {
     "threads not bound": Case(
         "With OMP_PROC_BIND=false every thread may use all of the rank's cpus, and no others.",
         "--numa-bind-nodes 3 --proc-bind false",
-        (Got("6-7", "6 7", "bind", "3", threads="6-7 6-7", pages={"3": 1}),),
+        (Got("6-7", "6-7", "bind", "3", threads="6-7 6-7", pages={"3": 1}),),
     ),
     "cpus and nodes": Case(
         "Exact cpus, and memory from nodes that are not theirs.",
@@ -253,7 +272,120 @@ SHOWN = {
 }
 
 
-def main(ompbind: str, *programs: str) -> None:
+# A package to each pair of nodes, cpus numbered round them: node 1 has cpus 4 and 12.
+EIGHT_NODES = Machine(
+    packages=4, nodes=2, cores=1, threads=2, numbering="interleaved", memory=(288,)
+)
+BY_NODE = ("0", "4", "1", "5", "2", "6", "3", "7")
+EIGHT_CASES = {
+    "each of eight nodes": Case(
+        "A rank for each node, whatever its cpus are numbered.",
+        "--per numa --numa-bind",
+        tuple(Got(cpu, cpu, "bind", str(n), pages={str(n): 1}) for n, cpu in enumerate(BY_NODE)),
+        touch=64,
+    ),
+    "eight, all threads": Case(
+        "Eight ranks divide the machine at its nodes, both threads of each core.",
+        "-n 8 --smt all --places threads",
+        tuple(Got(f"{cpu},{int(cpu) + 8}", f"{cpu} {int(cpu) + 8}") for cpu in BY_NODE),
+    ),
+    "interleaved over eight": Case(
+        "Pages go to all nodes in turn.",
+        "--mem interleave",
+        (
+            Got(
+                "0-7",
+                "0 4 1 5 2 6 3 7",
+                "interleave",
+                "0-7",
+                pages={str(n): 0.125 for n in range(8)},
+            ),
+        ),
+        touch=64,
+    ),
+    "each package of eight nodes": Case(
+        "A rank for each package is on two nodes, and binds to both.",
+        "--per package --mem bind",
+        (
+            Got("0,4", "0 4", "bind", "0-1"),
+            Got("1,5", "1 5", "bind", "2-3"),
+            Got("2,6", "2 6", "bind", "4-5"),
+            Got("3,7", "3 7", "bind", "6-7"),
+        ),
+    ),
+}
+
+# Node 2 has no memory (node 3 is nearest), node 4 no cpus (node 1 is nearest), cpu 1 is offline.
+UNEVEN = Machine(
+    packages=2,
+    nodes=2,
+    cores=2,
+    threads=1,
+    memory_only=1,
+    memory=(512, 384, 0, 384, 256),
+    distances=(
+        (10, 12, 21, 22, 40),
+        (12, 10, 23, 24, 31),
+        (21, 23, 10, 14, 42),
+        (22, 24, 14, 10, 41),
+        (40, 31, 42, 41, 10),
+    ),
+    offline=(1,),
+    devices=(("ati-vga", 3), ("e1000", 1)),
+)
+UNEVEN_CASES = {
+    "an offline cpu": Case("What is offline is not used.", "", (Got("0,2-7", "0 2 3 4 5 6 7"),)),
+    "uneven nodes": Case(
+        "A rank for each node that has cpus.",
+        "--per numa",
+        (Got("0", "0"), Got("2-3", "2 3"), Got("4-5", "4 5"), Got("6-7", "6 7")),
+    ),
+    "a node without memory": Case(
+        "Memory comes from the nearest node that has some.",
+        "--numa-bind-nodes 2",
+        (Got("4-5", "4 5", "bind", "3", pages={"3": 1}),),
+        touch=64,
+    ),
+    "memory of a node without cpus": Case(
+        "Named cpus, and memory of the node that has nothing else.",
+        "--numa-bind-cpus 6-7 --numa-bind-nodes 4",
+        (Got("6-7", "6 7", "bind", "4", pages={"4": 1}),),
+        touch=64,
+    ),
+    "near a network card": Case(
+        "The cores of the node that the card is on.",
+        "--near 0000:62:01.0 --mem bind",
+        (Got("2-3", "2 3", "bind", "1", pages={"1": 1}),),
+    ),
+}
+CPU7 = "/sys/devices/system/cpu/cpu7/online"
+UNEVEN_SCRIPTS = {
+    "cpu offline": "$OMPBIND show --numa-bind-cpus 0-1",
+    "node without cpus": "$OMPBIND show --numa-bind-nodes 4",
+    "no driver": "$OMPBIND show --per gpu",
+    "between plan and launch": f"""
+        $OMPBIND show --numa-bind-cpus 6-7 --format json -- echo started >/tmp/plan &&
+        $OMPBIND run --plan /tmp/plan
+        echo 0 >{CPU7}
+        $OMPBIND run --plan /tmp/plan
+        echo "status $?"
+        echo 1 >{CPU7}""",
+}
+
+BOOTS = {
+    "four nodes": Boot("Two packages of two nodes, hardware threads.", MACHINE, CASES, SHOWN, True),
+    "eight nodes": Boot("Four packages of two nodes.", EIGHT_NODES, EIGHT_CASES),
+    "uneven": Boot(
+        "A node without cpus, one without memory, a cpu offline, devices on nodes.",
+        UNEVEN,
+        UNEVEN_CASES,
+        scripts=UNEVEN_SCRIPTS,
+    ),
+}
+
+
+def main(name: str, ompbind: str, *programs: str) -> None:
+    boot = BOOTS[name]
     workers = dict(zip(("libgomp", "libomp"), programs, strict=False))
     json.dump(
         {
@@ -262,17 +394,23 @@ def main(ompbind: str, *programs: str) -> None:
             "numactl": capture("numactl", "--hardware"),
             "cases": {
                 name: run_case(ompbind, case, workers[case.runtime])
-                for name, case in CASES.items()
+                for name, case in boot.cases.items()
                 if case.runtime in workers
             },
             "shown": {
                 f"{name} {binder}": capture(
                     ompbind, "run", *options.split(), "--binder", binder, "--", "numactl", "--show"
                 )
-                for name, (options, _) in SHOWN.items()
+                for name, (options, _) in boot.shown.items()
                 for binder in BINDERS
             },
-            "spoiled": spoil_all(ompbind, programs[0]),
+            "spoiled": spoil_all(ompbind, programs[0]) if boot.spoil else {},
+            "scripts": {
+                name: capture(
+                    "env", f"OMPBIND={ompbind}", f"WHERE={programs[0]}", "sh", "-c", script
+                )
+                for name, script in boot.scripts.items()
+            },
         },
         sys.stdout,
     )
@@ -283,7 +421,9 @@ def run_case(ompbind: str, case: Case, worker: str) -> dict[str, Any]:
     prefix = ["taskset", "-c", case.mask] if case.mask else []
     command = [*prefix, ompbind, "run", *case.options.split()]
     result: dict[str, Any] = {
-        "show": capture(*prefix, ompbind, "show", *case.options.split(), "--format", "json")
+        "show": capture(
+            *prefix, ompbind, "show", *case.options.split(), "--format", "json", "--", worker
+        )
     }
     for binder in BINDERS:
         words = [*command, "--binder", binder, "--", worker, "--wait", "--touch", str(case.touch)]

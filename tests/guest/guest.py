@@ -115,7 +115,7 @@ def make_arguments(
     for tag, path, mode in (("host", "/", ",readonly=on"), ("job", str(job), "")):
         shared = f"local,id={tag},path={path.replace(',', ',,')},security_model=none"
         arguments += ["-fsdev", f"{shared},multidevs=remap{mode}"]
-        arguments += ["-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+        arguments += ["-device", f"virtio-9p-pci,bus=pcie.0,fsdev={tag},mount_tag={tag}"]
     return arguments
 
 

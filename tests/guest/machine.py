@@ -17,7 +17,8 @@ class Machine:
 
     `numbering` of cpus: "adjacent", threads of a core follow each other; "spread", all cores' first
     threads before all second ones, as most servers have it; "interleaved", that, with the packages
-    in turn. `memory`: MiB of each node, one for all, or 0 for none; `distances`: the whole table.
+    in turn. `memory`: MiB of each node, one for all, or 0 for none; `distances`: the whole table;
+    `devices`: QEMU's name of a PCI device, and the node that it is on.
     """
 
     packages: int = 1
@@ -29,6 +30,7 @@ class Machine:
     distances: tuple[tuple[int, ...], ...] = ()
     offline: tuple[int, ...] = ()
     numbering: str = "adjacent"
+    devices: tuple[tuple[str, int], ...] = ()
 
     @property
     def cpu_nodes(self) -> int:
@@ -84,6 +86,20 @@ def make_qemu_arguments(machine: Machine) -> list[str]:
         arguments += ["-numa", numa]
     for a, b in product(range(machine.all_nodes), repeat=2):
         arguments += ["-numa", f"dist,src={a},dst={b},val={machine.distance(a, b)}"]
+    return arguments + make_device_arguments(machine)
+
+
+def make_device_arguments(machine: Machine) -> list[str]:
+    """Each device behind a host bridge of its own, which is what a node's number belongs to."""
+    arguments = []
+    for n, (model, node) in enumerate(machine.devices):
+        for device in (
+            f"pxb-pcie,id=host{n},bus_nr={64 + 32 * n},numa_node={node},bus=pcie.0",
+            f"pcie-root-port,id=port{n},bus=host{n},chassis={n + 1}",
+            f"pcie-pci-bridge,id=bridge{n},bus=port{n}",
+            f"{model},bus=bridge{n},addr=1",
+        ):
+            arguments += ["-device", device]
     return arguments
 
 

@@ -29,7 +29,9 @@ def spoil(
     plan = f"/tmp/spoiled-{os.getpid()}.json"
     with open(plan, "w") as file:
         subprocess.run(
-            [ompbind, "show", *options.split(), "--format", "json"], stdout=file, check=True
+            [ompbind, "show", *options.split(), "--format", "json", "--", worker],
+            stdout=file,
+            check=True,
         )
     result: dict[str, Any] = {}
     with subprocess.Popen(
