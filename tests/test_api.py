@@ -59,7 +59,11 @@ def need_numa() -> None:
 
 
 def process_of(process: subprocess.Popen[Any]) -> Path:
-    return Path("/proc", str(process.pid))
+    """Where it can be seen, as soon as the kernel shows its program: exec closes descriptors, by
+    which a start is known, an instant before."""
+    there = Path("/proc", str(process.pid))
+    wait_for(lambda: read_words(there / "environ"))
+    return there
 
 
 # --- plans ---------------------------------------------------------------------------------------
@@ -269,13 +273,13 @@ def test_a_rank_is_bound_when_its_program_begins(binder: str, rank: int) -> None
     with nothing_left(), plan.popen(rank, command, stdin=subprocess.PIPE) as process:
         there = process_of(process)
         assert mask_of(there) == list(plan.ranks[rank].cpus)
+        wait_for(lambda: read_words(there / "cmdline") == command)  # numactl's at first, if any
         policies = {line.split()[1] for line in (there / "numa_maps").read_text().splitlines()}
         assert policies & set(policy_text("bind", "0"))
         env = dict(word.partition("=")[::2] for word in read_words(there / "environ"))
         assert env == dict(os.environ) | dict(plan.ranks[rank].env) == plan.environ(rank)
         assert status_field(there, "PPid") == str(os.getpid())
         assert process.args == command
-        wait_for(lambda: read_words(there / "cmdline") == command)  # numactl's at first, if any
 
 
 @pytest.mark.parametrize("locale", [{}, {"LC_CTYPE": "C"}, {"LC_ALL": "C"}, {"LANG": "POSIX"}])

@@ -345,6 +345,7 @@ def test_many_threads_start_processes_at_once() -> None:
             assert process.rank is not None
             there = Path("/proc", str(process.pid))
             assert mask_of(there) == list(plan.ranks[process.rank].cpus)
+            wait_for(lambda: read_words(there / "environ"))  # an instant after its exec
             assert f"OMPBIND_RANK={process.rank}" in read_words(there / "environ")
             ranks.append(process.rank)
             barrier.wait(TIMEOUT)
