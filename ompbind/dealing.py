@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 class Share(Record):
     """What a rank was dealt: its cores (in the tree's order), why, the node named for its memory,
-    and its GPUs."""
+    its GPUs, and its part of the user's own list of places."""
 
     cores: tuple[Core, ...]
     why: str
     node: int | None = None
     gpus: tuple[Gpu, ...] = ()
+    places: tuple[CpuSet, ...] = ()
 
     @property
     def cpus(self) -> CpuSet:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ompbind.errors import ParseError
+from ompbind.places import parse_places
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -45,13 +47,14 @@ class Wishes(Record):
     places: str | None
     proc_bind: str | None
     threads: str | None
+    place_list: tuple[CpuSet, ...] | None
     limit: int | None
     inherited: tuple[Inherited, ...]
 
 
 def judge_environment(environ: Mapping[str, str], given: Mapping[str, str]) -> Wishes:
-    """Decides for each OpenMP variable; `given` tells why a field ("places", "proc_bind",
-    "threads") is settled already.
+    """Decides for each OpenMP variable; `given` tells why a field ("places", "place_list",
+    "proc_bind", "threads") is settled already.
 
     A flag beats the environment, the environment beats a default, and what would defeat the plan
     is overridden or removed.
@@ -75,7 +78,12 @@ def judge_environment(environ: Mapping[str, str], given: Mapping[str, str]) -> W
             why = "a runtime would follow it instead of the plan's OMP_PLACES"
             found.append(Inherited(name, environ[name], "removed", why))
     places = PLACES_BY_NAME.get(environ.get("OMP_PLACES", "").strip().lower())
-    judge("OMP_PLACES", "places", places, "the plan gives each rank its own places")
+    own, why_not = (None, "") if places else judge_list(environ.get("OMP_PLACES", ""), given)
+    if own and "places" not in given:
+        why = "its places are dealt out, one part to each rank"
+        found.append(Inherited("OMP_PLACES", environ["OMP_PLACES"], "respected", why))
+    else:
+        judge("OMP_PLACES", "places", places, why_not)
     judge("OMP_PROC_BIND", "proc_bind", parse_proc_bind(environ.get("OMP_PROC_BIND", "")),
           "it would leave threads unbound or is not a binding")  # fmt: skip
     judge("OMP_NUM_THREADS", "threads", parse_threads(environ.get("OMP_NUM_THREADS", "")),
@@ -92,7 +100,20 @@ def judge_environment(environ: Mapping[str, str], given: Mapping[str, str]) -> W
             limit = int(text) if text.isdigit() else None
             why = "no more threads are planned"
         found.append(Inherited(name, environ[name], "respected", why))
-    return Wishes(inherited=tuple(found), limit=limit, **wish)
+    own = None if "places" in given else own
+    return Wishes(inherited=tuple(found), limit=limit, place_list=own, **wish)
+
+
+def judge_list(text: str, given: Mapping[str, str]) -> tuple[tuple[CpuSet, ...] | None, str]:
+    """A list of places that can be dealt out, or None and why not."""
+    if "place_list" in given:
+        return None, given["place_list"]
+    if text.strip()[:1] not in tuple("{!0123456789"):  # a name
+        return None, "the plan gives each rank its own places"
+    try:
+        return parse_places(text), ""
+    except ParseError as e:
+        return None, f"it is no list of places: {e.message}"
 
 
 def parse_proc_bind(text: str) -> str | None:

@@ -8,6 +8,7 @@ from ompbind.cpuset import CpuSet, union
 from ompbind.dealing import cut_part, deal, deal_exactly
 from ompbind.dividing import weigh
 from ompbind.errors import PlanError
+from ompbind.listed import deal_places, settle_places
 from ompbind.memory import memory_of
 from ompbind.plans import Host, Plan, RankPlan, Role
 from ompbind.pools import set_aside
@@ -40,7 +41,10 @@ def make_plan(machine: Machine, request: Request) -> Plan:
     warnings = [*machine_warnings(machine, request)]
     reserved, others = CpuSet(), CpuSet()
     roles: tuple[Role, ...] = ()
-    if request.cpus is not None:
+    request = settle_places(machine, request)
+    if request.place_list is not None:
+        shares = deal_places(machine, request, warnings)
+    elif request.cpus is not None:
         shares = deal_exactly(machine, request, warnings)
     else:
         cores, elsewhere = cut_part(make_cores(machine, request), request)
@@ -225,6 +229,8 @@ def why_places(request: Request) -> str:
     """What settled what a place is, in a few words."""
     if request.proc_bind == "false":
         return "one place: threads are not to be bound (--proc-bind false)"
+    if request.place_list is not None:
+        return "the places of OMP_PLACES, dealt out"
     many = {"one": "one place", "wide": "a place for each core, the first for all"}
     what = many.get(request.places, f"places are {request.places}")
     return f"{what}: {request.places_why}" if request.places_why else what
@@ -233,9 +239,11 @@ def why_places(request: Request) -> str:
 def make_places(machine: Machine, request: Request, share: Share) -> tuple[CpuSet, ...]:
     """The OpenMP places of a rank, in the order in which `close` fills them."""
     what = request.places
-    if what == "one" or request.proc_bind == "false":
+    if (what == "one" and not share.places) or request.proc_bind == "false":
         # LLVM's runtime may bind to several even so, by the order of variables in the environment.
         return (share.cpus,)
+    if share.places:
+        return share.places
     if what == "wide":
         return (share.cpus, *(core.cpus for core in share.cores[1:]))
     if what == "threads":

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from ompbind.visible import Visible
 
 
+# Options that say which cpus ranks get: a list of places in the environment would say otherwise.
+SAYS_WHERE = ("per", "numa_bind", "numa_bind_nodes", "numa_bind_cpus", "smt", "reserve", "role",
+              "exclude", "part", "kind", "oversubscribe", "cores_per_rank", "distribution", "near",
+              "gpu_env", "from_env")  # fmt: skip
+
+
 class Pool(Record):
     """Cores set aside, `cores` of all ranks together or of each; without a name: reserved."""
 
@@ -34,9 +40,9 @@ class Pool(Record):
 
 class Request(Record):
     """None means: not asked for. `smt` None is every hardware thread; `threads` is the text of
-    OMP_NUM_THREADS, `limit` OMP_THREAD_LIMIT. `places`, not asked for, is settled by `prepare`,
-    which can see what the worker is; `runtime` None is auto. `sources` maps the fields that were
-    asked for to "flag" or the variable."""
+    OMP_NUM_THREADS, `limit` OMP_THREAD_LIMIT, `place_list` the user's own OMP_PLACES. `places`,
+    not asked for, is settled by `prepare`, which can see what the worker is; `runtime` None is
+    auto. `sources` maps the fields that were asked for to "flag" or the variable."""
 
     ranks: int | None = None
     per: str | None = None
@@ -55,6 +61,7 @@ class Request(Record):
     exclude: CpuSet = CpuSet()
     places: str = "cores"
     places_why: str = ""
+    place_list: tuple[CpuSet, ...] | None = None
     runtime: str | None = None
     proc_bind: str = "close"
     threads: str | None = None
@@ -81,6 +88,8 @@ def make_request(
 ) -> Request:
     """From the parsed arguments and the inherited environment. Raises UsageError, ParseError."""
     given = {k: f"--{k.replace('_', '-')} is given" for k in values}
+    if where := next((key for key in values if key in SAYS_WHERE), None):
+        given["place_list"] = given[where]
     wishes = judge_environment(environ or {}, given)
     text = {k: v for k, v in values.items() if isinstance(v, str)}
     lists = {k: v for k, v in values.items() if isinstance(v, list)}
@@ -132,6 +141,7 @@ def make_request(
     return Request(
         **asked,  # type: ignore[arg-type]  # each was converted above
         limit=wishes.limit,
+        place_list=wishes.place_list,
         inherited=wishes.inherited,
         sources=tuple(sorted(sources.items())),
         command=tuple(command),

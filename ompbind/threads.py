@@ -49,4 +49,8 @@ def make_threads(
 
 def count_own(request: Request, share: Share) -> int:
     """One thread for each place of a core or thread, for each cpu where places are larger."""
+    if share.places:
+        cores = [core.cpus for core in share.cores]
+        small = all(any(place <= cpus for cpus in cores) for place in share.places)
+        return len(share.places) if small else len(share.cpus)
     return len(share.cores) if request.places in ("cores", "wide") else len(share.cpus)

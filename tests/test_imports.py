@@ -53,7 +53,8 @@ ALLOWED: dict[str, str] = {
     "devices": "record",
     "visible": "devices record topology",
     "numactl": "cpuset",
-    "openmp": "cpuset record",
+    "places": "cpuset errors",
+    "openmp": "cpuset errors places record",
     "template": "cpuset errors",
     "plans": "cpuset errors numactl openmp record",
     "options": "record",
@@ -66,9 +67,10 @@ ALLOWED: dict[str, str] = {
     "memory": "cpuset dealing errors request topology",
     "vllm": "arguments cpuset errors openmp topology",
     "gpus": "cores cpuset dealing dividing errors record request topology visible",
+    "listed": "cores cpuset dealing dividing request topology",
     "threads": "dealing dividing openmp request topology",
-    "planner": "cores cpuset dealing dividing errors gpus memory numactl openmp plans pools record"
-    " request template threads topology",
+    "planner": "cores cpuset dealing dividing errors gpus listed memory numactl openmp plans pools"
+    " record request template threads topology",
     "outline": "cpuset record topology",
     "expected": "cpuset errors plans record",
     "report": "cpuset expected processes record",
