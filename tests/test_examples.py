@@ -196,7 +196,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
         names = ("OMP_PLACES", "OMPBIND_RANKS")
-        text = f"{os.getpid()} {[os.environ.get(n) for n in names]}"
+        text = " ".join([str(os.getpid()), str([os.environ.get(n) for n in names])])
         self.wfile.write(text.encode())
     def log_message(self, *args): pass
 server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
