@@ -219,6 +219,9 @@ class Context(SpawnContext):
         self.plan = ranks.plan
         self.Process = type("Process", (Process,), {"_ranks": ranks})
 
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a context knows which ranks are free: it stays in the program it is from")
+
     def get_context(self, method: str | None = None) -> Context:  # type: ignore[override]
         """This context; another method than spawn raises UsageError."""
         check_method(method)

@@ -403,6 +403,16 @@ def test_other_methods_are_refused(plan: ompbind.Plan, method: str) -> None:
     assert context.get_start_method() == "spawn"
 
 
+def test_a_context_stays_where_it_is(context: ompbind.multiprocessing.Context) -> None:
+    """It cannot be handed to a process, which would give the same ranks away again."""
+    with pytest.raises(TypeError, match="stays in the program"):
+        context.Process(target=print, args=(context,)).start()
+    process = context.Process(target=pool_workers.end, args=(0,))
+    process.start()
+    process.join(TIMEOUT)
+    assert (process.rank, process.exitcode) == (0, 0)
+
+
 def test_the_programs_own_settings_stay(plan: ompbind.Plan) -> None:
     """Start method and executable are the whole program's: neither is touched, and an executable
     that was set is what becomes the worker."""
