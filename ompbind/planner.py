@@ -159,6 +159,10 @@ def machine_warnings(machine: Machine, request: Request) -> list[str]:
             "this system binds no process to cpus or memory: the OpenMP variables are all that a "
             "worker gets of this plan"
         )
+    elif machine.topology.cpus[1:] and all(c.core is None for c in machine.topology.cpus):
+        told.append(
+            "the system does not say which cpus share a core (/sys is hidden?): each counts as one"
+        )
     elif not machine.topology.numa and (request.numa_bind or request.mem not in (None, "none")):
         told.append("this kernel has no NUMA: all memory is one node, so no policy is set")
     return told

@@ -1,0 +1,74 @@
+"""Runs a command inside restrictions as containers and batch systems make them: in a cgroup of its
+own, without /sys, on a read-only or a full file system, without capabilities. Root's, mostly; where
+one cannot be made here, the test that asks for it skips and says why."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+CGROUPS = Path("/sys/fs/cgroup")
+JOIN = 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"'
+
+
+def mounting(*script: str) -> list[str]:
+    """What starts a command where these shell lines have been run, in mounts of its own."""
+    lines = " && ".join([*script, 'exec "$@"'])
+    return need(["unshare", "--mount", "--propagation", "private", "sh", "-c", lines, "sh"])
+
+
+def need(command: list[str]) -> list[str]:
+    """The command, or a skip where it does not work here."""
+    done = subprocess.run([*command, "true"], capture_output=True, text=True, timeout=30)
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        pytest.skip(f"not possible here: {said}")
+    return command
+
+
+@contextmanager
+def in_cgroup(controller: str, files: Mapping[str, str]) -> Iterator[list[str]]:
+    """What starts a command in a cgroup with these files, named as in version 2; version 1's names
+    and units are made of them."""
+    one = CGROUPS / controller
+    folder = (one if one.is_dir() else CGROUPS) / f"ompbind-test-{os.getpid()}"
+    try:
+        if not one.is_dir():
+            (CGROUPS / "cgroup.subtree_control").write_text(f"+{controller}")
+        folder.mkdir()
+    except OSError as e:
+        pytest.skip(f"no cgroup of {controller} can be made here: {e}")
+    try:
+        for name, text in files.items() if not one.is_dir() else version_1(files, one):
+            (folder / name).write_text(text)
+        yield need(["sh", "-c", JOIN, "sh", str(folder)])
+    finally:
+        subprocess.run(["rmdir", str(folder)], check=False)
+
+
+def version_1(files: Mapping[str, str], root: Path) -> Iterator[tuple[str, str]]:
+    for name, text in files.items():
+        if name == "cpuset.cpus":
+            yield "cpuset.mems", (root / "cpuset.mems").read_text()
+            yield name, text
+        elif name == "cpu.max":
+            quota, period = text.split()
+            yield "cpu.cfs_period_us", period
+            yield "cpu.cfs_quota_us", quota
+        elif name == "memory.max":
+            yield "memory.limit_in_bytes", text
+        else:
+            raise ValueError(name)
+
+
+def as_nobody() -> list[str]:
+    """What starts a command as a user without any privilege or capability."""
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        return []
+    return need(["unshare", "--user"])  # files stay root's own to read
