@@ -42,10 +42,11 @@ MODE_FLAGS = 0xE000  # MPOL_F_STATIC_NODES, _RELATIVE_NODES and _NUMA_BALANCING
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def set_affinity(cpus: CpuSet) -> None:
-    """Binds the calling thread. Raises OSError, also when the kernel silently took fewer cpus."""
-    os.sched_setaffinity(0, cpus)
-    if (got := CpuSet(os.sched_getaffinity(0))) != cpus:
+def set_affinity(cpus: CpuSet, pid: int = 0) -> None:
+    """Binds a process' first thread, the calling one by default. Raises OSError, also when the
+    kernel silently took fewer cpus."""
+    os.sched_setaffinity(pid, cpus)
+    if (got := CpuSet(os.sched_getaffinity(pid))) != cpus:
         raise OSError(errno.EINVAL, f"of cpus {cpus} the kernel took only {got}")
 
 

@@ -84,7 +84,7 @@ ALLOWED: dict[str, str] = {
     "launch.settings": "arguments cpuset errors plans record",
     "launch.refusals": "cpuset errors numactl plans record",
     "launch.binding": "cpuset errors launch.refusals numactl plans program syscalls",
-    "launch.start": "errors launch.binding launch.refusals plans program record syscalls",
+    "launch.start": "cpuset errors launch.binding launch.refusals plans program record syscalls",
     "launch.loop": "",
     "launch.pipes": "",
     "launch.ladder": "record",

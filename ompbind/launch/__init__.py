@@ -7,7 +7,7 @@ import os
 from ompbind.errors import UsageError
 from ompbind.launch.binding import probe
 from ompbind.launch.refusals import settle
-from ompbind.launch.start import execute, make_start, run_alone
+from ompbind.launch.start import execute, make_starts, run_alone
 from ompbind.program import require_program
 
 TYPE_CHECKING = False
@@ -49,18 +49,18 @@ def run(
         switch = settings.may_switch and {r.part for r in refusals} == {"numactl"}
         plan = settle(plan, refusals, "degrade" if switch else settings.on_denied, say)
 
-    def make_starts(plan: Plan) -> list[Start]:
-        return [make_start(plan, rank, environ, programs) for rank in plan.ranks]
+    def make(plan: Plan) -> list[Start]:
+        return make_starts(plan, environ, programs)
 
     if not hasattr(os, "fork"):
         from ompbind.launch.portable import run_portably
 
-        return run_portably(make_starts(plan))
+        return run_portably(make(plan))
     if len(plan.ranks) > 1 or settings.watched:
         from ompbind.launch.front import run_supervised
 
-        return run_supervised(plan, make_starts, settings, say)
-    start = make_starts(plan)[0]
+        return run_supervised(plan, make, settings, say)
+    start = make(plan)[0]
     if plan.binder == "native":
         return run_alone(start, settings.on_denied, say)
     return execute(start)

@@ -10,15 +10,16 @@ from ompbind.launch.binding import try_binding
 from ompbind.launch.refusals import Refusal, denied, left_out
 from ompbind.program import require_program
 from ompbind.record import Record
+from ompbind.syscalls import Library, set_memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
+    from ompbind.cpuset import CpuSet
     from ompbind.plans import Plan, RankPlan
-    from ompbind.syscalls import Library
 else:
     import _signal as signal  # `signal` itself wraps this in enums, a third of the whole start-up
 
@@ -34,16 +35,29 @@ class Start(Record):
     stdout: int | None = None
     stderr: int | None = None
 
+    @property
+    def redirected(self) -> bool:
+        return self.stdin is not None or self.stdout is not None or self.stderr is not None
 
-def make_start(
-    plan: Plan, rank: RankPlan, environ: Mapping[str, str], programs: Mapping[str, str]
-) -> Start:
-    worker = rank.worker(plan.binder)
-    path = programs[worker[0]]
-    if rank.argv != worker:
-        path = require_program(rank.argv[0], environ)
-    env = make_environ(rank, environ)
-    return Start(rank, path, {os.fsencode(k): os.fsencode(v) for k, v in env.items()})
+
+def make_starts(plan: Plan, environ: Mapping[str, str], programs: Mapping[str, str]) -> list[Start]:
+    """For every rank; what they have in common is worked out once. Raises CommandError."""
+    binder = require_program("numactl", environ) if plan.binder == "numactl" else ""
+    base = encode(environ)
+    starts = []
+    for rank in plan.ranks:
+        worker = rank.worker(plan.binder)
+        path = programs[worker[0]] if rank.argv == worker else binder
+        env = base | encode(dict(rank.env))
+        for name in rank.unset:
+            if name not in dict(rank.env):
+                env.pop(os.fsencode(name), None)
+        starts.append(Start(rank, path, env))
+    return starts
+
+
+def encode(environ: Mapping[str, str]) -> dict[bytes, bytes]:
+    return {os.fsencode(k): os.fsencode(v) for k, v in environ.items()}
 
 
 def make_environ(rank: RankPlan, environ: Mapping[str, str]) -> dict[str, str]:
@@ -75,61 +89,91 @@ def execute(start: Start) -> NoReturn:
 
 class Gate(Record):
     """What ranks wait at until all are bound. `library` is loaded before forking; `supervisor`: the
-    pid of their parent; `report`: where each says what was refused, and when it is through;
-    `go`: the pipe whose end lets them all execute; `sigmask`: what they are to have; `bind`:
-    whether a rank binds itself or its command does; `foreground`: the rank that is in the process
-    `group` that the user started, to read the terminal."""
+    pid of their parent; `report`: where each says why it cannot execute; `go`: the pipe from which
+    each takes a byte before it executes; `sigmask`: what they are to have."""
 
     library: Library
     supervisor: int
     report: int
-    go: tuple[int, int]
+    go: int
     sigmask: frozenset[int]
-    bind: bool
-    group: int
-    foreground: int | None = None
 
 
 def become(start: Start, gate: Gate) -> NoReturn:
-    """In the child: binds, waits for all others, and becomes the worker, or says why not.
+    """In the child, whose environment and binding its parent sees to: waits for all others and
+    becomes the worker, or says in a line why not.
 
-    What it reports is lines of a rank, what was refused and why, and an empty line when it is
-    through.
+    Little is done here: all that is touched has to be copied for each rank.
     """
-    part, reason = "exec", ""
+    reason = ""
     try:
-        rank = start.rank
-        os.setpgid(0, gate.group if rank.rank == gate.foreground else 0)
         gate.library.die_with_parent(signal.SIGKILL)
         if os.getppid() != gate.supervisor:
             os._exit(125)  # it had gone before the kernel knew
-        os.close(gate.go[1])
-        refused = []
-        if gate.bind:
-            refused = try_binding(rank.cpus, rank.mem, rank.mems, gate.library)
-        lines = [f"{rank.rank}\t{part}\t{why}\n" for part, why in refused]
-        os.write(gate.report, f"{''.join(lines)}\n".encode("utf-8", "replace"))
-        os.read(gate.go[0], 1)
-        redirect(start)
-        restore_signals()
+        os.read(gate.go, 1)
+        if start.redirected:
+            redirect(start)
         signal.pthread_sigmask(signal.SIG_SETMASK, gate.sigmask)
-        os.execve(start.path, rank.argv, start.env)
+        os.execv(start.path, start.rank.argv)
     except OSError as e:
         reason = e.strerror or str(e)
     except BaseException as e:
         reason = repr(e)
     finally:
-        os.write(gate.report, f"{start.rank.rank}\t{part}\t{reason}\n".encode("utf-8", "replace"))
+        os.write(gate.report, f"{start.rank.rank}\t{reason}\n".encode("utf-8", "replace"))
         os._exit(125)
 
 
 def follow(parent: int) -> None:
     """Has this process ended, by TERM, when `parent`, which started it, ends."""
-    from ompbind.syscalls import Library
-
     Library().die_with_parent(signal.SIGTERM)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)  # it had gone before the kernel knew
+
+
+class Inheritance:
+    """What a rank's process inherits from this one, set before it is forked: its environment and
+    its memory policy. In the child each would cost more than all else."""
+
+    def __init__(self, library: Library, envs: Sequence[dict[bytes, bytes]]) -> None:
+        """`envs`: the ranks', in the order of forking."""
+        self.library = library
+        befores = [dict(os.environb), *envs]
+        self.changes = [list_changes(*pair) for pair in zip(befores, envs, strict=False)]
+        self.changes.reverse()
+        self.own: tuple[int, CpuSet] | None = None  # this process' policy, when it is another now
+        self.policy: tuple[str, CpuSet] | None = None
+
+    def next_environment(self) -> None:
+        """Sets what execv passes on from now on to the next rank's."""
+        for name, value in self.changes.pop():
+            if value is None:
+                os.unsetenv(name)
+            else:
+                os.putenv(name, value)
+
+    def set_memory(self, mem: str, mems: CpuSet) -> None:
+        """The memory policy, "none" this process' own. Raises OSError."""
+        if mem == "none":
+            self.restore()
+        elif (mem, mems) != self.policy:
+            own = self.own or self.library.memory(1)
+            set_memory(mem, mems, self.library)
+            self.own, self.policy = own, (mem, mems)
+
+    def restore(self) -> None:
+        """This process' own memory policy. Raises OSError."""
+        if self.own is not None:
+            self.library.memory(0, *self.own)
+            self.own = self.policy = None
+
+
+def list_changes(
+    before: dict[bytes, bytes], after: dict[bytes, bytes]
+) -> list[tuple[bytes, bytes | None]]:
+    """What makes one environment the other; None: it goes."""
+    gone: list[tuple[bytes, bytes | None]] = [(k, None) for k in before if k not in after]
+    return gone + [(k, v) for k, v in after.items() if before.get(k) != v]
 
 
 def redirect(start: Start) -> None:

@@ -13,18 +13,26 @@ from ompbind.launch.ladder import Ladder
 from ompbind.launch.loop import Loop
 from ompbind.launch.pipes import make_pipe
 from ompbind.launch.refusals import Refusal, settle
-from ompbind.launch.start import Gate, become, cannot_execute, flush
+from ompbind.launch.start import (
+    Gate,
+    Inheritance,
+    become,
+    cannot_execute,
+    flush,
+    restore_signals,
+)
 from ompbind.launch.verdict import Ended, make_line, make_summary, name_signal, tell
+from ompbind.syscalls import set_affinity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ompbind.launch.settings import Settings
     from ompbind.launch.start import Start
     from ompbind.launch.streams import Inherited
-    from ompbind.plans import Plan
+    from ompbind.plans import Plan, RankPlan
     from ompbind.syscalls import Library
 else:
     import _signal as signal  # `signal` itself wraps this in enums, a third of the whole start-up
@@ -67,10 +75,8 @@ class Supervisor:
         self.loop = Loop()
         self.starts: list[Start] = []
         self.running: dict[int, tuple[int, float]] = {}  # by pid: the rank, and when it was forked
-        self.report = self.go = -1
-        self.said = b""  # of what ranks report, what is not a whole line yet
-        self.refused: list[Refusal] = []
-        self.ready = 0
+        self.report = -1
+        self.go: tuple[int, ...] = ()
         self.released = False  # whether ranks may execute
         self.status = 0  # the first failure's
         self.ladder = Ladder()
@@ -84,6 +90,7 @@ class Supervisor:
     def run(self) -> int:
         """The status of the first rank that failed, or 0. Raises OmpbindError, nothing is left."""
         try:
+            self.set_signals()
             self.watch_children()
             self.loop.watch(self.control, self.hear)
             self.starts = self.streams.connect(self.make_starts(self.plan))
@@ -107,81 +114,96 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
         self.loop.watch(self.wake, self.reap)
 
-    def fork_all(self) -> None:
-        """Makes a process for each rank, which binds itself and waits to be released."""
-        self.report, report = make_pipe()
-        go, self.go = make_pipe()
-        gate = Gate(
-            self.library,
-            os.getpid(),
-            report,
-            (go, self.go),
-            self.sigmask,
-            self.plan.binder == "native",
-            self.group,
-            self.foreground,
-        )
-        self.ready, self.refused, self.said = 0, [], b""
+    def set_signals(self) -> None:
+        """As the ranks are to have them, which are forked from here; what would end this process
+        is blocked."""
         flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE, signal.SIGXFSZ])
+        restore_signals()
+
+    def fork_all(self) -> None:
+        """Makes a process for each rank and binds it, where its command does not; when nothing is
+        refused, lets all execute."""
+        self.report, report = make_pipe()
+        self.go = make_pipe()
+        gate = Gate(self.library, os.getpid(), report, self.go[0], self.sigmask)
+        inheritance = Inheritance(self.library, [start.env for start in self.starts])
+        binds = self.plan.binder == "native"
+        refused: list[Refusal] = []
+        pids = []
         for start in self.starts:
-            try:
-                pid = os.fork()
-            except OSError as e:
-                raise no_process(start, e) from None
-            if pid == 0:
-                become(start, gate)
-            self.running[pid] = (start.rank.rank, time.monotonic())
+            rank = start.rank
+            inheritance.next_environment()
+            if binds:
+                refused += try_part(rank, "memory", inheritance.set_memory, rank.mem, rank.mems)
+            pids.append(self.fork(start, gate))
+        inheritance.restore()
+        for pid, start in zip(pids, self.starts, strict=True):  # not above: what is touched between
+            rank = start.rank  # two forks has to be copied
+            os.setpgid(pid, self.group if rank.rank == self.foreground else pid)
+            if binds and rank.cpus:
+                refused += try_part(rank, "cpus", set_affinity, rank.cpus, pid)
         os.close(report)
-        os.close(go)
         os.set_blocking(self.report, False)
         self.loop.watch(self.report, self.hear_reports)
+        if refused:
+            self.start_again(sorted(refused, key=lambda r: (r.rank, r.part)))
+        else:
+            self.release()
+
+    def fork(self, start: Start, gate: Gate) -> int:
+        """A rank's process. Raises CommandError."""
+        try:
+            pid = os.fork()
+        except OSError as e:
+            reason = e.strerror or str(e)
+            text = f"rank {start.rank.rank}: no process can be made for it: {reason}"
+            raise CommandError(text, found=True) from None
+        if pid == 0:
+            become(start, gate)
+        self.running[pid] = (start.rank.rank, time.monotonic())
+        return pid
 
     def hear_reports(self) -> None:
-        """Ranks say what they were refused, when they are through, why they cannot execute; the
-        end means that all have executed."""
+        """Ranks say why they cannot execute; the end means that all have executed."""
         try:
             data = os.read(self.report, 65536)
         except BlockingIOError:
             return
-        *lines, self.said = (self.said + data).split(b"\n")
-        for line in lines:
-            self.ready += not line
-            if line:
-                rank, part, reason = line.decode("utf-8", "replace").split("\t", 2)
-                if part == "exec":
-                    raise cannot_execute(self.starts[int(rank)], reason)
-                self.refused.append(Refusal(int(rank), part, reason))
         if not data:
             self.close_report()
             if self.released:
                 self.prove()
-        elif not self.released and self.ready == len(self.starts):
-            if self.refused:
-                self.start_again()
-            else:
-                self.release()
+        elif line := data.partition(b"\n")[0]:  # each is written at once
+            rank, reason = line.decode("utf-8", "replace").split("\t", 1)
+            raise cannot_execute(self.starts[int(rank)], reason)
 
     def close_report(self) -> None:
         self.loop.unwatch(self.report)
         os.close(self.report)
         self.report = -1
 
+    def close_gate(self) -> None:
+        for fd in self.go:
+            os.close(fd)
+        self.go = ()
+
     def release(self) -> None:
         """All are bound: lets them execute."""
         self.released = True
-        os.close(self.go)
+        os.write(self.go[1], bytes(len(self.starts)))
+        self.close_gate()
         self.streams.watch(self.loop)
 
-    def start_again(self) -> None:
+    def start_again(self, refused: Sequence[Refusal]) -> None:
         """Without what was refused. Raises DeniedError."""
         self.kill_ranks()
         for pid in self.running:
             os.waitpid(pid, 0)
         self.running.clear()
         self.close_report()
-        os.close(self.go)
-        self.refused.sort(key=lambda r: r.rank)
-        self.plan = settle(self.plan, self.refused, self.settings.on_denied, self.say)
+        self.close_gate()
+        self.plan = settle(self.plan, refused, self.settings.on_denied, self.say)
         connected = zip(self.starts, self.make_starts(self.plan), strict=True)
         self.starts = [
             new.replace(stdin=old.stdin, stdout=old.stdout, stderr=old.stderr)
@@ -361,7 +383,10 @@ def send_to(pid: int, number: int, *, group: bool = False) -> None:
         pass  # it has another user's rights now, or its group is no more
 
 
-def no_process(start: Start, error: OSError) -> CommandError:
-    reason = error.strerror or str(error)
-    text = f"rank {start.rank.rank}: no process can be made for it: {reason}"
-    return CommandError(text, found=True)
+def try_part(rank: RankPlan, part: str, act: Callable[..., None], *args: object) -> list[Refusal]:
+    """What the kernel refuses of it."""
+    try:
+        act(*args)
+    except OSError as e:
+        return [Refusal(rank.rank, part, e.strerror or str(e))]
+    return []
