@@ -71,24 +71,18 @@ def deal_gpus(
 ) -> list[Share] | None:
     """Each rank on the cores near its GPU; the ranks of one node split its cores, or share them.
 
-    None: GPUs do not say where ranks go; with --numa-bind also where its one rank's GPUs are near
-    several nodes. Raises PlanError.
+    None: GPUs do not say where ranks go; with --numa-bind also where they had better not. Raises
+    PlanError.
     """
     visible = request.visible
     if visible is None or not is_by_gpu(request):
         if visible is not None and visible.bad and request.numa_bind:
             warnings.append(f"{visible.problem}: --numa-bind takes the nodes in order")
         return None
-    gpus = visible.gpus
-    by_node: ByNode = nodes_with_cores(machine, request, cores)
-    if request.per is None and (request.ranks or 1) == 1:
-        owned: list[tuple[Gpu, ...]] = [gpus]
-        gpus_used = gpus
-    else:
-        count = request.ranks or len(gpus)
-        gpus_used = gpus[:count]
-        owned = own_gpus(gpus_used, count, cyclic=request.distribution == "cyclic")
-    spots = {gpu: locate(machine, gpu.device, by_node) for gpu in gpus_used}
+    by_node = nodes_with_cores(machine, request, cores)
+    owned = own_gpus(request, visible.gpus)
+    used = dict.fromkeys(gpu for own in owned for gpu in own)
+    spots = {gpu: locate(machine, gpu.device, by_node) for gpu in used}
     if request.per is None and (why_not := why_not_by_gpu(request, owned, spots, by_node)):
         if request.gpu_env:
             raise PlanError(f"--gpu-env: {why_not}", hint="--per gpu gives each GPU a rank")
@@ -96,27 +90,47 @@ def deal_gpus(
             warnings.append(f"{why_not}: --numa-bind takes the nodes in order")
         return None
     warnings += visible.warnings
-    told = [f"GPU {g.device.pci} {s.told}" for g, s in spots.items() if s.grave]
+    warn_gpus(request, visible.gpus, len(owned), warnings)
     unknown = [gpu for gpu, spot in spots.items() if spot.node is None]
     if unknown and len(by_node) > 1:
         if len(unknown) == len(spots):
             return deal_unknown(machine, request, cores, owned, warnings)
         settle_unknown(spots, owned, by_node)
         which = " ".join(gpu.device.pci for gpu in unknown)
-        told.append(f"the machine does not say which node is near {which}: the emptiest is taken")
-    warnings += told
-    warn_gpus(request, gpus, len(owned), warnings)
+        warnings.append(
+            f"the machine does not say which node is near {which}: the emptiest is taken"
+        )
+    warnings += [f"GPU {g.device.pci} {s.told}" for g, s in spots.items() if s.grave]
+    return deal_nodes(request, cores, by_node, owned, spots)
+
+
+def deal_nodes(
+    request: Request,
+    cores: tuple[Core, ...],
+    by_node: ByNode,
+    owned: Sequence[tuple[Gpu, ...]],
+    spots: Mapping[Gpu, Spot],
+) -> list[Share]:
+    """Each node's cores among the ranks whose GPUs it serves. GPUs that are near a part of it, as
+    hwloc knows of some, get neighbouring parts in the order of their cores."""
     shares: dict[int, Share] = {}
     for node in dict.fromkeys(spots[own[0]].node for own in owned):
-        ranks = [r for r, own in enumerate(owned) if spots[own[0]].node == node]
         where = "the machine" if node is None else f"node {node}"
         group = by_node.get(node, cores)
+        ranks = [r for r, own in enumerate(owned) if spots[own[0]].node == node]
+        ranks.sort(key=lambda r: first_near(group, owned[r][0].device))
         for rank, share in zip(ranks, deal_one(request, ranks, group, where), strict=True):
-            why = why_of(owned[rank], spots[owned[rank][0]], share.why)
+            told = spots[owned[rank][0]].told
             shares[rank] = share.replace(
-                why=why, node=node if request.numa_bind else None, gpus=owned[rank]
+                why=f"{gpu_names(owned[rank])}, {share.why}{f' ({told})' if told else ''}",
+                node=node if request.numa_bind else None,
+                gpus=owned[rank],
             )
     return [shares[r] for r in range(len(owned))]
+
+
+def first_near(cores: Sequence[Core], device: Device) -> int:
+    return next((n for n, core in enumerate(cores) if core.cpus & device.cpus), 0)
 
 
 def why_not_by_gpu(
@@ -138,12 +152,16 @@ def why_not_by_gpu(
     return ""
 
 
-def own_gpus(gpus: Sequence[Gpu], count: int, *, cyclic: bool) -> list[tuple[Gpu, ...]]:
-    """Each rank's GPU: consecutive blocks of ranks on each, or round them."""
-    if cyclic:
+def own_gpus(request: Request, gpus: tuple[Gpu, ...]) -> list[tuple[Gpu, ...]]:
+    """Each rank's GPUs: one, in consecutive blocks of ranks or round them; all for the single rank
+    of --numa-bind."""
+    if request.per is None and (request.ranks or 1) == 1:
+        return [gpus]
+    count = request.ranks or len(gpus)
+    if request.distribution == "cyclic":
         return [(gpus[rank % len(gpus)],) for rank in range(count)]
-    dealt = blocks(range(count), len(gpus))
-    return [(gpu,) for gpu, block in zip(gpus, dealt, strict=True) for _ in block]
+    dealt = blocks(range(count), min(count, len(gpus)))
+    return [(gpu,) for gpu, block in zip(gpus, dealt, strict=False) for _ in block]
 
 
 def nodes_with_cores(machine: Machine, request: Request, cores: tuple[Core, ...]) -> ByNode:
@@ -214,11 +232,8 @@ def warn_gpus(request: Request, gpus: Sequence[Gpu], count: int, warnings: list[
             f"{count} ranks share {len(gpus)} GPUs: LOCAL_RANK does not name a rank's GPU, "
             "--gpu-env gives it that one only"
         )
-
-
-def why_of(own: Sequence[Gpu], spot: Spot, why: str) -> str:
-    told = f" ({spot.told})" if spot.told else ""
-    return f"{gpu_names(own)}, {why}{told}"
+    if gpus[1:] and any(gpu.name.startswith("MIG-") for gpu in gpus) and not request.gpu_env:
+        warnings.append("a process sees one MIG device, the first: --gpu-env gives each its own")
 
 
 def gpu_names(own: Sequence[Gpu]) -> str:

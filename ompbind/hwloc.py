@@ -62,7 +62,7 @@ class XmlReader:
         self.objects = 0
         self.cpus: dict[int, dict[str, int]] = {}
         self.nodes: dict[int, tuple[CpuSet, int | None]] = {}
-        self.devices: list[tuple[str, str, str, CpuSet]] = []
+        self.devices: list[Device] = []
         self.kinds: list[CpuSet] = []
         self.machine: dict[str, str] = {}
         self.name = ""
@@ -76,7 +76,8 @@ class XmlReader:
             raise TopologyError("the XML is larger or deeper than any machine")
         above = self.stack[-1] if self.stack else {}
         # What lies below an object inherits the groups it is in and the cpus it is near.
-        element = {"tag": tag, "levels": above.get("levels", {}), "cpuset": above.get("cpuset")}
+        element = {"tag": tag, "levels": above.get("levels", {}), "cpuset": above.get("cpuset"),
+                   "device": above.get("device")}  # fmt: skip
         self.stack.append(element)
         if tag == "topology":
             self.version = attributes.get("version", "1")
@@ -111,14 +112,25 @@ class XmlReader:
             own = (element["cpuset"] or CpuSet(), memory)
             self.nodes[parse_number(attributes, "os_index")] = own
         elif kind == "PCIDev":
-            self.add_device(attributes, element["cpuset"] or CpuSet())
+            element["device"] = self.add_device(attributes, element["cpuset"] or CpuSet())
+        elif kind == "OSDev" and attributes.get("osdev_type") in ("2", "3"):  # network, OpenFabrics
+            self.add_name(element.get("device"), attributes.get("name", ""))
 
-    def add_device(self, attributes: dict[str, str], cpus: CpuSet) -> None:
+    def add_device(self, attributes: dict[str, str], cpus: CpuSet) -> int | None:
+        """Its place among the devices; None: it is of no kind that matters."""
         pci_class = attributes.get("pci_type", "")[:4]
         kind = KINDS_OF_DEVICES.get(pci_class[:2]) or KINDS_OF_DEVICES.get(pci_class)
-        if kind:
-            vendor = attributes.get("pci_type", "").partition("[")[2][:4]
-            self.devices.append((attributes.get("pci_busid", ""), kind, vendor, cpus))
+        if not kind:
+            return None
+        vendor, _, model = attributes.get("pci_type", "").partition("[")[2][:9].partition(":")
+        pci = attributes.get("pci_busid", "")
+        self.devices.append(Device(kind, pci, None, cpus, vendor, model))
+        return len(self.devices) - 1
+
+    def add_name(self, number: int | None, name: str) -> None:
+        if number is not None and name:
+            device = self.devices[number]
+            self.devices[number] = device.replace(names=(*device.names, name))
 
     def text(self, text: str) -> None:
         if len(self.stack) > 1 and self.stack[-2].get("wanted"):
@@ -180,10 +192,10 @@ class XmlReader:
     def make_devices(self, online: CpuSet) -> list[Device]:
         """A device is on a node when the cpus near it are that node's."""
         devices = []
-        for pci, kind, vendor, near in sorted(self.devices):
-            cpus = near & online
+        for device in sorted(self.devices, key=lambda d: (d.pci, d.kind)):
+            cpus = device.cpus & online
             on = [n for n, (own, _) in sorted(self.nodes.items()) if own & online == cpus]
-            devices.append(Device(kind, pci, on[0] if on else None, cpus, vendor))
+            devices.append(device.replace(node=on[0] if on else None, cpus=cpus))
         return devices
 
 

@@ -240,7 +240,16 @@ def visible_of(
 
 def pci_place(device: Device) -> tuple[int, ...]:
     """In the order of addresses, whose domain may have more than four digits."""
-    return tuple(int(part, 16) for part in device.pci.replace(".", ":").split(":") if part)
+    return tuple(any_hexadecimal(part) for part in device.pci.replace(".", ":").split(":"))
+
+
+def any_hexadecimal(text: str) -> int:
+    """A number; what is none, as another tool's file may hold, comes last."""
+    plain = text.isascii() and text.isalnum() and len(text) <= 8
+    try:
+        return int(text, 16) if plain else 1 << 32
+    except ValueError:
+        return 1 << 32
 
 
 MAKERS = {"10de": make_nvidia, "1002": make_amd, "8086": make_intel}

@@ -26,7 +26,7 @@ from ompbind.sysfs import read_topology
 from ompbind.topology import Allowed, Machine
 from ompbind.visible import Visible, make_visible
 from tests.conftest import unavailable
-from tests.shared_trees import unpacked
+from tests.shared_trees import need_topologies, topologies, unpacked
 from tests.test_planner import make_asked
 from tests.trees import (
     MemoryRoot,
@@ -717,6 +717,22 @@ def test_nvml_tells_uuids_and_parts() -> None:
     assert FAKE.open == 0
 
 
+def test_parts_want_ranks_of_their_own() -> None:
+    """A process sees one MIG device only, so ranks that see the same list would share the first."""
+    environ = {"CUDA_VISIBLE_DEVICES": "MIG-a1,MIG-b2"}
+    machine = make_machine(SERVER)
+    visible = find(SERVER, FAKE, **environ)
+    request = make_asked(["--per", "gpu"]).replace(visible=visible)
+    plan = make_plan(machine, request)
+    assert cpus(plan) == ["24-27", "28-31"]
+    assert plan.warnings == (
+        "a process sees one MIG device, the first: --gpu-env gives each its own",
+    )
+    own = make_plan(machine, request.replace(gpu_env=True))
+    assert own.warnings == ()
+    assert [dict(r.env)["CUDA_VISIBLE_DEVICES"] for r in own.ranks] == ["MIG-a1", "MIG-b2"]
+
+
 def test_nvml_with_lost_gpus() -> None:
     """A GPU that fell off the bus is told and left out."""
     visible = find(SERVER, FakeNvml(("1b", "GPU-1", None), ("3d", "", None), ("dd", "GPU-3", None)))
@@ -830,6 +846,49 @@ def test_near_on_real_machines(name: str, device: str, wanted: str) -> None:
     machine = read_machine(str(unpacked(name)))
     whole = machine.replace(allowed=Allowed(machine.topology.online, machine.topology.node_numbers))
     assert cpus(plan_for(whole, ["--near", device])) == [wanted]
+
+
+RUNTIMES = {"CUDA": "cuda", "NVML": "nvml", "RSMI": "rsmi"}
+
+
+@pytest.mark.parametrize("name", ["coral-lassen", "cts1-pascal", "g4dnmetal", "eas-tioga"])
+def test_order_on_supercomputers(name: str) -> None:
+    """Our order is that in which CUDA, NVML or ROCm's own library counted the GPUs when the machine
+    was recorded; each rank's cpus are near its GPU as recorded, caches included."""
+    need_topologies()
+    place = topologies() / "mpibind"
+    said = json.loads((place / f"{name}.topology.json").read_text())
+    counted: dict[str, dict[int, str]] = {}
+    near = {}
+    for device in said["pci"]:
+        near[device["busid"]] = CpuSet.parse_kernel(device["cpus"])
+        for own in device["osdevs"]:
+            if prefix := RUNTIMES.get(own["backend"] or ""):
+                number = int(own["name"].removeprefix(prefix))
+                counted.setdefault(prefix, {})[number] = device["busid"]
+    machine = read_machine(str(place / f"{name}.xml"))
+    plan = plan_for(machine, "--per gpu")
+    ours = [g.device.pci for g in make_visible(machine.topology.devices, {}).gpus]
+    assert len(ours) == len(plan.ranks) >= 2
+    for numbers in counted.values():
+        assert ours == [numbers[n] for n in sorted(numbers)]
+    assert counted or name == "coral-lassen"
+    for pci, rank in zip(ours, plan.ranks, strict=True):
+        assert rank.cpus <= near[pci]
+    backwards = ",".join(str(n) for n in reversed(range(len(ours))))
+    variable = "ROCR_VISIBLE_DEVICES" if "rsmi" in counted else "CUDA_VISIBLE_DEVICES"
+    again = plan_for(machine, "--per gpu", {variable: backwards})
+    for pci, rank in zip(reversed(ours), again.ranks, strict=True):
+        assert rank.cpus <= near[pci]
+
+
+def test_names_in_hwlocs_xml() -> None:
+    """Cards have their names from there, too."""
+    need_topologies()
+    machine = read_machine(str(topologies() / "mpibind/coral-lassen.xml"))
+    plan = plan_for(machine, "--near mlx5_2")
+    card = next(d for d in machine.topology.devices if "mlx5_2" in d.names)
+    assert plan.ranks[0].nodes == CpuSet([card.node or 0])
 
 
 def test_real_cards_of_unknown_place() -> None:
@@ -990,6 +1049,52 @@ def test_a_launch_without_gpus_looks_at_none(ompbind: str, tmp_path: Path) -> No
     if not any(Path("/sys/bus/pci/drivers").glob("*/0000:*/drm")):
         assert imported("--numa-bind") == {"ompbind.pci"}
     assert "ompbind.visible" in imported("--per", "gpu")
+
+
+def test_near_a_card_of_this_machine(ompbind: str) -> None:
+    """A real worker next to a real card is on the card's cpus, as the kernel's files tell them."""
+    topology = json.loads(run(ompbind, "topo", "--format", "json").stdout)
+    cards = [d for d in topology["devices"] if d["names"] and d["kind"] == "nic"]
+    if not cards:
+        unavailable("this machine has no network card on a PCI bus")
+    if cards[0]["node"] is None and len(topology["nodes"]) > 1:
+        pytest.skip("the card of this machine is of unknown place")
+    name = cards[0]["names"][0]
+    local = Path(f"/sys/bus/pci/devices/{cards[0]['pci']}/local_cpulist").read_text()
+    code = "import os; print(*os.sched_getaffinity(0))"
+    done = run(ompbind, "run", "--near", name, "--smt", "all", "--", sys.executable, "-c", code)
+    wanted = CpuSet.parse_kernel(local) & CpuSet(os.sched_getaffinity(0))
+    assert CpuSet(map(int, done.stdout.split())) == wanted
+
+
+HOSTILE = st.text("0123456789abcdefx:.,-_ GPU\n\t?", max_size=24)
+
+
+@given(
+    texts=st.fixed_dictionaries(
+        {f"sys/bus/pci/devices/{pci}/{name}": HOSTILE
+         for pci in ("0000:1b:00.0", "0000:c1:00.0", "x:y")
+         for name in ("numa_node", "local_cpus", "device", "tile0/x", "tile1/x")}
+        | {"proc/driver/nvidia/gpus/0000:1b:00.0/information": HOSTILE.map(
+            lambda t: f"GPU UUID: {t}\nDevice Minor: {t}\n{t}")}
+        | {f"sys/class/kfd/kfd/topology/nodes/{n}/properties": HOSTILE.map(
+            lambda t: f"simd_count 1\nlocation_id {t}\ndomain {t}\nunique_id {t}\n")
+            for n in (1, 2)}
+    ),
+    kind=st.sampled_from(["030200", "038000", "120000", "020000"]),
+    vendor=st.sampled_from([NVIDIA, AMD, INTEL, "1a03"]),
+)  # fmt: skip
+def test_damaged_files(texts: dict[str, str], kind: str, vendor: str) -> None:
+    """Whatever stands in devices' files, they only advise: a plan, or one line that refuses."""
+    for pci in ("0000:1b:00.0", "0000:c1:00.0", "x:y"):
+        texts[f"sys/bus/pci/devices/{pci}/class"] = f"0x{kind}\n"
+        texts[f"sys/bus/pci/devices/{pci}/vendor"] = f"0x{vendor}\n"
+    machine = make_machine(Shape(nodes=2, cores=4), texts)
+    for args in ("--per gpu --gpu-env", "--numa-bind -n 3", "--near gpu0", "--near 1b:00.0"):
+        try:
+            assert plan_for(machine, args).ranks
+        except PlanError as e:
+            assert e.message.isprintable()
 
 
 # --- a machine with a GPU ------------------------------------------------------------------------
