@@ -257,8 +257,8 @@ def locate(machine: Machine, device: Device, by_node: Mapping[int | None, object
             node = topology.nodes[0].node
         elif len(near) == 1:
             node = near.first
-        else:
-            return Spot(None)
+        else:  # where one node may be used, there is nothing to choose
+            return Spot(next(iter(by_node)) if len(by_node) == 1 else None)
     if node in by_node:
         return Spot(node)
     found = topology.find_node(node)
