@@ -205,6 +205,8 @@ def test_any_order_of_numbers(order: list[int], count: int) -> None:
 @given(words=st.lists(WORDS, min_size=1, max_size=4), more=st.lists(WORDS, max_size=3))
 def test_nothing_after_the_end_counts(words: list[str], more: list[str]) -> None:
     """Where a list has ended, what follows changes nothing."""
+    if words == [""]:  # an empty list, which no longer is empty with more
+        return
     short = pick_rocr(",".join(words), UUIDS)
     longer = pick_rocr(",".join([*words, *more]), UUIDS)
     if len(short.entries) < len(words):
