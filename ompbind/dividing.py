@@ -2,8 +2,8 @@
 
 What is best, in this order: a part lies in one package and one node where there are enough parts;
 parts of one node differ by one core at most, on a machine with several kinds of core by as little
-capacity as can be; as many parts as possible end where a cache ends. Parts are runs of neighbours
-in the tree's order, of each kind of core by itself.
+capacity as can be; caches are crossed as seldom as can be. Parts are runs of neighbours in the
+tree's order, of each kind of core by itself; only caches of unlike size are paired otherwise.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # Levels where staying inside comes before parts of equal size: memory is further away outside.
 FIRM: tuple[Level, ...] = ("drawer", "book", "package", "node")
 SOFT: tuple[Level, ...] = ("die", "l3", "cluster", "l2")
+
+# With more caches of unlike size, which fit together is not looked for: it takes 3^n steps.
+MOST_CACHES = 8
 
 
 def divide(cores: tuple[Core, ...], count: int) -> list[tuple[Core, ...]]:
@@ -69,12 +72,13 @@ def weigh(cores: Sequence[Core]) -> int:
 def apportion(
     weights: Sequence[int], count: int, least: Sequence[int], most: Sequence[int]
 ) -> list[int]:
-    """How many of `count` each group gets: its least, the next always where a share is largest
-    (ties: the first), but none gets more than its most."""
+    """How many of `count` each group gets: its least, the next always where a share is largest when
+    half of that one is given already (ties: the first), but none gets more than its most. Of whole
+    cores, the smallest share is then the largest that can be, and the largest the smallest."""
     dealt = list(least)
     for _ in range(count - sum(least)):
         able = [i for i, n in enumerate(dealt) if n < most[i]]
-        best = max(able, key=lambda i: (weights[i] / max(dealt[i], 0.5), -i))
+        best = max(able, key=lambda i: (weights[i] / (dealt[i] + 0.5), -i))
         dealt[best] += 1
     return dealt
 
@@ -195,8 +199,56 @@ def even_out(dealt: list[list[int]], sums: list[int], weights: Sequence[int]) ->
 
 
 def split_in_runs(cores: tuple[Core, ...], count: int) -> list[tuple[Core, ...]]:
-    """`count` runs whose lengths differ by at most one; those are the longer ones with which most
-    runs end where a cache ends, else the first."""
+    """`count` runs whose lengths differ by at most one, which cross as few caches as can be."""
+    runs = []
+    for own, number in pair_caches(cores, count):
+        runs += cut_runs(own, number)
+    place = {id(core): i for i, core in enumerate(cores)}
+    return sorted(runs, key=lambda run: place[id(run[0])])
+
+
+def pair_caches(cores: tuple[Core, ...], count: int) -> list[tuple[tuple[Core, ...], int]]:
+    """As many groups of caches as can be that some of the `count` runs fill exactly, with how many
+    do: a cache is crossed only inside a group.
+
+    Only where caches have unlike numbers of cores, as a cgroup may leave them, are those that fit
+    together not neighbours.
+    """
+    levels = parting_levels(cores)
+    caches = split_by(cores, levels[0]) if levels else []
+    sizes = [len(cache) for cache in caches]
+    if count == 1 or len(set(sizes)) < 2 or len(caches) > MOST_CACHES:
+        return [(cores, count)]
+    length = len(cores) // count
+    # By set of caches and number of runs: how many groups, the one with the first cache, its runs.
+    found: list[dict[int, tuple[int, int, int]]] = [{0: (0, 0, 0)}]
+    for mask in range(1, 1 << len(caches)):
+        first = mask & -mask
+        ways: dict[int, tuple[int, int, int]] = {}
+        others = rest = mask ^ first
+        while True:
+            group = first | others
+            total = sum(size for i, size in enumerate(sizes) if group >> i & 1)
+            for runs in range(-(-total // (length + 1)), total // length + 1):
+                for more, (groups, *_) in found[mask ^ group].items():
+                    if groups + 1 > ways.get(more + runs, (0,))[0]:
+                        ways[more + runs] = (groups + 1, group, runs)
+            if not others:
+                break
+            others = (others - 1) & rest
+        found.append(ways)
+    pairs, mask, left = [], len(found) - 1, count
+    while mask:
+        _, group, runs = found[mask][left]
+        own = tuple(core for i, cache in enumerate(caches) if group >> i & 1 for core in cache)
+        pairs.append((own, runs))
+        mask, left = mask ^ group, left - runs
+    return pairs
+
+
+def cut_runs(cores: tuple[Core, ...], count: int) -> list[tuple[Core, ...]]:
+    """Consecutive runs; those are the longer ones with which most end where a cache ends, else the
+    first."""
     length, longer = divmod(len(cores), count)
     worth = value_cuts(cores) if longer else {}
     if not worth:
@@ -227,14 +279,18 @@ def split_in_runs(cores: tuple[Core, ...], count: int) -> list[tuple[Core, ...]]
 def value_cuts(cores: tuple[Core, ...]) -> dict[int, int]:
     """What it is worth to cut before each position: a coarser cache more than any number of finer
     ones. Where every core has its own, nothing."""
-    levels = [(len(split_by(cores, level)), i) for i, level in enumerate(SOFT)]
-    parting = [SOFT[i] for number, i in sorted(levels) if 1 < number < len(cores)]
     worth: dict[int, int] = {}
-    for nth, level in enumerate(reversed(parting)):
+    for nth, level in enumerate(reversed(parting_levels(cores))):
         for i in range(1, len(cores)):
             if getattr(cores[i].traits, level) != getattr(cores[i - 1].traits, level):
                 worth[i] = worth.get(i, 0) + (len(cores) + 1) ** nth
     return worth
+
+
+def parting_levels(cores: tuple[Core, ...]) -> list[Level]:
+    """The kinds of cache that part them, the coarsest first; not those that each core has."""
+    levels = [(len(split_by(cores, level)), i) for i, level in enumerate(SOFT)]
+    return [SOFT[i] for number, i in sorted(levels) if 1 < number < len(cores)]
 
 
 def blocks(items: Sequence[int], count: int) -> list[Sequence[int]]:

@@ -1,0 +1,264 @@
+"""What the best division is, against every other division of small machines."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ompbind.cores import Core
+from ompbind.cpuset import CpuSet
+from ompbind.dividing import (
+    apportion,
+    balance,
+    cut,
+    cut_runs,
+    divide,
+    split_evenly,
+    value_cuts,
+    weigh,
+)
+from ompbind.topology import Cpu
+
+
+def make_cores(*columns: str, kinds: str = "", weights: Sequence[int] = ()) -> tuple[Core, ...]:
+    """A core for each position: columns such as "l3=aabb" say which share a thing."""
+    levels = {name: text for name, _, text in (c.partition("=") for c in columns)}
+    count = len(next(iter(levels.values()))) if levels else len(kinds)
+    cores = []
+    for n in range(count):
+        groups = {name: ord(text[n]) for name, text in levels.items()}
+        kind = int(kinds[n]) if kinds else None
+        cpus = CpuSet([n])
+        cores.append(Core(cpus, cpus, Cpu(n, core=n, kind=kind, **groups),
+                          weights[kind] if weights and kind is not None else 1))  # fmt: skip
+    return tuple(cores)
+
+
+def numbers(parts: Sequence[Sequence[Core]]) -> list[list[int]]:
+    return [[core.traits.cpu for core in part] for part in parts]
+
+
+def compositions(total: int) -> Iterator[tuple[int, ...]]:
+    """All ways to write it as a sum, order counting."""
+    if total == 0:
+        yield ()
+    for first in range(1, total + 1):
+        yield from ((first, *rest) for rest in compositions(total - first))
+
+
+def partitions(count: int, parts: int) -> Iterator[list[list[int]]]:
+    """All ways to put so many cores into so many parts, none empty."""
+
+    def place(n: int, chosen: list[list[int]]) -> Iterator[list[list[int]]]:
+        if n == count:
+            if all(chosen):
+                yield [list(part) for part in chosen]
+            return
+        empty = False
+        for part in chosen:
+            if not part and empty:
+                break  # the same as the empty one before it
+            empty = not part
+            part.append(n)
+            yield from place(n + 1, chosen)
+            part.pop()
+
+    yield from place(0, [[] for _ in range(parts)])
+
+
+def crossings(parts: Sequence[Sequence[int]], caches: str) -> int:
+    """How many caches beyond its first one each part is in."""
+    return sum(len({caches[n] for n in part}) - 1 for part in parts)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_no_division_crosses_fewer_caches(count: int) -> None:
+    """Of all divisions of up to eight cores whose sizes differ by one at most, wherever up to four
+    caches end."""
+    for total in range(count, 9):
+        fair = [p for p in partitions(total, count)
+                if max(map(len, p)) - min(map(len, p)) <= 1]  # fmt: skip
+        for sizes in compositions(total):
+            if len(sizes) > 4:
+                continue
+            caches = "".join(letter * n for letter, n in zip("abcd", sizes, strict=False))
+            got = numbers(split_evenly(make_cores(f"l3={caches}"), count))
+            assert sorted(chain(*got)) == list(range(total))
+            assert max(map(len, got)) - min(map(len, got)) <= 1
+            best = min(crossings(p, caches) for p in fair)
+            assert crossings(got, caches) == best, (caches, got)
+            assert got == sorted(got), "ranks stand in the order of their first cores"
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(1, 4), st.integers(1, 5))
+def test_runs_end_where_caches_do(groups: list[int], inner: int, count: int) -> None:
+    """No other runs of such lengths end at coarser caches, then at finer ones."""
+    outer = "".join(chr(97 + i) * n * inner for i, n in enumerate(groups))
+    fine = "".join(chr(97 + i) * inner for i in range(sum(groups)))
+    cores = make_cores(f"l3={outer}", f"l2={fine}")
+    if count > len(cores):
+        return
+    worth = value_cuts(cores)
+
+    def value(sizes: Sequence[int]) -> int:
+        return sum(worth.get(end, 0) for end in itertools.accumulate(sizes[:-1]))
+
+    length, longer = divmod(len(cores), count)
+    got = [len(run) for run in cut_runs(cores, count)]
+    every = {tuple(p) for p in itertools.permutations([length + 1] * longer
+                                                      + [length] * (count - longer))}  # fmt: skip
+    best = max(map(value, every))
+    assert value(got) == best
+    assert tuple(got) == max(p for p in every if value(p) == best), "the first are the longer ones"
+
+
+def test_coarser_caches_come_first() -> None:
+    """Ending at one die counts more than at any number of L2s."""
+    cores = make_cores("die=aaaabbb", "l2=aabccdd")
+    assert [len(run) for run in cut_runs(cores, 2)] == [4, 3]
+    assert numbers(split_evenly(make_cores("l3=aabbb"), 2)) == [[0, 1], [2, 3, 4]]
+    # equal parts come before whole caches
+    assert numbers(split_evenly(make_cores("l3=abbbb"), 2)) == [[0, 1, 2], [3, 4]]
+
+
+def test_caches_that_fit_together() -> None:
+    """What a cgroup leaves of caches may fit only out of order."""
+    assert numbers(split_evenly(make_cores("l3=aabbbc"), 2)) == [[0, 1, 5], [2, 3, 4]]
+    # nine of them: neighbours only, and quickly
+    text = "".join(letter * n for letter, n in zip("abcdefghi", range(1, 10), strict=True))
+    parts = split_evenly(make_cores(f"l3={text}"), 9)
+    assert [len(part) for part in parts] == [5] * 9
+
+
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=7), st.data())
+def test_whole_nodes_are_put_together_evenly(weights: list[int], data: st.DataObject) -> None:
+    """With fewer ranks than nodes: of all runs of neighbouring nodes those whose lightest is
+    heaviest, then whose heaviest is lightest."""
+    count = data.draw(st.integers(1, len(weights)))
+    every = []
+    for ends in itertools.combinations(range(1, len(weights)), count - 1):
+        bounds = [0, *ends, len(weights)]
+        sums = [sum(weights[a:b]) for a, b in itertools.pairwise(bounds)]
+        every.append((min(sums), -max(sums)))
+    runs = cut(weights, count)
+    assert [a for a, _ in runs] == [0, *(b for _, b in runs[:-1])]
+    assert runs[-1][1] == len(weights)
+    sums = [sum(weights[a:b]) for a, b in runs]
+    assert (min(sums), -max(sums)) == max(every)
+
+
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=5),
+    st.lists(st.integers(1, 3), min_size=5, max_size=5),
+    st.integers(1, 12),
+)
+def test_no_node_is_crossed_that_need_not(
+    sizes: list[int], packages: list[int], count: int
+) -> None:
+    """A rank for each node or more: each is in one node. Fewer: each node is in one rank, and each
+    package where there are ranks enough."""
+    nodes = "".join(chr(97 + i) * n for i, n in enumerate(sizes))
+    order = [p for p, n in enumerate(packages) for _ in range(n)][: len(sizes)]
+    order += [max(order)] * (len(sizes) - len(order))
+    package = "".join(chr(97 + order[i]) * n for i, n in enumerate(sizes))
+    if count > len(nodes):
+        return
+    parts = numbers(divide(make_cores(f"node={nodes}", f"package={package}"), count))
+    assert sorted(chain(*parts)) == list(range(len(nodes)))
+    if count >= len(sizes):
+        assert crossings(parts, nodes) == 0
+    else:
+        homes = [{i for i, part in enumerate(parts) if any(nodes[n] == node for n in part)}
+                 for node in set(nodes)]  # fmt: skip
+        assert all(len(home) == 1 for home in homes)
+    if count >= len(set(order)):
+        assert crossings(parts, package) == 0
+    for node in set(nodes):
+        inside = [len(p) for p in parts if {nodes[n] for n in p} == {node}]
+        assert not inside or max(inside) - min(inside) <= 1
+
+
+@pytest.mark.parametrize("groups", [2, 3, 4])
+def test_ranks_in_proportion(groups: int) -> None:
+    """Of all ways to give nodes of up to seven cores so many ranks, one at least to each, none has
+    a larger smallest share; of those that have the same, none a smaller largest one."""
+    for weights in itertools.combinations_with_replacement(range(1, 8), groups):
+        every: dict[int, tuple[int, int]] = {}
+        for ranks in itertools.product(*(range(1, w + 1) for w in weights)):
+            shares = [*zip(weights, ranks, strict=True)]
+            value = (min(w // n for w, n in shares), -max(-(-w // n) for w, n in shares))
+            every[sum(ranks)] = max(value, every.get(sum(ranks), value))
+        for count, best in every.items():
+            dealt = apportion(weights, count, [1] * groups, weights)
+            shares = [*zip(weights, dealt, strict=True)]
+            assert sum(dealt) == count
+            assert all(1 <= n <= w for w, n in shares)
+            assert (min(w // n for w, n in shares), -max(-(-w // n) for w, n in shares)) == best
+
+
+# --- several kinds of core ----------------------------------------------------------------------
+
+
+def spread(number: int, count: int) -> Iterator[tuple[int, ...]]:
+    """All ways to deal so many alike to so many."""
+    if count == 1:
+        yield (number,)
+        return
+    for first in range(number + 1):
+        yield from ((first, *rest) for rest in spread(number - first, count - 1))
+
+
+@pytest.mark.parametrize("weights", [(1024, 624), (1024, 446), (1024, 737), (3, 2), (9, 7, 2)])
+def test_capacity_is_as_equal_as_it_comes(weights: tuple[int, ...]) -> None:
+    """Where each kind divides, the same of each; else no other way of dealing up to eight cores
+    gives the weakest rank a fourteenth more, and mostly none gives it anything more."""
+    cases = worse = 0
+    for having in itertools.product(range(1, 7), repeat=len(weights)):
+        for count in range(2, min(5, sum(having) + 1)):
+            if sum(having) > 8:
+                continue
+            dealt = balance(list(zip(weights, having, strict=True)), count)
+            assert [sum(row) for row in dealt] == list(having)
+            sums = [sum(w * row[r] for w, row in zip(weights, dealt, strict=True))
+                    for r in range(count)]  # fmt: skip
+            assert all(sums)
+            if all(n % count == 0 for n in having):
+                assert all(set(row) == {n // count} for row, n in zip(dealt, having, strict=True))
+            every = itertools.product(*(list(spread(n, count)) for n in having))
+            best = max(
+                min(sum(w * row[r] for w, row in zip(weights, way, strict=True))
+                    for r in range(count))
+                for way in every
+            )  # fmt: skip
+            assert min(sums) * 14 > best * 13
+            cases += 1
+            worse += min(sums) < best
+    assert worse * 20 < cases
+
+
+@given(st.text(alphabet="01", min_size=1, max_size=12), st.integers(1, 5))
+def test_parts_of_several_kinds(kinds: str, count: int) -> None:
+    """Every core is dealt once, to ranks in the order of their first cores, whose capacities do not
+    differ by more than one core's."""
+    cores = make_cores("l3=" + "a" * len(kinds), kinds=kinds, weights=(600, 1024))
+    if count > len(cores):
+        return
+    parts = divide(cores, count)
+    assert sorted(chain(*numbers(parts))) == list(range(len(kinds)))
+    assert numbers(parts) == sorted(numbers(parts))
+    sums = [weigh(part) for part in parts]
+    assert max(sums) - min(sums) <= 1024
+    assert all(part == sorted(part) for part in numbers(parts))
+
+
+def test_clusters_called_packages() -> None:
+    """On one node, packages of one kind each are no bounds; with a mixed one they are."""
+    cores = make_cores("package=aaaabbbb", "node=aaaaaaaa", kinds="00001111", weights=(400, 1024))
+    assert numbers(divide(cores, 2)) == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    mixed = make_cores("package=aaaabbbb", "node=aaaaaaaa", kinds="00110011", weights=(400, 1024))
+    assert numbers(divide(mixed, 2)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
