@@ -98,6 +98,7 @@ def plan(
     kind: Literal["performance", "efficiency", "all"] | None = None,
     part: str | None = None,
     near: str | None = None,
+    gpu_domain: Literal["numa", "package", "l3"] | None = None,
     smt: int | Literal["all"] | None = None,
     reserve: int | str | None = None,
     role: Mapping[str, int | str] | Sequence[str] | None = None,

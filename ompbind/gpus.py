@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ompbind.cores import split_by
+from ompbind.cores import llc_level, split_by
 from ompbind.cpuset import CpuSet, shown
 from ompbind.dealing import Share, deal_one, describe, node_domains
 from ompbind.dividing import blocks, divide
@@ -56,6 +56,15 @@ def check_gpus(request: Request) -> None:
             f"--gpu-env gives each rank its GPU, and no rank has one{problem}",
             hint=(visible.hint if visible and problem else "") or "--per gpu gives each rank one",
         )
+    if request.gpu_domain != "numa" and request.per != "gpu":
+        raise PlanError(
+            f"--gpu-domain {request.gpu_domain} is for ranks by GPU", hint="--per gpu makes them"
+        )
+    if request.gpu_domain == "package" and request.numa_bind:
+        raise PlanError(
+            "--gpu-domain package is on several nodes, --numa-bind for one",
+            hint="leave one of them out",
+        )
     if request.near is not None and (request.nodes is not None or request.cpus is not None):
         raise PlanError(
             "--near and a list of nodes or cpus both say where ranks go",
@@ -101,10 +110,11 @@ def deal_gpus(
             f"the machine does not say which node is near {which}: the emptiest is taken"
         )
     warnings += [f"GPU {g.device.pci} {s.told}" for g, s in spots.items() if s.grave]
-    return deal_nodes(request, cores, by_node, owned, spots)
+    return deal_nodes(machine, request, cores, by_node, owned, spots)
 
 
 def deal_nodes(
+    machine: Machine,
     request: Request,
     cores: tuple[Core, ...],
     by_node: ByNode,
@@ -114,13 +124,11 @@ def deal_nodes(
     """Each node's cores among the ranks whose GPUs it serves. GPUs that are near a part of it, as
     hwloc knows of some, get neighbouring parts in the order of their cores."""
     shares: dict[int, Share] = {}
-    for node in dict.fromkeys(spots[own[0]].node for own in owned):
-        where = "the machine" if node is None else f"node {node}"
-        group = by_node.get(node, cores)
-        ranks = [r for r, own in enumerate(owned) if spots[own[0]].node == node]
-        ranks.sort(key=lambda r: first_near(group, owned[r][0].device))
+    nodes = [spots[own[0]].node for own in owned]
+    for where, ranks, group in domains_of(machine, request, cores, by_node, nodes):
+        ranks.sort(key=lambda r, group=group: first_near(group, owned[r][0].device))  # type: ignore[misc]
         for rank, share in zip(ranks, deal_one(request, ranks, group, where), strict=True):
-            told = spots[owned[rank][0]].told
+            node, told = nodes[rank], spots[owned[rank][0]].told
             shares[rank] = share.replace(
                 why=f"{gpu_names(owned[rank])}, {share.why}{f' ({told})' if told else ''}",
                 node=node if request.numa_bind else None,
@@ -131,6 +139,31 @@ def deal_nodes(
 
 def first_near(cores: Sequence[Core], device: Device) -> int:
     return next((n for n, core in enumerate(cores) if core.cpus & device.cpus), 0)
+
+
+def domains_of(
+    machine: Machine,
+    request: Request,
+    cores: tuple[Core, ...],
+    by_node: ByNode,
+    nodes: Sequence[int | None],
+) -> list[tuple[str, list[int], tuple[Core, ...]]]:
+    """What is near the GPU of each rank, whose node is given: name, ranks and cores of each such
+    domain. The caches of a node are dealt round its ranks, larger ones first."""
+    found: dict[str, tuple[list[int], tuple[Core, ...]]] = {}
+    for rank, node in enumerate(nodes):
+        where = "the machine" if node is None else f"node {node}"
+        group = by_node.get(node, cores)
+        if node is not None and request.gpu_domain == "package":
+            package = group[0].traits.package
+            where = f"package {package}"
+            group = tuple(core for core in cores if core.traits.package == package)
+        elif node is not None and request.gpu_domain == "l3":
+            caches = sorted(split_by(group, llc_level(machine)), key=len, reverse=True)
+            which = nodes[:rank].count(node) % len(caches)
+            where, group = f"node {node}, cache {which}", caches[which]
+        found.setdefault(where, ([], group))[0].append(rank)
+    return [(where, ranks, group) for where, (ranks, group) in found.items()]
 
 
 def why_not_by_gpu(

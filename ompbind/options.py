@@ -116,6 +116,14 @@ OPTIONS: tuple[Option, ...] = (
         "Use only the cores nearest to a device: eth0, mlx5_0, gpu0, or a PCI address.",
         "DEVICE",
     ),
+    Option(
+        ("--gpu-domain",),
+        "value",
+        "What counts as near a GPU: its node (default), its node's whole package, or one "
+        "last-level cache of its node.",
+        "THING",
+        ("numa", "package", "l3"),
+    ),
     Option(("--smt",), "value", "Hardware threads used of each core (default 1).", "N|all"),
     Option(
         ("--kind",),

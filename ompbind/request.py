@@ -70,6 +70,7 @@ class Request(Record):
     binder: str = "auto"
     rank_env: bool | None = None
     template: bool = False
+    gpu_domain: str = "numa"
     near: str | None = None
     gpu_env: bool = False
     visible: Visible | None = None  # what workers see of the GPUs, where that was looked up
@@ -103,7 +104,17 @@ def make_request(
         return parse_count(text[key], "--" + key.replace("_", "-"), least)
 
     asked: dict[str, object] = dict(wished)
-    for key in ("per", "kind", "places", "proc_bind", "mem", "binder", "distribution", "near"):
+    for key in (
+        "per",
+        "kind",
+        "places",
+        "proc_bind",
+        "mem",
+        "binder",
+        "distribution",
+        "near",
+        "gpu_domain",
+    ):
         if key in text:
             asked[key] = text[key]
     if text.get("runtime", "auto") != "auto":
