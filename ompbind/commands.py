@@ -56,6 +56,21 @@ def main(args: Sequence[str]) -> int:
     except (ImportError, EOFError, SyntaxError) as e:  # a file of ours, or of Python's, is not read
         say("error", f"the system refuses to load a module: {e}")
         return 125
+    except Exception as e:
+        say("error", f"a fault of ompbind's own: {e!r}")
+        tell(f"hint: please report it: {place_of(e)}")
+        return 125
+
+
+def place_of(error: Exception) -> str:
+    """Where an exception was raised: module:line, from the outermost of ours on."""
+    places = []
+    frame = error.__traceback__
+    while frame is not None:
+        code = frame.tb_frame.f_code
+        places.append(f"{os.path.basename(code.co_filename)}:{frame.tb_lineno}")
+        frame = frame.tb_next
+    return " ".join(places)
 
 
 def asks_for_help(name: str, args: Sequence[str]) -> bool:

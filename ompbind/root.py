@@ -5,6 +5,7 @@ The readers take any object with `read` and `names`, so a saved machine is read 
 
 from __future__ import annotations
 
+import errno
 import os
 
 TYPE_CHECKING = False
@@ -32,11 +33,15 @@ if TYPE_CHECKING:
 
 # Without blocking, where the system has that: a FIFO where a file is expected must not hang us.
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+# These tell of this process, not of the file: what cannot be read for them is not absent.
+OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 LARGEST = 1 << 20  # bytes of one file; the largest that is wanted, /proc/cpuinfo, can be cut
 
 
 class DirectoryRoot:
-    """A directory that holds `sys` and `proc`; "/" is the running machine."""
+    """A directory that holds `sys` and `proc`; "/" is the running machine. Reading raises OSError
+    when this process has no descriptors or no memory left: a plan made without what could not be
+    read would be another one."""
 
     def __init__(self, path: str) -> None:
         self.path = path.rstrip("/")
@@ -44,14 +49,18 @@ class DirectoryRoot:
     def read(self, path: str) -> str | None:
         try:
             fd = os.open(f"{self.path}/{path}", OPEN_FLAGS)
-        except OSError:
+        except OSError as e:
+            if e.errno in OURS:
+                raise
             return None
         try:
             data = os.read(fd, 65536)
             if len(data) >= 4096:  # sysfs files end at a page; others may go on
                 while len(data) < LARGEST and (more := os.read(fd, 65536)):
                     data += more
-        except OSError:  # sysfs answers ENODEV, EIO… for what a cpu going offline takes with it
+        except OSError as e:  # sysfs answers ENODEV, EIO… for what an offlined cpu takes with it
+            if e.errno in OURS:
+                raise
             return None
         finally:
             os.close(fd)
@@ -70,13 +79,17 @@ class DirectoryRoot:
     def names(self, path: str) -> list[str]:
         try:
             return sorted(os.listdir(f"{self.path}/{path}"))
-        except OSError:
+        except OSError as e:
+            if e.errno in OURS:
+                raise
             return []
 
     def resolve(self, path: str) -> str | None:
         try:
             target = os.readlink(f"{self.path}/{path}")
-        except OSError:
+        except OSError as e:
+            if e.errno in OURS:
+                raise
             return None
         return os.path.normpath(os.path.join(os.path.dirname(path), target))
 

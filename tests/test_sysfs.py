@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -735,6 +737,26 @@ def test_no_such_root(tmp_path: Path) -> None:
             read_machine(str(tmp_path / name))
         assert caught.value.hint
         assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES])
+def test_our_own_lack_is_no_absence(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without descriptors or memory nothing is read as absent: the plan would be another one. What
+    is forbidden is absent, as in a container that hides it."""
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    root = DirectoryRoot("/")
+    monkeypatch.setattr("os.open", refuse)
+    monkeypatch.setattr("os.listdir", refuse)
+    monkeypatch.setattr("os.readlink", refuse)
+    for look in (root.read, root.names, root.resolve):
+        if code == errno.EACCES:
+            assert not look("sys/devices/system/cpu/online")
+        else:
+            with pytest.raises(OSError, match=os.strerror(code)):
+                look("sys/devices/system/cpu/online")
 
 
 # Size
