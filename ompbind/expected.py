@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ompbind.claims import CPUS, MEMORY, RANK
 from ompbind.cpuset import CpuSet, parse_whole, union
 from ompbind.errors import ParseError
 from ompbind.plans import POLICIES
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
     from ompbind.plans import RankPlan
 
-# What a launcher tells a worker of its plan, beside OpenMP's variables.
-RANK, CPUS, MEMORY = "OMPBIND_RANK", "OMPBIND_CPUS", "OMPBIND_MEM"
 ROLE = "OMPBIND_ROLE_"
 
 

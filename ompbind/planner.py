@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ompbind import numactl, openmp
+from ompbind.claims import make_claim
 from ompbind.cores import group_cores, keep_kind, llc_level, make_cores, split_by
 from ompbind.cpuset import CpuSet, union
 from ompbind.dealing import cut_part, deal, deal_exactly
@@ -202,6 +203,7 @@ def make_rank(
     request: Request, rank: int, count: int, share: Share, common: Common, roles: tuple[Role, ...]
 ) -> RankPlan:
     env = common.env + make_rank_environment(rank, count, request.rank_env)
+    env += make_claim(common.cpus, common.mem, common.mems)
     env += tuple((role.variable, str(role.cpus)) for role in roles if rank in role.ranks)
     gpus = tuple(gpu.name for gpu in share.gpus)
     removed = {i.name for i in request.inherited if i.action == "removed"}

@@ -497,6 +497,7 @@ def test_nothing_else_in_the_environment_changes(tmp_path: Path, binder: str, ra
     assert ompbind_run(*args, env=odd).returncode == 0
     env = read_report(tmp_path)["env"]
     own = {"OMP_NUM_THREADS", "OMP_PLACES", "OMP_PROC_BIND", "OMPBIND_RANK", "OMPBIND_RANKS"}
+    own |= {"OMPBIND_CPUS", "OMPBIND_MEM"}
     if ranks > 1:
         own |= {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"}
     assert env.keys() - odd.keys() - {"LC_CTYPE"} == own  # LC_CTYPE: the worker is a Python

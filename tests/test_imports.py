@@ -53,6 +53,7 @@ ALLOWED: dict[str, str] = {
     "devices": "record",
     "visible": "devices record topology",
     "numactl": "cpuset",
+    "claims": "cpuset",
     "places": "cpuset errors",
     "openmp": "cpuset errors places record",
     "template": "cpuset errors",
@@ -69,10 +70,10 @@ ALLOWED: dict[str, str] = {
     "gpus": "cores cpuset dealing dividing errors record request topology visible",
     "listed": "cores cpuset dealing dividing request topology",
     "threads": "dealing dividing openmp request topology",
-    "planner": "cores cpuset dealing dividing errors gpus listed memory numactl openmp plans pools"
+    "planner": "claims cores cpuset dealing dividing errors gpus listed memory numactl openmp plans pools"
     " record request template threads topology",
     "outline": "cpuset record topology",
-    "expected": "cpuset errors plans record",
+    "expected": "claims cpuset errors plans record",
     "report": "cpuset expected processes record",
     "verify": "cpuset expected processes record report",
     # the outside world
@@ -82,7 +83,7 @@ ALLOWED: dict[str, str] = {
     "runtime": "elf program record",
     "syscalls": "cpuset",
     "launch.settings": "arguments cpuset errors plans record",
-    "launch.refusals": "cpuset errors numactl plans record",
+    "launch.refusals": "claims cpuset errors numactl plans record",
     "launch.binding": "cpuset errors launch.refusals numactl plans program syscalls",
     "launch.start": "cpuset errors launch.binding launch.refusals plans program record syscalls",
     "launch.loop": "",

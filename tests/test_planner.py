@@ -838,6 +838,8 @@ def test_environment_of_a_rank() -> None:
         ("LOCAL_RANK", "1"),
         ("WORLD_SIZE", "2"),
         ("LOCAL_WORLD_SIZE", "2"),
+        ("OMPBIND_CPUS", "3-5"),
+        ("OMPBIND_MEM", "none"),
     )
     one = make_plan(machine, make_asked([]))
     assert [k for k, _ in one.ranks[0].env if "RANK" in k] == ["OMPBIND_RANK", "OMPBIND_RANKS"]

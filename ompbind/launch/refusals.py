@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ompbind import numactl
+from ompbind.claims import make_claim
 from ompbind.cpuset import CpuSet
 from ompbind.errors import DeniedError
 from ompbind.record import Record
@@ -62,7 +63,8 @@ def without(plan: Plan, parts: set[str]) -> Plan:
         mem, mems = ("none", CpuSet()) if "memory" in parts else (rank.mem, rank.mems)
         binding = numactl.make_binding(binder, cpus, mem, mems)
         argv = numactl.make_command(binding, rank.worker(plan.binder))
-        ranks.append(rank.replace(cpus=cpus, mem=mem, mems=mems, argv=argv))
+        env = tuple((dict(rank.env) | dict(make_claim(cpus, mem, mems))).items())
+        ranks.append(rank.replace(cpus=cpus, mem=mem, mems=mems, env=env, argv=argv))
     return plan.replace(ranks=tuple(ranks), binder=binder)
 
 
