@@ -106,7 +106,7 @@ def run(args: Sequence[str]) -> int:
         make_request(values)  # a list option may have swallowed the command: it then says so
         raise UsageError("no command to run", hint="put it after --: ompbind run -- COMMAND")
     settings = make_settings(values).replace(prove=make_prover(values))
-    environ = dict(os.environ)
+    environ = given_environment()
     plan = prepare_plan(values, command, environ)
     if "plan" in values:
         check_plan(plan)
@@ -121,6 +121,20 @@ def run(args: Sequence[str]) -> int:
         lambda text: say("warning", text),
         settings,
     )
+
+
+def given_environment() -> dict[str, str]:
+    """The environment as it was given to us. In the C locale Python puts an LC_CTYPE of its own
+    into it (PEP 538), which is no worker's."""
+    environ = dict(os.environ)
+    if environ.get("LC_CTYPE") in ("C.UTF-8", "C.utf8", "UTF-8"):
+        from ompbind.machine import living_root
+        from ompbind.processes import read_environ
+
+        given = read_environ(living_root(), os.getpid()) if sys.platform == "linux" else None
+        if given is not None and "LC_CTYPE" not in dict(given):
+            del environ["LC_CTYPE"]
+    return environ
 
 
 def show(args: Sequence[str]) -> int:

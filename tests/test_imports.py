@@ -128,7 +128,7 @@ ALLOWED: dict[str, str] = {
     "proving": "checking errors expected plans processes report root",
     "cli": "__init__ options",
     "commands": "arguments checking cli cpuset errors fixes.registry launch.__init__"
-    " launch.settings machine options plans prepare proving render.__init__"
+    " launch.settings machine options plans prepare processes proving render.__init__"
     " render.machine render.plan render.report report request topology",
     "supervised": "commands launch.report launch.start",
     "__main__": "commands",

@@ -556,3 +556,14 @@ def test_a_numactl_that_fails(tmp_path: Path, ranks: int) -> None:
     assert done.stderr == f"ompbind: warning: {message}; {without}\n"
     for rank, cpu in enumerate(cpus):
         assert read_report(tmp_path, rank)["cpus"] == str(cpu)
+
+
+@pytest.mark.parametrize("given", [{}, {"LANG": "C"}, {"LC_CTYPE": "C.UTF-8"}])
+def test_the_workers_locale_is_the_given_one(given: dict[str, str], ranks: int) -> None:
+    """In the C locale Python sets a variable for itself; a worker has what the user set alone."""
+    env = {"PATH": os.environ["PATH"], **given}
+    done = ompbind_run("run", "-n", str(ranks), "--share", "--", "env", env=env)
+    assert done.returncode == 0, done.stderr
+    told = [line.rpartition("] ")[2] for line in done.stdout.splitlines()]
+    locale = {line for line in told if line.startswith(("LC_", "LANG"))}
+    assert locale == {f"{name}={value}" for name, value in given.items()}
