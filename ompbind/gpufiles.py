@@ -27,7 +27,7 @@ def add_driver_facts(root: Root, devices: Sequence[Device]) -> tuple[Device, ...
         devices = add_nvidia(root, devices)
     if any(is_gpu(d, "1002") for d in devices):
         devices = add_amd(root, devices)
-    return tuple(add_tiles(root, d) if is_gpu(d, "8086") else d for d in devices)
+    return tuple(add_drm(root, d) if d.vendor in ("1002", "8086") else d for d in devices)
 
 
 def is_gpu(device: Device, vendor: str) -> bool:
@@ -103,9 +103,13 @@ def parse_whole20(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else 0
 
 
-def add_tiles(root: Root, device: Device) -> Device:
-    """An Intel GPU of several tiles, each of which Level Zero shows as a device."""
-    tiles = numbered(root.names(f"{PCI}/{device.pci}"), "tile")
+def add_drm(root: Root, device: Device) -> Device:
+    """The number of an AMD or Intel GPU's device file, and of the latter the tiles, each of which
+    Level Zero shows as a device."""
+    files = numbered(root.names(f"{PCI}/{device.pci}/drm"), "renderD")
+    if files:
+        device = device.replace(minor=files[0])
+    tiles = numbered(root.names(f"{PCI}/{device.pci}"), "tile") if is_gpu(device, "8086") else []
     return device.replace(parts=len(tiles)) if tiles[1:] else device
 
 

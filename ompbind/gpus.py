@@ -35,10 +35,11 @@ class Spot(Record):
 
 def is_by_gpu(request: Request) -> bool:
     """Whether GPUs say where the ranks go: --per gpu; or --numa-bind with a rank for each visible
-    GPU, or one rank for them all."""
+    GPU, or one rank for them all, and nothing else that says it."""
     if request.per is not None or not request.numa_bind:
         return request.per == "gpu"
-    if request.nodes is not None or request.cpus is not None or not request.visible:
+    named = (request.nodes, request.cpus, request.near)
+    if named != (None, None, None) or not request.visible:
         return False
     count = len(request.visible.gpus)
     return count > 0 and not request.visible.problem and (request.ranks or 1) in (1, count)
@@ -65,9 +66,10 @@ def check_gpus(request: Request) -> None:
             "--gpu-domain package is on several nodes, --numa-bind for one",
             hint="leave one of them out",
         )
-    if request.near is not None and (request.nodes is not None or request.cpus is not None):
+    named = "a list of nodes or cpus" if request.nodes is not None or request.cpus else ""
+    if request.near is not None and (named or request.per == "gpu"):
         raise PlanError(
-            "--near and a list of nodes or cpus both say where ranks go",
+            f"--near and {named or '--per gpu'} both say where ranks go",
             hint="leave one of them out",
         )
 

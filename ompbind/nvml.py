@@ -35,11 +35,8 @@ def find_visible(
         if library is not None:
             asked = read_nvml(library, warnings)
         if asked is None:
-            devices = hide_unusable(devices, may_use, warnings)
-    rocm = any(d.vendor == "1002" and d.position is not None for d in devices)
-    if rocm and may_use("/dev/kfd") is False:
-        warnings.append("/dev/kfd may not be used: ROCm needs it (groups video and render)")
-    return make_visible(devices, environ, asked, warnings)
+            devices = hide_nvidia(devices, may_use, warnings)
+    return make_visible(hide_others(devices, may_use, warnings), environ, asked, warnings)
 
 
 def find_library() -> Any:
@@ -111,7 +108,7 @@ def text_of(value: str | bytes) -> str:
     return value.decode("ascii", "replace") if isinstance(value, bytes) else value
 
 
-def hide_unusable(
+def hide_nvidia(
     devices: Sequence[Device], may_use: Callable[[str], bool | None], warnings: list[str]
 ) -> list[Device]:
     """NVIDIA's GPUs whose device file is missing or refused are hidden: CUDA will not see them.
@@ -132,6 +129,21 @@ def hide_unusable(
         else d
         for d in devices
     ]
+
+
+def hide_others(
+    devices: Sequence[Device], may_use: Callable[[str], bool | None], warnings: list[str]
+) -> list[Device]:
+    """AMD's and Intel's GPUs whose device file is missing or refused are hidden; all of AMD's where
+    that of its compute driver is."""
+    ours = [d for d in devices if d.vendor in ("1002", "8086") and d.minor is not None]
+    rocm = not any(d.vendor == "1002" for d in ours) or may_use("/dev/kfd")
+    hidden = {d.pci for d in ours if not may_use(f"/dev/dri/renderD{d.minor}")}
+    hidden |= {d.pci for d in ours if d.vendor == "1002" and not rocm}
+    if hidden:
+        names = "/dev/dri" if rocm else "/dev/kfd"
+        warnings.append(f"{names} is missing or may not be used (groups video and render)")
+    return [d.replace(hidden=True) if d.pci in hidden else d for d in devices]
 
 
 def can_open(path: str) -> bool | None:

@@ -63,15 +63,23 @@ def make_visible(
     usable = [d for d in devices if d.vendor in VENDORS and not why_not(d)]
     vendors = [v for v in VENDORS if any(d.vendor == v for d in usable)]
     if not vendors:
-        return Visible(problem=explain_none(devices), hint=hint_for(environ))
+        return Visible(
+            problem=explain_none(devices),
+            hint="; ".join(warnings) or hint_for(environ),
+            warnings=tuple(warnings),
+        )
     told = list(warnings)
     if vendors[1:]:
         others = " and ".join(VENDORS[v] for v in vendors[1:])
         told.append(f"ranks go by the {VENDORS[vendors[0]]} GPUs; those of {others} are left out")
     own = [d for d in usable if d.vendor == vendors[0]]
     # That a container or a job was given some only is as it should be, and so not worth a word.
-    lost = [f"{d.pci} {why_not(d)}" for d in devices if d.vendor == vendors[0] and why_not(d)
-            and not d.virtual and not is_integrated(d) and not d.hidden]  # fmt: skip
+    lost = [
+        f"{d.pci} {why_not(d)}"
+        for d in devices
+        if d.vendor == vendors[0] and d.kind in KINDS[d.vendor] and why_not(d)
+        if not (d.virtual or d.hidden or is_integrated(d))
+    ]
     if lost:
         told.append(f"not used: {shorten(lost)}")
     visible = MAKERS[vendors[0]](own, environ, asked)

@@ -426,6 +426,10 @@ def test_near_with_what_else_says_where() -> None:
     assert (cpus(plan), str(plan.ranks[0].mems)) == (["24-27", "28-31"], "3")
     assert "both say where ranks go" in refusal(machine, "--near eth0 --numa-bind-nodes 0")[0]
     assert "both say where ranks go" in refusal(machine, "--near eth0 --numa-bind-cpus 0-3")[0]
+    message = refusal(machine, "--near eth0 --per gpu")[0]
+    assert message == "--near and --per gpu both say where ranks go"
+    plan = plan_for(machine, "--near eth0 --numa-bind -n 8")
+    assert [str(r.mems) for r in plan.ranks] == ["3"] * 8
 
 
 def test_near_what_is_not_there() -> None:
@@ -809,11 +813,30 @@ def test_device_files(files: dict[str, bool], wanted: list[str], said: str) -> N
     assert said in "; ".join([*visible.warnings[1:], visible.problem])
 
 
-def test_rocm_needs_its_file() -> None:
-    """Whoever may not use /dev/kfd computes on no AMD GPU; the groups that may are told."""
-    devices = make_machine(MI, kfd(("c1", 1))).topology.devices
-    warnings = find_visible(devices, {}, may_use=lambda _: False).warnings
-    assert "/dev/kfd may not be used: ROCm needs it (groups video and render)" in warnings
+DRM = {f"sys/bus/pci/devices/{d.pci}/drm/renderD{128 + n}/dev": "226:128\n"
+       for n, d in enumerate((*MI.devices, *PVC.devices))}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shape", "refused", "wanted", "said"),
+    [
+        (MI, [], ["c1", "c6", "d1", "d6"], ""),
+        (MI, ["/dev/kfd"], [], "/dev/kfd is missing or may not be used (groups video and render)"),
+        (MI, ["/dev/dri/renderD129"], ["c1", "d1", "d6"], "/dev/dri is missing"),
+        (PVC, ["/dev/dri/renderD133"], ["9a", "9a"], "/dev/dri is missing"),
+        (PVC, ["/dev/kfd"], ["3a", "3a", "9a", "9a"], ""),
+    ],
+)
+def test_device_files_of_others(
+    shape: Shape, refused: list[str], wanted: list[str], said: str
+) -> None:
+    """A GPU whose file may not be used is hidden, all of AMD's without the compute driver's; the
+    groups that may are told."""
+    devices = make_machine(shape, DRM | TILES).topology.devices
+    visible = find_visible(devices, {}, may_use=lambda path: path not in refused)
+    assert addresses(visible) == wanted
+    assert said in "; ".join(visible.warnings)
+    assert bool(said) == bool(visible.warnings)
 
 
 # --- real machines -------------------------------------------------------------------------------
