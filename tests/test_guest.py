@@ -17,15 +17,23 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import REPOSITORY, unavailable
+from tests.conftest import COMPILERS, REPOSITORY, find_intel, unavailable
 from tests.guest import guest
-from tests.guest.cases import BINDERS, BOOTS, ENVIRONMENT, SHOWN, Case
+from tests.guest.cases import BINDERS, BOOTS, ENVIRONMENT, MATRIX, SHOWN, Case
 from tests.observe import Rank, expand, expected_threads, policy_text
 
 Seen = Callable[[str], dict[str, Any]]
 
-TIMEOUT = 540
+TIMEOUT = 900
+RUNTIMES = ("libgomp", "libomp", "libiomp5")
 PAGES_IN_MIB = 256
+
+
+def has(runtime: str) -> bool:
+    """Whether programs can be made for an OpenMP runtime here."""
+    return bool(shutil.which(COMPILERS[runtime])) and (
+        runtime != "libiomp5" or find_intel() is not None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +43,7 @@ def booted(ompbind: str, where: Callable[[str], str]) -> Iterator[Seen]:
         unavailable(reason)
     if not shutil.which("numactl"):
         unavailable("there is no numactl; `tools/setup-system test` installs it")
-    programs = [where("libgomp"), *([where("libomp")] if shutil.which("clang") else [])]
+    programs = [f"{runtime}={where(runtime)}" for runtime in RUNTIMES if has(runtime)]
     with ThreadPoolExecutor(2) as pool:
         outcomes = {name: pool.submit(boot, name, ompbind, programs) for name in BOOTS}
         yield lambda name: outcomes[name].result()
@@ -124,6 +132,26 @@ def test_pages_are_on_their_nodes(case: Case, plan: dict[str, Any], ranks: list[
         if expected.pages is not None:
             shares = {node: pages / total for node, pages in rank.pages.items()}
             assert shares == pytest.approx(expected.pages, abs=0.05), case.why
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("name", MATRIX)
+def test_every_way_to_place_and_bind(booted: Seen, name: str, runtime: str) -> None:
+    """On nodes, caches and hardware threads every runtime does what --places and --proc-bind say,
+    and has nothing to complain of."""
+    seen = booted("four nodes")["matrix"][name]
+    planned, run = json.loads(seen["show"]), seen.get(runtime)
+    if run is None:
+        unavailable(f"there is no {runtime}: `tools/setup-system test`, `pip install --group dev`")
+    assert "error" not in run, run["error"]
+    assert (run["status"], run["err"]) == (0, "")
+    for rank, found in zip(planned["ranks"], map(make_rank, run["ranks"]), strict=True):
+        assert found.threads == expected_threads(rank)
+        assert sorted(found.tasks) == sorted(found.threads)
+
+
+def make_rank(fields: dict[str, Any]) -> Rank:
+    return Rank(**fields)
 
 
 @pytest.mark.parametrize("binder", BINDERS)

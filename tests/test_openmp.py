@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.conftest import find_intel, unavailable
+from tests.conftest import require_intel, unavailable
 from tests.observe import Launch, Rank, expand, expected_threads, launch, policy_text
 
 BINDERS = ("native", "numactl")
@@ -438,7 +438,7 @@ def test_torch_makes_as_many_threads_as_planned(runner: Runner) -> None:
 def test_torch_under_another_runtime(runner: Runner) -> None:
     """With Intel's runtime preloaded, as servers on CPUs do, there are two in the process: with
     the default neither is left with a single cpu."""
-    intel = f"{find_intel()}/libiomp5.so"
+    intel = f"{require_intel()}/libiomp5.so"
     told, err = run_torch(runner, "", LD_PRELOAD=intel)
     cpus = [str(cpu) for cpu in runner.desk.cpus]
     assert told["main"] == told["thread"] == told["child"] == cpus

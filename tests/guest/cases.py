@@ -1,7 +1,7 @@
 """The machines to boot with their cases, and the script that runs one machine's in the guest and
 prints what it saw:
 
-    python -m tests.guest.cases BOOT OMPBIND WHERE [WHERE_LIBOMP]
+    python -m tests.guest.cases BOOT OMPBIND RUNTIME=WHERE...
 
 as one JSON object. It judges nothing; tests/test_guest.py does, outside.
 """
@@ -19,7 +19,7 @@ from tests.guest.spoiled import spoil_all
 from tests.observe import launch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 # Two packages of two nodes of two cores of two threads. Cpus are numbered as on most servers: 0-7
@@ -65,14 +65,15 @@ class Case(NamedTuple):
 
 class Boot(NamedTuple):
     """A machine and what is run on it. `shown`: `numactl --show` as the worker, the options and
-    what its lines are to say; `spoil`: whether workers are spoiled, for verify to find; `scripts`:
-    what a shell runs, for tests of their own."""
+    what its lines are to say; `spoil`: whether workers are spoiled, for verify to find; `matrix`:
+    options to run with every runtime; `scripts`: what a shell runs, for tests of their own."""
 
     why: str
     machine: Machine
     cases: dict[str, Case]
     shown: Mapping[str, tuple[str, dict[str, str]]] = MappingProxyType({})
     spoil: bool = False
+    matrix: Mapping[str, str] = MappingProxyType({})
     scripts: Mapping[str, str] = MappingProxyType({})
 
 
@@ -254,6 +255,15 @@ CASES = {
     ),
 }
 
+# Each --places with each --proc-bind and every hardware thread, for two ranks, with each runtime.
+PLACES = ("threads", "cores", "l3", "numa", "one", "wide")
+PROC_BINDS = ("close", "spread", "primary", "false")
+MATRIX = {
+    f"{places} {bind}": f"-n 2 --smt 2 --places {places} --proc-bind {bind} --binder native"
+    for places in PLACES
+    for bind in PROC_BINDS
+}
+
 # `numactl --show` as the worker: the options, and what its lines are to say.
 SHOWN = {
     "bind": ("--numa-bind-nodes 2", {"policy": "bind", "physcpubind": "4 5", "membind": "2"}),
@@ -373,7 +383,9 @@ UNEVEN_SCRIPTS = {
 }
 
 BOOTS = {
-    "four nodes": Boot("Two packages of two nodes, hardware threads.", MACHINE, CASES, SHOWN, True),
+    "four nodes": Boot(
+        "Two packages of two nodes, hardware threads.", MACHINE, CASES, SHOWN, True, MATRIX
+    ),
     "eight nodes": Boot("Four packages of two nodes.", EIGHT_NODES, EIGHT_CASES),
     "uneven": Boot(
         "A node without cpus, one without memory, a cpu offline, devices on nodes.",
@@ -386,7 +398,7 @@ BOOTS = {
 
 def main(name: str, ompbind: str, *programs: str) -> None:
     boot = BOOTS[name]
-    workers = dict(zip(("libgomp", "libomp"), programs, strict=False))
+    workers = dict(program.split("=", 1) for program in programs)
     json.dump(
         {
             "topo": capture(ompbind, "topo", "--format", "json"),
@@ -397,6 +409,9 @@ def main(name: str, ompbind: str, *programs: str) -> None:
                 for name, case in boot.cases.items()
                 if case.runtime in workers
             },
+            "matrix": {
+                name: run_all(ompbind, options, workers) for name, options in boot.matrix.items()
+            },
             "shown": {
                 f"{name} {binder}": capture(
                     ompbind, "run", *options.split(), "--binder", binder, "--", "numactl", "--show"
@@ -404,10 +419,10 @@ def main(name: str, ompbind: str, *programs: str) -> None:
                 for name, (options, _) in boot.shown.items()
                 for binder in BINDERS
             },
-            "spoiled": spoil_all(ompbind, programs[0]) if boot.spoil else {},
+            "spoiled": spoil_all(ompbind, workers["libgomp"]) if boot.spoil else {},
             "scripts": {
                 name: capture(
-                    "env", f"OMPBIND={ompbind}", f"WHERE={programs[0]}", "sh", "-c", script
+                    "env", f"OMPBIND={ompbind}", f"WHERE={workers['libgomp']}", "sh", "-c", script
                 )
                 for name, script in boot.scripts.items()
             },
@@ -427,14 +442,26 @@ def run_case(ompbind: str, case: Case, worker: str) -> dict[str, Any]:
     }
     for binder in BINDERS:
         words = [*command, "--binder", binder, "--", worker, "--wait", "--touch", str(case.touch)]
-        try:
-            done = launch(words, ranks=len(case.ranks), timeout=RUN_LIMIT)
-        except AssertionError as e:
-            result[binder] = {"error": str(e)}
-        else:
-            ranks = [rank._asdict() for rank in done.ranks]
-            result[binder] = done._asdict() | {"ranks": ranks}
+        result[binder] = look_at(words, len(case.ranks))
     return result
+
+
+def run_all(ompbind: str, options: str, workers: Mapping[str, str]) -> dict[str, Any]:
+    """The plan for two ranks as `show` prints it, and what was seen of them with each runtime."""
+    words = options.split()
+    result: dict[str, Any] = {"show": capture(ompbind, "show", *words, "--format", "json")}
+    for runtime, worker in workers.items():
+        result[runtime] = look_at([ompbind, "run", *words, "--", worker, "--wait"], 2)
+    return result
+
+
+def look_at(words: Sequence[str], ranks: int) -> dict[str, Any]:
+    """A run, as far as it got."""
+    try:
+        done = launch(words, ranks=ranks, timeout=RUN_LIMIT)
+    except AssertionError as e:
+        return {"error": str(e)}
+    return done._asdict() | {"ranks": [rank._asdict() for rank in done.ranks]}
 
 
 def capture(*command: str) -> str:
