@@ -1,4 +1,4 @@
-"""python -m bench [--quick] [--python PYTHON] [startup|planning|reading]..."""
+"""python -m bench [--quick] [--python PYTHON] [startup|planning|reading|trap]..."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import argparse
 import os
 import sys
 
-from bench import planning, reading, startup
+from bench import planning, reading, startup, trap
+
+PARTS = ("startup", "planning", "reading", "trap")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench", description="What ompbind costs.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help="startup, planning, reading")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--quick", action="store_true", help="fewer rounds: under a minute")
     parser.add_argument("--smoke", action="store_true", help="one round of little, as a test")
     parser.add_argument("--python", default=sys.executable, help="whose ompbind to start")
     args = parser.parse_args()
-    parts = args.parts or ["startup", "planning", "reading"]
-    if unknown := set(parts) - {"startup", "planning", "reading"}:
+    parts = args.parts or [p for p in PARTS if p != "trap"]
+    if unknown := set(parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     for name in [n for n in os.environ if n.startswith(("OMP_", "KMP_", "GOMP_"))]:
         del os.environ[name]  # they would be told of, and change plans
@@ -38,6 +40,8 @@ def main() -> None:
         planning.bench(args.python, rounds)
     if "reading" in parts:
         reading.bench(args.python, rounds, sizes, real)
+    if "trap" in parts:
+        trap.bench(args.python, rounds, small=args.smoke)
 
 
 if __name__ == "__main__":
