@@ -5,7 +5,14 @@ from __future__ import annotations
 from ompbind.cpuset import shown
 from ompbind.errors import UsageError
 from ompbind.expected import CPUS, RANK, expect_environ, expect_plan
-from ompbind.processes import make_family, read_environ, read_parents, read_process
+from ompbind.processes import (
+    Process,
+    find_process,
+    make_family,
+    read_environ,
+    read_parents,
+    read_process,
+)
 from ompbind.record import Record
 from ompbind.report import Report
 from ompbind.sysfs import read_online
@@ -17,7 +24,7 @@ if TYPE_CHECKING:
 
     from ompbind.expected import Expected
     from ompbind.plans import Plan
-    from ompbind.processes import Process
+    from ompbind.processes import Found
     from ompbind.report import Checked
     from ompbind.root import LivingRoot
 
@@ -26,7 +33,7 @@ class Target(Record):
     """A process to look at, as it was when it was named; `expected` None: what its own environment
     says."""
 
-    process: Process
+    process: Found
     expected: Expected | None = None
 
 
@@ -37,7 +44,7 @@ def find_targets(root: LivingRoot, pids: Sequence[int], plan: Plan | None) -> tu
     targets: list[Target] = []
     parents = read_parents(root)
     for pid in dict.fromkeys(pids):
-        process = read_process(root, pid)
+        process = find_process(root, pid)
         if process is None:
             raise UsageError(f"no process has the pid {pid}", hint="give pids of running workers")
         workers = [process]
@@ -48,29 +55,29 @@ def find_targets(root: LivingRoot, pids: Sequence[int], plan: Plan | None) -> tu
     return tuple(targets)
 
 
-def is_worker(process: Process) -> bool:
+def is_worker(process: Found) -> bool:
     return RANK in dict(process.environ or ())
 
 
-def find_workers(root: LivingRoot, pid: int, parents: dict[int, int]) -> list[Process]:
+def find_workers(root: LivingRoot, pid: int, parents: dict[int, int]) -> list[Found]:
     """The workers among a process' descendants, without what workers have started."""
-    workers: list[Process] = []
+    workers: list[Found] = []
     inside: set[int] = set()
     for child in make_family([pid], parents)[pid]:
-        environ = None if parents[child] in inside else read_environ(root, child)
-        if parents[child] in inside or RANK in dict(environ or ()):
+        if parents[child] in inside:
             inside.add(child)
-        if environ is not None and child in inside and (worker := read_process(root, child)):
+        elif (worker := find_process(root, child)) and is_worker(worker):
+            inside.add(child)
             workers.append(worker)
     return sorted(workers, key=lambda w: rank_of(w) or 0)
 
 
-def rank_of(process: Process) -> int | None:
+def rank_of(process: Found) -> int | None:
     expected = expect_environ(dict(process.environ or ()))
     return None if expected is None else expected.rank
 
 
-def make_target(process: Process, plan: Plan | None, position: int) -> Target:
+def make_target(process: Found, plan: Plan | None, position: int) -> Target:
     """Raises UsageError for what cannot be compared with anything."""
     if plan is None:
         if process.environ is not None and rank_of(process) is None and not process.ended:
@@ -102,7 +109,7 @@ def check(root: LivingRoot, targets: Sequence[Target]) -> Report:
         before = target.process
         process = read_process(root, before.pid)
         if process is None or process.started != before.started:  # another of the same number
-            process = before.replace(threads=(), memory=None)
+            process = Process(before.pid, name=before.name, environ=before.environ)
         expected = target.expected or expect_environ(dict(process.environ or ()))
         own = judge(process, expected, online)
         found.append(own)

@@ -19,7 +19,8 @@ ROLE = "OMPBIND_ROLE_"
 
 class Expected(Record):
     """A rank as planned. `places` is empty where OpenMP's threads are not to be bound, or where the
-    places are not given as numbers; `threads` is None where that is not said; `env`: what its
+    places are not given as numbers; `threads`, with those of nested levels, is None where that is
+    not said; `env`: what its
     environment is to hold; `roles`: the cpus set aside for threads that the worker binds itself."""
 
     rank: int
@@ -63,9 +64,17 @@ def make_expected(
 ) -> Expected:
     proc_bind = environ.get("OMP_PROC_BIND", "").partition(",")[0].strip().lower()
     places = () if proc_bind in ("", "false") else parse_places(environ.get("OMP_PLACES", ""))
-    threads = parse_whole(environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip())
+    threads = parse_threads(environ.get("OMP_NUM_THREADS", ""))
     roles = parse_roles({k: v for k, v in environ.items() if k.startswith(ROLE)}.values())
-    return Expected(rank, cpus, places, proc_bind, threads or None, mem, mems, roles=roles)
+    return Expected(rank, cpus, places, proc_bind, threads, mem, mems, roles=roles)
+
+
+def parse_threads(text: str) -> int | None:
+    """The threads of a team with those that each makes on nested levels: `4,2` is 8."""
+    product = 1
+    for level in text.split(","):
+        product *= parse_whole(level.strip()) or 0
+    return product or None
 
 
 def parse_roles(texts: Iterable[str]) -> tuple[CpuSet, ...]:

@@ -100,6 +100,32 @@ def read_process(root: LivingRoot, pid: int) -> Process | None:
     )
 
 
+class Found(Record):
+    """A process, as much of it as tells who it is."""
+
+    pid: int
+    started: int
+    name: str
+    ended: bool
+    environ: tuple[tuple[str, str], ...] | None
+
+
+def find_process(root: LivingRoot, pid: int) -> Found | None:
+    """Who a process is; None when there is none."""
+    path = f"proc/{pid}"
+    try:
+        stat = parse_stat(root.read_whole(f"{path}/stat"))
+    except OSError:
+        return None
+    living = pid
+    if stat.state in "ZX":  # its main thread has ended, and the others perhaps not
+        living = next((t.tid for t in read_threads(root, path)), 0)
+    environ = read_or_note(root, f"{path}/task/{living}/environ", "environment", [])
+    environ = b"" if not living else environ
+    return Found(pid, stat.started, stat.name, not living,
+                 None if environ is None else parse_environ(environ))  # fmt: skip
+
+
 def read_environ(root: LivingRoot, pid: int) -> tuple[tuple[str, str], ...] | None:
     """A process' environment; None when it has ended or may not be read."""
     try:

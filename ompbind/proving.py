@@ -9,10 +9,10 @@ from ompbind.errors import DeniedError
 from ompbind.expected import expect_plan
 from ompbind.processes import (
     count_threads,
+    find_process,
     make_family,
     read_name,
     read_parents,
-    read_process,
 )
 from ompbind.report import count_looked_at
 
@@ -91,7 +91,7 @@ class Prover:
     def look(self, plan: Plan, pids: Mapping[int, int]) -> Report:
         targets = []
         for rank, pid in sorted(pids.items()):
-            process = read_process(self.root, pid)
+            process = find_process(self.root, pid)
             if process is not None and not process.ended:
                 targets.append(Target(process, expect_plan(plan.ranks[rank])))
         report = check(self.root, targets)

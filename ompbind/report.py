@@ -92,9 +92,12 @@ class Report(Record):
         return not any(p.differences for p in self.processes)
 
     def to_json(self, indent: int | None = 1) -> str:
-        """The report as one JSON text that ends in a newline."""
+        """The report as one JSON text that ends in a newline; on one line when it is of thousands
+        of threads, as indenting takes longer than looking."""
         import json
 
+        if sum(len(p.seen.threads) for p in self.processes) > 1000:
+            indent = None
         return json.dumps(self.to_dict(), indent=indent) + "\n"
 
     def to_dict(self) -> dict[str, Any]:

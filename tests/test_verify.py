@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet, union
-from ompbind.expected import Expected, expect_environ, expect_plan, parse_places
+from ompbind.expected import Expected, expect_environ, expect_plan, parse_places, parse_threads
 from ompbind.processes import (
     Memory,
     Process,
@@ -309,6 +309,14 @@ def test_plans_and_environments_say_the_same() -> None:
 def test_places_are_read_as_ompbind_writes_them(text: str, places: str) -> None:
     """Other notations are a runtime's own business: nothing is guessed from them."""
     assert " ".join(map(str, parse_places(text))) == places
+
+
+@pytest.mark.parametrize(
+    ("text", "threads"), [("4", 4), ("4,2", 8), (" 4 , 2", 8), ("", None), ("x", None), ("0", None)]
+)
+def test_nested_levels_multiply(text: str, threads: int | None) -> None:
+    """A list of numbers of threads is one for each level, and all of them may be there."""
+    assert parse_threads(text) == threads
 
 
 @pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "9" * 30])
