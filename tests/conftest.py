@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -109,3 +111,48 @@ def plain_environ() -> dict[str, str]:
     """This environment without what steers OpenMP or ompbind, or a library's threads."""
     steering = ("OMP_", "GOMP_", "KMP_", "OMPBIND_", "OPENBLAS_", "MKL_", "GOTO_")
     return {k: v for k, v in os.environ.items() if not k.startswith(steering)}
+
+
+@pytest.fixture(params=["numactl", "native"])
+def binder(request: pytest.FixtureRequest) -> str:
+    """Each way to bind that there is here."""
+    from tests.test_command_line import need_binder
+
+    need_binder(request.param)
+    return str(request.param)
+
+
+@pytest.fixture(params=[1, 2])
+def ranks(request: pytest.FixtureRequest) -> int:
+    """One rank, and several, as far as there are cores."""
+    from tests.test_command_line import need_cpus
+
+    need_cpus(request.param)
+    return int(request.param)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts ompbind in the background; whatever is left of it at the end is killed."""
+    from tests.test_command_line import OMPBIND, TIMEOUT, environment
+
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start_one(
+        *args: str, under: Sequence[str] = (), stdin: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [*under, OMPBIND, *args],
+            env=environment(),
+            stdin=stdin,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start_one
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its session is its own: workers too
+        process.communicate(timeout=TIMEOUT)

@@ -127,18 +127,6 @@ def need_binder(binder: str) -> None:
         need_numactl()
 
 
-@pytest.fixture(params=BINDERS)
-def binder(request: pytest.FixtureRequest) -> str:
-    need_binder(request.param)
-    return str(request.param)
-
-
-@pytest.fixture(params=[1, 2])
-def ranks(request: pytest.FixtureRequest) -> int:
-    need_cpus(request.param)
-    return int(request.param)
-
-
 def error(message: str, hint: str = "") -> str:
     """Standard error of a refusal, complete."""
     return f"ompbind: error: {message}\n" + (f"hint: {hint}\n" if hint else "")

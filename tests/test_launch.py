@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import pty
@@ -10,8 +9,6 @@ import signal
 import subprocess
 import sys
 import termios
-import time
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,13 +16,12 @@ import pytest
 from ompbind.cpuset import CpuSet
 from ompbind.machine import read_machine
 from tests import deny
+from tests.recorder import Starter, alive, children, record, recorder, wait_for, wait_for_pids
 from tests.test_command_line import (
-    BINDERS,
     OMPBIND,
     TIMEOUT,
     environment,
     error,
-    need_binder,
     need_cpus,
     need_numactl,
     ompbind_run,
@@ -34,105 +30,6 @@ from tests.test_command_line import (
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ompbind runs workers on Linux")
-
-Starter = Callable[..., subprocess.Popen[bytes]]
-
-# A worker that notes its pid and each signal it gets in a file, and ends well with TERM unless told
-# to be stubborn; told `fail0` or `fail1`, that rank of two fails once both have started.
-RECORDER = r"""
-import os, signal, sys
-path = sys.argv[1] + "." + os.environ["OMPBIND_RANK"]
-def note(text):
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.write(fd, (text + " ").encode())
-    os.close(fd)
-def handle(number, frame):
-    note(str(number))
-    if number == signal.SIGTERM and "stubborn" not in sys.argv:
-        os._exit(0)
-for number in (1, 2, 3, 10, 12, 15):
-    signal.signal(number, handle)
-note("pid %d" % os.getpid())
-if "fail%d" % int(os.environ["OMPBIND_RANK"]) in sys.argv:
-    other = sys.argv[1] + "." + str(1 - int(os.environ["OMPBIND_RANK"]))
-    import time
-    while not os.path.exists(other) or b"pid" not in open(other, "rb").read():
-        time.sleep(0.01)
-    os._exit(3)
-while True:
-    signal.pause()
-"""
-
-
-@pytest.fixture(params=BINDERS)
-def binder(request: pytest.FixtureRequest) -> str:
-    need_binder(request.param)
-    return str(request.param)
-
-
-@pytest.fixture(params=[1, 2])
-def ranks(request: pytest.FixtureRequest) -> int:
-    need_cpus(request.param)
-    return int(request.param)
-
-
-@pytest.fixture
-def start() -> Iterator[Starter]:
-    """Starts ompbind in the background; whatever is left of it at the end is killed."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start_one(
-        *args: str, under: Sequence[str] = (), stdin: int = subprocess.DEVNULL
-    ) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [*under, OMPBIND, *args],
-            env=environment(),
-            stdin=stdin,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
-
-    yield start_one
-    for process in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its session is its own: workers too
-        process.communicate(timeout=TIMEOUT)
-
-
-def recorder(tmp_path: Path, *words: str) -> list[str]:
-    script = tmp_path / "recorder.py"
-    script.write_text(RECORDER)
-    return [sys.executable, "-I", "-S", str(script), str(tmp_path / "record"), *words]
-
-
-def wait_for(what: Callable[[], object], seconds: float = 20) -> None:
-    """Until it is so; fails when it takes too long."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
-def record(tmp_path: Path, rank: int) -> list[str]:
-    """What a rank of the recorder has noted."""
-    path = tmp_path / f"record.{rank}"
-    return path.read_text().split() if path.exists() else []
-
-
-def wait_for_pids(tmp_path: Path, count: int) -> list[int]:
-    wait_for(lambda: all(len(record(tmp_path, r)) >= 2 for r in range(count)))
-    return [int(record(tmp_path, r)[1]) for r in range(count)]
-
-
-def children(pid: int) -> list[int]:
-    """A process' children, zombies too."""
-    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
 
 
 def cpus_of(pid: int) -> CpuSet:

@@ -270,7 +270,7 @@ class Supervisor:
         if self.ladder.last == signal.SIGKILL:
             self.sweep()
         else:
-            self.send(self.ladder.last, from_terminal=from_terminal)
+            self.send(self.ladder.last, from_terminal=from_terminal and self.ladder.last == asked)
             if self.ending:
                 self.end_leftovers()
             else:

@@ -1,0 +1,596 @@
+"""Nobody is left behind, whatever ends ompbind, and whenever; how ranks are ended, and what is said
+of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import unavailable
+from tests.recorder import Starter, alive, children, record, recorder, wait_for, wait_for_pids
+from tests.test_command_line import OMPBIND, TIMEOUT, environment, need_cpus, ompbind_run
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="subreapers are Linux's")
+
+MARK = "OMPBIND_TEST_MARK"
+
+# A worker with a child and a daemon (forked twice, a session of its own), each of which notes its
+# pid; `stubborn`: none cares for HUP, INT or TERM; `stopped`: the worker and its child stop.
+CLAN = r"""
+import os, signal, sys
+def note():
+    fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(fd, b"%d " % os.getpid())
+    os.close(fd)
+def live():
+    note()
+    if "stopped" in sys.argv:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    while True:
+        signal.pause()
+if "stubborn" in sys.argv:
+    for number in (1, 2, 15):
+        signal.signal(number, signal.SIG_IGN)
+if os.fork() == 0:
+    live()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        live()
+    os._exit(0)
+os.wait()
+if "leave" in sys.argv:
+    note()
+    os._exit(0)
+live()
+"""
+
+# Runs ompbind with the N-th call of a function of os held until the end, and that told in a file.
+HOLD = r"""
+import os, sys, time
+name, count, told = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+real = getattr(os, name)
+made = [0]
+def held(*args):
+    made[0] += 1
+    if made[0] == count:
+        with open(told, "w") as file:
+            file.write(str(os.getpid()))
+        while True:
+            time.sleep(60)
+    return real(*args)
+setattr(os, name, held)
+from ompbind.commands import main
+sys.exit(main(sys.argv[4:]))
+"""
+
+
+class Family:
+    """The processes of a test: all have a variable in their environment by which they are found."""
+
+    def __init__(self) -> None:
+        self.mark = str(uuid.uuid4())
+        self.begun: list[subprocess.Popen[bytes]] = []
+
+    def begin(
+        self, *args: str, under: Sequence[str] = (OMPBIND,), stdin: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[bytes]:
+        """Starts ompbind (or what is put in its place) in a session of its own."""
+        process = subprocess.Popen(
+            [*under, *args],
+            env=environment(**{MARK: self.mark}),
+            stdin=stdin,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self.begun.append(process)
+        return process
+
+    def living(self) -> list[int]:
+        found = []
+        for directory in Path("/proc").iterdir():
+            if directory.name.isdigit():
+                try:
+                    if f"{MARK}={self.mark}\0".encode() in (directory / "environ").read_bytes():
+                        found.append(int(directory.name))
+                except OSError:
+                    continue
+        return found
+
+    def end(self) -> None:
+        for pid in self.living():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for process in self.begun:
+            process.communicate(timeout=TIMEOUT)
+
+
+@pytest.fixture
+def family() -> Iterator[Family]:
+    """At the end all that still live are killed."""
+    made = Family()
+    yield made
+    made.end()
+
+
+def clan(tmp_path: Path, *words: str) -> list[str]:
+    script = tmp_path / "clan.py"
+    script.write_text(CLAN)
+    return [sys.executable, "-I", "-S", str(script), str(tmp_path / "pids"), *words]
+
+
+def noted(tmp_path: Path) -> list[int]:
+    path = tmp_path / "pids"
+    return [int(n) for n in path.read_text().split()] if path.exists() else []
+
+
+def state(pid: int) -> str:
+    """The kernel's letter for what a process does; "" when it has gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def supervisor_of(pid: int) -> int:
+    (found,) = children(pid)
+    return found
+
+
+def errors(process: subprocess.Popen[bytes]) -> list[str]:
+    """What ompbind has said, after its end."""
+    assert process.stderr is not None
+    return process.stderr.read().decode().splitlines()
+
+
+# --- whatever ends ompbind ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [[], ["stubborn"], ["stopped"], ["stubborn", "stopped"]])
+@pytest.mark.parametrize("victim", ["front", "supervisor"])
+def test_killed_while_ranks_run(
+    victim: str, words: list[str], tmp_path: Path, family: Family
+) -> None:
+    """Whichever of ompbind's two processes is killed, no rank, child or daemon of one survives."""
+    process = family.begin("run", "-n", "2", "--share", "--", *clan(tmp_path, *words))
+    wait_for(lambda: len(noted(tmp_path)) == 6)
+    os.kill(process.pid if victim == "front" else supervisor_of(process.pid), signal.SIGKILL)
+    assert process.wait(TIMEOUT) == (-9 if victim == "front" else 137)
+    wait_for(lambda: not family.living())
+    if victim == "supervisor":
+        (line,) = errors(process)
+        assert line.startswith("ompbind: error: the supervising process was ended by signal 9")
+
+
+@pytest.mark.parametrize("victim", ["front", "supervisor"])
+def test_killed_during_the_time_of_grace(victim: str, tmp_path: Path, family: Family) -> None:
+    """Also when TERM has been passed on and is ignored."""
+    args = ["run", "-n", "2", "--share", "--grace", "60", "--", *clan(tmp_path, "stubborn")]
+    process = family.begin(*args)
+    wait_for(lambda: len(noted(tmp_path)) == 6)
+    supervisor = supervisor_of(process.pid)
+    process.terminate()
+    time.sleep(0.1)
+    os.kill(process.pid if victim == "front" else supervisor, signal.SIGKILL)
+    assert process.wait(TIMEOUT) == (-9 if victim == "front" else 137)
+    wait_for(lambda: not family.living())
+
+
+@pytest.mark.parametrize("victim", ["front", "supervisor"])
+def test_killed_while_ending_what_is_left(victim: str, tmp_path: Path, family: Family) -> None:
+    """Also when the ranks have gone and their children are being ended."""
+    words = clan(tmp_path, "stubborn", "leave")
+    process = family.begin("run", "-n", "2", "--share", "--grace", "60", "--", *words)
+    assert process.stderr is not None
+    assert b"left behind" in process.stderr.readline()
+    supervisor = supervisor_of(process.pid)
+    os.kill(process.pid if victim == "front" else supervisor, signal.SIGKILL)
+    assert process.wait(TIMEOUT) == (-9 if victim == "front" else 137)
+    wait_for(lambda: not family.living())
+
+
+# What is held: the supervisor's fork; the fork of the first, second, last of three ranks; when all
+# are forked, when they are let go; in each rank just before it executes.
+CALLS = [("fork", 1), ("fork", 2), ("fork", 3), ("fork", 4), ("set_blocking", 3), ("write", 1),
+         ("execv", 1)]  # fmt: skip
+PHASES = [("front", *call) for call in CALLS] + [("supervisor", *call) for call in CALLS[1:]]
+
+
+@pytest.mark.parametrize(("victim", "name", "count"), PHASES)
+def test_killed_while_starting(
+    victim: str, name: str, count: int, tmp_path: Path, family: Family
+) -> None:
+    """Killed between any two steps of a start, nothing stays, and nothing has run that stays."""
+    told = tmp_path / "held"
+    under = [sys.executable, "-c", HOLD, name, str(count), str(told)]
+    args = ["run", "-n", "3", "--share", "--binder", "native", "--", *clan(tmp_path, "stubborn")]
+    process = family.begin(*args, under=under)
+    wait_for(lambda: told.exists() and told.read_text())
+    os.kill(process.pid if victim == "front" else supervisor_of(process.pid), signal.SIGKILL)
+    if victim == "front" and name != "execv" and count + (name != "fork") > 1:
+        # The test itself holds the supervisor: without it, it would see by itself.
+        os.kill(int(told.read_text()), signal.SIGKILL)
+    assert process.wait(TIMEOUT) == (-9 if victim == "front" else 137)
+    wait_for(lambda: not family.living())
+
+
+def test_killed_at_any_time(tmp_path: Path, family: Family) -> None:
+    """At moments of the start spread over all of it."""
+    for n in range(12):
+        process = family.begin("run", "-n", "8", "--share", "--", *clan(tmp_path, "stubborn"))
+        time.sleep(0.01 * n)
+        process.kill()
+        process.wait(TIMEOUT)
+        wait_for(lambda: not family.living())
+
+
+def test_the_whole_group_is_killed(tmp_path: Path, family: Family) -> None:
+    """As by timeout -s KILL: the supervisor is not in the group, and ends all."""
+    process = family.begin("run", "-n", "2", "--share", "--", *clan(tmp_path, "stubborn"))
+    wait_for(lambda: len(noted(tmp_path)) == 6)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait(TIMEOUT) == -9
+    wait_for(lambda: not family.living())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_end(number: int, tmp_path: Path, family: Family) -> None:
+    """Stubborn or stopped, with children and daemons: after the time of grace all have gone."""
+    args = ["--grace", "0.2", "--", *clan(tmp_path, "stubborn", "stopped")]
+    process = family.begin("run", "-n", "2", "--share", *args)
+    wait_for(lambda: len(noted(tmp_path)) == 6)
+    process.send_signal(number)
+    assert process.wait(TIMEOUT) == 137
+    assert not family.living()
+    (line,) = errors(process)
+    name = {15: "TERM", 2: "INT"}[number]
+    assert line == (
+        f"ompbind: 2 ranks were ended on signal {number} ({name}): 2 by signal 9 (KILL)"
+    )
+
+
+def test_stopped_ranks_can_end_by_themselves(tmp_path: Path, family: Family) -> None:
+    """TERM comes with CONT: a stopped rank gets it at once, not only KILL in the end."""
+    args = ["run", "-n", "2", "--share", "--grace", "60", "--", *clan(tmp_path, "stopped")]
+    process = family.begin(*args)
+    wait_for(lambda: len(noted(tmp_path)) == 6)
+    process.terminate()
+    assert process.wait(TIMEOUT) == 143
+    assert not family.living()
+
+
+def test_what_ranks_leave_behind_is_ended(tmp_path: Path, family: Family) -> None:
+    """A rank's child and daemon do not outlive it, though it has ended well; that is said."""
+    process = family.begin("run", "-n", "2", "--share", "--", *clan(tmp_path, "leave"))
+    assert process.wait(TIMEOUT) == 0
+    assert not family.living()
+    said = "ending 4 processes that the ranks left behind; --leave-children lets such go on"
+    assert errors(process) == [f"ompbind: note: {said}"]
+
+
+def test_children_may_be_left_behind(tmp_path: Path, family: Family) -> None:
+    """With --leave-children they go on, and ompbind ends at once."""
+    args = ["--leave-children", "--", *clan(tmp_path, "leave", "stubborn")]
+    process = family.begin("run", "-n", "2", "--share", *args)
+    assert process.wait(TIMEOUT) == 0
+    wait_for(lambda: len(family.living()) == 4)
+
+
+def test_other_children_are_left_alone(tmp_path: Path, family: Family) -> None:
+    """A process that whoever has become ompbind had started before is none of its own."""
+    script = f'sleep 300 & echo $! > {tmp_path}/other; exec "$0" "$@"'
+    args = ["run", "-n", "2", "--share", "--", *clan(tmp_path)]
+    process = family.begin(*args, under=["sh", "-c", script, OMPBIND])
+    wait_for(lambda: len(noted(tmp_path)) == 6)
+    other = int((tmp_path / "other").read_text())
+    supervisor = next(p for p in children(process.pid) if p != other)
+    os.kill(supervisor, signal.SIGKILL)
+    assert process.wait(TIMEOUT) == 137
+    wait_for(lambda: family.living() == [other])
+
+
+def test_a_single_rank_that_is_watched(tmp_path: Path, family: Family) -> None:
+    """With --grace it is a child like any other."""
+    process = family.begin("run", "--grace", "0.2", "--", *clan(tmp_path, "stubborn"))
+    wait_for(lambda: len(noted(tmp_path)) == 3)
+    assert process.pid not in noted(tmp_path)
+    process.terminate()
+    assert process.wait(TIMEOUT) == 137
+    assert not family.living()
+
+
+# --- the stop ladder ------------------------------------------------------------------------------
+
+
+def test_int_then_term_then_kill(tmp_path: Path, start: Starter) -> None:
+    """INT is passed on, TERM follows after the time of grace, KILL after another one."""
+    args = ["-n", "2", "--share", "--grace", "0.3", "--", *recorder(tmp_path, "stubborn")]
+    process = start("run", *args)
+    wait_for_pids(tmp_path, 2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(TIMEOUT) == 137
+    assert [record(tmp_path, r)[2:] for r in (0, 1)] == [["2", "15"]] * 2
+
+
+def test_a_second_int_goes_a_step_further_at_once(tmp_path: Path, start: Starter) -> None:
+    """Without waiting for the time of grace: TERM, with a third one KILL."""
+    args = ["-n", "2", "--share", "--grace", "600", "--", *recorder(tmp_path, "stubborn")]
+    process = start("run", *args)
+    wait_for_pids(tmp_path, 2)
+    for sent in (["2"], ["2", "15"]):
+        process.send_signal(signal.SIGINT)
+        wait_for(lambda sent=sent: all(record(tmp_path, r)[2:] == sent for r in (0, 1)))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(TIMEOUT) == 137
+
+
+def test_a_failure_may_leave_the_others(tmp_path: Path) -> None:
+    """With --on-failure keep they go on to their end; the status is still the first failure's."""
+    need_cpus(2)
+    code = 'if [ "$OMPBIND_RANK" = 1 ]; then exit 3; fi; sleep 0.3; echo "$OMPBIND_RANK"'
+    done = ompbind_run("run", "-n", "2", "--on-failure", "keep", "--", "sh", "-c", code)
+    assert (done.returncode, done.stdout) == (3, "0\n")
+
+
+def test_stop_and_continue_pass_through(tmp_path: Path, family: Family) -> None:
+    """TSTP stops every rank and ompbind itself, CONT lets all go on."""
+    args = ["run", "-n", "2", "--share", "--", "sh", "-c", f"echo $$ >> {tmp_path}/pids; cat"]
+    reads, writes = os.pipe()
+    process = family.begin(*args, stdin=reads)
+    os.close(reads)
+    wait_for(lambda: len(noted(tmp_path)) == 2)
+    everyone = [process.pid, *noted(tmp_path)]
+    process.send_signal(signal.SIGTSTP)
+    wait_for(lambda: all(state(p) == "T" for p in everyone))
+    process.send_signal(signal.SIGCONT)
+    wait_for(lambda: not any(state(p) == "T" for p in everyone))
+    os.close(writes)
+    process.terminate()
+    assert process.wait(TIMEOUT) in (0, 143)
+
+
+def test_grace_that_is_no_time() -> None:
+    """What is not a number of seconds is refused."""
+    for text in ("", "x", "-1", "1e3", "1.", ".", "9" * 30):
+        done = ompbind_run("run", f"--grace={text}", "--", "true")
+        assert done.returncode == 125
+        assert "is not a number of seconds" in done.stderr
+        assert done.stderr.count("\n") == 2
+
+
+# --- what is said ---------------------------------------------------------------------------------
+
+LINE = r"ompbind: rank {rank} \(pid \d+\) ended {how} after \d+\.\d s, peak memory [\d.]+ [KMG]iB\n"
+
+
+def test_a_rank_that_fails_is_told_of() -> None:
+    """Its number, pid, status, time and memory, in a line; those that end well are not."""
+    code = '[ "$OMPBIND_RANK" = 0 ] || exit 3'
+    done = ompbind_run("run", "-n", "2", "--share", "--on-failure", "keep", "--", "sh", "-c", code)
+    assert re.fullmatch(LINE.format(rank=1, how="with status 3"), done.stderr)
+
+
+def test_a_signal_is_told_of_by_name() -> None:
+    """Of a rank that one has ended; those ended because of it are told apart, in one line."""
+    code = '[ "$OMPBIND_RANK" = 5 ] || exec sleep 60; kill -SEGV $$'
+    done = ompbind_run("run", "-n", "8", "--share", "--", "sh", "-c", code)
+    assert done.returncode == 139
+    first, second = done.stderr.splitlines(keepends=True)
+    assert re.fullmatch(LINE.format(rank=5, how=r"by signal 11 \(SEGV\)"), first)
+    assert second == "ompbind: 7 ranks were ended as rank 5 had failed: 7 by signal 15 (TERM)\n"
+
+
+def test_verbose_tells_of_each() -> None:
+    """With -v also of those that ended well, and of a single one."""
+    for count in (1, 2):
+        done = ompbind_run("run", "-v", "-n", str(count), "--share", "--", "true")
+        assert done.returncode == 0
+        lines = sorted(done.stderr.splitlines(keepends=True))
+        assert len(lines) == count
+        for rank, line in enumerate(lines):
+            assert re.fullmatch(LINE.format(rank=rank, how="with status 0"), line)
+
+
+def test_peak_memory_is_the_kernels() -> None:
+    """A rank that fills 100 MiB has had at least so much."""
+    code = "x = bytearray(100 << 20); x[::4096] = bytes(len(x[::4096]))"
+    done = ompbind_run("run", "-v", "--", sys.executable, "-I", "-S", "-c", code)
+    found = re.search(r"peak memory (\d+) MiB", done.stderr)
+    assert found
+    assert 100 <= int(found[1]) < 200
+
+
+# --- all or nothing -------------------------------------------------------------------------------
+
+
+# Becomes another user, who may not read what is imported here, with room for nine processes.
+OTHER_USER = """
+import os, resource, sys
+import _ctypes, gc, select
+import ompbind.launch.descendants, ompbind.launch.front, ompbind.prepare, ompbind.sysfs
+from ompbind.commands import main
+resource.setrlimit(resource.RLIMIT_NPROC, (9, 9))
+os.setgid(54321)
+os.setuid(54321)
+sys.executable = "/bin/sleep"  # Python's own may be out of reach
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_full_process_table() -> None:
+    """A rank for which no process can be made ends the whole start: one line, nothing left."""
+    if os.geteuid() != 0:
+        unavailable("another user's limits need root")
+    args = ["run", "-n", "30", "--share", "--binder", "native", "--", "/bin/sleep", "60"]
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER_USER, *args],
+        env=environment(), capture_output=True, text=True, timeout=TIMEOUT,
+    )  # fmt: skip
+    assert done.returncode == 126
+    assert re.fullmatch(
+        r"ompbind: error: rank \d+: no process can be made for it: "
+        r"Resource temporarily unavailable\n",
+        done.stderr,
+    )
+    assert not [p for p in Path("/proc").iterdir() if p.name.isdigit() and is_of(p, 54321)]
+
+
+def is_of(process: Path, user: int) -> bool:
+    try:
+        return process.stat().st_uid == user
+    except OSError:
+        return False
+
+
+def test_an_environment_that_is_too_large(tmp_path: Path, family: Family) -> None:
+    """E2BIG at exec: one line, and those that may have begun are gone."""
+    (tmp_path / "env").write_text(f"LARGE={'x' * 200_000}\n")
+    args = ["run", "-n", "4", "--share", "--env-file", str(tmp_path / "env")]
+    process = family.begin(*args, "--", *clan(tmp_path, "stubborn"))
+    assert process.wait(TIMEOUT) == 126
+    assert not family.living()
+    (line,) = errors(process)
+    assert line.startswith("ompbind: error: rank ")
+    assert line.endswith("cannot be executed: Argument list too long")
+
+
+THOUSAND = """
+import os, sys
+from ompbind.launch import run
+from ompbind.launch.settings import Settings
+from ompbind.cpuset import CpuSet
+from ompbind.plans import Host, Plan, RankPlan
+none = CpuSet()
+ranks = tuple(RankPlan(r, none, (), none, "none", none, (), (), ("true",)) for r in range(5))
+plan = Plan(Host("", none, none, none), ranks, "native")
+run(plan, dict(os.environ), print, Settings(watched=True))
+before = sorted(os.listdir("/proc/self/fd"))
+for n in range(200):
+    assert run(plan, dict(os.environ), print, Settings(watched=True)) == 0
+assert sorted(os.listdir("/proc/self/fd")) == before
+try:
+    print(os.waitpid(-1, os.WNOHANG))
+except ChildProcessError:
+    print("none left")
+"""
+
+
+def test_a_thousand_starts() -> None:
+    """Two hundred times five ranks: no descriptor is lost, no zombie kept, no status lost."""
+    done = subprocess.run([sys.executable, "-c", THOUSAND], env=environment(), capture_output=True,
+                          text=True, timeout=120)  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "none left\n", "")
+
+
+def test_nothing_wakes_up_for_nothing(tmp_path: Path, start: Starter) -> None:
+    """While the ranks just run, neither of ompbind's processes runs at all."""
+    process = start("run", "-n", "4", "--share", "--", *recorder(tmp_path))
+    wait_for_pids(tmp_path, 4)
+    everyone = [process.pid, supervisor_of(process.pid)]
+    wait_for(lambda: all(state(p) == "S" for p in everyone))
+    time.sleep(0.2)
+    before = [switches(p) for p in everyone]
+    time.sleep(1)
+    assert [switches(p) for p in everyone] == before
+
+
+def switches(pid: int) -> list[str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return [line for line in lines if "ctxt_switches" in line]
+
+
+# --- at a terminal --------------------------------------------------------------------------------
+
+
+class Terminal:
+    """A terminal with a shell that has job control."""
+
+    def __init__(self, mark: str) -> None:
+        bash = shutil.which("bash")
+        if bash is None:
+            unavailable("there is no bash, whose job control is used")
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            env = environment(**{MARK: mark, "PS1": "", "TERM": "dumb", "HISTFILE": ""})
+            os.execve(bash, ["bash", "--norc", "--noprofile", "-i"], env)
+        self.seen = ""
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def wait_for(self, pattern: str) -> None:
+        """Reads until that has been printed."""
+        end = time.monotonic() + 20
+        while not re.search(pattern, self.seen):
+            assert time.monotonic() < end, self.seen
+            if select.select([self.fd], [], [], 0.1)[0]:
+                self.seen += os.read(self.fd, 4096).decode()
+        self.seen = ""
+
+    def close(self) -> None:
+        os.close(self.fd)
+        os.waitpid(self.pid, 0)
+
+
+@pytest.fixture
+def terminal(family: Family) -> Iterator[Terminal]:
+    made = Terminal(family.mark)
+    yield made
+    with contextlib.suppress(OSError):
+        os.kill(made.pid, signal.SIGKILL)
+        made.close()
+
+
+def typed(*words: str) -> str:
+    import shlex
+
+    return shlex.join([OMPBIND, *words]) + "; echo ended $?\n"
+
+
+def test_rank_0_reads_the_terminal(tmp_path: Path, terminal: Terminal) -> None:
+    """What is typed reaches it, though others run in the background."""
+    code = 'if [ "$OMPBIND_RANK" = 0 ]; then read x; echo "got <$x>"; fi'
+    terminal.type(typed("run", "-n", "2", "--share", "--", "sh", "-c", f"echo on; {code}"))
+    terminal.wait_for(r"on\s[^$]*on\s")
+    terminal.type("hello\n")
+    terminal.wait_for("got <hello>")
+    terminal.wait_for("ended 0")
+
+
+def test_stopped_and_continued_by_the_shell(
+    tmp_path: Path, family: Family, terminal: Terminal
+) -> None:
+    """Ctrl-Z stops all ranks and gives the shell back, fg lets all go on."""
+    terminal.type(typed("run", "-n", "2", "--share", "--", *recorder(tmp_path)))
+    pids = wait_for_pids(tmp_path, 2)
+    terminal.type("\x1a")
+    terminal.wait_for("Stopped")
+    wait_for(lambda: all(state(p) == "T" for p in pids))
+    terminal.type("fg\n")
+    wait_for(lambda: all(state(p) == "S" for p in pids))
+    terminal.type("\x03")
+    wait_for(lambda: all(record(tmp_path, r)[2:] == ["2"] for r in (0, 1)))
+    terminal.type("\x03")
+    wait_for(lambda: not any(alive(p) for p in pids))
+
+
+def test_a_terminal_that_is_closed(tmp_path: Path, family: Family, terminal: Terminal) -> None:
+    """HUP, TERM and in the end KILL: nothing outlives it, stubborn as it may be."""
+    words = ["run", "-n", "2", "--share", "--grace", "0.2", "--", *clan(tmp_path, "stubborn")]
+    terminal.type(typed(*words))
+    wait_for(lambda: len(noted(tmp_path)) == 6)
+    terminal.close()
+    wait_for(lambda: not family.living())
