@@ -1,4 +1,4 @@
-"""python -m bench [--quick] [--python PYTHON] [startup|planning|reading|trap]..."""
+"""python -m bench [--quick] [--python PYTHON] [startup|planning|reading|output|trap]..."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import argparse
 import os
 import sys
 
-from bench import planning, reading, startup, trap
+from bench import output, planning, reading, startup, trap
 
-PARTS = ("startup", "planning", "reading", "trap")
+PARTS = ("startup", "planning", "reading", "output", "trap")
 
 
 def main() -> None:
@@ -40,6 +40,9 @@ def main() -> None:
         planning.bench(args.python, rounds)
     if "reading" in parts:
         reading.bench(args.python, rounds, sizes, real)
+    if "output" in parts:
+        few, size = (1, 10**6) if args.smoke else (3, 10**8) if args.quick else (7, 10**9)
+        output.bench(args.python, few, size)
     if "trap" in parts:
         trap.bench(args.python, rounds, small=args.smoke)
 

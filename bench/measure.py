@@ -65,14 +65,14 @@ def program(name: str, argv: Sequence[str], env: Mapping[str, str] | None = None
     return Contender(name, once)
 
 
-def wait(pid: int) -> int:
-    """The exit status of a child that leads its process group; killed after TIMEOUT."""
+def wait(pid: int, timeout: float = TIMEOUT) -> int:
+    """The exit status of a child that leads its process group; killed after `timeout` seconds."""
 
     def kill(*_: object) -> None:
         os.killpg(pid, signal.SIGKILL)
 
     before = signal.signal(signal.SIGALRM, kill)
-    signal.setitimer(signal.ITIMER_REAL, TIMEOUT)
+    signal.setitimer(signal.ITIMER_REAL, timeout)
     try:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     finally:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     Cpus = str | Iterable[int]  # "0-3,8", a CpuSet, range(4)
 
 # The options of `ompbind run` that are not the plan's.
-LAUNCH = ("on_denied", "on_failure", "grace", "leave_children", "verbose",
+LAUNCH = ("on_denied", "on_failure", "grace", "leave_children", "verbose", "output", "output_dir",
+          "overwrite", "stdin",
           "verify", "verify_strict")  # fmt: skip
 
 
@@ -152,6 +153,10 @@ def run(
     verbose: bool = False,
     verify: bool | float | None = None,
     verify_strict: bool = False,
+    output: Literal["inherit", "tag", "files"] | None = None,
+    output_dir: Path | None = None,
+    overwrite: bool = False,
+    stdin: int | str | None = None,
 ) -> int:
     """Runs all ranks to their end, as `ompbind run` with the same options does, and returns its
     status: 0, or that of the first rank that failed, 128+N for a signal N.

@@ -288,6 +288,39 @@ OPTIONS: tuple[Option, ...] = (
         panel=LAUNCH,
     ),
     Option(
+        ("--output",),
+        "value",
+        "Where ranks write: inherit, as it is (default for one rank); tag, each line behind its "
+        "rank as in [3] (default for several); files, see --output-dir.",
+        "HOW",
+        ("inherit", "tag", "files"),
+        commands=("run",),
+        panel=LAUNCH,
+    ),
+    Option(
+        ("--output-dir",),
+        "value",
+        "Ranks write to files there, rank-3.out and rank-3.err, which must not be there already.",
+        "DIR",
+        commands=("run",),
+        panel=LAUNCH,
+    ),
+    Option(
+        ("--overwrite",),
+        "flag",
+        "Replace the files of --output-dir that are there already.",
+        commands=("run",),
+        panel=LAUNCH,
+    ),
+    Option(
+        ("--stdin",),
+        "value",
+        "Who reads standard input: a rank (default 0), all, each a copy of its own, or none.",
+        "R|all|none",
+        commands=("run",),
+        panel=LAUNCH,
+    ),
+    Option(
         ("--env",),
         "value",
         "Set a variable for the workers, {rank} and arithmetic filled in; NAME alone takes its "

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
 # What goes with --plan: it says the rest itself.
 ENVIRONMENT = ("env", "env_file", "master_port", "master_addr")
+STREAMS = ("output", "output_dir", "overwrite", "stdin")
 BESIDE_PLAN = ("plan", "on_denied", "format", "rank", "fix", "fix_children", "verbose",
                "on_failure", "grace", "leave_children", "verify", "verify_strict",
-               *ENVIRONMENT)  # fmt: skip
+               *ENVIRONMENT, *STREAMS)  # fmt: skip
 
 
 def prepare_plan(values: Values, command: Sequence[str], environ: Mapping[str, str]) -> Plan:

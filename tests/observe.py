@@ -54,7 +54,9 @@ def launch(
     timeout: float = 60,
 ) -> Launch:
     """Starts workers that each print "ready" and then wait for the end of their standard input,
-    looks at them, and lets them end. Nothing is left over, whatever happens."""
+    looks at them, and lets them end. Nothing is left over, whatever happens. ompbind's `run` is
+    told to let them all read, and write as they are."""
+    command = let_all_read(command)
     with (
         tempfile.TemporaryFile("w+") as err,
         subprocess.Popen(
@@ -91,6 +93,14 @@ def launch(
         if lines is None:
             raise AssertionError(f"{' '.join(command)}: status {status}, not ready: {text}")
         return Launch(process.pid, seen, status, text)
+
+
+def let_all_read(command: Sequence[str]) -> list[str]:
+    words = list(command)
+    if "run" in words:
+        at = words.index("run") + 1
+        words[at:at] = ["--stdin", "all", "--output", "inherit"]
+    return words
 
 
 def read_until_ready(stream: Any, ranks: int) -> list[str] | None:

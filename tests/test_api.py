@@ -668,7 +668,7 @@ def test_run_binds_and_writes_where_it_is_told(plan: ompbind.Plan, tmp_path: Pat
     with open(tmp_path / "out", "w+") as out:
         status = ompbind.run(
             plan, ["sh", "-c", f"[ $OMPBIND_RANK = 0 ] || {{ {script}; }}"], stdout=out,
-            cwd=tmp_path, environ=os.environ | {"X": "y"},
+            cwd=tmp_path, environ=os.environ | {"X": "y"}, output="inherit",
         )  # fmt: skip
         assert status == 0
         out.seek(0)

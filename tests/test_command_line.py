@@ -564,7 +564,8 @@ def test_a_program_with_a_hostile_name(tmp_path: Path, binder: str, ranks: int) 
         program.write_text('#!/bin/sh\nprintf "%s\\n" "$0"\n')
         program.chmod(0o755)
         env = environment(PATH=f"{tmp_path}:{os.environ['PATH']}")
-        done = ompbind_run("run", "--binder", binder, "-n", str(ranks), "--", name, env=env)
+        args = ["--binder", binder, "-n", str(ranks), "--output", "inherit"]
+        done = ompbind_run("run", *args, "--", name, env=env)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == f"{tmp_path}/{name}\n" * ranks
 
@@ -586,14 +587,15 @@ def test_signals_are_as_they_were(tmp_path: Path, binder: str, ranks: int) -> No
         assert told["ignored"] & ~(1 << 12 | 1 << 24 | OF_THE_C_LIBRARY) == 0
         assert told["blocked"] == 0
     look = ["grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"]
-    done = ompbind_run("run", "--binder", binder, "-n", str(ranks), "--", *look)
+    args = ["run", "--binder", binder, "-n", str(ranks), "--output", "inherit", "--"]
+    done = ompbind_run(*args, *look)
     masks = [int(line.split()[1], 16) for line in done.stdout.splitlines()]
     assert [mask & ~OF_THE_C_LIBRARY for mask in masks] == [0] * 2 * ranks
 
 
 def test_output_is_the_workers(binder: str, ranks: int) -> None:
     """Standard input, output and error are the worker's; ompbind adds nothing."""
-    args = ["run", "--binder", binder, "-n", str(ranks), "--"]
+    args = ["run", "--binder", binder, "-n", str(ranks), "--output", "inherit", "--"]
     done = ompbind_run(*args, "sh", "-c", "echo out; echo err >&2")
     assert (done.stdout, done.stderr) == ("out\n" * ranks, "err\n" * ranks)
     assert ompbind_run(*args, "cat", stdin="in").stdout == "in"

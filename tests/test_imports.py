@@ -37,6 +37,7 @@ ALLOWED: dict[str, str] = {
     "cpuset": "errors",
     "root": "",
     "topology": "cpuset record",
+    "colours": "",
     # readers
     "procfs": "cpuset errors record root topology",
     "processes": "cpuset errors procfs record root",
@@ -91,14 +92,17 @@ ALLOWED: dict[str, str] = {
     "launch.ladder": "record",
     "launch.verdict": "record",
     "launch.descendants": "processes root",
-    "launch.streams": "launch.loop launch.start",
+    "launch.output": "launch.loop",
+    "launch.feed": "launch.loop",
+    "launch.streams": "colours cpuset errors launch.feed launch.loop launch.output launch.pipes"
+    " launch.settings launch.start",
     "launch.supervise": "errors launch.descendants launch.ladder launch.loop launch.pipes"
     " launch.refusals launch.settings launch.start launch.streams launch.verdict plans syscalls",
     "launch.front": "errors launch.descendants launch.pipes launch.settings launch.start"
     " launch.streams launch.supervise launch.verdict plans syscalls",
     "launch.portable": "launch.start",
     "launch.__init__": "errors launch.binding launch.front launch.portable launch.refusals"
-    " launch.settings launch.start plans program",
+    " launch.settings launch.start launch.streams plans program",
     "launch.report": "errors record",
     "launch.trampoline": "cpuset launch.__init__ launch.binding launch.report launch.settings"
     " numactl plans",
@@ -116,7 +120,7 @@ ALLOWED: dict[str, str] = {
     "prepare": "arguments cores cpuset environment errors fixes.carry fixes.registry machine"
     " numactl nvml openmp planner plans program request runtime template topology visible vllm",
     "render.__init__": "",
-    "render.plan": "cpuset plans",
+    "render.plan": "colours cpuset plans",
     "render.machine": "cpuset outline topology visible",
     "render.report": "cpuset processes report",
     "checking": "cpuset errors expected plans processes record report root sysfs verify",

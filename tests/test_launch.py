@@ -113,7 +113,7 @@ def test_policy_by_numactl_as_the_worker(binder: str, ranks: int) -> None:
     node = need_numa()
     cpus = need_cpus(2)[:ranks]
     args = ["--binder", binder, "--numa-bind-cpus", *map(str, cpus), "--mem", "bind"]
-    done = ompbind_run("run", *args, "--", "numactl", "--show")
+    done = ompbind_run("run", *args, "--output", "inherit", "--", "numactl", "--show")
     lines = done.stdout.splitlines()
     assert lines.count("policy: bind") == ranks
     assert sorted(ln.split()[1:] for ln in lines if ln.startswith("physcpubind")) == sorted(
@@ -217,7 +217,7 @@ def test_success_of_one_ends_nobody(tmp_path: Path) -> None:
     """A rank that ends well leaves the others to go on."""
     need_cpus(2)
     code = 'if [ "$OMPBIND_RANK" = 1 ]; then sleep 0.3; fi; echo "$OMPBIND_RANK"'
-    done = ompbind_run("run", "-n", "2", "--", "sh", "-c", code)
+    done = ompbind_run("run", "-n", "2", "--output", "inherit", "--", "sh", "-c", code)
     assert (done.returncode, done.stdout) == (0, "0\n1\n")
 
 
@@ -247,7 +247,7 @@ print(*sorted(set(map(int, os.listdir(fd))) - {fd, fd + 1}))  # listdir makes a 
 def test_descriptors(passed: bool, binder: str, ranks: int) -> None:
     """A worker has those that ompbind was given, and none of ompbind's own."""
     ours = os.pipe() if passed else ()
-    args = ["run", "--binder", binder, "-n", str(ranks), "--"]
+    args = ["run", "--binder", binder, "-n", str(ranks), "--output", "inherit", "--"]
     done = subprocess.run(
         [OMPBIND, *args, sys.executable, "-I", "-S", "-c", LIST_FDS],
         env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,

@@ -196,7 +196,7 @@ def test_taskset_agrees(
         'echo "rank $OMPBIND_RANK pid $$ said $(taskset -cp $$)"; echo ready; cat',
     ]
     done = subprocess.run(
-        [*runner.command("run", options), "--", *worker],
+        [*runner.command("run", options), "--output", "inherit", "--", *worker],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, env=runner.environ, timeout=60,
     )  # fmt: skip
     said = dict(re.findall(r"^rank (\d+) .*: (\S+)$", done.stdout, re.M))

@@ -35,6 +35,7 @@ from ompbind.report import Checked, Report
 from ompbind.root import DirectoryRoot
 from ompbind.verify import judge
 from tests.conftest import unavailable
+from tests.observe import let_all_read
 from tests.test_command_line import (
     OMPBIND,
     TIMEOUT,
@@ -440,7 +441,7 @@ def start() -> Iterator[Starter]:
 
     def start_one(*args: str, ranks: int = 1, under: Sequence[str] = ()) -> Running:
         process = subprocess.Popen(
-            [*under, OMPBIND, "run", *args], env=environment(), text=True,
+            [*under, *let_all_read([OMPBIND, "run", *args])], env=environment(), text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         started.append(process)
@@ -782,8 +783,8 @@ def test_run_verifies_its_ranks(ranks: int, where: Callable[[str], str]) -> None
     stays the worker's."""
     need_cpus(2)
     script = 'sleep 0.7; "$0" --wait; exit 3'
-    command = [OMPBIND, "run", "-n", str(ranks), "--verify=30", "--on-failure", "keep", "--", "sh",
-               "-c", script, where("libgomp")]  # fmt: skip
+    command = [OMPBIND, "run", "-n", str(ranks), "--verify=30", "--on-failure", "keep", "--stdin",
+               "all", "--", "sh", "-c", script, where("libgomp")]  # fmt: skip
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         env=environment(), text=True,

@@ -58,9 +58,15 @@ def run(
         return run_portably(make(plan))
     if len(plan.ranks) > 1 or settings.watched:
         from ompbind.launch.front import run_supervised
+        from ompbind.launch.streams import Streams
 
-        return run_supervised(plan, make, settings, say)
+        streams = Streams(settings, len(plan.ranks), environ)
+        return run_supervised(plan, make, settings, say, streams)
     start = make(plan)[0]
+    if settings.redirects:
+        from ompbind.launch.streams import Streams
+
+        start = Streams(settings, 1, environ).connect_alone(start)
     if plan.binder == "native":
         return run_alone(start, settings.on_denied, say)
     return execute(start)

@@ -13,7 +13,6 @@ from ompbind.errors import CommandError, DeniedError, OmpbindError
 from ompbind.launch.descendants import end_descendants
 from ompbind.launch.pipes import make_pipe
 from ompbind.launch.start import flush
-from ompbind.launch.streams import Inherited
 from ompbind.launch.supervise import Supervisor
 from ompbind.launch.verdict import name_signal
 from ompbind.syscalls import Library
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from ompbind.launch.settings import Settings
     from ompbind.launch.start import Start
+    from ompbind.launch.streams import Streams
     from ompbind.plans import Plan
 else:
     import _signal as signal  # `signal` itself wraps this in enums, a third of the whole start-up
@@ -38,6 +38,7 @@ def run_supervised(
     make_starts: Callable[[Plan], list[Start]],
     settings: Settings,
     say: Callable[[str], None],
+    streams: Streams,
 ) -> int:
     """Starts every rank, waits for all, and returns the first failure's status, or 0.
 
@@ -60,8 +61,8 @@ def run_supervised(
         if pid == 0:
             os.close(control)
             os.close(result)
-            become_supervisor(plan, make_starts, settings, say, library, theirs, own,
-                              frozenset(before))  # fmt: skip
+            become_supervisor(plan, make_starts, settings, say, streams, library, theirs,
+                              own, frozenset(before))  # fmt: skip
         os.close(theirs)
         os.close(own)
         status = wait_for(pid, control, waited)
@@ -98,6 +99,7 @@ def become_supervisor(
     make_starts: Callable[[Plan], list[Start]],
     settings: Settings,
     say: Callable[[str], None],
+    streams: Streams,
     library: Library,
     control: int,
     result: int,
@@ -111,12 +113,14 @@ def become_supervisor(
 
         gc.disable()  # it would only make the ranks' processes copy what they share with this one
         group = os.getpgrp()
-        os.setpgid(0, 0)
+        at_terminal = os.isatty(0)
+        if settings.stdin != "all" or not at_terminal:  # who reads a terminal stays in its group
+            os.setpgid(0, 0)
         library.adopt()
         library.die_with_parent(signal.SIGCONT)  # stopped, it could not see its end
-        foreground = 0 if os.isatty(0) else None
+        foreground = settings.reader if at_terminal else None
         status = Supervisor(
-            plan, make_starts, settings, say, Inherited(), library,
+            plan, make_starts, settings, say, streams, library,
             control=control, sigmask=sigmask, group=group, foreground=foreground,
         ).run()  # fmt: skip
     except OmpbindError as e:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ompbind.cpuset import shown
+from ompbind.cpuset import parse_whole, shown
 from ompbind.errors import UsageError
 from ompbind.record import Record
 
@@ -25,9 +25,10 @@ WATCHED = ("grace", "leave_children", "verbose", "verify", "verify_strict")
 class Settings(Record):
     """`watched`: also a single rank is. `may_switch`: a numactl that does not work here is no
     refusal, the same system calls are made without it. `grace`: seconds from each step of the stop
-    ladder to the next. `output` and `stdin`: what --output and --stdin say, "" the default.
-    `prove`: is called with the plan and the pids of the ranks that live when all have executed, and
-    again after the seconds that it returns; what it raises ends them all."""
+    ladder to the next. `output` and `stdin`: what --output and --stdin say, "" the default;
+    `output_dir`: where ranks' files go, "" nowhere. `prove`: is called with the plan and the pids
+    of the ranks that live when all have executed, and again after the seconds that it returns; what
+    it raises ends them all."""
 
     on_denied: str = "error"
     watched: bool = False
@@ -36,23 +37,65 @@ class Settings(Record):
     on_failure: str = "stop"
     leave_children: bool = False
     output: str = ""
+    output_dir: str = ""
+    overwrite: bool = False
     stdin: str = ""
     verbose: bool = False
     prove: Prove | None = None
+
+    @property
+    def reader(self) -> int | None:
+        """The rank that reads our standard input itself."""
+        return None if self.stdin in ("all", "none") else int(self.stdin or 0)
+
+    @property
+    def redirects(self) -> bool:
+        """Whether a single rank has other streams than ours."""
+        return bool(self.output_dir) or self.stdin not in ("", "0", "all")
 
 
 def make_settings(values: Values) -> Settings:
     """From the parsed arguments. Raises UsageError."""
     asked: dict[str, object] = {}
-    for key in ("on_denied", "on_failure", "leave_children", "verbose"):
+    check_output(values)
+    for key in ("on_denied", "on_failure", "leave_children", "output", "output_dir", "overwrite",
+                "verbose"):  # fmt: skip
         if key in values:
             asked[key] = values[key]
     if "grace" in values:
         asked["grace"] = parse_seconds(str(values["grace"]), "--grace")
+    if "stdin" in values:
+        asked["stdin"] = parse_stdin(str(values["stdin"]))
     return Settings(
-        watched=any(key in values for key in WATCHED),
+        watched=any(key in values for key in WATCHED) or values.get("output") == "tag",
         may_switch="plan" not in values and values.get("binder", "auto") == "auto",
         **asked,  # type: ignore[arg-type]  # each was converted above
+    )
+
+
+def check_output(values: Values) -> None:
+    """Raises UsageError for options of output that contradict each other."""
+    mode, directory = values.get("output"), values.get("output_dir")
+    if mode == "files" and not directory:
+        raise UsageError("--output files: where to?", hint="--output-dir DIR names the directory")
+    if directory is not None and mode not in (None, "files"):
+        problem = f"--output {mode} and --output-dir both say where output goes"
+        raise UsageError(problem, hint="leave one of them out")
+    if directory == "":
+        raise UsageError("--output-dir: an empty name", hint="--output-dir DIR")
+    if "overwrite" in values and directory is None:
+        raise UsageError("--overwrite has no effect without --output-dir", hint="leave it out")
+
+
+def parse_stdin(text: str) -> str:
+    """A rank's number, `all` or `none`. Raises UsageError."""
+    number = parse_whole(text)
+    if text in ("all", "none") or number is not None:
+        return text if number is None else str(number)
+    raise UsageError(
+        f"--stdin: {shown(text)} is neither a rank's number nor all nor none",
+        hint="--stdin 0 is the default",
+        option="--stdin",
     )
 
 

@@ -81,9 +81,13 @@ def execute(start: Start) -> NoReturn:
     """Becomes the worker. Raises CommandError."""
     flush()
     restore_signals()
+    err = os.dup(2) if start.stderr is not None else -1
     try:
+        redirect(start)
         os.execve(start.path, start.rank.argv, start.env)
     except OSError as e:
+        if err >= 0:
+            os.dup2(err, 2)  # to say so where the user is
         raise cannot_execute(start, e.strerror or str(e)) from None
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ompbind.launch.settings import Settings
     from ompbind.launch.start import Start
-    from ompbind.launch.streams import Inherited
+    from ompbind.launch.streams import Streams
     from ompbind.plans import Plan, RankPlan
     from ompbind.syscalls import Library
 else:
@@ -61,7 +61,7 @@ class Supervisor:
         make_starts: Callable[[Plan], list[Start]],
         settings: Settings,
         say: Callable[[str], None],
-        streams: Inherited,
+        streams: Streams,
         library: Library,
         *,
         control: int,
@@ -83,6 +83,7 @@ class Supervisor:
         self.timer = 0
         self.reason = ""  # for which ranks are ended
         self.stopped: list[Ended] = []  # ranks that ended after that
+        self.finishing = False  # whether only output is left to pass on
         self.alone = False  # whether not a single child is left
         self.ending = 0.0  # when what the ranks left behind was first seen to
         self.sweeping = 0.0  # when killing began
@@ -93,13 +94,15 @@ class Supervisor:
             self.set_signals()
             self.watch_children()
             self.loop.watch(self.control, self.hear)
-            self.starts = self.streams.connect(self.make_starts(self.plan))
+            self.starts = self.make_starts(self.plan)
             self.fork_all()
             self.loop.run()
         except BaseException:
             self.kill_ranks()
             end_descendants()
             raise
+        finally:
+            self.streams.close()
         return self.status
 
     # --- starting --------------------------------------------------------------------------------
@@ -131,7 +134,7 @@ class Supervisor:
         binds = self.plan.binder == "native"
         refused: list[Refusal] = []
         pids = []
-        for start in self.starts:
+        for start in self.streams.connect(self.starts):
             rank = start.rank
             inheritance.next_environment()
             if binds:
@@ -204,11 +207,7 @@ class Supervisor:
         self.close_report()
         self.close_gate()
         self.plan = settle(self.plan, refused, self.settings.on_denied, self.say)
-        connected = zip(self.starts, self.make_starts(self.plan), strict=True)
-        self.starts = [
-            new.replace(stdin=old.stdin, stdout=old.stdout, stderr=old.stderr)
-            for old, new in connected
-        ]
+        self.starts = self.make_starts(self.plan)
         self.fork_all()
 
     def prove(self) -> None:
@@ -219,7 +218,7 @@ class Supervisor:
         try:
             pause = self.settings.prove(self.plan, living)
         except OmpbindError as e:
-            tell(f"error: {e.message}\nhint: {e.hint}")
+            self.tell(f"error: {e.message}\nhint: {e.hint}")
             self.status, self.reason = self.status or e.status, "as not all was as planned"
             self.climb()
             return
@@ -246,7 +245,9 @@ class Supervisor:
             if number in (*ends, signal.SIGHUP, signal.SIGQUIT):
                 raise StoppedError(number)
             return
-        if number in ends:
+        if number in ends and self.finishing:
+            self.done()
+        elif number in ends:
             self.reason = self.reason or f"on {name_signal(number)}"
             self.climb(number, from_terminal=from_terminal)
         else:
@@ -292,7 +293,7 @@ class Supervisor:
         if now - self.sweeping > PATIENCE or not (left or self.running):
             if left:
                 told = ", ".join(map(str, left))
-                tell(f"warning: these processes cannot be ended: {told}")
+                self.tell(f"warning: these processes cannot be ended: {told}")
             self.finish()
         else:
             self.timer = self.loop.after(SWEEP, self.sweep)
@@ -329,7 +330,7 @@ class Supervisor:
         ended = Ended(rank, pid, code, time.monotonic() - begun, memory * unit)
         self.status = self.status or ended.status
         if self.settings.verbose or (code and not self.ladder.last):
-            tell(make_line(ended))
+            self.tell(make_line(ended))
         if code and self.ladder.last:
             self.stopped.append(ended)
         elif code and self.settings.on_failure == "stop" and self.running:
@@ -352,7 +353,7 @@ class Supervisor:
         if not self.ladder.last and left:
             told = f"{len(left)} processes" if len(left) > 1 else "a process"
             hint = "--leave-children lets such go on"
-            tell(f"note: ending {told} that the ranks left behind; {hint}")
+            self.tell(f"note: ending {told} that the ranks left behind; {hint}")
         self.ladder = Ladder(signal.SIGTERM)
         self.loop.cancel(self.timer)
         self.timer = self.loop.after(self.settings.grace, self.climb)
@@ -361,15 +362,23 @@ class Supervisor:
         """Nothing runs any more: when what was written has been passed on, this is over."""
         self.loop.cancel(self.timer)
         self.running.clear()
-        if self.ladder.last == signal.SIGKILL:
-            self.done()
-        else:
-            self.streams.finish(self.done)
+        self.finishing = True
+        if self.ladder.last == signal.SIGKILL:  # whoever asked for that does not wait for readers
+            self.timer = self.loop.after(LINGER, self.done)
+        self.streams.finish(self.done)
 
     def done(self) -> None:
+        self.loop.cancel(self.timer)
+        for trouble in self.streams.end():
+            tell(f"error: {trouble}")
         if self.stopped and not self.settings.verbose:
             tell(make_summary(self.stopped, self.reason))
         self.loop.stop()
+
+    def tell(self, text: str) -> None:
+        """A message between two lines of ranks."""
+        if not self.streams.say(f"ompbind: {text}\n"):
+            tell(text)
 
 
 def send_to(pid: int, number: int, *, group: bool = False) -> None:

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ompbind.colours import colour_of
 from ompbind.cpuset import union
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from ompbind.cpuset import CpuSet
     from ompbind.plans import Plan, RankPlan
 
-# Colours that stay apart on dark and on light terminals; ranks beyond repeat them.
-COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 RANK_MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
 ROLE_MARKS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -64,7 +63,7 @@ def rank_table(plan: Plan) -> Table:
     for r in plan.ranks:
         env = dict(r.env)
         table.add_row(
-            Text(str(r.rank), style=colour(r.rank)),
+            Text(str(r.rank), style=colour_of(r.rank)),
             str(r.cpus),
             Text(places_text(r)),
             env.get("OMP_NUM_THREADS", ""),
@@ -89,10 +88,6 @@ def places_text(rank: RankPlan, most: int = 4) -> str:
     return f"{' '.join(texts[: most - 2])} … {texts[-1]} ({len(texts)})"
 
 
-def colour(rank: int) -> str:
-    return COLOURS[rank % len(COLOURS)]
-
-
 def machine_map(plan: Plan) -> RenderableType:
     """Every online cpu as one character: whose it is."""
     owner: dict[int, set[int]] = {}
@@ -111,7 +106,7 @@ def machine_map(plan: Plan) -> RenderableType:
             ranks = owner.get(cpu, set())
             if len(ranks) == 1:
                 rank = min(ranks)
-                line.append(RANK_MARKS[rank % len(RANK_MARKS)], style=colour(rank))
+                line.append(RANK_MARKS[rank % len(RANK_MARKS)], style=colour_of(rank))
             elif ranks:
                 line.append("+", style="bold")
             elif cpu in role_of:

@@ -1,0 +1,257 @@
+"""Ranks' lines, each behind its rank's tag, on our own streams.
+
+What a rank writes passes as it is, whatever bytes it is made of: a tag goes in front of each line,
+and after each carriage return, with which progress bars begin anew. Lines of several ranks are
+never mixed. A line that is not finished waits in memory until it is, up to LONGEST bytes, and on a
+terminal for a moment only, as it may be a question; after that it is written as far as it goes. If
+another rank's line comes before its rest, it is ended there, and the rest stands behind `[3]+`.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ompbind.launch.loop import Loop
+
+CHUNK = 1 << 16  # bytes read at once: as many as a pipe holds
+FULLEST = 17  # chunks that the largest pipe holds, and one more that is not quite full
+LONGEST = 1 << 20  # bytes of an unfinished line that are held back
+PAUSE = 0.1  # seconds after which an unfinished line is shown on a terminal
+CERTAIN = 4096  # bytes that surely can be written, once poll says so: POSIX's PIPE_BUF on Linux
+ERASE = b"\x1b[K"  # to the end of the line, where another line's longer text may stand
+
+
+class Sink:
+    """One of our own streams, or both where they are the same file (`stands_for`). `ansi`: it is a
+    terminal that knows escape sequences, as all do but `plain` ones."""
+
+    def __init__(self, loop: Loop, stands_for: tuple[int, ...], *, plain: bool) -> None:
+        self.loop = loop
+        self.stands_for = stands_for
+        self.terminal = os.isatty(stands_for[0])
+        self.ansi = self.terminal and not plain
+        self.fd, self._most = open_again(stands_for[0])
+        self.sources: list[Source] = []
+        self.unfinished: Source | None = None  # whose line was written last and has not ended
+        self.trouble: OSError | None = None  # why nothing can be written any more
+        self._done: Callable[[], object] | None = None
+        self._pending: list[bytes | memoryview] = []
+        self._timer = 0
+
+    def put(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Writes, or keeps what cannot be written now; until it is, nothing is read."""
+        if self.trouble:
+            return
+        waiting = bool(self._pending)
+        self._pending += pieces
+        if waiting:
+            return
+        self._write()
+        if self._pending:
+            for source in self.sources:
+                self.loop.unwatch(source.fd)
+            self.loop.watch(self.fd, self._go_on, write=True)
+
+    def _go_on(self) -> None:
+        self._write()
+        if not self._pending:
+            self.loop.unwatch(self.fd)
+            if self._done:
+                self._drain()
+            else:
+                for source in self.sources:
+                    self.loop.watch(source.fd, source.read)
+
+    def _write(self) -> None:
+        """As much as can be written now."""
+        try:
+            while self._pending:
+                some = self._pending[:64]
+                if self._most:
+                    some = [memoryview(self._pending[0])[: self._most]]
+                written = os.writev(self.fd, some)
+                self._pending = after(self._pending, written)
+                if self._most:  # poll says when the next is sure not to block
+                    return
+        except BlockingIOError:
+            pass
+        except OSError as e:
+            self._fail(e)
+
+    def _fail(self, error: OSError) -> None:
+        """Nobody reads any more: the ranks are to feel it as if they wrote there themselves."""
+        self.trouble = error
+        self._pending = []
+        self.loop.unwatch(self.fd)
+        for source in list(self.sources):
+            source.close()
+
+    def finish(self, done: Callable[[], object]) -> None:
+        """Takes what is in the pipes now, no more, and calls `done` when all is written."""
+        self._done = done
+        if not self._pending:
+            self._drain()
+
+    def _drain(self) -> None:
+        for source in list(self.sources):
+            for _ in range(FULLEST):
+                if self._pending or not source.read():
+                    break
+            if self._pending:
+                return  # when that is written, it goes on
+            source.end()
+        if not self._pending and self._done:
+            done, self._done = self._done, None
+            done()
+
+    def watch_unfinished(self) -> None:
+        """An unfinished line is held back: on a terminal, not for long."""
+        if self.terminal and not self._timer:
+            self._timer = self.loop.after(PAUSE, self._show_unfinished)
+
+    def _show_unfinished(self) -> None:
+        self._timer = 0
+        for source in list(self.sources):
+            source.put_held()
+
+    def end_line(self) -> None:
+        """Ends a line that was written as far as it goes, for something else to follow."""
+        if self.unfinished is not None:
+            self.unfinished.cut = True
+            self.unfinished = None
+            self.put([b"\n"])
+
+    def close(self) -> None:
+        """Forgets what was not read and not written."""
+        for source in list(self.sources):
+            source.close()
+        self.loop.cancel(self._timer)
+        self.loop.unwatch(self.fd)
+        if self.fd not in self.stands_for:
+            os.close(self.fd)
+
+
+class Source:
+    """A rank's stream, read through the pipe `fd`. `cut`: the rest of a line is to come whose
+    beginning was ended before it."""
+
+    def __init__(self, fd: int, tag: bytes, cut_tag: bytes, sink: Sink) -> None:
+        self.fd = fd
+        self.sink = sink
+        self.tag = tag
+        self.cut_tag = cut_tag
+        self.cut = False
+        self.after_return = (ERASE if sink.ansi else b"") + tag
+        self.closed = False
+        self._held: list[bytes] = []  # an unfinished line
+        self._size = 0
+        os.set_blocking(fd, False)
+        sink.sources.append(self)
+        sink.loop.watch(fd, self.read)
+
+    def read(self) -> bool:
+        """Takes what the rank has written; whether there may be more."""
+        if self.closed:
+            return False
+        try:
+            data = os.read(self.fd, CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            self.end()
+            return False
+        self._take(data)
+        return True
+
+    def _take(self, data: bytes) -> None:
+        if self._held and self._held[-1].endswith(b"\r"):  # is it a line's end, together with \n?
+            data = b"".join([*self._held, data])
+            self._held, self._size = [], 0
+        lines: bytes | memoryview
+        if b"\r" in data:
+            lines, tail = self._tag_both(data)
+        elif (end := data.rfind(b"\n")) >= 0:
+            tail = data[end + 1 :]
+            tagged = data.replace(b"\n", b"\n" + self.tag)
+            lines = memoryview(tagged)[: len(tagged) - len(tail) - len(self.tag)]
+        else:
+            lines, tail = b"", data
+        if lines:
+            self._put([*self._held, lines])
+            self._held, self._size = [], 0
+            self.sink.unfinished = None
+        if tail:
+            self._held.append(tail)
+            self._size += len(tail)
+            if self._size >= LONGEST:
+                self.put_held()
+            else:
+                self.sink.watch_unfinished()
+
+    def _tag_both(self, data: bytes) -> tuple[bytes, bytes]:
+        """The tagged lines and the rest, of a text with carriage returns; one at its very end may
+        be the first half of a line's end."""
+        end = max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1)) + 1
+        lines, tail = data[:end], data[end:]
+        last = 2 if lines.endswith(b"\r\n") else 1
+        body = lines[:-last].replace(b"\r", b"\r" + self.after_return)
+        body = body.replace(b"\r" + self.after_return + b"\n", b"\r\n")
+        return body.replace(b"\n", b"\n" + self.tag) + lines[-last:], tail
+
+    def _put(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Writes behind the tag, or after what was written of this line already."""
+        if self.sink.unfinished is self:
+            self.sink.put(pieces)
+            return
+        self.sink.end_line()
+        self.sink.put([self.cut_tag if self.cut else self.tag, *pieces])
+        self.cut = False
+
+    def put_held(self) -> None:
+        """Writes an unfinished line as far as it goes."""
+        if self._held:
+            self._put(self._held)
+            self.sink.unfinished = self
+            self._held, self._size = [], 0
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        if not self.closed:
+            self.put_held()
+            self.close()
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.sink.sources.remove(self)
+            self.sink.loop.unwatch(self.fd)
+            os.close(self.fd)
+
+
+def after(pieces: list[bytes | memoryview], count: int) -> list[bytes | memoryview]:
+    """What is left of `pieces` without their first `count` bytes."""
+    for n, piece in enumerate(pieces):
+        if count < len(piece):
+            return [memoryview(piece)[count:], *pieces[n + 1 :]]
+        count -= len(piece)
+    return []
+
+
+def open_again(own: int) -> tuple[int, int]:
+    """A description of one of our streams that does not block, without changing the one that we
+    share with others; where there can be none, the stream itself and how much may be written at
+    once (0: any, as nothing ever blocks)."""
+    import stat
+
+    mode = os.fstat(own).st_mode
+    if stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and os.isatty(own)):
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+        try:
+            return os.open(f"/dev/fd/{own}", flags), 0
+        except OSError:  # another user's, or there is no /dev/fd
+            return own, CERTAIN
+    return own, CERTAIN if stat.S_ISSOCK(mode) else 0
