@@ -71,8 +71,8 @@ ALLOWED: dict[str, str] = {
     "gpus": "cores cpuset dealing dividing errors record request topology visible",
     "listed": "cores cpuset dealing dividing request topology",
     "threads": "dealing dividing openmp request topology",
-    "planner": "claims cores cpuset dealing dividing errors gpus listed memory numactl openmp plans pools"
-    " record request template threads topology",
+    "planner": "claims cores cpuset dealing dividing errors gpus listed memory numactl openmp plans"
+    " pools record request template threads topology",
     "outline": "cpuset record topology",
     "expected": "claims cpuset errors plans record",
     "report": "cpuset expected processes record",
