@@ -167,4 +167,4 @@ def test_more_tasks_than_cores_are_refused() -> None:
         path, machine = machine_of(case)
         with pytest.raises(PlanError, match=r"rank \d+: .* usable core") as caught:
             plan_for(path, asked(case, machine))
-        assert "--share" in caught.value.hint
+        assert "--oversubscribe" in caught.value.hint
