@@ -1,10 +1,12 @@
-"""Roles as a worker meets them: cpus beside its own, to which it may bind a thread."""
+"""Roles, parts and crowds as workers meet them."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,17 +30,22 @@ print("main", *sorted(main), "role", *role)
 """
 
 
+def two_cores() -> list[CpuSet]:
+    """The cores that may be used here, of which there must be two."""
+    topology = read_machine(None, ("core",), devices=False).topology
+    cores = topology.groups("core", CpuSet(os.sched_getaffinity(0)))
+    if len(cores) < 2:
+        unavailable("two cores are needed")
+    return cores
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="binding is Linux's")
 @pytest.mark.parametrize("binder", ["native", "auto"])
 def test_a_worker_binds_a_thread_to_its_role(
     ompbind: str, plain_environ: dict[str, str], binder: str
 ) -> None:
     """The role's cpu is none of the process's, and yet a thread of it can go there."""
-    cores = read_machine(None, ("core",), devices=False).topology.groups(
-        "core", CpuSet(os.sched_getaffinity(0))
-    )
-    if len(cores) < 2:
-        unavailable("a rank and a role need two cores")
+    cores = two_cores()
     command = [ompbind, "run", "--role", "kv=1", "--binder", binder, "--places", "one", "--"]
     done = subprocess.run(
         [*command, sys.executable, "-c", WORKER],
@@ -59,3 +66,78 @@ def test_what_is_expected_of_a_worker_has_its_roles() -> None:
     assert expected is not None
     assert expected.cpus == CpuSet([0, 1])
     assert expected.roles == (CpuSet([2, 3]),)
+
+
+SAY = "import os; print(*sorted(os.sched_getaffinity(0)))"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="binding is Linux's")
+def test_two_launches_that_take_their_parts(ompbind: str, plain_environ: dict[str, str]) -> None:
+    """Started apart and at work at once, they do not meet, and use all cores together."""
+    cores = two_cores()
+    wait = f"import sys; {SAY}; sys.stdout.flush(); sys.stdin.read()"
+    launches = [
+        subprocess.Popen(
+            [ompbind, "run", "--part", f"{part}/2", *more, "--places", "one", "--",
+             sys.executable, "-c", wait],
+            env=plain_environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for part, more in ((1, []), (2, ["-n", "1", "--smt", "all"]))
+    ]  # fmt: skip
+    found = []
+    for launch in launches:
+        assert launch.stdout is not None
+        found.append(CpuSet(int(cpu) for cpu in launch.stdout.readline().split()))
+    for launch in launches:
+        launch.communicate(timeout=60)
+        assert launch.returncode == 0
+    assert found[0]
+    assert found[1]
+    assert not found[0] & found[1]
+    assert sum(bool(core & (found[0] | found[1])) for core in cores) == len(cores)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="binding is Linux's")
+def test_more_ranks_than_cores_run(ompbind: str, plain_environ: dict[str, str]) -> None:
+    """Each on one core, after a warning."""
+    cores = two_cores()
+    command = [ompbind, "run", "-n", str(len(cores) + 1), "--oversubscribe", "--"]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", SAY],
+        env=plain_environ, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    wanted = [str(core.first) for core in (cores[0], *cores)]
+    assert sorted(done.stdout.split()) == sorted(wanted)
+    assert done.stderr == (
+        "ompbind: warning: more ranks than cores: 2 ranks share 1 core and will wait for each "
+        "other\n"
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="binding is Linux's")
+def test_a_saved_plan_keeps_its_roles(
+    ompbind: str, plain_environ: dict[str, str], tmp_path: Path
+) -> None:
+    """Its workers find them; a role's cpus that may not be used refuse it."""
+    two_cores()
+    place = tmp_path / "plan.json"
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [ompbind, *args], env=plain_environ, capture_output=True, text=True, timeout=60
+        )
+
+    say = ("--", sys.executable, "-c", "import os; print(os.environ['OMPBIND_ROLE_KV'])")
+    saved = run("show", "--role", "kv=1", "--format", "json", *say).stdout
+    place.write_text(saved)
+    plan = json.loads(saved)
+    done = run("run", "--plan", str(place))
+    assert (done.returncode, done.stdout.strip()) == (0, plan["roles"][0]["cpus"])
+    plan["roles"][0]["cpus"] = "60000"
+    place.write_text(json.dumps(plan))
+    done = run("run", "--plan", str(place))
+    assert done.returncode == 125
+    assert done.stderr.startswith(
+        "ompbind: error: cpus 60000 of the plan's role kv may not be used here\n"
+        "hint: allowed cpus: "
+    )
