@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ompbind.claims import CPUS, RANK
 from ompbind.cpuset import shown
 from ompbind.errors import UsageError
-from ompbind.expected import CPUS, RANK, expect_environ, expect_plan
+from ompbind.expected import expect_environ, expect_plan
 from ompbind.processes import (
     Process,
     find_process,

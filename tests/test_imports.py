@@ -123,7 +123,7 @@ ALLOWED: dict[str, str] = {
     "render.plan": "colours cpuset plans",
     "render.machine": "cpuset outline topology visible",
     "render.report": "cpuset processes report",
-    "checking": "cpuset errors expected plans processes record report root sysfs verify",
+    "checking": "claims cpuset errors expected plans processes record report root sysfs verify",
     # what a Python program sees
     "api": "arguments cpuset errors launch.bound launch.start options plans prepare",
     "multiprocessing": "errors launch.bound plans",
