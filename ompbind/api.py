@@ -110,6 +110,8 @@ def plan(
     threads: int | None = None,
     mem: Literal["bind", "preferred", "interleave", "local", "none"] | None = None,
     binder: Literal["auto", "numactl", "native"] | None = None,
+    inherited: Literal["intersect", "error", "ignore"] | None = None,
+    neighbours: bool | None = None,
     topology: Path | None = None,
     from_env: Literal["vllm"] | None = None,
     rank_env: bool | None = None,

@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from ompbind.procfs import Surroundings
     from ompbind.root import Root
     from ompbind.topology import Level, Machine
 
@@ -104,6 +105,20 @@ def has_driven_gpu() -> bool:
     from ompbind import pci
 
     return pci.has_driven_gpu(root)
+
+
+def read_surroundings(path: str | None, *, policy: bool = False) -> Surroundings | None:
+    """What this process, or the one that a directory was copied by, was started in; None where
+    that is not told. Raises TopologyError."""
+    if path is None and sys.platform == "linux":
+        root: Root = DirectoryRoot("/")
+    elif path is not None and os.path.isdir(path):
+        root = find_directory(path)
+    else:
+        return None
+    from ompbind import procfs
+
+    return procfs.read_surroundings(root, policy=policy)
 
 
 def read_system(

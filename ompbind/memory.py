@@ -33,11 +33,32 @@ def memory_of(
     if policy == "preferred" and len(wanted) > 1:  # the kernel's policy takes one
         most = max(wanted, key=lambda n: (len(cpus & node_cpus(machine, n)), -n))
         wanted = CpuSet([most])
+    if request.degrade:
+        wanted = keep_allowed(machine, rank, wanted, warnings)
+        if not wanted:
+            return "none", CpuSet()
     mems = CpuSet(with_memory(machine, rank, n, warnings) for n in wanted)
     cpu_nodes = topology.nodes_of(cpus)
     if request.cpus is not None and request.nodes is not None and not mems & cpu_nodes:
         warnings.append(f"rank {rank}: its memory is on node {mems}, its cpus on {cpu_nodes}")
     return policy, mems
+
+
+def keep_allowed(machine: Machine, rank: int, wanted: CpuSet, warnings: list[str]) -> CpuSet:
+    """The nodes whose memory may be had, for --on-denied degrade; what is dropped is said."""
+    topology, allowed = machine.topology, machine.allowed.nodes
+    bare = CpuSet(n.node for n in topology.nodes if n.memory_bytes == 0)
+    dropped = wanted - allowed - bare
+    kept = wanted - dropped
+    if not allowed:
+        kept = CpuSet()
+    if dropped:
+        left = f"its memory is on node{'s' * (len(kept) > 1)} {kept}" if kept else "none is bound"
+        warnings.append(
+            f"rank {rank}: memory of node{'s' * (len(dropped) > 1)} {dropped} is not allowed "
+            f"(cgroup cpuset): {left}"
+        )
+    return kept
 
 
 def node_cpus(machine: Machine, node: int) -> CpuSet:

@@ -196,6 +196,21 @@ OPTIONS: tuple[Option, ...] = (
         panel=MEMORY,
     ),
     Option(
+        ("--inherited",),
+        "value",
+        "An affinity mask or memory policy that was narrowed before: plan inside it (default), "
+        "refuse, or use the whole cpuset instead.",
+        "WHAT",
+        ("intersect", "error", "ignore"),
+        panel=MEMORY,
+    ),
+    Option(
+        ("--neighbours",),
+        "flag",
+        "Warn of other launches that hold cpus of this plan (default).",
+        no=True,
+    ),
+    Option(
         ("--on-denied",),
         "value",
         "What to do when the kernel refuses a part of a binding (default error).",

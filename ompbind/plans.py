@@ -65,8 +65,8 @@ class RankPlan(Record):
 class Plan(Record):
     """All ranks, and what is said about them. `unused`: allowed cpus of cores that no rank got;
     `part` ("1/2") is that of the machine, `others` the cpus of the other parts;
-    `places_why`: what a place is, and what settled that; `command`: the worker's, as the user gave
-    it, without binding and unfilled."""
+    `places_why`: what a place is, and what settled that; `narrowed`: what was narrowed before;
+    `command`: the worker's, as the user gave it, without binding and unfilled."""
 
     host: Host
     ranks: tuple[RankPlan, ...]
@@ -81,6 +81,7 @@ class Plan(Record):
     command: tuple[str, ...] = ()
     template: bool = False
     places_why: str = ""
+    narrowed: tuple[Inherited, ...] = ()
 
     def to_json(self) -> str:
         """The contract's object, as text that ends in a newline."""
@@ -129,6 +130,10 @@ class Plan(Record):
                 {"name": i.name, "value": i.value, "action": i.action, "why": i.why}
                 for i in self.inherited
             ],
+            "narrowed": [
+                {"name": i.name, "value": i.value, "action": i.action, "why": i.why}
+                for i in self.narrowed
+            ],
             "command": list(self.command),
             "template": self.template,
         }
@@ -153,6 +158,7 @@ def parse_plan(text: str) -> Plan:
     if not ranks or [r.rank for r in ranks] != list(range(len(ranks))):
         raise ParseError("ranks are not numbered from 0", text="")
     inherited = [Reader(i, f"inherited[{n}]") for n, i in enumerate(top.get("inherited", list, []))]
+    narrowed = [Reader(i, f"narrowed[{n}]") for n, i in enumerate(top.get("narrowed", list, []))]
     return Plan(
         host=Host(host.get("name", str), host.cpus("cpus"), host.cpus("allowed"),
                   host.cpus("nodes"), None if quota is None else float(quota)),
@@ -171,6 +177,11 @@ def parse_plan(text: str) -> Plan:
             Inherited(i.get("name", str), i.get("value", str), i.get("action", str),
                       i.get("why", str))
             for i in inherited
+        ),
+        narrowed=tuple(
+            Inherited(i.get("name", str), i.get("value", str), i.get("action", str),
+                      i.get("why", str))
+            for i in narrowed
         ),
         command=top.texts("command", []),
         template=top.get("template", bool, False),

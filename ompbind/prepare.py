@@ -6,9 +6,9 @@ import os
 
 from ompbind import numactl
 from ompbind.cores import levels_for
-from ompbind.cpuset import shown
+from ompbind.cpuset import shown, union
 from ompbind.errors import OmpbindError, PlanError, UsageError
-from ompbind.machine import has_driven_gpu, read_machine
+from ompbind.machine import has_driven_gpu, living_root, read_machine, read_surroundings
 from ompbind.openmp import Inherited, choose_places, judge_environment
 from ompbind.planner import make_plan
 from ompbind.plans import parse_plan
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from ompbind.openmp import Inherited
     from ompbind.plans import Plan, RankPlan
     from ompbind.request import Request
-    from ompbind.topology import Device, Topology
+    from ompbind.topology import Device, Machine, Topology
 
 # What goes with --plan: it says the rest itself.
 ENVIRONMENT = ("env", "env_file", "master_port", "master_addr")
 STREAMS = ("output", "output_dir", "overwrite", "stdin")
 BESIDE_PLAN = ("plan", "on_denied", "format", "rank", "fix", "fix_children", "verbose",
                "on_failure", "grace", "leave_children", "verify", "verify_strict",
-               *ENVIRONMENT, *STREAMS)  # fmt: skip
+               "explain", "neighbours", *ENVIRONMENT, *STREAMS)  # fmt: skip
 
 
 def prepare_plan(values: Values, command: Sequence[str], environ: Mapping[str, str]) -> Plan:
@@ -52,7 +52,20 @@ def prepare_plan(values: Values, command: Sequence[str], environ: Mapping[str, s
         from ompbind.environment import with_environment
 
         plan = with_environment(plan, values, environ)
+    look = values.get("neighbours", environ.get("OMPBIND_NEIGHBOURS") != "no")
+    if look and "topology" not in values:
+        plan = with_neighbours(plan, environ)
     return with_fixes(plan, values, environ)
+
+
+def with_neighbours(plan: Plan, environ: Mapping[str, str]) -> Plan:
+    """The plan with a warning where other launches hold cpus of it."""
+    if plan.binder == "none" or not hasattr(os, "sched_getaffinity"):
+        return plan
+    from ompbind.neighbours import find_neighbours, make_warning
+
+    told = make_warning(find_neighbours(living_root(), union(r.cpus for r in plan.ranks), environ))
+    return plan.replace(warnings=(*plan.warnings, told)) if told else plan
 
 
 def from_environment(
@@ -78,6 +91,7 @@ def plan_anew(values: Values, command: Sequence[str], environ: Mapping[str, str]
     machine = read_machine(path, levels_for(request), devices=devices)
     if devices:
         request = with_visible(request, machine.topology.devices, environ, path)
+    machine, narrowed = settle_narrowed(machine, values, environ)
     binder = request.binder
     if not machine.can_bind:
         binder = "none"
@@ -88,7 +102,36 @@ def plan_anew(values: Values, command: Sequence[str], environ: Mapping[str, str]
             "--binder numactl: numactl is not installed (not in PATH)",
             hint="install it, or --binder native",
         )
-    return make_plan(machine, request.replace(binder=binder))
+    plan = make_plan(machine, request.replace(binder=binder))
+    return plan.replace(narrowed=narrowed) if narrowed else plan
+
+
+def settle_narrowed(
+    machine: Machine, values: Values, environ: Mapping[str, str]
+) -> tuple[Machine, tuple[Inherited, ...]]:
+    """The machine with what may be used of it under --inherited, and what was narrowed before.
+
+    A machine that is whole is not looked at further. Raises PlanError.
+    """
+    allowed, topology = machine.allowed, machine.topology
+    how = values.get("inherited", "intersect")
+    whole = allowed.cpus == topology.online and allowed.nodes == topology.node_numbers
+    if whole and how == "intersect":
+        return machine, ()
+    path = text_of(values, "topology")
+    found = read_surroundings(path, policy=how != "intersect")
+    if found is None:
+        return machine, ()
+    from ompbind import narrowing
+
+    narrowed = narrowing.find_narrowed(found, topology, environ if path is None else {})
+    if how == "error":
+        narrowing.refuse(narrowed)
+    if how == "ignore":
+        narrowed = narrowing.widened(narrowed)
+        cpuset = topology.online & (found.cpuset or topology.online)
+        machine = machine.replace(allowed=allowed.replace(cpus=cpuset or allowed.cpus))
+    return machine, narrowed
 
 
 def wants_devices(request: Request, path: str | None) -> bool:

@@ -25,6 +25,23 @@ class Mount(Record):
     root: str = "/"
 
 
+class Surroundings(Record):
+    """What this process was started in. `mask`, `mems`: its own (None: not said); `cpuset`,
+    `cpuset_mems`: its cgroup's; `groups`: the cgroup's paths; `files`: what containers leave at the
+    root; `policy`: its memory policy, as the kernel writes it ("" where there is none to see);
+    `parent`, `parent_mask`: who started it."""
+
+    mask: CpuSet | None = None
+    mems: CpuSet | None = None
+    cpuset: CpuSet | None = None
+    cpuset_mems: CpuSet | None = None
+    groups: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    policy: str = ""
+    parent: str = ""
+    parent_mask: CpuSet | None = None
+
+
 def read_allowed(root: Root, topology: Topology) -> Allowed:
     """What this process may use of `topology`: affinity mask ∩ cpuset ∩ online, and the quota.
 
@@ -286,3 +303,51 @@ def holds_controller(mount: Mount, controller: str) -> bool:
 
 def is_below(path: str, above: str) -> bool:
     return above in ("/", path) or path.startswith(above.rstrip("/") + "/")
+
+
+# --- what was there before, and what the kernel is told to do --------------------------------
+
+
+def read_surroundings(root: Root, *, policy: bool = False) -> Surroundings:
+    """What this process was started in; its memory policy on request, as that walks its memory."""
+
+    mounts = read_mounts(root)
+    groups = parse_cgroups(root.read("proc/self/cgroup") or "")
+    status = root.read("proc/self/status") or ""
+    parent = next((line.split()[1] for line in status.splitlines() if line.startswith("PPid:")), "")
+    above = (root.read(f"proc/{parent}/status") if parent else None) or ""
+    return Surroundings(
+        mask=parse_status(status, "Cpus_allowed"),
+        mems=parse_status(status, "Mems_allowed"),
+        cpuset=read_cpuset(root, mounts, groups, "cpus"),
+        cpuset_mems=read_cpuset(root, mounts, groups, "mems"),
+        groups=tuple(dict.fromkeys(groups.values())),
+        files=tuple(f for f in CONTAINER_FILES if root.read(f) is not None),
+        policy=read_policy(root) if policy else "",
+        parent=(root.read(f"proc/{parent}/comm") or "").strip(),
+        parent_mask=parse_status(above, "Cpus_allowed"),
+    )
+
+
+CONTAINER_FILES = (".dockerenv", "run/.containerenv")
+
+
+def read_policy(root: Root) -> str:
+    """This thread's memory policy as `numa_maps` writes it; "" where there is no such file."""
+    for line in (root.read("proc/self/numa_maps") or "").splitlines():
+        words = line.split(" ")
+        if len(words) > 2 and " stack" in line:
+            return f"{words[1]} {words[2]}" if words[1] in ("prefer", "weighted") else words[1]
+    return ""
+
+
+def read_sysctl(root: Root, name: str) -> str | None:
+    """A setting of the kernel, such as `vm/zone_reclaim_mode`; None where it is not there."""
+    text = root.read(f"proc/sys/{name}")
+    return None if text is None else text.strip()
+
+
+def has_process(root: Root, name: str) -> bool:
+    """Whether a process of this name is to be seen."""
+    pids = (pid for pid in root.names("proc") if pid.isdigit())
+    return any((root.read(f"proc/{pid}/comm") or "").strip() == name for pid in pids)

@@ -68,6 +68,7 @@ class Request(Record):
     limit: int | None = None
     mem: str | None = None
     binder: str = "auto"
+    degrade: bool = False
     rank_env: bool | None = None
     template: bool = False
     gpu_domain: str = "numa"
@@ -127,6 +128,8 @@ def make_request(
             asked[key] = values[key]
     if "ranks" in text:
         asked["ranks"] = number("ranks", 1)
+    if "on_denied" in text:
+        asked["degrade"] = text["on_denied"] == "degrade"
     if "cores_per_rank" in text:
         asked["cores_per_rank"] = number("cores_per_rank", 1)
     if "reserve" in text:

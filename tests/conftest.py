@@ -19,6 +19,8 @@ import pytest
 
 # Set where output is wanted at once, it makes several writes of one print: ranks' lines would mix.
 os.environ.pop("PYTHONUNBUFFERED", None)
+# Whoever else runs ompbind here meanwhile is no business of the tests.
+os.environ["OMPBIND_NEIGHBOURS"] = "no"
 
 REPOSITORY = Path(__file__).parents[1]
 COMPILERS = {"libgomp": "gcc", "libomp": "clang", "libiomp5": "clang", "torch": "gcc"}
@@ -110,7 +112,8 @@ def find_torch() -> str:
 def plain_environ() -> dict[str, str]:
     """This environment without what steers OpenMP or ompbind, or a library's threads."""
     steering = ("OMP_", "GOMP_", "KMP_", "OMPBIND_", "OPENBLAS_", "MKL_", "GOTO_")
-    return {k: v for k, v in os.environ.items() if not k.startswith(steering)}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(steering)}
+    return kept | {"OMPBIND_NEIGHBOURS": "no"}
 
 
 @pytest.fixture(params=["numactl", "native"])

@@ -219,7 +219,8 @@ def run(scenario: str, place: Place, fault: Fault | None) -> Outcome:
 def make_environment() -> dict[str, str]:
     steering = ("OMP_", "GOMP_", "KMP_", "OMPBIND_", "PYTHON", "FORCE_COLOR")
     env = {k: v for k, v in os.environ.items() if not k.startswith(steering)}
-    return env | {"COLUMNS": "96", "NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return env | {"COLUMNS": "96", "NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1",
+                  "OMPBIND_NEIGHBOURS": "no"}  # fmt: skip
 
 
 def listen(fd: int, folder: Path, fault: Fault | None) -> None:

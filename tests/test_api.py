@@ -154,7 +154,13 @@ def test_every_option_is_a_keyword() -> None:
     keywords = dict(inspect.signature(ompbind.plan).parameters)
     del keywords["command"], keywords["environ"]
     options = {o.key: o for o in options_of("show")}
-    for key in ("plan", "on_denied", "format", "rank"):  # a file; how to start; what to print
+    for key in (
+        "plan",
+        "on_denied",
+        "format",
+        "rank",
+        "explain",
+    ):  # a file; how to start; what to print
         del options[key]
     assert sorted(keywords) == sorted(options), "give ompbind.plan the options of the table"
     for key, option in options.items():

@@ -61,7 +61,7 @@ os.rename(path + ".part", path)
 def environment(**changes: str) -> dict[str, str]:
     """This process' environment without what would change a plan, and with `changes`."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(UNSET)}
-    return env | changes
+    return env | {"OMPBIND_NEIGHBOURS": "no"} | changes
 
 
 def ompbind_run(

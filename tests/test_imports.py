@@ -67,6 +67,8 @@ ALLOWED: dict[str, str] = {
     "dealing": "cores cpuset dividing errors record request topology visible",
     "pools": "cores cpuset dealing errors plans request",
     "memory": "cpuset dealing errors request topology",
+    "narrowing": "cpuset errors openmp procfs topology",
+    "neighbours": "claims cpuset errors record root",
     "vllm": "arguments cpuset errors openmp topology",
     "gpus": "cores cpuset dealing dividing errors record request topology visible",
     "listed": "cores cpuset dealing dividing request topology",
@@ -118,9 +120,10 @@ ALLOWED: dict[str, str] = {
     # what joins them
     "environment": "arguments cpuset errors plans record template",
     "prepare": "arguments cores cpuset environment errors fixes.carry fixes.registry machine"
-    " numactl nvml openmp planner plans program request runtime template topology visible vllm",
+    " narrowing neighbours numactl nvml openmp planner plans program request runtime template"
+    " topology visible vllm",
     "render.__init__": "",
-    "render.plan": "colours cpuset plans",
+    "render.plan": "colours cpuset openmp plans",
     "render.machine": "cpuset outline topology visible",
     "render.report": "cpuset processes report",
     "checking": "claims cpuset errors expected plans processes record report root sysfs verify",

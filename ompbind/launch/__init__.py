@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ompbind.errors import UsageError
-from ompbind.launch.binding import probe
+from ompbind.launch.binding import probe, widen
 from ompbind.launch.refusals import settle
 from ompbind.launch.start import execute, make_starts, run_alone
 from ompbind.program import require_program
@@ -44,6 +44,8 @@ def run(
     }
     if hasattr(signal, "SIGCHLD"):  # ignored, it would lose every child's exit status
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if plan.binder != "none" and any(n.action == "widened" for n in plan.narrowed):
+        widen(plan.host.allowed)
     if plan.binder != "native":  # several native ranks say it themselves, before any executes
         refusals = probe(plan, environ)
         switch = settings.may_switch and {r.part for r in refusals} == {"numactl"}

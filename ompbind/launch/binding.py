@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from ompbind import numactl, syscalls
@@ -61,6 +62,25 @@ def probe_system_calls(plan: Plan) -> list[Refusal]:
         rank_text, part, reason = line.split("\t", 2)
         refusals.append(Refusal(int(rank_text), part, reason))
     return refusals
+
+
+def widen(cpus: CpuSet) -> None:
+    """Resets what was narrowed before: this process' mask to `cpus`, its memory policy to none.
+    Raises DeniedError."""
+    hint = "--inherited intersect plans inside what was inherited"
+    try:
+        syscalls.set_affinity(cpus)
+    except OSError as e:
+        problem = f"--inherited ignore: the affinity mask cannot be widened to {cpus}"
+        raise DeniedError(f"{problem}: {e.strerror}", hint=hint, part="cpus", rank=0) from None
+    try:
+        if syscalls.read_memory()[0]:
+            syscalls.Library().memory(0, 0)
+    except OSError as e:
+        if e.errno == errno.ENOSYS:
+            return  # without NUMA there is no policy
+        problem = "--inherited ignore: the memory policy cannot be reset"
+        raise DeniedError(f"{problem}: {e.strerror}", hint=hint, part="memory", rank=0) from None
 
 
 def try_binding(

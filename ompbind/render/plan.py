@@ -13,9 +13,12 @@ from ompbind.colours import colour_of
 from ompbind.cpuset import union
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import RenderableType
 
     from ompbind.cpuset import CpuSet
+    from ompbind.openmp import Inherited
     from ompbind.plans import Plan, RankPlan
 
 RANK_MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -29,7 +32,11 @@ def draw_plan(plan: Plan) -> RenderableType:
     parts += [machine_map(plan), Text()]
     parts += [Text(line, overflow="fold") for line in left_over(plan)]
     if plan.inherited:
-        parts += [Text("\nfound in the environment", style="bold"), inherited_table(plan)]
+        title = Text("\nfound in the environment", style="bold")
+        parts += [title, inherited_table(plan.inherited)]
+    if plan.narrowed:
+        title = Text("\nnarrowed before ompbind", style="bold")
+        parts += [title, inherited_table(plan.narrowed)]
     if plan.warnings:
         parts.append(Text())
     for warning in plan.warnings:
@@ -168,10 +175,10 @@ def left_over(plan: Plan) -> list[str]:
     return lines or ["nothing is left over"]
 
 
-def inherited_table(plan: Plan) -> RenderableType:
+def inherited_table(found: Sequence[Inherited]) -> RenderableType:
     table = Table.grid(padding=(0, 2, 0, 0))
-    styles = {"removed": "red", "overridden": "yellow", "respected": "green"}
-    for i in plan.inherited:
+    styles = {"removed": "red", "overridden": "yellow", "respected": "green", "widened": "yellow"}
+    for i in found:
         style = styles.get(i.action, "")
         table.add_row(f"{i.name}={i.value}", Text(i.action, style=style), Text(i.why, style="dim"))
     return table
