@@ -35,7 +35,8 @@ class Stock:
     def told(self) -> str:
         """What was taken, for the `why` of its ranks."""
         parts = [f"{n} for {name}" if name else f"{n} reserved" for name, n in self.taken.items()]
-        return f", less {' and '.join(parts)}" if parts else ""
+        *first, last = parts or [""]
+        return f", less {', '.join(first)}{' and ' * bool(first)}{last}" if last else ""
 
 
 def set_aside(
