@@ -464,3 +464,16 @@ def test_the_workers_locale_is_the_given_one(given: dict[str, str], ranks: int) 
     told = [line.rpartition("] ")[2] for line in done.stdout.splitlines()]
     locale = {line for line in told if line.startswith(("LC_", "LANG"))}
     assert locale == {f"{name}={value}" for name, value in given.items()}
+
+
+def test_a_command_is_found_where_the_worker_looks(tmp_path: Path, binder: str, ranks: int) -> None:
+    """--env PATH is the worker's, and its command is looked for in it, with either binder."""
+    tool = tmp_path / "own-tool"
+    tool.write_text("#!/bin/sh\necho mine\n")
+    tool.chmod(0o755)
+    options = ["-n", str(ranks), "--share", "--binder", binder]
+    done = ompbind_run("run", *options, "--env", f"PATH={tmp_path}:/usr/bin:/bin", "--", tool.name)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("mine") == ranks
+    done = ompbind_run("run", *options, "--", tool.name)
+    assert done.returncode == 127

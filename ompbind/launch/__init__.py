@@ -7,8 +7,7 @@ import os
 from ompbind.errors import UsageError
 from ompbind.launch.binding import probe, widen
 from ompbind.launch.refusals import settle
-from ompbind.launch.start import execute, make_starts, run_alone
-from ompbind.program import require_program
+from ompbind.launch.start import execute, find_programs, make_starts, run_alone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,10 +37,7 @@ def run(
     for rank in plan.ranks:
         if not rank.worker(plan.binder):
             raise UsageError("no command to run", hint="put it after --: ompbind run -- COMMAND")
-    programs = {
-        name: require_program(name, environ)
-        for name in dict.fromkeys(r.worker(plan.binder)[0] for r in plan.ranks)
-    }
+    programs = find_programs(plan, environ)
     if hasattr(signal, "SIGCHLD"):  # ignored, it would lose every child's exit status
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if plan.binder != "none" and any(n.action == "widened" for n in plan.narrowed):
@@ -57,6 +53,9 @@ def run(
     if not hasattr(os, "fork"):
         from ompbind.launch.portable import run_portably
 
+        if settings.redirects or settings.watched:
+            raise UsageError("this system has no fork: ranks cannot be watched or redirected here",
+                             hint="leave --output, --stdin, --verify and the like out")  # fmt: skip
         return run_portably(make(plan))
     if len(plan.ranks) > 1 or settings.watched:
         from ompbind.launch.front import run_supervised

@@ -40,14 +40,33 @@ class Start(Record):
         return self.stdin is not None or self.stdout is not None or self.stderr is not None
 
 
-def make_starts(plan: Plan, environ: Mapping[str, str], programs: Mapping[str, str]) -> list[Start]:
+Programs = dict[tuple[str, "str | None"], str]
+
+
+def find_programs(plan: Plan, environ: Mapping[str, str]) -> Programs:
+    """The files of the workers' commands, by name and by the PATH that a rank has of its own, which
+    is what its command is looked for in. Raises CommandError."""
+    found: Programs = {}
+    for rank in plan.ranks:
+        name, path = wanted = wanted_program(plan, rank)
+        if wanted not in found:
+            base = environ if path is None else {**environ, "PATH": path}
+            found[wanted] = require_program(name, base)
+    return found
+
+
+def wanted_program(plan: Plan, rank: RankPlan) -> tuple[str, str | None]:
+    return rank.worker(plan.binder)[0], dict(rank.env).get("PATH")
+
+
+def make_starts(plan: Plan, environ: Mapping[str, str], programs: Programs) -> list[Start]:
     """For every rank; what they have in common is worked out once. Raises CommandError."""
     binder = require_program("numactl", environ) if plan.binder == "numactl" else ""
     base = encode(environ)
     starts = []
     for rank in plan.ranks:
         worker = rank.worker(plan.binder)
-        path = programs[worker[0]] if rank.argv == worker else binder
+        path = programs[wanted_program(plan, rank)] if rank.argv == worker else binder
         env = base | encode(dict(rank.env))
         for name in rank.unset:
             if name not in dict(rank.env):
