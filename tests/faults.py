@@ -510,15 +510,24 @@ def main(args: Sequence[str]) -> int:
     started = time.monotonic()
     ends: Counter[tuple[str, str]] = Counter()
     bad: list[Result] = []
-    for result in try_all(names, asked.sample, asked.jobs):
+    print(f"{'scenario':16}{'worked':>10}{'refused':>10}{'not reached':>14}{'bad':>8}", flush=True)
+    shown: list[str] = []
+
+    def show_row(name: str) -> None:
+        row = [ends[name, end] for end in ("worked", "refused", "not reached", "bad")]
+        print(f"{name:16}{row[0]:10}{row[1]:10}{row[2]:14}{row[3]:8}", flush=True)
+
+    for result in try_all(names, asked.sample, asked.jobs):  # in the order of scenarios
+        if shown[-1:] != [result.fault.scenario]:
+            shown += [result.fault.scenario]
+            if shown[1:]:
+                show_row(shown[-2])
         ends[result.fault.scenario, "bad" if result.problem else result.end] += 1
         if result.problem:
             bad.append(result)
             print(f"{result.fault}: {result.problem}\n{result.err}", flush=True)
-    print(f"{'scenario':16}{'worked':>10}{'refused':>10}{'not reached':>14}{'bad':>8}")
-    for name in names:
-        row = [ends[name, end] for end in ("worked", "refused", "not reached", "bad")]
-        print(f"{name:16}{row[0]:10}{row[1]:10}{row[2]:14}{row[3]:8}")
+    if shown:
+        show_row(shown[-1])
     tried = sum(n for (_, end), n in ends.items() if end != "not reached")
     took = time.monotonic() - started
     print(f"faults: {tried} tried, {tried - len(bad)} survived, in {took:.0f} s")
