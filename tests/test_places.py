@@ -285,7 +285,8 @@ def test_a_list_is_run_as_dealt(
     if len(cpus) < 2:
         unavailable("two cpus are needed")
     done = subprocess.run(
-        [ompbind, "run", "-n", "2", "--binder", "native", "--", places_of_libgomp],
+        [ompbind, "run", "-n", "2", "--binder", "native", "--output", "inherit", "--",
+         places_of_libgomp],
         env=plain_environ | {"OMP_PLACES": f"{{{cpus[1]}}},{{{cpus[0]}}}"},
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip

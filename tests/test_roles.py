@@ -101,9 +101,9 @@ def test_two_launches_that_take_their_parts(ompbind: str, plain_environ: dict[st
 def test_more_ranks_than_cores_run(ompbind: str, plain_environ: dict[str, str]) -> None:
     """Each on one core, after a warning."""
     cores = two_cores()
-    command = [ompbind, "run", "-n", str(len(cores) + 1), "--oversubscribe", "--"]
+    command = [ompbind, "run", "-n", str(len(cores) + 1), "--oversubscribe", "--output", "inherit"]
     done = subprocess.run(
-        [*command, sys.executable, "-c", SAY],
+        [*command, "--", sys.executable, "-c", SAY],
         env=plain_environ, capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     wanted = [str(core.first) for core in (cores[0], *cores)]
