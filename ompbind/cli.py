@@ -20,6 +20,18 @@ memory node, and starts each so. `show` prints that plan, `run` executes it.
 """
 
 HELP_TEXTS = {
+    "doctor": """Tell what this machine, container or job allows, and what spoils performance.
+
+Each finding comes with its remedy. The system calls that bind are really tried, in a process of
+their own. With a command: which OpenMP runtimes its files bring; it is not started. The exit status
+is 1 where something prevents binding.
+
+Examples:
+
+  ompbind doctor                                         here and now
+
+  ompbind doctor -- python -c 'import torch'             and the OpenMP runtimes of torch
+""",
     "run": """Start COMMAND bound, as one rank or several.
 
 Everything after -- is the worker's own command line; nothing goes through a shell. One rank

@@ -200,6 +200,23 @@ def topo(args: Sequence[str]) -> int:
     return 0
 
 
+def doctor(args: Sequence[str]) -> int:
+    """`ompbind doctor`. Raises OmpbindError."""
+    from ompbind.doctor import examine, prevents, to_json
+    from ompbind.examining import gather
+
+    values, command = parse_arguments(args, options_of("doctor"))
+    findings = examine(gather(command, dict(os.environ)))
+    if values.get("format") == "json":
+        write(to_json(findings))
+    else:
+        from ompbind.render import make_text
+        from ompbind.render.doctor import draw_findings
+
+        write(make_text(draw_findings(findings)))
+    return 1 if prevents(findings) else 0
+
+
 def make_prover(values: Values) -> Prove | None:
     """What looks at the ranks for --verify. Raises UsageError, TopologyError."""
     if "verify" not in values and "verify_strict" not in values:
@@ -371,4 +388,5 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "show": show,
     "topo": topo,
     "verify": verify,
+    "doctor": doctor,
 }

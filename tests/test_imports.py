@@ -45,6 +45,7 @@ ALLOWED: dict[str, str] = {
     "pci": "cpuset errors root sysfiles topology",
     "gpufiles": "cpuset root sysfiles topology",
     "sysfs": "cpuset errors gpufiles pci procfs record root sysfiles topology",
+    "conditions": "cpuset procfs record root",
     "darwin": "cpuset errors record root topology",
     "generic": "cpuset errors record root topology",
     "hwloc": "cpuset errors pci record root topology",
@@ -84,6 +85,7 @@ ALLOWED: dict[str, str] = {
     "program": "cpuset errors procfs root",
     "elf": "record",
     "runtime": "elf program record",
+    "doctor": "conditions openmp record runtime topology",
     "syscalls": "cpuset",
     "launch.settings": "arguments cpuset errors plans record",
     "launch.refusals": "claims cpuset errors numactl plans record",
@@ -124,6 +126,7 @@ ALLOWED: dict[str, str] = {
     " topology visible vllm",
     "render.__init__": "",
     "render.plan": "colours cpuset openmp plans",
+    "render.doctor": "doctor",
     "render.machine": "cpuset outline topology visible",
     "render.report": "cpuset processes report",
     "checking": "claims cpuset errors expected plans processes record report root sysfs verify",
@@ -133,8 +136,11 @@ ALLOWED: dict[str, str] = {
     "__init__": "api cpuset errors multiprocessing plans",
     # the commands
     "proving": "checking errors expected plans processes report root",
+    "examining": "conditions doctor launch.binding launch.refusals machine narrowing openmp plans"
+    " program runtime topology",
     "cli": "__init__ options",
     "commands": "arguments checking cli cpuset errors fixes.registry launch.__init__"
+    " doctor examining render.doctor"
     " launch.settings machine options plans prepare processes proving render.__init__"
     " render.machine render.plan render.report report request topology",
     "supervised": "commands launch.report launch.start",
@@ -147,7 +153,8 @@ OTHERS = {"typer": {"cli"}, "rich": {"render"}, "psutil": {"generic"}, "pynvml":
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
 OFF_THE_LAUNCH_PATH = {"cli", "render.__init__", "render.plan", "render.machine", "render.report",
                        "outline", "checking", "expected", "report", "verify", "processes",
-                       "proving", "hwloc", "snapshot", "darwin", "generic", "launch.portable",
+                       "proving", "conditions", "doctor", "examining", "render.doctor",
+                       "hwloc", "snapshot", "darwin", "generic", "launch.portable",
                        "launch.bound", "api", "multiprocessing",
                        "fixes.worker.fxgraph_pickle", "fixes.worker.torch_accelerator"}  # fmt: skip
 SLOW = {"typing", "dataclasses", "re", "enum", "json", "inspect", "subprocess", "asyncio",
@@ -294,7 +301,7 @@ def test_the_launch_path_is_quick_to_import(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_paths_of_the_machine_are_in_their_readers(name: str) -> None:
     """/sys is spelled out in its reader only."""
-    if name in ("sysfs", "pci", "gpufiles", "procfs"):
+    if name in ("sysfs", "pci", "gpufiles", "procfs", "conditions"):
         return
     told = docstrings(name)
     for node in ast.walk(tree(name)):

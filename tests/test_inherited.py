@@ -25,7 +25,7 @@ TWO_NODES = Topology(
     nodes=(Node(0, CpuSet(range(4)), 1 << 30), Node(1, CpuSet(range(4, 8)), 1 << 30)),
 )
 ALL, HALF = CpuSet(range(8)), CpuSet(range(4))
-CHILD = "import os; print(sorted(os.sched_getaffinity(0)))"
+CHILD = 'import os; os.write(1, f"{sorted(os.sched_getaffinity(0))}\\n".encode())'
 
 
 def who(
@@ -212,6 +212,7 @@ def test_a_narrowed_mask_widened(ompbind: str, binder: str, ranks: int) -> None:
         "--", sys.executable, "-c", CHILD,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    seen = [cpu for line in done.stdout.splitlines() for cpu in json.loads(line)]
+    lines = [line[line.rindex("[") :] for line in done.stdout.splitlines()]  # after the rank
+    seen = [cpu for line in lines for cpu in json.loads(line)]
     assert sorted(seen) == whole[: len(seen)]
     assert len(seen) >= 2

@@ -1,0 +1,142 @@
+"""Gathers what `doctor` judges: reads the machine, tries to bind in a process that is gone
+afterwards, and looks into a command's files."""
+
+from __future__ import annotations
+
+import os
+
+from ompbind import narrowing
+from ompbind.conditions import read_conditions
+from ompbind.doctor import Facts
+from ompbind.launch.binding import probe_numactl, probe_system_calls
+from ompbind.launch.refusals import PARTS
+from ompbind.machine import read_machine, read_surroundings, running_system
+from ompbind.openmp import judge_environment
+from ompbind.plans import Host, Plan, RankPlan
+from ompbind.program import find_program, find_python, require_program
+from ompbind.runtime import guess_worker, merged, package_runtimes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ompbind.runtime import Runtime
+    from ompbind.topology import Machine
+
+
+def gather(command: Sequence[str], environ: Mapping[str, str]) -> Facts:
+    """The facts about this machine, and about a command. Raises OmpbindError."""
+    machine = read_machine(devices=False)
+    found = read_surroundings(None, policy=True)
+    _, root = running_system()
+    facts = Facts(
+        machine=machine,
+        conditions=read_conditions(root, machine.allowed.cpus),
+        variables=judge_environment(environ, {}).inherited,
+        numactl=find_program("numactl", environ) or "",
+    )
+    if found is not None:
+        facts = facts.replace(narrowed=narrowing.find_narrowed(found, machine.topology, environ))
+    if machine.can_bind:
+        facts = try_all(facts, environ)
+    return with_command(facts, command, environ) if command else facts
+
+
+def try_all(facts: Facts, environ: Mapping[str, str]) -> Facts:
+    """The facts with what was refused when all that is allowed was bound to."""
+    plan = plan_of_all(facts.machine)
+    refused = tuple((PARTS[r.part], r.reason) for r in probe_system_calls(plan))
+    said = ""
+    if facts.numactl and facts.machine.topology.numa and not refused:
+        said = probe_numactl(plan, environ) or ""
+    elif facts.numactl and not facts.machine.topology.numa:
+        said = "the kernel has no NUMA"
+    return facts.replace(refused=refused, numactl_said=said)
+
+
+def plan_of_all(machine: Machine) -> Plan:
+    """One rank on all that is allowed, its memory bound."""
+    cpus, nodes = machine.allowed.cpus, machine.allowed.nodes
+    numa = machine.topology.numa and bool(nodes)
+    rank = RankPlan(
+        rank=0, cpus=cpus, places=(cpus,), nodes=machine.topology.nodes_of(cpus),
+        mem="bind" if numa else "none", mems=nodes if numa else type(nodes)(), env=(), unset=(),
+        argv=(),
+    )  # fmt: skip
+    host = Host(machine.name, machine.topology.online, cpus, machine.topology.node_numbers)
+    return Plan(host, (rank,), "numactl" if numa else "native")
+
+
+def with_command(facts: Facts, command: Sequence[str], environ: Mapping[str, str]) -> Facts:
+    """The facts with the OpenMP runtimes that a command brings. Raises CommandError."""
+    path = require_program(command[0], environ)
+    worker = guess_worker(command, environ)
+    facts = facts.replace(command=tuple(command), kind=worker.kind)
+    packages: list[str] = []
+    unread: list[str] = []
+    runtimes: tuple[Runtime, ...] = worker.runtimes
+    if find_python(command, environ):
+        folders = list_folders(path, command, environ)
+        for name in list_imports(path, command):
+            for folder in folders:
+                directory = os.path.join(folder, name)
+                if os.path.isdir(directory):
+                    packages.append(name)
+                    runtimes = merged(runtimes, package_runtimes(directory, environ))
+                    break
+                if os.path.isfile(f"{directory}.py"):
+                    break
+            else:
+                unread.append(name)
+    return facts.replace(runtimes=runtimes, packages=tuple(packages), unread=tuple(unread))
+
+
+def list_folders(path: str, command: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+    """Where a Python finds packages, as far as its files tell; nothing is started."""
+    prefixes = dict.fromkeys(os.path.dirname(os.path.dirname(p))
+                             for p in (os.path.abspath(path), os.path.realpath(path)))  # fmt: skip
+    folders = [p for p in environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    folders += [os.path.dirname(os.path.abspath(w)) for w in command[1:2] if w.endswith(".py")]
+    folders.append(os.getcwd())
+    for prefix in prefixes:
+        for lib in ("lib", "lib64"):
+            top = os.path.join(prefix, lib)
+            names = sorted(os.listdir(top)) if os.path.isdir(top) else []
+            for name in names:
+                if name.startswith("python3"):
+                    for last in ("site-packages", "dist-packages", ""):
+                        folders.append(os.path.join(top, name, last))
+    return [f for f in folders if os.path.isdir(f)]
+
+
+def list_imports(path: str, command: Sequence[str]) -> list[str]:
+    """The packages that a Python command imports by its own code: of -c, -m or its script, but not
+    those of Python itself."""
+    import ast
+    import sys
+
+    words = [*command]
+    code = ""
+    if "-c" in words[1:-1]:
+        code = words[words.index("-c", 1) + 1]
+    elif "-m" in words[1:-1]:
+        code = f"import {words[words.index('-m', 1) + 1].partition('.')[0]}"
+    else:
+        script = next((w for w in words[1:] if not w.startswith("-")), "")
+        script = script if script.endswith(".py") else path
+        try:
+            with open(script, encoding="utf-8") as file:
+                code = file.read(1 << 20)
+        except (OSError, UnicodeDecodeError):
+            return []
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError):
+        return []
+    names: dict[str, None] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= dict.fromkeys(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names[node.module.partition(".")[0]] = None
+    return [n for n in names if n not in sys.stdlib_module_names and n != "__future__"]

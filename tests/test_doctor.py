@@ -1,0 +1,298 @@
+"""What doctor says: on made-up machines, and here, where things are really refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ompbind.conditions import Conditions, parse_choice, read_conditions
+from ompbind.cpuset import CpuSet
+from ompbind.doctor import Facts, Finding, examine, prevents
+from ompbind.examining import list_imports
+from ompbind.openmp import Inherited, judge_environment
+from ompbind.runtime import Runtime
+from ompbind.topology import Allowed, Cpu, Machine, Node, Topology
+from tests.conftest import unavailable
+from tests.trees import MemoryRoot
+
+DENY = Path(__file__).with_name("deny.py")
+TOPOLOGY = Topology(
+    cpus=tuple(Cpu(n, core=n, package=0, node=n // 4) for n in range(8)),
+    nodes=(Node(0, CpuSet(range(4)), 1 << 30), Node(1, CpuSet(range(4, 8)), 1 << 30)),
+)
+MACHINE = Machine(TOPOLOGY, Allowed(CpuSet(range(8)), CpuSet([0, 1])))
+GOOD = Facts(machine=MACHINE, conditions=Conditions(), numactl="/usr/bin/numactl")
+
+
+def about(facts: Facts, name: str) -> Finding:
+    found = [f for f in examine(facts) if f.about == name]
+    assert len(found) == 1, [f.about for f in examine(facts)]
+    return found[0]
+
+
+def test_a_good_machine() -> None:
+    """Everything is well, nothing has a remedy."""
+    findings = examine(GOOD)
+    assert {f.status for f in findings} == {"ok"}
+    assert not any(f.remedy for f in findings)
+    assert not prevents(findings)
+
+
+@pytest.mark.parametrize(
+    ("facts", "name", "status", "words"),
+    [
+        (GOOD.replace(refused=(("set_mempolicy", "EPERM"),)), "set_mempolicy", "problem", "EPERM"),
+        (
+            GOOD.replace(refused=(("sched_setaffinity", "no"),)),
+            "sched_setaffinity",
+            "problem",
+            "seccomp",
+        ),
+        (GOOD.replace(machine=MACHINE.replace(can_bind=False)), "binding", "problem", "no process"),
+        (GOOD.replace(numactl=""), "numactl", "note", "not installed"),
+        (GOOD.replace(numactl_said="node out of range"), "numactl", "warning", "--binder native"),
+        (
+            GOOD.replace(machine=MACHINE.replace(topology=TOPOLOGY.replace(numa=False))),
+            "set_mempolicy",
+            "note",
+            "no NUMA",
+        ),
+        (
+            GOOD.replace(machine=MACHINE.replace(allowed=MACHINE.allowed.replace(quota=2.5))),
+            "cpu quota",
+            "warning",
+            "2.5 cpus' worth of time for 8",
+        ),
+        (
+            GOOD.replace(machine=MACHINE.replace(allowed=MACHINE.allowed.replace(quota=8.0))),
+            "cpu quota",
+            "ok",
+            "8 cpus' worth",
+        ),
+        (
+            GOOD.replace(
+                machine=MACHINE.replace(topology=TOPOLOGY.replace(isolated=CpuSet([6, 7])))
+            ),
+            "isolated cpus",
+            "warning",
+            "--exclude 6-7",
+        ),
+        (
+            GOOD.replace(narrowed=(Inherited("affinity mask", "0-3", "respected", "Slurm"),)),
+            "affinity mask",
+            "note",
+            "by Slurm",
+        ),
+        (
+            GOOD.replace(conditions=Conditions(numa_balancing="1")),
+            "NUMA balancing",
+            "warning",
+            "sysctl kernel.numa_balancing=0",
+        ),
+        (GOOD.replace(conditions=Conditions(numa_balancing="0")), "NUMA balancing", "ok", "=0"),
+        (
+            GOOD.replace(conditions=Conditions(zone_reclaim="1")),
+            "zone reclaim",
+            "warning",
+            "sysctl vm.zone_reclaim_mode=0",
+        ),
+        (
+            GOOD.replace(conditions=Conditions(huge_pages="never")),
+            "transparent huge pages",
+            "note",
+            "madvise in",
+        ),
+        (
+            GOOD.replace(conditions=Conditions(governors=("performance", "powersave"))),
+            "CPU governor",
+            "note",
+            "cpupower",
+        ),
+        (GOOD.replace(conditions=Conditions(irqbalance=True)), "irqbalance", "note", "BANNED"),
+        (
+            GOOD.replace(variables=judge_environment({"KMP_AFFINITY": "none"}, {}).inherited),
+            "environment",
+            "warning",
+            "unset KMP_AFFINITY",
+        ),
+        (
+            GOOD.replace(variables=judge_environment({"OMP_NUM_THREADS": "4"}, {}).inherited),
+            "environment",
+            "note",
+            "OMP_NUM_THREADS=4",
+        ),
+    ],
+)
+def test_findings(facts: Facts, name: str, status: str, words: str) -> None:
+    """Each fact has its finding; only what prevents binding is a problem."""
+    found = about(facts, name)
+    assert found.status == status
+    assert words in f"{found.found} {found.remedy}"
+    assert prevents(examine(facts)) == (status == "problem")
+
+
+def test_settings_of_one_node_do_not_matter() -> None:
+    """Where there is one node, NUMA balancing and zone reclaim have nothing to do."""
+    one = TOPOLOGY.replace(nodes=(Node(0, CpuSet(range(8)), 1 << 30),))
+    facts = GOOD.replace(
+        machine=MACHINE.replace(topology=one),
+        conditions=Conditions(numa_balancing="1", zone_reclaim="1"),
+    )
+    assert {f.status for f in examine(facts)} == {"ok"}
+
+
+def test_several_runtimes() -> None:
+    """Two in one process are a warning, one is not."""
+    gomp, omp = Runtime("libgomp", "/l/libgomp.so.1", ""), Runtime("libomp", "/l/libomp.so", "x.so")
+    facts = GOOD.replace(command=("python",), runtimes=(gomp, omp))
+    assert about(facts, "OpenMP runtimes").status == "warning"
+    assert not [f for f in examine(facts.replace(runtimes=(gomp,))) if f.about == "OpenMP runtimes"]
+
+
+def test_read_from_files() -> None:
+    """As the kernel writes them."""
+    root = MemoryRoot(
+        {
+            "proc/sys/kernel/numa_balancing": "1\n",
+            "proc/sys/vm/zone_reclaim_mode": "0\n",
+            "sys/kernel/mm/transparent_hugepage/enabled": "always [madvise] never\n",
+            "sys/devices/system/cpu/smt/control": "on\n",
+            "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave\n",
+            "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor": "performance\n",
+            "proc/12/comm": "irqbalance\n",
+        }
+    )
+    assert read_conditions(root, CpuSet([0, 1, 2])) == Conditions(
+        "1", "0", "madvise", "on", ("performance", "powersave"), irqbalance=True
+    )
+    assert read_conditions(MemoryRoot({}), CpuSet([0])) == Conditions()
+    assert parse_choice("always madvise") is None
+
+
+def test_imports_of_a_command(tmp_path: Path) -> None:
+    """Of -c, -m and a script; not Python's own, not relative ones."""
+    script = tmp_path / "s.py"
+    script.write_text(
+        "import os, numpy.linalg\nfrom . import x\ndef f():\n    from torch import nn"
+    )
+    assert list_imports("python", ["python", str(script)]) == ["numpy", "torch"]
+    assert list_imports("python", ["python", "-uc", "1"]) == []
+    assert list_imports("python", ["python", "-c", "import torch as t"]) == ["torch"]
+    assert list_imports("python", ["python", "-m", "vllm.entrypoints", "x"]) == ["vllm"]
+    assert list_imports("python", ["python", "-c", "not python"]) == []
+
+
+# --- here ----------------------------------------------------------------------------------------
+
+
+def doctor(
+    ompbind: str, env: dict[str, str], *args: str, under: tuple[str, ...] = ()
+) -> tuple[int, dict[str, list[tuple[str, str]]], str]:
+    command = [*under, ompbind, "doctor", "--format", "json", *args]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode == 77:
+        unavailable(done.stderr)
+    findings: dict[str, list[tuple[str, str]]] = {}
+    for f in json.loads(done.stdout)["findings"]:
+        findings.setdefault(f["about"], []).append((f["status"], f["found"]))
+    return done.returncode, findings, done.stderr
+
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds")
+
+
+@linux_only
+@pytest.mark.parametrize("call", ["set_mempolicy", "sched_setaffinity"])
+@pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
+def test_a_call_that_is_refused(
+    ompbind: str, plain_environ: dict[str, str], call: str, error: str
+) -> None:
+    """Under a seccomp filter as containers have it: a problem, and status 1."""
+    under = (sys.executable, str(DENY), error, call, "--")
+    status, findings, _ = doctor(ompbind, plain_environ, under=under)
+    if call == "set_mempolicy" and findings[call][0][0] == "note":
+        unavailable("this kernel has no NUMA")
+    assert status == 1
+    assert findings[call][0][0] == "problem"
+    assert findings[call][0][1].startswith("refused: ")
+
+
+@linux_only
+def test_a_mask_of_taskset(ompbind: str, plain_environ: dict[str, str]) -> None:
+    """Named with what is left and by whom; nothing prevents binding."""
+    if not shutil.which("taskset") or len(os.sched_getaffinity(0)) < 2:
+        unavailable("there is no taskset, or one cpu only")
+    first = str(min(os.sched_getaffinity(0)))
+    status, findings, _ = doctor(ompbind, plain_environ, under=("taskset", "-c", first))
+    assert status == 0
+    told = findings["affinity mask"][0]
+    assert told[0] == "note"
+    assert told[1].startswith(f"{first} is left, by ")
+
+
+@linux_only
+def test_a_policy_of_numactl(ompbind: str, plain_environ: dict[str, str]) -> None:
+    """A memory policy that was set before is seen."""
+    numactl = shutil.which("numactl")
+    if not numactl or not Path("/proc/self/numa_maps").exists():
+        unavailable("there is no numactl, or no NUMA")
+    _, findings, _ = doctor(ompbind, plain_environ, under=(numactl, "--interleave=0"))
+    assert findings["memory policy"][0][1].startswith("interleave:0 is left")
+
+
+@linux_only
+def test_the_runtime_of_a_program(
+    ompbind: str, plain_environ: dict[str, str], where: Callable[[str], str]
+) -> None:
+    """A compiled program's, from its file; the program is not started."""
+    _, findings, err = doctor(ompbind, plain_environ, "--", where("libgomp"))
+    assert [found.partition(":")[0] for _, found in findings["OpenMP runtime"]] == ["libgomp"]
+    assert err == ""
+
+
+@linux_only
+def test_packages_of_python(ompbind: str, plain_environ: dict[str, str], tmp_path: Path) -> None:
+    """Packages with a runtime each: two in one process; what is not there is said."""
+    for package, runtime in (("alpha", "libgomp-1a.so.1"), ("beta", "libiomp5.so")):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise SystemExit('started')")
+        (tmp_path / package / runtime).write_bytes(b"")
+    env = plain_environ | {"PYTHONPATH": str(tmp_path)}
+    code = "import alpha, beta, gamma_that_is_not_there"
+    status, findings, _ = doctor(ompbind, env, "--", sys.executable, "-c", code)
+    assert status == 0
+    names = [found.partition(":")[0] for _, found in findings["OpenMP runtime"]]
+    assert names == ["libgomp", "libiomp5"]
+    assert findings["OpenMP runtimes"][0][0] == "warning"
+    assert "gamma_that_is_not_there" in findings["imports"][0][1]
+
+
+@linux_only
+def test_the_table(ompbind: str, plain_environ: dict[str, str]) -> None:
+    """For people: the same findings, and a verdict."""
+    done = subprocess.run(
+        [ompbind, "doctor"], env=plain_environ, capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr == ""
+    assert "sched_setaffinity" in done.stdout
+    assert ("binding works here" in done.stdout) == (done.returncode == 0)
+
+
+def test_a_command_that_is_not_there(ompbind: str, plain_environ: dict[str, str]) -> None:
+    """As run would say it."""
+    done = subprocess.run(
+        [ompbind, "doctor", "--", "no-such-command"],
+        env=plain_environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (127, "")
+    assert done.stderr.startswith("ompbind: error: command not found")
