@@ -1047,7 +1047,7 @@ def test_workers_on_a_machine_with_gpus(ompbind: str, tmp_path: Path) -> None:
     for asked in (["--per", "gpu"], ["--numa-bind", "-n", "2", "--mem", "none"]):
         done = subprocess.run(
             [*enter, "sh", "-c", script, "sh", ompbind, "run", *asked, "--gpu-env",
-             "--binder", "native", "--", sys.executable, "-c", WORKER],
+             "--output", "inherit", "--binder", "native", "--", sys.executable, "-c", WORKER],
             env=environ, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -1168,7 +1168,8 @@ def test_a_real_gpu(ompbind: str, smi: Callable[..., list[list[str]]]) -> None:
         "u = subprocess.run(['nvidia-smi', '--query-gpu=uuid', '--format=csv,noheader', '-i', v],"
         " capture_output=True, text=True).stdout.strip(); print(os.environ['OMPBIND_RANK'], n, u)"
     )
-    done = run(ompbind, "run", "--per", "gpu", "--gpu-env", "--", sys.executable, "-c", code)
+    asked = ["--per", "gpu", "--gpu-env", "--output", "inherit"]
+    done = run(ompbind, "run", *asked, "--", sys.executable, "-c", code)
     assert sorted(done.stdout.splitlines()) == sorted(
         f"{n} 1 {uuid}" for n, (_, uuid) in enumerate(told)
     )
