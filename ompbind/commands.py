@@ -17,6 +17,7 @@ from ompbind.options import options_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import NoReturn
 
     from ompbind.arguments import Values
     from ompbind.launch.settings import Prove
@@ -71,6 +72,17 @@ def place_of(error: Exception) -> str:
         places.append(f"{os.path.basename(code.co_filename)}:{frame.tb_lineno}")
         frame = frame.tb_next
     return " ".join(places)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends this process at once: what Python tidies up at its end takes a tenth of a start."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:  # None: closed by whoever started us
+                stream.flush()
+        except (OSError, ValueError):
+            pass  # nobody to tell
+    os._exit(status)
 
 
 def asks_for_help(name: str, args: Sequence[str]) -> bool:
