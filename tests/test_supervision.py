@@ -341,7 +341,8 @@ def test_a_failure_may_leave_the_others(tmp_path: Path) -> None:
     """With --on-failure keep they go on to their end; the status is still the first failure's."""
     need_cpus(2)
     code = 'if [ "$OMPBIND_RANK" = 1 ]; then exit 3; fi; sleep 0.3; echo "$OMPBIND_RANK"'
-    done = ompbind_run("run", "-n", "2", "--on-failure", "keep", "--", "sh", "-c", code)
+    args = ["--on-failure", "keep", "--output", "inherit", "--", "sh", "-c", code]
+    done = ompbind_run("run", "-n", "2", *args)
     assert (done.returncode, done.stdout) == (3, "0\n")
 
 
