@@ -165,6 +165,7 @@ def wait_for(pid: int, control: int, waited: set[int]) -> int:
 
     Signals are only ever waited for, so nothing interrupts and nothing wakes up for nothing.
     """
+    at_terminal = has_terminal()
     while True:
         number, from_terminal = wait_signal(waited)
         if number == signal.SIGCHLD:
@@ -172,6 +173,8 @@ def wait_for(pid: int, control: int, waited: set[int]) -> int:
             if status is not None:
                 return os.waitstatus_to_exitcode(status)
             continue
+        if number == signal.SIGHUP and at_terminal and not has_terminal():
+            from_terminal = True  # a shell has passed it on
         stops = number == signal.SIGTSTP
         if stops and from_terminal and not is_job():
             continue  # the kernel stops nobody whom no shell could continue
@@ -193,6 +196,15 @@ def wait_signal(waited: set[int]) -> tuple[int, bool]:
     number = signal.sigwait(waited)
     terminals = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
     return number, number in terminals and os.isatty(0)
+
+
+def has_terminal() -> bool:
+    """Whether this process' session has a terminal that is still there."""
+    try:
+        os.close(os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def is_job() -> bool:
