@@ -20,8 +20,8 @@ ROLE = "OMPBIND_ROLE_"
 class Expected(Record):
     """A rank as planned. `places` is empty where OpenMP's threads are not to be bound, or where the
     places are not given as numbers; `threads`, with those of nested levels, is None where that is
-    not said; `env`: what its
-    environment is to hold; `roles`: the cpus set aside for threads that the worker binds itself."""
+    not said; `env`: what its environment is to hold; `roles`: the cpus set aside for threads that
+    the worker binds itself."""
 
     rank: int
     cpus: CpuSet

@@ -589,17 +589,15 @@ def test_threads_of_other_libraries_are_fine(start: Starter) -> None:
     assert any("no thread of OpenMP's can be told" in n for n in report["processes"][0]["notes"])
 
 
-def test_a_policy_that_the_worker_changed_is_found(start: Starter, tmp_path: Path) -> None:
+def test_a_policy_that_the_worker_changed_is_found(start: Starter) -> None:
     """A worker that sets its memory policy back is not as planned."""
     code = "import ctypes, platform\n"
     code += "number = {'x86_64': 238, 'aarch64': 237}[platform.machine()]\n"
     code += "ctypes.CDLL(None).syscall(number, 0, None, 0)"
     if not Path("/proc/self/numa_maps").exists():
         unavailable("this kernel has no NUMA")
-    plan = ompbind_run("show", "--mem", "local", "--format", "json")
-    (tmp_path / "plan.json").write_text(plan.stdout)
     running = start("--mem", "local", "--", *python_worker(code))
-    status, report = verify("--plan", tmp_path / "plan.json", running.pids[0])
+    status, report = verify(running.pids[0])
     assert (status, kinds_in(report)) == (1, ["policy"])
     assert "is default, planned is local" in report["processes"][0]["differences"][0]["text"]
 
@@ -697,8 +695,12 @@ def test_more_pids_than_ranks_are_refused(tmp_path: Path) -> None:
     """A plan of one rank has nothing to say of a second process."""
     plan = ompbind_run("show", "-n", "1", "--format", "json")
     (tmp_path / "plan.json").write_text(plan.stdout)
-    pids = [str(os.getpid()), str(os.getppid())]
+    others = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    pids = [str(p.pid) for p in others]
     done = ompbind_run("verify", "--plan", str(tmp_path / "plan.json"), *pids)
+    for process in others:
+        process.kill()
+        process.wait()
     assert done.returncode == 125
     assert f"--plan has 1 ranks; pid {pids[1]} would be rank 1" in done.stderr
 
