@@ -3,6 +3,7 @@ what really gets loaded."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -216,6 +218,52 @@ def test_torch_ships_one_runtime() -> None:
     mapped = {line.split()[-1] for line in maps.splitlines() if family_of(os.path.basename(line))}
     assert mapped
     assert {r.path for r in package_runtimes(directory, ENV)} == mapped
+
+
+def show(ompbind: str, *words: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [ompbind, "show", "--format", "json", *words],
+        capture_output=True, text=True, env=ENV, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    plan: dict[str, Any] = json.loads(done.stdout)
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("options", "worker", "why"),
+    [
+        ("", "python", "one place: 'python' is Python: "),
+        ("", "libgomp", "places are cores: 'where-libgomp' is a compiled program with one"),
+        ("", "libomp", "places are cores: 'where-libomp' is a compiled program with one"),
+        ("", "true", "one place: 'true' is a compiled program without an OpenMP runtime"),
+        ("", "", "one place: no command is named"),
+        ("", "no-such-program", "one place: it cannot be told what 'no-such-program' is"),
+        ("--runtime libomp", "true", "places are cores: --runtime libomp"),
+        ("--runtime auto", "true", "one place: 'true' is a compiled program without"),
+        ("--runtime none", "libgomp", "one place: --runtime none"),
+        ("--runtime libgomp", "python", "one place: 'python' is Python: "),
+        ("--places cores", "python", "places are cores: --places is given"),
+        ("--places wide", "python", "a place for each core, the first for all: --places is given"),
+        ("--proc-bind false", "libgomp", "one place: threads are not to be bound"),
+    ],
+)
+def test_a_plan_says_why_its_places_are_these(
+    ompbind: str, where: Callable[[str], str], options: str, worker: str, why: str, tmp_path: Path
+) -> None:
+    """What a place is depends on what the worker is, the plan says so, and keeps it when saved."""
+    command = [where(worker) if worker.startswith("lib") else worker] if worker else []
+    plan = show(ompbind, *options.split(), "--", *command)
+    assert plan["places_why"].startswith(why)
+    [rank] = plan["ranks"]
+    if why.startswith("one"):
+        assert rank["places"] == [rank["cpus"]]
+    elif "cores" in why:
+        assert len(rank["places"]) == int(rank["env"]["OMP_NUM_THREADS"])
+    saved = tmp_path / "plan.json"
+    saved.write_text(json.dumps(plan))
+    again = show(ompbind, "--plan", str(saved))
+    assert (again["places_why"], again["ranks"]) == (plan["places_why"], plan["ranks"])
 
 
 @pytest.mark.parametrize(
