@@ -129,6 +129,7 @@ def run_rounds(python: str, worker: list[str], rounds: int) -> dict[str, list[di
 def run_once(python: str, layout: str, worker: list[str]) -> dict[str, Any]:
     command = [*find_ompbind(python), "run", *layout.split(), "--", *worker]
     env = {k: v for k, v in os.environ.items() if not k.startswith(("MKL_", "OPENBLAS_"))}
+    env["OMPBIND_NEIGHBOURS"] = "no"  # other workers of this machine are nobody's business here
     done = subprocess.run(
         command, stdout=subprocess.PIPE, text=True, env=env, timeout=6 * TIMEOUT, check=True
     )
