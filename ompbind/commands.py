@@ -159,8 +159,15 @@ def show(args: Sequence[str]) -> int:
     plan = prepare_plan(values, command, dict(os.environ))
     form = values.get("format", "table")
     rank = chosen_rank(plan, values.get("rank"), one_needed=form == "env")
+    sentences: list[str] = []
+    if "explain" in values:
+        if form in ("env", "argv"):
+            raise UsageError(f"--explain does not go with --format {form}", hint="table or json")
+        from ompbind.explain import explain
+
+        sentences = explain(plan)
     if form == "json":
-        write(plan.to_json())
+        write(plan.to_json(sentences))
     elif form == "env":
         write(environment_lines(plan, rank or 0))
     elif form == "argv":
@@ -169,7 +176,7 @@ def show(args: Sequence[str]) -> int:
         from ompbind.render import make_text
         from ompbind.render.plan import draw_plan
 
-        write(make_text(draw_plan(plan)))
+        write(make_text(draw_plan(plan, sentences)))
         return 0
     for warning in plan.warnings if form != "json" else ():
         say("warning", warning)

@@ -331,7 +331,10 @@ def deal_exactly(machine: Machine, request: Request, warnings: list[str]) -> lis
             if number is not None and core_owner.setdefault(number, rank) != rank:
                 other = core_owner[number]
                 if not request.share:
-                    warnings.append(f"ranks {other} and {rank} have hardware threads of one core")
+                    warnings.append(
+                        f"ranks {other} and {rank} have hardware threads of one core "
+                        "(slower: give each whole cores)"
+                    )
         node = None if request.nodes is None else request.nodes[rank]
         shares.append(Share(in_tree_order(cores, levels_for(request)), "the cpus named", node))
     return shares

@@ -55,5 +55,8 @@ def deal_places(machine: Machine, request: Request, warnings: list[str]) -> list
         for core in cores:
             if core.traits.core is not None and owner.setdefault(core.traits.core, rank) != rank:
                 other = owner[core.traits.core]
-                warnings.append(f"ranks {other} and {rank} have hardware threads of one core")
+                warnings.append(
+                    f"ranks {other} and {rank} have hardware threads of one core "
+                    "(slower: give each whole cores)"
+                )
     return shares

@@ -121,6 +121,15 @@ def read_surroundings(path: str | None, *, policy: bool = False) -> Surroundings
     return procfs.read_surroundings(root, policy=policy)
 
 
+def read_numa_balancing() -> str:
+    """The running kernel's kernel.numa_balancing; "" where there is none."""
+    if sys.platform != "linux":
+        return ""
+    from ompbind.procfs import read_sysctl
+
+    return read_sysctl(DirectoryRoot("/"), "kernel/numa_balancing") or ""
+
+
 def read_system(
     system: str, root: Root, levels: Collection[Level] = LEVELS, *, devices: bool = True
 ) -> Machine:

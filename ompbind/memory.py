@@ -40,7 +40,10 @@ def memory_of(
     mems = CpuSet(with_memory(machine, rank, n, warnings) for n in wanted)
     cpu_nodes = topology.nodes_of(cpus)
     if request.cpus is not None and request.nodes is not None and not mems & cpu_nodes:
-        warnings.append(f"rank {rank}: its memory is on node {mems}, its cpus on {cpu_nodes}")
+        warnings.append(
+            f"rank {rank}: its memory is on node {mems}, its cpus on {cpu_nodes} "
+            "(farther away: name its cpus' node, or --mem interleave)"
+        )
     return policy, mems
 
 

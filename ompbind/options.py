@@ -416,6 +416,13 @@ OPTIONS: tuple[Option, ...] = (
         panel=OUTPUT,
     ),
     Option(
+        ("--explain",),
+        "flag",
+        "Tell in sentences how each rank came to what it has.",
+        commands=("show",),
+        panel=OUTPUT,
+    ),
+    Option(
         ("--format",),
         "value",
         "How to print it (default table).",

@@ -321,7 +321,10 @@ def warn_threads(ranks: Sequence[RankPlan], warnings: list[str]) -> None:
             crowded.setdefault((threads, len(r.cpus)), []).append(r.rank)
     for (threads, cpus), found in crowded.items():
         who = f"ranks {CpuSet(found)}" if found[1:] else f"rank {found[0]}"
-        warnings.append(f"{who}: {threads} threads on {cpus} cpu{'s' * (cpus > 1)}")
+        warnings.append(
+            f"{who}: {threads} threads on {cpus} cpu{'s' * (cpus > 1)} "
+            f"(--threads {cpus} gives each its own)"
+        )
 
 
 def warn_isolated(

@@ -10,6 +10,7 @@ from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 SCHEMA = 1
@@ -83,11 +84,12 @@ class Plan(Record):
     places_why: str = ""
     narrowed: tuple[Inherited, ...] = ()
 
-    def to_json(self) -> str:
+    def to_json(self, explanation: Sequence[str] = ()) -> str:
         """The contract's object, as text that ends in a newline."""
         import json
 
-        return json.dumps(self.to_dict(), indent=1) + "\n"
+        told = {"explanation": list(explanation)} if explanation else {}
+        return json.dumps(self.to_dict() | told, indent=1) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
         host = self.host

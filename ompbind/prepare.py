@@ -5,10 +5,17 @@ from __future__ import annotations
 import os
 
 from ompbind import numactl
+from ompbind.advice import advise
 from ompbind.cores import levels_for
 from ompbind.cpuset import shown, union
 from ompbind.errors import OmpbindError, PlanError, UsageError
-from ompbind.machine import has_driven_gpu, living_root, read_machine, read_surroundings
+from ompbind.machine import (
+    has_driven_gpu,
+    living_root,
+    read_machine,
+    read_numa_balancing,
+    read_surroundings,
+)
 from ompbind.openmp import Inherited, choose_places, judge_environment
 from ompbind.planner import make_plan
 from ompbind.plans import parse_plan
@@ -103,6 +110,9 @@ def plan_anew(values: Values, command: Sequence[str], environ: Mapping[str, str]
             hint="install it, or --binder native",
         )
     plan = make_plan(machine, request.replace(binder=binder))
+    if path is None and machine.topology.nodes[1:]:
+        told = tuple(advise(plan, read_numa_balancing()))
+        plan = plan.replace(warnings=plan.warnings + told) if told else plan
     return plan.replace(narrowed=narrowed) if narrowed else plan
 
 

@@ -76,6 +76,8 @@ ALLOWED: dict[str, str] = {
     "threads": "dealing dividing openmp request topology",
     "planner": "claims cores cpuset dealing dividing errors gpus listed memory numactl openmp plans"
     " pools record request template threads topology",
+    "explain": "cpuset plans",
+    "advice": "cpuset plans",
     "outline": "cpuset record topology",
     "expected": "claims cpuset errors plans record",
     "report": "cpuset expected processes record",
@@ -121,7 +123,7 @@ ALLOWED: dict[str, str] = {
     "fixes.carry": "cpuset errors fixes.registry plans program",
     # what joins them
     "environment": "arguments cpuset errors plans record template",
-    "prepare": "arguments cores cpuset environment errors fixes.carry fixes.registry machine"
+    "prepare": "advice arguments cores cpuset environment errors fixes.carry fixes.registry machine"
     " narrowing neighbours numactl nvml openmp planner plans program request runtime template"
     " topology visible vllm",
     "render.__init__": "",
@@ -140,7 +142,7 @@ ALLOWED: dict[str, str] = {
     " program runtime topology",
     "cli": "__init__ options",
     "commands": "arguments checking cli cpuset errors fixes.registry launch.__init__"
-    " doctor examining render.doctor"
+    " doctor examining explain render.doctor"
     " launch.settings machine options plans prepare processes proving render.__init__"
     " render.machine render.plan render.report report request topology",
     "supervised": "commands launch.report launch.start",
@@ -153,7 +155,7 @@ OTHERS = {"typer": {"cli"}, "rich": {"render"}, "psutil": {"generic"}, "pynvml":
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
 OFF_THE_LAUNCH_PATH = {"cli", "render.__init__", "render.plan", "render.machine", "render.report",
                        "outline", "checking", "expected", "report", "verify", "processes",
-                       "proving", "conditions", "doctor", "examining", "render.doctor",
+                       "proving", "conditions", "explain", "doctor", "examining", "render.doctor",
                        "hwloc", "snapshot", "darwin", "generic", "launch.portable",
                        "launch.bound", "api", "multiprocessing",
                        "fixes.worker.fxgraph_pickle", "fixes.worker.torch_accelerator"}  # fmt: skip

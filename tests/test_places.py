@@ -246,7 +246,9 @@ def test_threads_of_a_list() -> None:
 def test_threads_of_one_core_in_two_ranks_are_told() -> None:
     """The user's list may do that; it is not kept quiet."""
     plan = planned("-n 2", "{0},{16}")
-    assert plan.warnings == ("ranks 0 and 1 have hardware threads of one core",)
+    assert plan.warnings == (
+        "ranks 0 and 1 have hardware threads of one core (slower: give each whole cores)",
+    )
 
 
 @pytest.mark.parametrize(

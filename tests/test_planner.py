@@ -566,11 +566,13 @@ CASES = [
     Case("server", "--numa-bind-cpus 0-3 4-7", ["0-3", "4-7"], unused="8-15,24-31"),
     Case("server", "--numa-bind-cpus 0-1,16-17", ["0-1,16-17 | 0,16 1,17"], unused="2-15,18-31"),
     Case("server", "--numa-bind-cpus 0 16", ["0", "16"], unused="1-15,17-31",
-         warnings=["ranks 0 and 1 have hardware threads of one core"]),
+         warnings=["ranks 0 and 1 have hardware threads of one core "
+                   "(slower: give each whole cores)"]),
     Case("server", "--numa-bind-cpus 0-1 1-2 --share", ["0-1", "1-2"], unused="3-15,19-31"),
     Case("server", "--numa-bind-cpus 0-1 8-9 --numa-bind-nodes 0 3",
          ["0-1 || bind 0", "8-9 || bind 3"], nodes="0 2", unused="2-7,10-15,18-23,26-31",
-         warnings=["rank 1: its memory is on node 3, its cpus on 2"]),
+         warnings=["rank 1: its memory is on node 3, its cpus on 2 "
+                   "(farther away: name its cpus' node, or --mem interleave)"]),
     Case("server", "--numa-bind-cpus 3,4 --mem preferred", ["3-4 || preferred 0"],
          nodes="0-1", unused="0-2,5-15,16-18,21-31"),
     Case("server", "--numa-bind-cpus 3-5 --mem preferred", ["3-5 || preferred 1"],
@@ -584,7 +586,8 @@ CASES = [
     Case("expander", "--per numa --numa-bind", ["0-3 || bind 0", "4-7 || bind 1"]),
     Case("expander", "--mem interleave", ["0-7 || interleave 0-1"]),
     Case("expander", "--numa-bind-cpus 0-3 --numa-bind-nodes 2", ["0-3 || bind 2"], unused="4-7",
-         warnings=["rank 0: its memory is on node 2, its cpus on 0"]),
+         warnings=["rank 0: its memory is on node 2, its cpus on 0 "
+                   "(farther away: name its cpus' node, or --mem interleave)"]),
     Case("hungry", "--per numa --numa-bind", ["0-1 || bind 0", "2-3 || bind 0", "4-5 || bind 2"],
          warnings=["node 1 has no memory: the nearest that has, node 0, is taken"]),
     Case("hungry", "--numa-bind-nodes 1 --mem preferred", ["2-3 || preferred 0"], unused="0-1,4-5",
@@ -752,7 +755,7 @@ def test_too_many_threads_are_told() -> None:
     """More threads than cpus is done and warned of, nested levels' first number counting."""
     machine = MACHINES["desktop"]
     plan = make_plan(machine, make_asked(["-n", "2", "--threads", "4"]))
-    assert plan.warnings == ("ranks 0-1: 4 threads on 3 cpus",)
+    assert plan.warnings == ("ranks 0-1: 4 threads on 3 cpus (--threads 3 gives each its own)",)
     nested = make_plan(machine, make_asked([], environ={"OMP_NUM_THREADS": "6,9"}))
     assert nested.warnings == ()
     assert dict(nested.ranks[0].env)["OMP_NUM_THREADS"] == "6,9"

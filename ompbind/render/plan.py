@@ -25,7 +25,7 @@ RANK_MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
 ROLE_MARKS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def draw_plan(plan: Plan) -> RenderableType:
+def draw_plan(plan: Plan, explanation: Sequence[str] = ()) -> RenderableType:
     parts: list[RenderableType] = [headline(plan), rank_table(plan), Text()]
     if plan.places_why:
         parts += [Text(plan.places_why), Text()]
@@ -37,6 +37,9 @@ def draw_plan(plan: Plan) -> RenderableType:
     if plan.narrowed:
         title = Text("\nnarrowed before ompbind", style="bold")
         parts += [title, inherited_table(plan.narrowed)]
+    if explanation:
+        parts.append(Text("\nhow it came to this", style="bold"))
+        parts += [Text(sentence) for sentence in explanation]
     if plan.warnings:
         parts.append(Text())
     for warning in plan.warnings:

@@ -1,0 +1,136 @@
+"""Why a plan is as it is, in sentences, and what is likely to make one slow."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from ompbind.advice import advise
+from ompbind.cpuset import CpuSet
+from ompbind.explain import explain
+from ompbind.openmp import Inherited
+from ompbind.planner import make_plan
+from ompbind.plans import Plan
+from ompbind.request import make_request
+from ompbind.topology import Allowed, Cpu, Machine, Node, Topology
+
+TOPOLOGY = Topology(
+    cpus=tuple(Cpu(n, core=n, package=n // 4, node=n // 4, l3=n // 4) for n in range(8)),
+    nodes=(Node(0, CpuSet(range(4)), 1 << 30), Node(1, CpuSet(range(4, 8)), 1 << 30)),
+)
+MACHINE = Machine(TOPOLOGY, Allowed(CpuSet(range(8)), CpuSet([0, 1])))
+
+
+def planned(machine: Machine = MACHINE, **values: object) -> Plan:
+    request = make_request(values).replace(binder="native")  # type: ignore[arg-type]
+    return make_plan(machine, request)
+
+
+def test_equal_ranks_are_told_together() -> None:
+    """Two on a node in one sentence, another node's in another."""
+    plan = planned(numa_bind_nodes=["0", "0", "1", "1"])
+    told = explain(plan)
+    assert told[0] == "The machine has 8 cpus on 2 nodes; all may be used."
+    assert told[1] == "8 threads over 4 ranks run on 8 cpus; no quota limits their time."
+    assert told[2] == (
+        "Ranks 0-1: cpus 0-1, cpus 2-3 in turn (node 0); on node 0; 2 threads in 2 places of 1 cpu "
+        "each, neighbours side by side; memory comes only from node 0."
+    )
+    assert told[3].startswith(
+        "Ranks 2-3: cpus 4-5, cpus 6-7 in turn (node 1); on node 1; 2 threads"
+    )
+
+
+def test_what_was_there_to_divide() -> None:
+    """What was narrowed and by whom, parts, reserved cores and roles."""
+    machine = MACHINE.replace(allowed=Allowed(CpuSet(range(6)), CpuSet([0, 1])))
+    plan = planned(machine, reserve="1", role=["kv=1"])
+    narrowed = (Inherited("affinity mask", "0-5", "widened", "Slurm"),)
+    told = " ".join(explain(plan.replace(narrowed=narrowed)))
+    assert "; 6 may be used: 0-5." in told
+    assert "Its affinity mask was 0-5 before, by Slurm, which --inherited ignore has reset." in told
+    assert f"Cpus {plan.reserved} are kept free" in told
+    assert f"Cpus {plan.roles[0].cpus} are set aside as kv for rank 0, who finds them in" in told
+    assert "This is part 1/2 of it: cpus 4-7" in " ".join(explain(planned(part="1/2")))
+
+
+@pytest.mark.parametrize(
+    ("quota", "threads", "said"),
+    [
+        (None, None, "8 threads run on 8 cpus; no quota limits their time."),
+        (3.5, None, "3 threads run on 8 cpus, within the cgroup's quota of 3.5 cpus' worth"),
+        (3.0, "6", "6 threads run on 8 cpus; the cgroup's quota of 3 cpus' worth of time will"),
+    ],
+)
+def test_one_budget_of_threads(quota: float | None, threads: str | None, said: str) -> None:
+    """Cpus, threads and the quota together, as planned."""
+    machine = MACHINE.replace(allowed=MACHINE.allowed.replace(quota=quota))
+    values = {"threads": threads} if threads else {}
+    assert explain(planned(machine, **values))[1].startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"mem": "interleave"}, "page by page from nodes 0-1"),
+        ({"mem": "local"}, "memory comes from wherever"),
+        ({"places": "one"}, "8 threads move freely over its 8 cpus"),
+        ({"proc_bind": "spread"}, "as far apart as can be"),
+        ({"ranks": "2", "share": True}, "Ranks 0-1: cpus 0-7, all of them the same"),
+    ],
+)
+def test_each_choice_has_words(values: dict[str, object], words: str) -> None:
+    """Memory, places, threads, sharing."""
+    assert words in " ".join(explain(planned(**values)))
+
+
+@pytest.mark.parametrize(
+    ("values", "balancing", "ranks"),
+    [
+        ({}, "1", "rank 0"),
+        ({}, "2", "rank 0"),
+        ({}, "0", ""),
+        ({}, "", ""),
+        ({"mem": "interleave"}, "1", ""),  # a policy keeps pages where they are
+        ({"ranks": "2"}, "1", ""),  # each on one node
+        ({"ranks": "2", "share": True}, "1", "ranks 0-1"),
+    ],
+)
+def test_balancing_at_work(values: dict[str, object], balancing: str, ranks: str) -> None:
+    """Only ranks on several nodes without a policy have their pages moved."""
+    told = advise(planned(**values), balancing)
+    assert bool(told) == bool(ranks)
+    if told:
+        assert told[0].startswith(f"{ranks}: on several nodes without a memory policy")
+        assert "sysctl kernel.numa_balancing=0" in told[0]
+
+
+def test_slow_plans_name_a_remedy() -> None:
+    """Far memory, crowded cpus."""
+    far = planned(numa_bind_nodes=["1"], numa_bind_cpus=["0-3"])
+    assert "name its cpus' node" in " ".join(far.warnings)
+    crowded = planned(threads="9")
+    assert "--threads 8 gives each its own" in " ".join(crowded.warnings)
+
+
+def test_show_explains(ompbind: str, plain_environ: dict[str, str]) -> None:
+    """In the table and in the JSON; not where only lines for a shell are printed."""
+
+    def show(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [ompbind, "show", "--explain", *args, "--", "true"],
+            env=plain_environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert "The machine has" in show().stdout
+    data = json.loads(show("--format", "json").stdout)
+    assert data["explanation"][0].startswith("The machine has")
+    refused = show("--format", "env")
+    assert (refused.returncode, refused.stdout) == (125, "")
+    assert "--explain does not go with --format env" in refused.stderr
