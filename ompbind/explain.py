@@ -42,14 +42,19 @@ def explain_machine(plan: Plan) -> list[str]:
     if plan.part:
         told.append(f"This is part {plan.part} of it: cpus {plan.others} are the other parts'.")
     if plan.reserved:
-        told.append(f"Cpus {plan.reserved} are kept free for other work (--reserve).")
+        told.append(f"{count_cpus(plan.reserved)} kept free for other work (--reserve).")
     for role in plan.roles:
         many = f"rank{'s' * (len(role.ranks) > 1)} {role.ranks}"
         told.append(
-            f"Cpus {role.cpus} are set aside as {role.name} for {many}, "
+            f"{count_cpus(role.cpus)} set aside as {role.name} for {many}, "
             f"who find{'s' * (len(role.ranks) == 1)} them in {role.variable}."
         )
     return told
+
+
+def count_cpus(cpus: CpuSet) -> str:
+    """The start of a sentence about them."""
+    return f"Cpus {cpus} are" if len(cpus) > 1 else f"Cpu {cpus} is"
 
 
 def explain_budget(plan: Plan) -> list[str]:
@@ -85,8 +90,8 @@ def explain_ranks(plan: Plan) -> list[str]:
         whose = f"{', '.join(shown)}" + (" in turn" if ranks[1:] else "")
         if all(r.cpus == ranks[0].cpus for r in ranks):
             whose = shown[0] + (", all of them the same" if ranks[1:] else "")
-        why = why if ranks[1:] else ranks[0].why
-        came = f" ({why})" if why else ""
+        reason = why if ranks[1:] else ranks[0].why
+        came = f" ({reason})" if reason else ""
         lines.append(f"{who}: {whose}{came}; {text}.")
     if plan.places_why:
         lines.append(f"Why these places: {plan.places_why}.")

@@ -51,8 +51,8 @@ def test_what_was_there_to_divide() -> None:
     told = " ".join(explain(plan.replace(narrowed=narrowed)))
     assert "; 6 may be used: 0-5." in told
     assert "Its affinity mask was 0-5 before, by Slurm, which --inherited ignore has reset." in told
-    assert f"Cpus {plan.reserved} are kept free" in told
-    assert f"Cpus {plan.roles[0].cpus} are set aside as kv for rank 0, who finds them in" in told
+    assert f"Cpu {plan.reserved} is kept free" in told
+    assert f"Cpu {plan.roles[0].cpus} is set aside as kv for rank 0, who finds them in" in told
     assert "This is part 1/2 of it: cpus 4-7" in " ".join(explain(planned(part="1/2")))
 
 
