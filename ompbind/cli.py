@@ -35,7 +35,7 @@ Examples:
     "run": """Start COMMAND bound, as one rank or several.
 
 Everything after -- is the worker's own command line; nothing goes through a shell. One rank
-replaces ompbind itself, several are its children. The exit status is the worker's, the first
+replaces ompbind itself, several are watched over. The exit status is the worker's, the first
 failure's among several; 125: ompbind refused, 126: the command cannot be executed, 127: not found.
 
 Examples:

@@ -68,6 +68,7 @@ def run_supervised(
         status = wait_for(pid, control, waited)
         os.close(control)
         if status < 0:
+            os.close(result)
             raise lost(-status, end_descendants(others))
         text = read_all(result)
         if text:
