@@ -6,6 +6,7 @@ import os
 
 from ompbind import numactl
 from ompbind.advice import advise
+from ompbind.claims import make_claim
 from ompbind.cores import levels_for
 from ompbind.cpuset import shown, union
 from ompbind.errors import OmpbindError, PlanError, UsageError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ompbind.arguments import Values
+    from ompbind.cpuset import CpuSet
     from ompbind.openmp import Inherited
     from ompbind.plans import Plan, RankPlan
     from ompbind.request import Request
@@ -224,6 +226,8 @@ def load_plan(values: Values, command: Sequence[str], environ: Mapping[str, str]
             f"{option} has no effect on a saved plan", hint=f"leave --plan or {option} out"
         )
     plan = read_plan(text_of(values, "plan") or "")
+    if values.get("on_denied") == "degrade":
+        plan = keep_memory(plan, read_machine(None, (), devices=False).allowed.nodes)
     if command:
         plan = with_command(plan, command)
     given = dict.fromkeys(("places", "proc_bind", "threads"), "the saved plan has its own")
@@ -263,6 +267,25 @@ def own_command(plan: Plan, rank: RankPlan, command: Sequence[str]) -> tuple[str
     from ompbind.template import fill_arguments, make_names
 
     return fill_arguments(command, make_names(rank.rank, len(plan.ranks), rank.cpus, rank.nodes))
+
+
+def keep_memory(plan: Plan, allowed: CpuSet) -> Plan:
+    """A saved plan with those of its memory nodes that may be used here, for --on-denied degrade;
+    what is dropped is among the warnings."""
+    ranks, told = [], []
+    for r in plan.ranks:
+        dropped, own = r.mems - allowed, r
+        if dropped:
+            kept = r.mems & allowed
+            mem = r.mem if kept else "none"
+            binding = numactl.make_binding(plan.binder, r.cpus, mem, kept)
+            argv = numactl.make_command(binding, r.worker(plan.binder))
+            env = tuple((dict(r.env) | dict(make_claim(r.cpus, mem, kept))).items())
+            own = r.replace(mem=mem, mems=kept, argv=argv, env=env)
+            left = f"its memory is on {kept}" if kept else "its memory is not bound"
+            told.append(f"rank {r.rank}: memory of nodes {dropped} may not be used here: {left}")
+        ranks.append(own)
+    return plan.replace(ranks=tuple(ranks), warnings=(*plan.warnings, *told)) if told else plan
 
 
 def check_plan(plan: Plan) -> None:

@@ -123,9 +123,9 @@ ALLOWED: dict[str, str] = {
     "fixes.carry": "cpuset errors fixes.registry plans program",
     # what joins them
     "environment": "arguments cpuset errors plans record template",
-    "prepare": "advice arguments cores cpuset environment errors fixes.carry fixes.registry machine"
-    " narrowing neighbours numactl nvml openmp planner plans program request runtime template"
-    " topology visible vllm",
+    "prepare": "advice arguments claims cores cpuset environment errors fixes.carry fixes.registry"
+    " machine narrowing neighbours numactl nvml openmp planner plans program request runtime"
+    " template topology visible vllm",
     "render.__init__": "",
     "render.plan": "colours cpuset openmp plans",
     "render.doctor": "doctor",

@@ -15,7 +15,10 @@ from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
 from ompbind.memory import keep_allowed
 from ompbind.narrowing import find_narrowed, refuse, widened
+from ompbind.planner import make_plan
+from ompbind.prepare import keep_memory
 from ompbind.procfs import Surroundings, read_surroundings
+from ompbind.request import make_request
 from ompbind.topology import Allowed, Cpu, Machine, Node, Topology
 from tests.conftest import unavailable
 from tests.trees import MemoryRoot
@@ -170,6 +173,28 @@ def test_the_ladder_keeps_valid_nodes(allowed: list[int], kept: list[int], said:
     assert keep_allowed(machine, 3, CpuSet([0, 1]), warnings) == CpuSet(kept)
     assert said in "".join(warnings)
     assert bool(said) == bool(warnings)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "mem", "mems", "bound"),
+    [
+        ([0, 1], "bind", "0-1", ("--physcpubind=0-7", "--membind=0-1")),
+        ([1], "bind", "1", ("--physcpubind=0-7", "--membind=1")),
+        ([], "none", "", ("--physcpubind=0-7",)),
+    ],
+)
+def test_a_saved_plan_keeps_valid_nodes(
+    allowed: list[int], mem: str, mems: str, bound: tuple[str, ...]
+) -> None:
+    """The same ladder, where the machine allows less than the one that the plan was made on."""
+    machine = Machine(TWO_NODES, Allowed(ALL, CpuSet([0, 1])))
+    request = make_request({"mem": "bind"}, ["true"]).replace(binder="numactl")
+    plan = keep_memory(make_plan(machine, request), CpuSet(allowed))
+    rank = plan.ranks[0]
+    assert (rank.mem, str(rank.mems)) == (mem, mems)
+    assert rank.argv == ("numactl", *bound, "true")
+    assert dict(rank.env)["OMPBIND_MEM"] == f"{mem}:{mems}".rstrip(":")
+    assert len(plan.warnings) == (allowed != [0, 1])
 
 
 # --- here ----------------------------------------------------------------------------------------
