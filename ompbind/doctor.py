@@ -101,6 +101,8 @@ def judge_numactl(facts: Facts) -> list[Finding]:
     if not facts.numactl:
         remedy = "nothing need be done: the same system calls are made without it"
         return [Finding("numactl", NOTE, "not installed", remedy)]
+    if facts.refused:
+        return [Finding("numactl", NOTE, f"{facts.numactl}; not tried, as the kernel refuses")]
     if facts.numactl_said:
         found = f"{facts.numactl} does not bind here: {facts.numactl_said}"
         return [Finding("numactl", WARNING, found, "--binder native binds without it")]

@@ -109,6 +109,8 @@ def who_grouped(found: Surroundings, environ: Mapping[str, str]) -> str:
         for part, name in MAKERS:
             if part in path:
                 return f"{name}: cgroup {path}"
+    if found.groups[:1] not in ((), ("/",)):
+        return f"cgroup {found.groups[0]}"
     if ".dockerenv" in found.files:
         return "docker (--cpuset-cpus, --cpuset-mems)"
     if found.files:
@@ -117,8 +119,7 @@ def who_grouped(found: Surroundings, environ: Mapping[str, str]) -> str:
         return "kubernetes"
     if "SLURM_JOB_ID" in environ:
         return f"Slurm: job {environ['SLURM_JOB_ID']}"
-    path = next((p for p in found.groups if p != "/"), "")
-    return f"cgroup {path}" if path else "a cgroup above the one that can be seen"
+    return "a cgroup above the one that can be seen"
 
 
 def who_set(found: Surroundings, environ: Mapping[str, str]) -> str:

@@ -27,9 +27,9 @@ class Mount(Record):
 
 class Surroundings(Record):
     """What this process was started in. `mask`, `mems`: its own (None: not said); `cpuset`,
-    `cpuset_mems`: its cgroup's; `groups`: the cgroup's paths; `files`: what containers leave at the
-    root; `policy`: its memory policy, as the kernel writes it ("" where there is none to see);
-    `parent`, `parent_mask`: who started it."""
+    `cpuset_mems`: its cgroup's; `groups`: the cgroup's paths, the cpuset's first; `files`: what
+    containers leave at the root; `policy`: its memory policy, as the kernel writes it ("" where
+    there is none to see); `parent`, `parent_mask`: who started it."""
 
     mask: CpuSet | None = None
     mems: CpuSet | None = None
@@ -321,7 +321,7 @@ def read_surroundings(root: Root, *, policy: bool = False) -> Surroundings:
         mems=parse_status(status, "Mems_allowed"),
         cpuset=read_cpuset(root, mounts, groups, "cpus"),
         cpuset_mems=read_cpuset(root, mounts, groups, "mems"),
-        groups=tuple(dict.fromkeys(groups.values())),
+        groups=tuple(dict.fromkeys((groups.get("cpuset", groups.get("", "/")), *groups.values()))),
         files=tuple(f for f in CONTAINER_FILES if root.read(f) is not None),
         policy=read_policy(root) if policy else "",
         parent=(root.read(f"proc/{parent}/comm") or "").strip(),

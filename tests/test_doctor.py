@@ -19,6 +19,7 @@ from ompbind.examining import list_imports
 from ompbind.openmp import Inherited, judge_environment
 from ompbind.runtime import Runtime
 from ompbind.topology import Allowed, Cpu, Machine, Node, Topology
+from tests.confine import in_cgroup
 from tests.conftest import unavailable
 from tests.trees import MemoryRoot
 
@@ -222,6 +223,7 @@ def test_a_call_that_is_refused(
     assert status == 1
     assert findings[call][0][0] == "problem"
     assert findings[call][0][1].startswith("refused: ")
+    assert "not tried" in findings["numactl"][0][1] or findings["numactl"][0][0] == "note"
 
 
 @linux_only
@@ -296,3 +298,18 @@ def test_a_command_that_is_not_there(ompbind: str, plain_environ: dict[str, str]
     )
     assert (done.returncode, done.stdout) == (127, "")
     assert done.stderr.startswith("ompbind: error: command not found")
+
+
+@linux_only
+def test_a_cgroup_made_here(ompbind: str, plain_environ: dict[str, str]) -> None:
+    """A real cpuset is told with the cgroup's path; a real quota with what it is worth."""
+    last = str(max(os.sched_getaffinity(0)))
+    with in_cgroup("cpuset", {"cpuset.cpus": last}) as under:
+        _, findings, _ = doctor(ompbind, plain_environ, under=tuple(under))
+    if len(os.sched_getaffinity(0)) > 1:
+        assert findings["cpuset"][0][1].startswith(f"{last} is left, by cgroup /")
+    with in_cgroup("cpu", {"cpu.max": "50000 100000"}) as under:
+        status, findings, _ = doctor(ompbind, plain_environ, under=tuple(under))
+    assert status == 0
+    assert findings["cpu quota"][0][0] == "warning"
+    assert findings["cpu quota"][0][1].startswith("0.5 cpus' worth of time")

@@ -60,6 +60,7 @@ def test_nothing_narrowed() -> None:
         (("/",), (), {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "kubernetes"),
         (("/",), (), {"SLURM_JOB_ID": "7"}, "Slurm: job 7"),
         (("/mine",), (), {}, "cgroup /mine"),
+        (("/mine", "/"), (".dockerenv",), {}, "cgroup /mine"),  # made inside of a container
         ((), (), {}, "a cgroup above"),
     ],
 )
