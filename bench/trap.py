@@ -86,7 +86,7 @@ def bench(python: str, rounds: int, *, small: bool = False) -> None:
     rounds = max(rounds // 3, 1)  # a round takes half a minute, most of it torch's import
     amount, size, times = (4, 128, 1) if small else (20, 700, 9)
     absent = []
-    for names in PYTHON:
+    for names in ("numpy",) if small else PYTHON:
         lacking = [n for n in names.split() if not has_module(n)]
         if lacking:
             absent += lacking
