@@ -108,7 +108,8 @@ def test_several_ranks_and_several_fixes(place: Place) -> None:
     more = "\ndef another(module):\n    module.count += 10\n"
     file = place.write("more.py", 'TARGET = "target"\n' + more)
     share = ("-n", "2", "--share") if len(os.sched_getaffinity(0)) < 2 else ("-n", "2")
-    done = place.run(*share, "--fix", f"{file}:another,{file}:another")
+    shared = (*share, "--output", "inherit")
+    done = place.run(*shared, "--fix", f"{file}:another,{file}:another")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == ["42", "11"] * 2
 
