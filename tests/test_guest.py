@@ -139,7 +139,7 @@ def test_pages_are_on_their_nodes(case: Case, plan: dict[str, Any], ranks: list[
 def test_every_way_to_place_and_bind(booted: Seen, name: str, runtime: str) -> None:
     """On nodes, caches and hardware threads every runtime does what --places and --proc-bind say,
     and has nothing to complain of."""
-    seen = booted("four nodes")["matrix"][name]
+    seen = booted("every runtime")["matrix"][name]
     planned, run = json.loads(seen["show"]), seen.get(runtime)
     if run is None:
         unavailable(f"there is no {runtime}: `tools/setup-system test`, `pip install --group dev`")
