@@ -100,6 +100,9 @@ def asks_for_help(name: str, args: Sequence[str]) -> bool:
 
 def run(args: Sequence[str]) -> int:
     """`ompbind run`. Raises OmpbindError."""
+    import gc
+
+    gc.disable()  # a launch is over before there is anything to collect
     from ompbind import launch
     from ompbind.launch.settings import make_settings
     from ompbind.prepare import check_plan, prepare_plan

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ompbind.cores import Core, group_cores, in_tree_order, levels_for, llc_level, split_by
 from ompbind.cpuset import CpuSet, union
-from ompbind.dividing import blocks, divide, split_evenly
 from ompbind.errors import PlanError
 from ompbind.record import Record
 
@@ -52,6 +51,8 @@ def deal(machine: Machine, request: Request, cores: tuple[Core, ...]) -> list[Sh
         return [Share(cores, f"{of}, shared by {count} ranks")] * count
     if count > len(cores):
         return crowd(request, range(count), cores, whole)
+    from ompbind.dividing import divide
+
     parts = [take(part, request, r, "its part") for r, part in enumerate(divide(cores, count))]
     return describe(machine, parts, f"1/{count} of {whole}")
 
@@ -77,6 +78,8 @@ def cut_part(
             wanted=count,
             available=len(cores),
         )
+    from ompbind.dividing import divide
+
     parts = divide(cores, count)
     others = [core for n, part in enumerate(parts, 1) if n != number for core in part]
     return parts[number - 1], tuple(others)
@@ -89,6 +92,8 @@ def crowd(
     if not request.oversubscribe:
         raise too_many(ranks, where, len(cores))
     shares = []
+    from ompbind.dividing import blocks
+
     for core, block in zip(cores, blocks(ranks, len(cores)), strict=True):
         with_others = f", a core shared by {len(block)} ranks" if len(block) > 1 else ", a core"
         shares += [Share((core,), where + with_others)] * len(block)
@@ -249,6 +254,8 @@ def deal_domains(
     count = request.ranks if request.ranks is not None else len(domains)
     domains = domains[:count]
     cyclic = request.distribution == "cyclic"
+    from ompbind.dividing import blocks
+
     dealt = blocks(range(count), len(domains))
     if cyclic:
         dealt = [range(d, count, len(domains)) for d in range(len(domains))]
@@ -274,6 +281,8 @@ def deal_one(
             raise too_few(request, ranks, name, len(cores))
         parts = [cores[each * i : each * (i + 1)] for i in range(len(ranks))]
     else:
+        from ompbind.dividing import split_evenly
+
         parts = split_evenly(cores, len(ranks))
     return [Share(p, f"{name}, part {i + 1} of {len(ranks)}") for i, p in enumerate(parts)]
 

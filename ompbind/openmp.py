@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ompbind.errors import ParseError
-from ompbind.places import parse_places
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -111,6 +110,8 @@ def judge_list(text: str, given: Mapping[str, str]) -> tuple[tuple[CpuSet, ...] 
     if text.strip()[:1] not in tuple("{!0123456789"):  # a name
         return None, "the plan gives each rank its own places"
     try:
+        from ompbind.places import parse_places
+
         return parse_places(text), ""
     except ParseError as e:
         return None, f"it is no list of places: {e.message}"

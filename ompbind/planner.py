@@ -1,4 +1,7 @@
-"""The planner: a machine and a request to a plan. Pure and deterministic, no input or output."""
+"""The planner: a machine and a request to a plan. Pure and deterministic, no input or output.
+
+What only some requests need is imported where they are met: a launch waits for every import.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,9 @@ from ompbind.claims import make_claim
 from ompbind.cores import group_cores, keep_kind, llc_level, make_cores, split_by
 from ompbind.cpuset import CpuSet, union
 from ompbind.dealing import cut_part, deal, deal_exactly
-from ompbind.dividing import weigh
 from ompbind.errors import PlanError
-from ompbind.listed import deal_places, settle_places
 from ompbind.memory import memory_of
 from ompbind.plans import Host, Plan, RankPlan, Role
-from ompbind.pools import set_aside
 from ompbind.record import Record
 from ompbind.threads import make_threads
 
@@ -42,7 +42,10 @@ def make_plan(machine: Machine, request: Request) -> Plan:
     warnings = [*machine_warnings(machine, request)]
     reserved, others = CpuSet(), CpuSet()
     roles: tuple[Role, ...] = ()
-    request = settle_places(machine, request)
+    if request.place_list is not None:
+        from ompbind.listed import deal_places, settle_places
+
+        request = settle_places(machine, request)
     if request.place_list is not None:
         shares = deal_places(machine, request, warnings)
     elif request.cpus is not None:
@@ -52,7 +55,10 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         others = union(core.threads for core in elsewhere)
         cores = keep_kind(machine, request, cores)
         shares = deal_all(machine, request, cores, warnings)
-        shares, reserved, roles = set_aside(shares, request)
+        if request.reserve.cores or request.roles:
+            from ompbind.pools import set_aside
+
+            shares, reserved, roles = set_aside(shares, request)
         warn_uneven(shares, request, warnings)
         warn_crowded(shares, request, warnings)
     threads = make_threads(machine, request, shares, warnings)
@@ -282,6 +288,8 @@ def make_rank_environment(
 
 def warn_uneven(shares: list[Share], request: Request, warnings: list[str]) -> None:
     if any(core.weight > 1 for share in shares for core in share.cores):
+        from ompbind.dividing import weigh
+
         sums = [weigh(share.cores) for share in shares]
         if max(sums) - min(sums) > LARGEST_WEIGHT and request.per is None:
             warnings.append(

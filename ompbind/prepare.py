@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from ompbind import numactl
-from ompbind.advice import advise
 from ompbind.claims import make_claim
 from ompbind.cores import levels_for
 from ompbind.cpuset import shown, union
@@ -113,6 +112,8 @@ def plan_anew(values: Values, command: Sequence[str], environ: Mapping[str, str]
         )
     plan = make_plan(machine, request.replace(binder=binder))
     if path is None and machine.topology.nodes[1:]:
+        from ompbind.advice import advise
+
         told = tuple(advise(plan, read_numa_balancing()))
         plan = plan.replace(warnings=plan.warnings + told) if told else plan
     return plan.replace(narrowed=narrowed) if narrowed else plan

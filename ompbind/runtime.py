@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 
-from ompbind.elf import Linker, walk_needed
 from ompbind.program import find_program, find_python
 from ompbind.record import Record
 
@@ -62,29 +61,35 @@ def guess_worker(command: Sequence[str], environ: Mapping[str, str]) -> Worker:
         return UNKNOWN
     try:
         if find_python(command, environ):
-            return Worker("python", preloaded(environ, Linker(environ)))
+            return Worker("python", preloaded(environ))
         path = find_program(command[0], environ)
         if path is None:
             return UNKNOWN
+        from ompbind.elf import Linker, walk_needed  # nothing of it is needed for Python
+
         linker = Linker(environ)
         if linker.read(path) is None:
             return UNKNOWN
         names = walk_needed([path], linker, PLAIN)
         kind = "python" if any(n.startswith("libpython") for n, _ in names) else "compiled"
-        return Worker(kind, merged(preloaded(environ, linker), pick(names)))
+        return Worker(kind, merged(preloaded(environ), pick(names)))
     except (OSError, ValueError):
         return UNKNOWN
 
 
 def find_runtimes(path: str, environ: Mapping[str, str]) -> tuple[Runtime, ...]:
     """The OpenMP runtimes that a program or a shared library brings into its process."""
+    from ompbind.elf import Linker, walk_needed
+
     linker = Linker(environ)
-    return merged(preloaded(environ, linker), pick(walk_needed([path], linker, PLAIN)))
+    return merged(preloaded(environ), pick(walk_needed([path], linker, PLAIN)))
 
 
 def package_runtimes(directory: str, environ: Mapping[str, str]) -> tuple[Runtime, ...]:
     """The OpenMP runtimes of the Python package in `directory`: files of its own, wherever wheels
     put them, and those that its extension modules need."""
+    from ompbind.elf import Linker, walk_needed
+
     linker = Linker(environ)
     beside = (f"{directory.rstrip('/')}.libs", f"{directory.rstrip('/')}.dylibs")
     shipped, modules = [], []
@@ -103,11 +108,14 @@ def package_runtimes(directory: str, environ: Mapping[str, str]) -> tuple[Runtim
     return merged(tuple(shipped), tuple(r for r in needed if r.via not in own))
 
 
-def preloaded(environ: Mapping[str, str], linker: Linker) -> tuple[Runtime, ...]:
+def preloaded(environ: Mapping[str, str]) -> tuple[Runtime, ...]:
     """The runtimes that LD_PRELOAD names, or that its libraries need."""
     text = environ.get("LD_PRELOAD", "")
     if not text:
         return ()
+    from ompbind.elf import Linker, walk_needed
+
+    linker = Linker(environ)
     paths = text.replace(":", " ").split()
     own = pick((os.path.basename(p), p if "/" in p else "") for p in paths)
     needed = pick(walk_needed([p for p in paths if "/" in p], linker, PLAIN))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ompbind import openmp
-from ompbind.dividing import apportion
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ def make_threads(
         warnings.append(f"{worth}, and {total} threads are asked for: they will be held up")
         return texts
     within = max(int(quota), len(shares))
+    from ompbind.dividing import apportion
+
     numbers = apportion(numbers, within, [1] * len(shares), numbers)
     if within > quota:
         told = f"each of {len(shares)} ranks has one thread, and will be held up"

@@ -259,7 +259,7 @@ CASES = {
 PLACES = ("threads", "cores", "l3", "numa", "one", "wide")
 PROC_BINDS = ("close", "spread", "primary", "false")
 MATRIX = {
-    f"{places} {bind}": f"-n 2 --smt 2 --mem local --places {places} --proc-bind {bind}"
+    f"{places} {bind}": f"-n 2 --smt 2 --mem interleave --places {places} --proc-bind {bind}"
     for places in PLACES
     for bind in PROC_BINDS
 }
