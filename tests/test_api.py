@@ -336,14 +336,14 @@ def test_popens_own_arguments_hold(plan: ompbind.Plan, tmp_path: Path) -> None:
 
 def test_a_worker_starts_with_plain_signals(plan: ompbind.Plan) -> None:
     """Python's own ignored signals are not inherited, and there is one descriptor more for none."""
-    code = "import os, sys; print(open('/proc/self/status').read(), os.listdir('/proc/self/fd'))"
     with plan.popen(
         0, ["/bin/cat", "/proc/self/status"], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         told = process.stdout.read()
     for name in ("SigIgn", "SigBlk", "SigCgt"):
-        assert int(re.findall(rf"{name}:\s*(\w+)", told)[0], 16) == 0, name
+        signals = int(re.findall(rf"{name}:\s*(\w+)", told)[0], 16)
+        assert signals & 0x7FFFFFFF == 0, name  # make ignores the C library's own, 32 and 33
     code = "import os; print(sorted(map(int, os.listdir('/proc/self/fd')))[:-1])"
     done = plan.popen(0, [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert done.communicate(timeout=TIMEOUT)[0] == "[0, 1, 2]\n"
