@@ -65,16 +65,12 @@ def find_neighbours(
         if not held:
             continue
         holders.add(pid)
+        from ompbind.processes import read_parent  # where there are neighbours only
+
         if read_parent(root, pid) not in holders:
             name = (root.read(f"proc/{pid}/comm") or "").strip()
             found.append(Neighbour(pid, name, claim[0], held))
     return found
-
-
-def read_parent(root: LivingRoot, pid: int) -> int:
-    """A process' parent; 0 when it has ended."""
-    fields = (root.read(f"proc/{pid}/stat") or "").rpartition(")")[2].split()
-    return int(fields[1]) if fields[1:] else 0
 
 
 def parse_claim(data: bytes) -> tuple[str, str] | None:

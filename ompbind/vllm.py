@@ -70,8 +70,9 @@ def make_auto(values: Values, environ: Mapping[str, str], machine: Machine, fami
     made: Values = {"ranks": str(ranks), "smt": "all" if smt is None else str(smt), "mem": "bind"}
     nodes = visible_nodes(environ, machine)
     if environ.get(SIMULATED, "0") == "0" and (ranks <= len(nodes) or NODES in environ):
-        dealt = [nodes[rank * len(nodes) // ranks] for rank in range(ranks)]
-        named = nodes[:ranks] if ranks <= len(nodes) else dealt
+        named = nodes[:ranks]
+        if ranks > len(nodes):
+            named = [nodes[rank * len(nodes) // ranks] for rank in range(ranks)]
         made["numa_bind_nodes"] = [str(node) for node in named]
         del made["ranks"]
     reserve = reserved_cores(environ, machine, family, ranks, smt)

@@ -69,7 +69,7 @@ ALLOWED: dict[str, str] = {
     "pools": "cores cpuset dealing errors plans request",
     "memory": "cpuset dealing errors request topology",
     "narrowing": "cpuset errors openmp procfs topology",
-    "neighbours": "claims cpuset errors record root",
+    "neighbours": "claims cpuset errors processes record root",
     "vllm": "arguments cpuset errors openmp topology",
     "gpus": "cores cpuset dealing dividing errors record request topology visible",
     "listed": "cores cpuset dealing dividing request topology",

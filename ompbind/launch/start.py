@@ -65,11 +65,11 @@ def make_starts(plan: Plan, environ: Mapping[str, str], programs: Programs) -> l
     base = encode(environ)
     starts = []
     for rank in plan.ranks:
-        worker = rank.worker(plan.binder)
+        worker, own = rank.worker(plan.binder), dict(rank.env)
         path = programs[wanted_program(plan, rank)] if rank.argv == worker else binder
-        env = base | encode(dict(rank.env))
+        env = base | encode(own)
         for name in rank.unset:
-            if name not in dict(rank.env):
+            if name not in own:
                 env.pop(os.fsencode(name), None)
         starts.append(Start(rank, path, env))
     return starts
