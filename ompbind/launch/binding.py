@@ -40,6 +40,8 @@ def probe_system_calls(plan: Plan) -> list[Refusal]:
     bindings: dict[tuple[CpuSet, str, CpuSet], int] = {}
     for r in plan.ranks:
         bindings.setdefault((r.cpus, r.mem, r.mems), r.rank)
+    from ompbind.launch.pipes import read_all
+
     ours, theirs = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -53,7 +55,7 @@ def probe_system_calls(plan: Plan) -> list[Refusal]:
         finally:
             os._exit(1)
     os.close(theirs)
-    text = read_all(ours)
+    text = read_all(ours).decode("utf-8", "replace")
     _, status = os.waitpid(pid, 0)
     if status != 0:
         raise DeniedError("the child that tries the binding ended early", part="cpus", rank=0)
@@ -127,19 +129,12 @@ def probe_numactl(plan: Plan, environ: Mapping[str, str]) -> str | None:
 
 def capture(path: str, argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[int, str]:
     """Runs a program to its end: exit status, and what it wrote on both streams."""
+    from ompbind.launch.pipes import read_all
+
     ours, theirs = os.pipe()
     env = {**environ, "LC_ALL": "C"}
     to_pipe = [(os.POSIX_SPAWN_DUP2, theirs, 1), (os.POSIX_SPAWN_DUP2, theirs, 2)]
     pid = os.posix_spawn(path, argv, env, file_actions=to_pipe)
     os.close(theirs)
-    text = read_all(ours)
+    text = read_all(ours).decode("utf-8", "replace")
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text
-
-
-def read_all(fd: int) -> str:
-    """Reads to the end and closes."""
-    data = b""
-    while more := os.read(fd, 65536):
-        data += more
-    os.close(fd)
-    return data.decode("utf-8", "replace")

@@ -11,7 +11,7 @@ import os
 
 from ompbind.errors import CommandError, DeniedError, OmpbindError
 from ompbind.launch.descendants import end_descendants
-from ompbind.launch.pipes import make_pipe
+from ompbind.launch.pipes import make_pipe, read_all
 from ompbind.launch.start import flush
 from ompbind.launch.supervise import Supervisor
 from ompbind.launch.verdict import name_signal
@@ -70,7 +70,7 @@ def run_supervised(
         if status < 0:
             os.close(result)
             raise lost(-status, end_descendants(others))
-        text = read_all(result)
+        text = read_all(result).decode("utf-8", "surrogateescape")
         if text:
             raise parse_error(text)
         return status
@@ -229,15 +229,6 @@ def reap(pid: int) -> int | None:
                 return found
     except ChildProcessError:
         return found
-
-
-def read_all(fd: int) -> str:
-    """Reads to the end and closes."""
-    data = b""
-    while more := os.read(fd, 65536):
-        data += more
-    os.close(fd)
-    return data.decode("utf-8", "surrogateescape")
 
 
 def lost(number: int, left: list[int]) -> OmpbindError:

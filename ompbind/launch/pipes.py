@@ -30,3 +30,12 @@ def move_up(fd: int) -> int:
     for number in low:
         os.close(number)
     return moved
+
+
+def read_all(fd: int) -> bytes:
+    """Reads to the end and closes."""
+    data = b""
+    while more := os.read(fd, 65536):
+        data += more
+    os.close(fd)
+    return data
