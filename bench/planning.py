@@ -6,10 +6,10 @@ from functools import partial
 
 from bench.measure import function, measure, print_table, program
 from ompbind.arguments import parse_arguments
+from ompbind.machine.topology import Allowed, Machine
 from ompbind.options import options_of
 from ompbind.planner import make_plan
 from ompbind.request import make_request
-from ompbind.topology import Allowed, Machine
 from tests.trees import Shape, make_topology
 
 # 4,096 cpus, 64 nodes.

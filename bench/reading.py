@@ -17,7 +17,7 @@ from tests.trees import CPUS, Shape, make_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ompbind.topology import Level
+    from ompbind.machine.topology import Level
 
 BESIDE = Path(__file__).parents[1] / "../shared/topologies"
 LAUNCH: tuple[Level, ...] = ("core", "package", "node", "l3")  # what `run` without options looks at

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.measure import TIMEOUT, Contender, FailedError, measure, print_table, program
-from ompbind.processes import make_family, read_parents
-from ompbind.root import DirectoryRoot
+from ompbind.machine.processes import make_family, read_parents
+from ompbind.machine.roots import DirectoryRoot
 
 TRUE = shutil.which("true") or "/bin/true"
 RANKS = (1, 4, 16, 64, 256)

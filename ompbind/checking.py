@@ -6,7 +6,8 @@ from ompbind.claims import CPUS, RANK
 from ompbind.cpuset import shown
 from ompbind.errors import UsageError
 from ompbind.expected import expect_environ, expect_plan
-from ompbind.processes import (
+from ompbind.machine.cpus import read_online
+from ompbind.machine.processes import (
     Process,
     find_process,
     make_family,
@@ -16,7 +17,6 @@ from ompbind.processes import (
 )
 from ompbind.record import Record
 from ompbind.report import Report
-from ompbind.sysfs import read_online
 from ompbind.verify import judge
 
 TYPE_CHECKING = False
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ompbind.expected import Expected
+    from ompbind.machine.processes import Found
+    from ompbind.machine.roots import LivingRoot
     from ompbind.plans import Plan
-    from ompbind.processes import Found
     from ompbind.report import Checked
-    from ompbind.root import LivingRoot
 
 
 class Target(Record):

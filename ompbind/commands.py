@@ -144,7 +144,7 @@ def given_environment() -> dict[str, str]:
     environ = dict(os.environ)
     if environ.get("LC_CTYPE") in ("C.UTF-8", "C.utf8", "UTF-8"):
         from ompbind.machine import living_root
-        from ompbind.processes import read_environ
+        from ompbind.machine.processes import read_environ
 
         given = read_environ(living_root(), os.getpid()) if sys.platform == "linux" else None
         if given is not None and "LC_CTYPE" not in dict(given):

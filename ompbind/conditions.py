@@ -6,13 +6,13 @@ ABI/testing/sysfs-devices-system-cpu.
 
 from __future__ import annotations
 
-from ompbind.procfs import has_process, read_sysctl
+from ompbind.machine.limits import has_process, read_sysctl
 from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ompbind.cpuset import CpuSet
-    from ompbind.root import Root
+    from ompbind.machine.roots import Root
 
 CPUS = "sys/devices/system/cpu"
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
+from ompbind.machine.topology import TREE
 from ompbind.record import Record
-from ompbind.topology import TREE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from ompbind.machine.topology import Cpu, Level, Machine
     from ompbind.request import Request
-    from ompbind.topology import Cpu, Level, Machine
 
 
 class Core(Record):

@@ -11,8 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ompbind.machine.topology import Machine
     from ompbind.request import Request
-    from ompbind.topology import Machine
     from ompbind.visible import Gpu
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ompbind.cores import Core
-    from ompbind.topology import Level
+    from ompbind.machine.topology import Level
 
 # Levels where staying inside comes before parts of equal size: memory is further away outside.
 FIRM: tuple[Level, ...] = ("drawer", "book", "package", "node")

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ompbind.conditions import Conditions
+    from ompbind.machine.topology import Machine
     from ompbind.openmp import Inherited
     from ompbind.runtime import Runtime
-    from ompbind.topology import Machine
 
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
 

@@ -20,8 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ompbind.machine.topology import Machine
     from ompbind.runtime import Runtime
-    from ompbind.topology import Machine
 
 
 def gather(command: Sequence[str], environ: Mapping[str, str]) -> Facts:

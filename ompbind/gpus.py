@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ompbind.cores import Core
+    from ompbind.machine.topology import Device, Machine
     from ompbind.request import Request
-    from ompbind.topology import Device, Machine
     from ompbind.visible import Gpu
 
     ByNode = dict[int | None, tuple[Core, ...]]

@@ -9,8 +9,8 @@ from ompbind.dividing import blocks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ompbind.machine.topology import Machine
     from ompbind.request import Request
-    from ompbind.topology import Machine
 
 
 def settle_places(machine: Machine, request: Request) -> Request:

@@ -8,8 +8,8 @@ from ompbind.errors import PlanError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ompbind.dealing import Share
+    from ompbind.machine.topology import Machine
     from ompbind.request import Request
-    from ompbind.topology import Machine
 
 
 def memory_of(

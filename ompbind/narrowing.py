@@ -14,8 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ompbind.procfs import Surroundings
-    from ompbind.topology import Topology
+    from ompbind.machine.limits import Surroundings
+    from ompbind.machine.topology import Topology
 
 MASK, CPUSET, MEMS, POLICY = "affinity mask", "cpuset", "memory nodes", "memory policy"
 WIDENED = "widened"

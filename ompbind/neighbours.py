@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ompbind.root import LivingRoot
+    from ompbind.machine.roots import LivingRoot
 
 # Environments that `run` reads at most, the processes with narrow masks and the newest first: about
 # 7 us each, so less than a millisecond.
@@ -65,7 +65,7 @@ def find_neighbours(
         if not held:
             continue
         holders.add(pid)
-        from ompbind.processes import read_parent  # where there are neighbours only
+        from ompbind.machine.processes import read_parent  # where there are neighbours only
 
         if read_parent(root, pid) not in holders:
             name = (root.read(f"proc/{pid}/comm") or "").strip()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from ompbind.topology import Device
+    from ompbind.machine.topology import Device
     from ompbind.visible import Visible
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from math import log2
 
 from ompbind.cpuset import CpuSet
+from ompbind.machine.topology import TREE
 from ompbind.record import Record
-from ompbind.topology import TREE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ompbind.topology import Cpu, Level, Machine
+    from ompbind.machine.topology import Cpu, Level, Machine
 
 NAMES = {"l3": "L3", "l2": "L2"}
 

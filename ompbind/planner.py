@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from ompbind.cores import Core
     from ompbind.dealing import Share
+    from ompbind.machine.topology import Machine
     from ompbind.request import Request
-    from ompbind.topology import Machine
 
 
 LARGEST_WEIGHT = 1024  # of the most capable core, where there are several kinds

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from ompbind.arguments import Values
     from ompbind.cpuset import CpuSet
+    from ompbind.machine.topology import Device, Machine, Topology
     from ompbind.openmp import Inherited
     from ompbind.plans import Plan, RankPlan
     from ompbind.request import Request
-    from ompbind.topology import Device, Machine, Topology
 
 # What goes with --plan: it says the rest itself.
 ENVIRONMENT = ("env", "env_file", "master_port", "master_addr")

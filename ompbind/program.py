@@ -145,7 +145,7 @@ def machine_of(head: bytes) -> int:
 
 
 def has_emulators() -> bool:
-    from ompbind.procfs import read_emulators
-    from ompbind.root import DirectoryRoot
+    from ompbind.machine.limits import read_emulators
+    from ompbind.machine.roots import DirectoryRoot
 
     return bool(read_emulators(DirectoryRoot("/")))

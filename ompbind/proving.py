@@ -7,7 +7,7 @@ import time
 from ompbind.checking import Target, check
 from ompbind.errors import DeniedError
 from ompbind.expected import expect_plan
-from ompbind.processes import (
+from ompbind.machine.processes import (
     count_threads,
     find_process,
     make_family,
@@ -20,9 +20,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ompbind.machine.roots import LivingRoot
     from ompbind.plans import Plan
     from ompbind.report import Report
-    from ompbind.root import LivingRoot
 
 SECONDS = 5.0  # until the last look: libraries have been imported by then
 PAUSES = (0.1, 1.0)  # from look to look, at first and at last

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ompbind.expected import Expected
-    from ompbind.processes import Memory, Process
+    from ompbind.machine.processes import Memory, Process
 
 SCHEMA = 1
 

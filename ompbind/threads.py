@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ompbind.dealing import Share
+    from ompbind.machine.topology import Machine
     from ompbind.request import Request
-    from ompbind.topology import Machine
 
 
 def make_threads(

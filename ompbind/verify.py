@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ompbind.expected import Expected
-    from ompbind.processes import Memory, Process, Thread
+    from ompbind.machine.processes import Memory, Process, Thread
 
 # How the kernel may write a policy of ours.
 POLICY_WORDS = {

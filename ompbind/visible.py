@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ompbind.devices import pick_cuda, pick_hip, pick_level_zero, pick_rocr
+from ompbind.machine.topology import Device
 from ompbind.record import Record
-from ompbind.topology import Device
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ from collections.abc import Callable
 import atheris
 
 with atheris.instrument_imports(include=["ompbind"]):
-    from ompbind import arguments, cpuset, hwloc, openmp, options, plan, procfs, request, snapshot
+    from ompbind import arguments, cpuset, openmp, options, plan, request
     from ompbind.errors import OmpbindError
-    from ompbind.machine import read_system
-    from ompbind.root import SnapshotRoot
+    from ompbind.machine import hwloc, read_system, snapshot
+    from ompbind.machine import limits as procfs
+    from ompbind.machine.roots import SnapshotRoot
 
 
 def lists(text: str) -> None:

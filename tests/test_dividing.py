@@ -22,7 +22,7 @@ from ompbind.dividing import (
     value_cuts,
     weigh,
 )
-from ompbind.topology import Cpu
+from ompbind.machine.topology import Cpu
 
 
 def make_cores(*columns: str, kinds: str = "", weights: Sequence[int] = ()) -> tuple[Core, ...]:

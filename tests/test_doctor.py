@@ -16,9 +16,9 @@ from ompbind.conditions import Conditions, parse_choice, read_conditions
 from ompbind.cpuset import CpuSet
 from ompbind.doctor import Facts, Finding, examine, prevents
 from ompbind.examining import list_imports
+from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.openmp import Inherited, judge_environment
 from ompbind.runtime import Runtime
-from ompbind.topology import Allowed, Cpu, Machine, Node, Topology
 from tests.confine import in_cgroup
 from tests.conftest import unavailable
 from tests.trees import MemoryRoot

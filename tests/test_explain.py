@@ -10,11 +10,11 @@ import pytest
 from ompbind.advice import advise
 from ompbind.cpuset import CpuSet
 from ompbind.explain import explain
+from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.openmp import Inherited
 from ompbind.planner import make_plan
 from ompbind.plans import Plan
 from ompbind.request import make_request
-from ompbind.topology import Allowed, Cpu, Machine, Node, Topology
 
 TOPOLOGY = Topology(
     cpus=tuple(Cpu(n, core=n, package=n // 4, node=n // 4, l3=n // 4) for n in range(8)),

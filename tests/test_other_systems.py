@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from ompbind.darwin import decode_value, read_darwin
 from ompbind.errors import TopologyError
-from ompbind.generic import read_generic
-from ompbind.root import SnapshotRoot
-from ompbind.snapshot import make_snapshot
-from ompbind.topology import Machine
+from ompbind.machine.darwin import decode_value, read_darwin
+from ompbind.machine.portable import read_generic
+from ompbind.machine.roots import SnapshotRoot
+from ompbind.machine.snapshot import make_snapshot
+from ompbind.machine.topology import Machine
 
 # What sysctl says of Macs, as far as it is read. Numbers from Apple's specifications of them.
 MACS: dict[str, dict[str, str]] = {
@@ -140,8 +140,9 @@ def saved_mac(tmp_path: Path, name: str) -> str:
 SWAPPED = """
 import json, os, sys
 system, files, missing, args = json.loads(sys.argv[1])
-from ompbind import darwin, generic
-from ompbind.root import SnapshotRoot
+from ompbind.machine import darwin
+from ompbind.machine import portable as generic
+from ompbind.machine.roots import SnapshotRoot
 darwin.SysctlRoot = generic.PsutilRoot = lambda: SnapshotRoot(files, {}, {})
 import _signal, signal, subprocess  # before the platform changes: they look at it
 sys.platform = system

@@ -18,11 +18,11 @@ from ompbind.arguments import parse_arguments
 from ompbind.cores import levels_for
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import OmpbindError, PlanError
+from ompbind.machine.topology import Allowed, Cpu, Machine, Topology
 from ompbind.options import options_of
 from ompbind.planner import make_plan
 from ompbind.plans import Plan, parse_plan
 from ompbind.request import Request, make_request
-from ompbind.topology import Allowed, Cpu, Machine, Topology
 from tests.trees import Kind, Shape, make_files, make_topology, shapes, write_tree
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.machine import read_machine
+from ompbind.machine.topology import Machine
 from ompbind.planner import make_plan
 from ompbind.plans import Plan
-from ompbind.topology import Machine
 from tests import shared_trees
 from tests.test_planner import make_asked
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import TopologyError
-from ompbind.procfs import (
+from ompbind.machine.limits import (
     Mount,
     make_allowed,
     parse_cgroups,
@@ -21,7 +21,7 @@ from ompbind.procfs import (
     parse_stat_cpus,
     read_hostname,
 )
-from ompbind.topology import Allowed
+from ompbind.machine.topology import Allowed
 from tests.trees import (
     MemoryRoot,
     Shape,

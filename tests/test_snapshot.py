@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ompbind.commands import main
 from ompbind.errors import TopologyError
 from ompbind.machine import read_machine, read_system, save_machine
-from ompbind.snapshot import LARGEST_TEXT, parse_snapshot
+from ompbind.machine.snapshot import LARGEST_TEXT, parse_snapshot
 from tests.shared_trees import machine_names, need_topologies, unpacked
 
 Capture = pytest.CaptureFixture[bytes]

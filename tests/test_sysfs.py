@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from ompbind.cpuset import CpuSet
 from ompbind.errors import TopologyError
 from ompbind.machine import read_machine
-from ompbind.pci import is_pci_address
-from ompbind.root import DirectoryRoot
-from ompbind.sysfs import make_steps, read_topology
-from ompbind.topology import LEVELS, Topology
+from ompbind.machine.cpus import make_steps, read_topology
+from ompbind.machine.devices import is_pci_address
+from ompbind.machine.roots import DirectoryRoot
+from ompbind.machine.topology import LEVELS, Topology
 from tests.trees import (
     CPUS,
     NODES,
@@ -35,7 +35,7 @@ from tests.trees import (
 )
 
 if TYPE_CHECKING:
-    from ompbind.topology import Level
+    from ompbind.machine.topology import Level
 
 
 def read(shape: Shape) -> Topology:

@@ -10,9 +10,9 @@ import pytest
 
 from ompbind.cpuset import CpuSet
 from ompbind.machine import read_family, read_machine
-from ompbind.procfs import read_allowed
-from ompbind.root import DirectoryRoot
-from ompbind.topology import LEVELS, Cpu, Machine, Node, Topology
+from ompbind.machine.limits import read_allowed
+from ompbind.machine.roots import DirectoryRoot
+from ompbind.machine.topology import LEVELS, Cpu, Machine, Node, Topology
 from tests import shared_trees
 
 Answer = dict[str, Any]

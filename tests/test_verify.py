@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.expected import Expected, expect_environ, expect_plan, parse_places, parse_threads
-from ompbind.processes import (
+from ompbind.machine.processes import (
     Memory,
     Process,
     Thread,
@@ -31,8 +31,8 @@ from ompbind.processes import (
     parse_stat,
     read_process,
 )
+from ompbind.machine.roots import DirectoryRoot
 from ompbind.report import Checked, Report
-from ompbind.root import DirectoryRoot
 from ompbind.verify import judge
 from tests.conftest import unavailable
 from tests.observe import let_all_read

@@ -18,9 +18,9 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
-from ompbind.procfs import read_allowed, read_hostname
-from ompbind.sysfs import read_topology
-from ompbind.topology import Cpu, Device, Machine, Node, Topology
+from ompbind.machine.cpus import read_topology
+from ompbind.machine.limits import read_allowed, read_hostname
+from ompbind.machine.topology import Cpu, Device, Machine, Node, Topology
 
 CPUS = "sys/devices/system/cpu"
 NODES = "sys/devices/system/node"

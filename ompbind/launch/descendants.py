@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from ompbind.processes import make_family, read_parent, read_parents
-from ompbind.root import DirectoryRoot
+from ompbind.machine.processes import make_family, read_parent, read_parents
+from ompbind.machine.roots import DirectoryRoot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

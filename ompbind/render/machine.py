@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ompbind.cpuset import CpuSet
+    from ompbind.machine.topology import Device, Machine, Topology
     from ompbind.outline import Part
-    from ompbind.topology import Device, Machine, Topology
 
 
 def draw_machine(machine: Machine) -> RenderableType:

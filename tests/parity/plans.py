@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ompbind.arguments import parse_arguments
+from ompbind.machine.topology import Topology
 from ompbind.options import options_of
 from ompbind.plans import Plan
 from ompbind.prepare import prepare_plan
-from ompbind.topology import Topology
 
 
 def plan_for(machine: Path, options: str, environ: Mapping[str, str] | None = None) -> Plan:

@@ -11,13 +11,13 @@ import pytest
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.machine import read_machine
-from ompbind.topology import Topology
+from ompbind.machine.topology import Topology
 from tests.conftest import unavailable
 from tests.parity.plans import cores_of, plan_for
 from tests.shared_trees import machine_names, unpacked
 
 if TYPE_CHECKING:
-    from ompbind.topology import Level
+    from ompbind.machine.topology import Level
 
 COUNTS = (1, 2, 3, 4, 6, 8)
 

@@ -19,7 +19,7 @@ import pytest
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
 from ompbind.machine import read_machine
-from ompbind.topology import Machine
+from ompbind.machine.topology import Machine
 from tests.parity.plans import cores_of, plan_for
 from tests.shared_trees import need_topologies, topologies
 

@@ -7,14 +7,14 @@ capabilities); the kernel's amdgpu documentation of the KFD topology; the xe dri
 from __future__ import annotations
 
 from ompbind.cpuset import parse_whole
-from ompbind.sysfiles import numbered
+from ompbind.machine.sysfiles import numbered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ompbind.root import Root
-    from ompbind.topology import Device
+    from ompbind.machine.roots import Root
+    from ompbind.machine.topology import Device
 
 NVIDIA = "proc/driver/nvidia"
 KFD = "sys/class/kfd/kfd/topology/nodes"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ompbind.cpuset import LIMIT, CpuSet, parse_whole
 from ompbind.errors import TopologyError
-from ompbind.topology import Allowed, Cpu, Machine, Node, Topology
+from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ompbind.root import Root
+    from ompbind.machine.roots import Root
 
 
 class PsutilRoot:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import TopologyError
-from ompbind.sysfiles import numbered, read_int, read_list, read_mask
-from ompbind.topology import Device
+from ompbind.machine.sysfiles import numbered, read_int, read_list, read_mask
+from ompbind.machine.topology import Device
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ompbind.root import Root
-    from ompbind.topology import Node
+    from ompbind.machine.roots import Root
+    from ompbind.machine.topology import Node
 
 PCI = "sys/bus/pci/devices"
 DRIVERS = "sys/bus/pci/drivers"

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from ompbind.cpuset import LIMIT, CpuSet, parse_whole
 from ompbind.errors import ParseError, TopologyError
+from ompbind.machine.topology import Allowed
 from ompbind.record import Record
-from ompbind.topology import Allowed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ompbind.root import Root
-    from ompbind.topology import Topology
+    from ompbind.machine.roots import Root
+    from ompbind.machine.topology import Topology
 
 
 class Mount(Record):

@@ -10,8 +10,8 @@ from xml.parsers import expat
 
 from ompbind.cpuset import LIMIT, CpuSet, parse_whole
 from ompbind.errors import ParseError, TopologyError
-from ompbind.pci import KINDS_OF_DEVICES
-from ompbind.topology import Allowed, Cpu, Device, Machine, Node, Topology
+from ompbind.machine.devices import KINDS_OF_DEVICES
+from ompbind.machine.topology import Allowed, Cpu, Device, Machine, Node, Topology
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

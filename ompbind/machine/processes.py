@@ -10,14 +10,14 @@ import errno
 
 from ompbind.cpuset import CpuSet, parse_whole
 from ompbind.errors import OmpbindError, ParseError
-from ompbind.procfs import parse_cgroups, read_cpuset, read_mounts
+from ompbind.machine.limits import parse_cgroups, read_cpuset, read_mounts
 from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ompbind.root import LivingRoot
+    from ompbind.machine.roots import LivingRoot
 
 # What the files of OpenMP's runtimes are called: GNU's (torch's renamed copy too), LLVM's, Intel's.
 RUNTIMES = ("libgomp", "libomp.", "libomp5", "libiomp5")

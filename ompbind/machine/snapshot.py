@@ -10,7 +10,7 @@ import json
 import zlib
 
 from ompbind.errors import TopologyError
-from ompbind.root import SnapshotRoot
+from ompbind.machine.roots import SnapshotRoot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ompbind.root import Root
+    from ompbind.machine.roots import Root
 
 
 def read_list(root: Root, path: str) -> CpuSet | None:

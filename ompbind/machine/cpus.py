@@ -11,16 +11,21 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, parse_whole
 from ompbind.errors import TopologyError
-from ompbind.procfs import parse_memory_bytes, read_has_numa, read_memory_bytes, read_stat_cpus
-from ompbind.sysfiles import numbered, read_int, read_list, read_mask, read_unless_garbage
-from ompbind.topology import LEVELS, Cpu, Node, Topology
+from ompbind.machine.limits import (
+    parse_memory_bytes,
+    read_has_numa,
+    read_memory_bytes,
+    read_stat_cpus,
+)
+from ompbind.machine.sysfiles import numbered, read_int, read_list, read_mask, read_unless_garbage
+from ompbind.machine.topology import LEVELS, Cpu, Node, Topology
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from ompbind.root import Root
-    from ompbind.topology import Device, Level
+    from ompbind.machine.roots import Root
+    from ompbind.machine.topology import Device, Level
 
     Groups = dict[int, int]  # cpu -> number of its group; cpus of no group are left out
 
@@ -72,8 +77,8 @@ def read_once(
     nodes, distances, numa = read_nodes(root, online)
     found: tuple[Device, ...] = ()
     if devices:  # imported when wanted: a launch seldom is about devices
-        from ompbind.gpufiles import add_driver_facts
-        from ompbind.pci import read_devices
+        from ompbind.machine.devices import read_devices
+        from ompbind.machine.gpufiles import add_driver_facts
 
         found = add_driver_facts(root, read_devices(root, online, nodes))
     groups = {level: read_level(root, level, online) for level in MASKS | CACHES if level in levels}

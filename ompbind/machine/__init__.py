@@ -6,16 +6,16 @@ import os
 import sys
 
 from ompbind.errors import TopologyError
-from ompbind.root import DirectoryRoot
-from ompbind.topology import LEVELS
+from ompbind.machine.roots import DirectoryRoot
+from ompbind.machine.topology import LEVELS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from ompbind.procfs import Surroundings
-    from ompbind.root import Root
-    from ompbind.topology import Level, Machine
+    from ompbind.machine.limits import Surroundings
+    from ompbind.machine.roots import Root
+    from ompbind.machine.topology import Level, Machine
 
 HINT = (
     "give a directory that holds a machine's sys and proc, a file that ompbind topo --save wrote, "
@@ -47,11 +47,11 @@ def read_machine(
             return read_system("linux", find_directory(path), levels, devices=devices)
         data = read_file(path)
         if data[:2] == b"\x1f\x8b":
-            from ompbind.snapshot import parse_snapshot
+            from ompbind.machine.snapshot import parse_snapshot
 
             return read_system(*parse_snapshot(data), levels, devices=devices)
         if data.lstrip()[:1] == b"<":
-            from ompbind.hwloc import parse_xml
+            from ompbind.machine.hwloc import parse_xml
 
             return parse_xml(data)
     except TopologyError as e:
@@ -65,7 +65,7 @@ def read_family(path: str | None = None) -> str:
         machine = os.uname().machine if hasattr(os, "uname") else ""
         return next((family for family, names in FAMILIES if machine.startswith(names)), "")
     if os.path.isdir(path):
-        from ompbind.procfs import read_family as read_from
+        from ompbind.machine.limits import read_family as read_from
 
         return read_from(find_directory(path))
     return ""
@@ -89,10 +89,10 @@ def running_system() -> tuple[str, Root]:
     if system == "linux":
         return "linux", DirectoryRoot("/")
     if system == "darwin":
-        from ompbind.darwin import SysctlRoot
+        from ompbind.machine.darwin import SysctlRoot
 
         return "darwin", SysctlRoot()
-    from ompbind.generic import PsutilRoot
+    from ompbind.machine.portable import PsutilRoot
 
     return "generic", PsutilRoot()
 
@@ -102,7 +102,7 @@ def has_driven_gpu() -> bool:
     system, root = running_system()
     if system != "linux":
         return False
-    from ompbind import pci
+    from ompbind.machine import devices as pci
 
     return pci.has_driven_gpu(root)
 
@@ -116,7 +116,7 @@ def read_surroundings(path: str | None, *, policy: bool = False) -> Surroundings
         root = find_directory(path)
     else:
         return None
-    from ompbind import procfs
+    from ompbind.machine import limits as procfs
 
     return procfs.read_surroundings(root, policy=policy)
 
@@ -125,7 +125,7 @@ def read_numa_balancing() -> str:
     """The running kernel's kernel.numa_balancing; "" where there is none."""
     if sys.platform != "linux":
         return ""
-    from ompbind.procfs import read_sysctl
+    from ompbind.machine.limits import read_sysctl
 
     return read_sysctl(DirectoryRoot("/"), "kernel/numa_balancing") or ""
 
@@ -135,18 +135,18 @@ def read_system(
 ) -> Machine:
     """A machine of the named system under any root. Raises TopologyError."""
     if system == "linux":
-        from ompbind.procfs import read_allowed, read_hostname
-        from ompbind.sysfs import read_topology
-        from ompbind.topology import Machine
+        from ompbind.machine.cpus import read_topology
+        from ompbind.machine.limits import read_allowed, read_hostname
+        from ompbind.machine.topology import Machine
 
         topology = read_topology(root, levels, devices=devices)
         return Machine(topology, read_allowed(root, topology), read_hostname(root))
     if system == "darwin":
-        from ompbind.darwin import read_darwin
+        from ompbind.machine.darwin import read_darwin
 
         return read_darwin(root)
     if system == "generic":
-        from ompbind.generic import read_generic
+        from ompbind.machine.portable import read_generic
 
         return read_generic(root)
     raise TopologyError(f"the system {system[:40]!r} is not known")
@@ -157,8 +157,8 @@ def save_machine(file: str, path: str | None, *, with_name: bool) -> Machine:
 
     Raises TopologyError, also when `file` cannot be written.
     """
-    from ompbind.root import RecordingRoot
-    from ompbind.snapshot import make_snapshot
+    from ompbind.machine.roots import RecordingRoot
+    from ompbind.machine.snapshot import make_snapshot
 
     try:
         if path is None:
