@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import ParseError
-from ompbind.places import MOST_PLACES, parse_places
+from ompbind.openmp.places import MOST_PLACES, parse_places
 from ompbind.planner import make_plan
 from ompbind.plans import Plan
 from tests.conftest import unavailable

@@ -110,7 +110,7 @@ def judge_list(text: str, given: Mapping[str, str]) -> tuple[tuple[CpuSet, ...] 
     if text.strip()[:1] not in tuple("{!0123456789"):  # a name
         return None, "the plan gives each rank its own places"
     try:
-        from ompbind.places import parse_places
+        from ompbind.openmp.places import parse_places
 
         return parse_places(text), ""
     except ParseError as e:
