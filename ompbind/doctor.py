@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ompbind.conditions import Conditions
     from ompbind.machine.topology import Machine
     from ompbind.openmp import Inherited
-    from ompbind.runtime import Runtime
+    from ompbind.worker.runtimes import Runtime
 
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
 

@@ -13,15 +13,15 @@ from ompbind.launch.refusals import PARTS
 from ompbind.machine import read_machine, read_surroundings, running_system
 from ompbind.openmp import judge_environment
 from ompbind.plans import Host, Plan, RankPlan
-from ompbind.program import find_program, find_python, require_program
-from ompbind.runtime import guess_worker, merged, package_runtimes
+from ompbind.worker.program import find_program, find_python, require_program
+from ompbind.worker.runtimes import guess_worker, merged, package_runtimes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ompbind.machine.topology import Machine
-    from ompbind.runtime import Runtime
+    from ompbind.worker.runtimes import Runtime
 
 
 def gather(command: Sequence[str], environ: Mapping[str, str]) -> Facts:

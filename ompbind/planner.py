@@ -219,7 +219,10 @@ def make_rank(
         unset += request.visible.unset
     command = request.command
     if request.template:
-        from ompbind.template import fill_arguments, make_names  # not on everybody's start path
+        from ompbind.worker.template import (  # not on everybody's start path
+            fill_arguments,
+            make_names,
+        )
 
         command = fill_arguments(command, make_names(rank, count, common.cpus, common.nodes))
     return RankPlan(

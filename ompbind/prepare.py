@@ -19,9 +19,9 @@ from ompbind.machine import (
 from ompbind.openmp import Inherited, choose_places, judge_environment
 from ompbind.planner import make_plan
 from ompbind.plans import parse_plan
-from ompbind.program import find_program
 from ompbind.request import make_request
-from ompbind.runtime import guess_worker
+from ompbind.worker.program import find_program
+from ompbind.worker.runtimes import guess_worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def prepare_plan(values: Values, command: Sequence[str], environ: Mapping[str, s
         plan = plan_anew(values, command, environ)
     plan = plan.replace(inherited=(*told, *plan.inherited))
     if any(key in values for key in ENVIRONMENT):
-        from ompbind.environment import with_environment
+        from ompbind.worker.environment import with_environment
 
         plan = with_environment(plan, values, environ)
     look = values.get("neighbours", environ.get("OMPBIND_NEIGHBOURS") != "no")
@@ -265,7 +265,7 @@ def own_command(plan: Plan, rank: RankPlan, command: Sequence[str]) -> tuple[str
     """A command for all as one rank has it, without its binding."""
     if not plan.template:
         return tuple(command)
-    from ompbind.template import fill_arguments, make_names
+    from ompbind.worker.template import fill_arguments, make_names
 
     return fill_arguments(command, make_names(rank.rank, len(plan.ranks), rank.cpus, rank.nodes))
 

@@ -18,7 +18,7 @@ from ompbind.doctor import Facts, Finding, examine, prevents
 from ompbind.examining import list_imports
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.openmp import Inherited, judge_environment
-from ompbind.runtime import Runtime
+from ompbind.worker.runtimes import Runtime
 from tests.confine import in_cgroup
 from tests.conftest import unavailable
 from tests.trees import MemoryRoot

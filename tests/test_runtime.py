@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ompbind.elf import Linker, read_elf, walk_needed
-from ompbind.runtime import (
+from ompbind.worker.elf import Linker, read_elf, walk_needed
+from ompbind.worker.runtimes import (
     PLAIN,
     family_of,
     find_runtimes,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import ParseError
-from ompbind.template import DEEPEST, LARGEST, fill, fill_arguments, make_names
+from ompbind.worker.template import DEEPEST, LARGEST, fill, fill_arguments, make_names
 
 NAMES = make_names(3, 8, CpuSet(range(4)), CpuSet([1]))
 

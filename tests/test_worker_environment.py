@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ompbind.environment import Asked, find_port, parse_line
 from ompbind.errors import UsageError
+from ompbind.worker.environment import Asked, find_port, parse_line
 from tests.conftest import unavailable
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -6,7 +6,7 @@ import os
 
 from ompbind.cpuset import shown
 from ompbind.errors import UsageError
-from ompbind.program import find_python
+from ompbind.worker.program import find_python
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from ompbind import numactl, syscalls
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import DeniedError
 from ompbind.launch.refusals import Refusal
-from ompbind.program import require_program
+from ompbind.worker.program import require_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import sys
 from ompbind.errors import CommandError
 from ompbind.launch.binding import try_binding
 from ompbind.launch.refusals import Refusal, denied, left_out
-from ompbind.program import require_program
 from ompbind.record import Record
 from ompbind.syscalls import Library, set_memory
+from ompbind.worker.program import require_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

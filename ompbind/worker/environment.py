@@ -7,7 +7,7 @@ import os
 from ompbind.cpuset import parse_whole, shown
 from ompbind.errors import ParseError, UsageError
 from ompbind.record import Record
-from ompbind.template import fill, make_names
+from ompbind.worker.template import fill, make_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

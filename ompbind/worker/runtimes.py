@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import os
 
-from ompbind.program import find_program, find_python
 from ompbind.record import Record
+from ompbind.worker.program import find_program, find_python
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def guess_worker(command: Sequence[str], environ: Mapping[str, str]) -> Worker:
         path = find_program(command[0], environ)
         if path is None:
             return UNKNOWN
-        from ompbind.elf import Linker, walk_needed  # nothing of it is needed for Python
+        from ompbind.worker.elf import Linker, walk_needed  # nothing of it is needed for Python
 
         linker = Linker(environ)
         if linker.read(path) is None:
@@ -79,7 +79,7 @@ def guess_worker(command: Sequence[str], environ: Mapping[str, str]) -> Worker:
 
 def find_runtimes(path: str, environ: Mapping[str, str]) -> tuple[Runtime, ...]:
     """The OpenMP runtimes that a program or a shared library brings into its process."""
-    from ompbind.elf import Linker, walk_needed
+    from ompbind.worker.elf import Linker, walk_needed
 
     linker = Linker(environ)
     return merged(preloaded(environ), pick(walk_needed([path], linker, PLAIN)))
@@ -88,7 +88,7 @@ def find_runtimes(path: str, environ: Mapping[str, str]) -> tuple[Runtime, ...]:
 def package_runtimes(directory: str, environ: Mapping[str, str]) -> tuple[Runtime, ...]:
     """The OpenMP runtimes of the Python package in `directory`: files of its own, wherever wheels
     put them, and those that its extension modules need."""
-    from ompbind.elf import Linker, walk_needed
+    from ompbind.worker.elf import Linker, walk_needed
 
     linker = Linker(environ)
     beside = (f"{directory.rstrip('/')}.libs", f"{directory.rstrip('/')}.dylibs")
@@ -113,7 +113,7 @@ def preloaded(environ: Mapping[str, str]) -> tuple[Runtime, ...]:
     text = environ.get("LD_PRELOAD", "")
     if not text:
         return ()
-    from ompbind.elf import Linker, walk_needed
+    from ompbind.worker.elf import Linker, walk_needed
 
     linker = Linker(environ)
     paths = text.replace(":", " ").split()

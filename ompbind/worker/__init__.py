@@ -1,0 +1,1 @@
+"""The worker's own command: its file, what it brings, what is filled in."""
