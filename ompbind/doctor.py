@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ompbind.conditions import Conditions
+    from ompbind.host.kernel import Conditions
     from ompbind.machine.topology import Machine
     from ompbind.openmp import Inherited
     from ompbind.worker.runtimes import Runtime

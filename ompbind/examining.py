@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 
-from ompbind import narrowing
-from ompbind.conditions import read_conditions
 from ompbind.doctor import Facts
+from ompbind.host import restrictions as narrowing
+from ompbind.host.kernel import read_conditions
 from ompbind.launch.binding import probe_numactl, probe_system_calls
 from ompbind.launch.refusals import PARTS
 from ompbind.machine import read_machine, read_surroundings, running_system

@@ -70,7 +70,7 @@ def with_neighbours(plan: Plan, environ: Mapping[str, str]) -> Plan:
     """The plan with a warning where other launches hold cpus of it."""
     if plan.binder == "none" or not hasattr(os, "sched_getaffinity"):
         return plan
-    from ompbind.neighbours import find_neighbours, make_warning
+    from ompbind.host.neighbours import find_neighbours, make_warning
 
     told = make_warning(find_neighbours(living_root(), union(r.cpus for r in plan.ranks), environ))
     return plan.replace(warnings=(*plan.warnings, told)) if told else plan
@@ -112,7 +112,7 @@ def plan_anew(values: Values, command: Sequence[str], environ: Mapping[str, str]
         )
     plan = make_plan(machine, request.replace(binder=binder))
     if path is None and machine.topology.nodes[1:]:
-        from ompbind.advice import advise
+        from ompbind.host.advice import advise
 
         told = tuple(advise(plan, read_numa_balancing()))
         plan = plan.replace(warnings=plan.warnings + told) if told else plan
@@ -135,7 +135,7 @@ def settle_narrowed(
     found = read_surroundings(path, policy=how != "intersect")
     if found is None:
         return machine, ()
-    from ompbind import narrowing
+    from ompbind.host import restrictions as narrowing
 
     narrowed = narrowing.find_narrowed(found, topology, environ if path is None else {})
     if how == "error":

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from ompbind.conditions import Conditions, parse_choice, read_conditions
 from ompbind.cpuset import CpuSet
 from ompbind.doctor import Facts, Finding, examine, prevents
 from ompbind.examining import list_imports
+from ompbind.host.kernel import Conditions, parse_choice, read_conditions
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.openmp import Inherited, judge_environment
 from ompbind.worker.runtimes import Runtime

@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from ompbind.advice import advise
 from ompbind.cpuset import CpuSet
 from ompbind.explain import explain
+from ompbind.host.advice import advise
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.openmp import Inherited
 from ompbind.planner import make_plan

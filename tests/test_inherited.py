@@ -13,10 +13,10 @@ import pytest
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
+from ompbind.host.restrictions import find_narrowed, refuse, widened
 from ompbind.machine.limits import Surroundings, read_surroundings
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.memory import keep_allowed
-from ompbind.narrowing import find_narrowed, refuse, widened
 from ompbind.planner import make_plan
 from ompbind.prepare import keep_memory
 from ompbind.request import make_request

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from ompbind.cpuset import CpuSet
+from ompbind.host.neighbours import Neighbour, find_neighbours, make_warning, parse_claim
 from ompbind.machine.roots import DirectoryRoot
-from ompbind.neighbours import Neighbour, find_neighbours, make_warning, parse_claim
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="run binds on Linux only")
 WORKER = "print(input('here\\n'))"
