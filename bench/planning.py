@@ -9,7 +9,7 @@ from ompbind.arguments import parse_arguments
 from ompbind.machine.topology import Allowed, Machine
 from ompbind.options import options_of
 from ompbind.planner import make_plan
-from ompbind.request import make_request
+from ompbind.planner.request import make_request
 from tests.trees import Shape, make_topology
 
 # 4,096 cpus, 64 nodes.

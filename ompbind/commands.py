@@ -116,7 +116,7 @@ def run(args: Sequence[str]) -> int:
             hint="ompbind show --topology plans for it",
         )
     if not command and "plan" not in values:
-        from ompbind.request import make_request
+        from ompbind.planner.request import make_request
 
         make_request(values)  # a list option may have swallowed the command: it then says so
         raise UsageError("no command to run", hint="put it after --: ompbind run -- COMMAND")

@@ -6,7 +6,6 @@ import os
 
 from ompbind import numactl
 from ompbind.claims import make_claim
-from ompbind.cores import levels_for
 from ompbind.cpuset import shown, union
 from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.machine import (
@@ -18,8 +17,9 @@ from ompbind.machine import (
 )
 from ompbind.openmp import Inherited, choose_places, judge_environment
 from ompbind.planner import make_plan
+from ompbind.planner.cores import levels_for
+from ompbind.planner.request import make_request
 from ompbind.plans import parse_plan
-from ompbind.request import make_request
 from ompbind.worker.program import find_program
 from ompbind.worker.runtimes import guess_worker
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from ompbind.cpuset import CpuSet
     from ompbind.machine.topology import Device, Machine, Topology
     from ompbind.openmp import Inherited
+    from ompbind.planner.request import Request
     from ompbind.plans import Plan, RankPlan
-    from ompbind.request import Request
 
 # What goes with --plan: it says the rest itself.
 ENVIRONMENT = ("env", "env_file", "master_port", "master_addr")

@@ -14,11 +14,12 @@ from collections.abc import Callable
 import atheris
 
 with atheris.instrument_imports(include=["ompbind"]):
-    from ompbind import arguments, cpuset, openmp, options, plan, request
+    from ompbind import arguments, cpuset, openmp, options, plan
     from ompbind.errors import OmpbindError
     from ompbind.machine import hwloc, read_system, snapshot
     from ompbind.machine import limits as procfs
     from ompbind.machine.roots import SnapshotRoot
+    from ompbind.planner import request
 
 
 def lists(text: str) -> None:

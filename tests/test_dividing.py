@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ompbind.cores import Core
 from ompbind.cpuset import CpuSet
-from ompbind.dividing import (
+from ompbind.machine.topology import Cpu
+from ompbind.planner.cores import Core
+from ompbind.planner.division import (
     apportion,
     balance,
     cut,
@@ -22,7 +23,6 @@ from ompbind.dividing import (
     value_cuts,
     weigh,
 )
-from ompbind.machine.topology import Cpu
 
 
 def make_cores(*columns: str, kinds: str = "", weights: Sequence[int] = ()) -> tuple[Core, ...]:

@@ -1061,7 +1061,7 @@ def test_a_launch_without_gpus_looks_at_none(ompbind: str, tmp_path: Path) -> No
     """Nothing about devices is imported, and no PCI device is read, unless it is asked for."""
     code = "import sys; from ompbind.commands import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-S", "-X", "importtime", "-c", code, "run"]
-    about = {"ompbind.gpus", "ompbind.visible", "ompbind.nvml", "ompbind.machine.devices", "pynvml",
+    about = {"ompbind.planner.by_gpu", "ompbind.visible", "ompbind.nvml", "ompbind.machine.devices", "pynvml",
              "ompbind.machine.gpufiles", "ompbind.devices"}  # fmt: skip
 
     def imported(*args: str) -> set[str]:

@@ -16,10 +16,10 @@ from ompbind.errors import PlanError
 from ompbind.host.restrictions import find_narrowed, refuse, widened
 from ompbind.machine.limits import Surroundings, read_surroundings
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
-from ompbind.memory import keep_allowed
 from ompbind.planner import make_plan
+from ompbind.planner.memory import keep_allowed
+from ompbind.planner.request import make_request
 from ompbind.prepare import keep_memory
-from ompbind.request import make_request
 from tests.conftest import unavailable
 from tests.trees import MemoryRoot
 

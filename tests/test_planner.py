@@ -15,14 +15,14 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from ompbind.arguments import parse_arguments
-from ompbind.cores import levels_for
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import OmpbindError, PlanError
 from ompbind.machine.topology import Allowed, Cpu, Machine, Topology
 from ompbind.options import options_of
 from ompbind.planner import make_plan
+from ompbind.planner.cores import levels_for
+from ompbind.planner.request import Request, make_request
 from ompbind.plans import Plan, parse_plan
-from ompbind.request import Request, make_request
 from tests.trees import Kind, Shape, make_files, make_topology, shapes, write_tree
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from ompbind.cores import llc_level, split_by
 from ompbind.cpuset import CpuSet, shown
-from ompbind.dealing import Share, deal_one, describe, node_domains
-from ompbind.dividing import blocks, divide
 from ompbind.errors import PlanError
+from ompbind.planner.cores import llc_level, split_by
+from ompbind.planner.division import blocks, divide
+from ompbind.planner.mapping import Share, deal_one, describe, node_domains
 from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ompbind.cores import Core
     from ompbind.machine.topology import Device, Machine
-    from ompbind.request import Request
+    from ompbind.planner.cores import Core
+    from ompbind.planner.request import Request
     from ompbind.visible import Gpu
 
     ByNode = dict[int | None, tuple[Core, ...]]

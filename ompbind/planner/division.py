@@ -8,14 +8,14 @@ tree's order, of each kind of core by itself; only caches of unlike size are pai
 
 from __future__ import annotations
 
-from ompbind.cores import split_by
+from ompbind.planner.cores import split_by
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ompbind.cores import Core
     from ompbind.machine.topology import Level
+    from ompbind.planner.cores import Core
 
 # Levels where staying inside comes before parts of equal size: memory is further away outside.
 FIRM: tuple[Level, ...] = ("drawer", "book", "package", "node")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ompbind.cores import Core, group_cores, in_tree_order, levels_for
 from ompbind.cpuset import union
-from ompbind.dealing import Share
-from ompbind.dividing import blocks
+from ompbind.planner.cores import Core, group_cores, in_tree_order, levels_for
+from ompbind.planner.division import blocks
+from ompbind.planner.mapping import Share
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ompbind.machine.topology import Machine
-    from ompbind.request import Request
+    from ompbind.planner.request import Request
 
 
 def settle_places(machine: Machine, request: Request) -> Request:

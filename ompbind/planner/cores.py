@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ompbind.machine.topology import Cpu, Level, Machine
-    from ompbind.request import Request
+    from ompbind.planner.request import Request
 
 
 class Core(Record):

@@ -7,9 +7,9 @@ from ompbind.errors import PlanError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ompbind.dealing import Share
     from ompbind.machine.topology import Machine
-    from ompbind.request import Request
+    from ompbind.planner.mapping import Share
+    from ompbind.planner.request import Request
 
 
 def memory_of(

@@ -8,9 +8,9 @@ from ompbind.plans import Role
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ompbind.cores import Core
-    from ompbind.dealing import Share
-    from ompbind.request import Pool, Request
+    from ompbind.planner.cores import Core
+    from ompbind.planner.mapping import Share
+    from ompbind.planner.request import Pool, Request
 
 
 class Stock:

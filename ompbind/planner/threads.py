@@ -8,9 +8,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ompbind.dealing import Share
     from ompbind.machine.topology import Machine
-    from ompbind.request import Request
+    from ompbind.planner.mapping import Share
+    from ompbind.planner.request import Request
 
 
 def make_threads(
@@ -35,7 +35,7 @@ def make_threads(
         warnings.append(f"{worth}, and {total} threads are asked for: they will be held up")
         return texts
     within = max(int(quota), len(shares))
-    from ompbind.dividing import apportion
+    from ompbind.planner.division import apportion
 
     numbers = apportion(numbers, within, [1] * len(shares), numbers)
     if within > quota:

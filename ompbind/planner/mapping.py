@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ompbind.cores import Core, group_cores, in_tree_order, levels_for, llc_level, split_by
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
+from ompbind.planner.cores import Core, group_cores, in_tree_order, levels_for, llc_level, split_by
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ompbind.machine.topology import Machine
-    from ompbind.request import Request
+    from ompbind.planner.request import Request
     from ompbind.visible import Gpu
 
 
@@ -51,7 +51,7 @@ def deal(machine: Machine, request: Request, cores: tuple[Core, ...]) -> list[Sh
         return [Share(cores, f"{of}, shared by {count} ranks")] * count
     if count > len(cores):
         return crowd(request, range(count), cores, whole)
-    from ompbind.dividing import divide
+    from ompbind.planner.division import divide
 
     parts = [take(part, request, r, "its part") for r, part in enumerate(divide(cores, count))]
     return describe(machine, parts, f"1/{count} of {whole}")
@@ -78,7 +78,7 @@ def cut_part(
             wanted=count,
             available=len(cores),
         )
-    from ompbind.dividing import divide
+    from ompbind.planner.division import divide
 
     parts = divide(cores, count)
     others = [core for n, part in enumerate(parts, 1) if n != number for core in part]
@@ -92,7 +92,7 @@ def crowd(
     if not request.oversubscribe:
         raise too_many(ranks, where, len(cores))
     shares = []
-    from ompbind.dividing import blocks
+    from ompbind.planner.division import blocks
 
     for core, block in zip(cores, blocks(ranks, len(cores)), strict=True):
         with_others = f", a core shared by {len(block)} ranks" if len(block) > 1 else ", a core"
@@ -254,7 +254,7 @@ def deal_domains(
     count = request.ranks if request.ranks is not None else len(domains)
     domains = domains[:count]
     cyclic = request.distribution == "cyclic"
-    from ompbind.dividing import blocks
+    from ompbind.planner.division import blocks
 
     dealt = blocks(range(count), len(domains))
     if cyclic:
@@ -281,7 +281,7 @@ def deal_one(
             raise too_few(request, ranks, name, len(cores))
         parts = [cores[each * i : each * (i + 1)] for i in range(len(ranks))]
     else:
-        from ompbind.dividing import split_evenly
+        from ompbind.planner.division import split_evenly
 
         parts = split_evenly(cores, len(ranks))
     return [Share(p, f"{name}, part {i + 1} of {len(ranks)}") for i, p in enumerate(parts)]

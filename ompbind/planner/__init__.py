@@ -7,23 +7,23 @@ from __future__ import annotations
 
 from ompbind import numactl, openmp
 from ompbind.claims import make_claim
-from ompbind.cores import group_cores, keep_kind, llc_level, make_cores, split_by
 from ompbind.cpuset import CpuSet, union
-from ompbind.dealing import cut_part, deal, deal_exactly
 from ompbind.errors import PlanError
-from ompbind.memory import memory_of
+from ompbind.planner.cores import group_cores, keep_kind, llc_level, make_cores, split_by
+from ompbind.planner.mapping import cut_part, deal, deal_exactly
+from ompbind.planner.memory import memory_of
+from ompbind.planner.threads import make_threads
 from ompbind.plans import Host, Plan, RankPlan, Role
 from ompbind.record import Record
-from ompbind.threads import make_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ompbind.cores import Core
-    from ompbind.dealing import Share
     from ompbind.machine.topology import Machine
-    from ompbind.request import Request
+    from ompbind.planner.cores import Core
+    from ompbind.planner.mapping import Share
+    from ompbind.planner.request import Request
 
 
 LARGEST_WEIGHT = 1024  # of the most capable core, where there are several kinds
@@ -43,7 +43,7 @@ def make_plan(machine: Machine, request: Request) -> Plan:
     reserved, others = CpuSet(), CpuSet()
     roles: tuple[Role, ...] = ()
     if request.place_list is not None:
-        from ompbind.listed import deal_places, settle_places
+        from ompbind.planner.by_place_list import deal_places, settle_places
 
         request = settle_places(machine, request)
     if request.place_list is not None:
@@ -56,7 +56,7 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         cores = keep_kind(machine, request, cores)
         shares = deal_all(machine, request, cores, warnings)
         if request.reserve.cores or request.roles:
-            from ompbind.pools import set_aside
+            from ompbind.planner.reservation import set_aside
 
             shares, reserved, roles = set_aside(shares, request)
         warn_uneven(shares, request, warnings)
@@ -99,7 +99,7 @@ def deal_all(
     """Each rank's share, by devices where those say it."""
     if not is_about_devices(request):
         return deal(machine, request, cores)
-    from ompbind import gpus  # seldom wanted
+    from ompbind.planner import by_gpu as gpus  # seldom wanted
 
     if request.near is not None:
         cores = gpus.keep_near(machine, request, cores, warnings)
@@ -153,7 +153,7 @@ def check_request(request: Request) -> None:
             hint=f"leave --{extra} out",
         )
     if is_about_devices(request):
-        from ompbind.gpus import check_gpus
+        from ompbind.planner.by_gpu import check_gpus
 
         check_gpus(request)
 
@@ -291,7 +291,7 @@ def make_rank_environment(
 
 def warn_uneven(shares: list[Share], request: Request, warnings: list[str]) -> None:
     if any(core.weight > 1 for share in shares for core in share.cores):
-        from ompbind.dividing import weigh
+        from ompbind.planner.division import weigh
 
         sums = [weigh(share.cores) for share in shares]
         if max(sums) - min(sums) > LARGEST_WEIGHT and request.per is None:
