@@ -161,11 +161,11 @@ def with_visible(
 ) -> Request:
     """The request with the GPUs that its workers will see; on this machine the driver is asked."""
     if path is None:
-        from ompbind.nvml import find_visible
+        from ompbind.gpus.nvml import find_visible
 
         visible = find_visible(devices, environ)
     else:
-        from ompbind.visible import make_visible
+        from ompbind.gpus.visible import make_visible
 
         visible = make_visible(devices, environ)
     if not request.gpu_env:

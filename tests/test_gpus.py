@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
+from ompbind.gpus.nvml import find_visible, read_nvml
+from ompbind.gpus.visible import Visible, make_visible
 from ompbind.machine import read_machine
 from ompbind.machine.cpus import read_topology
 from ompbind.machine.topology import Allowed, Machine
-from ompbind.nvml import find_visible, read_nvml
 from ompbind.planner import make_plan
 from ompbind.plans import Plan
-from ompbind.visible import Visible, make_visible
 from tests.conftest import unavailable
 from tests.shared_trees import need_topologies, topologies, unpacked
 from tests.test_planner import make_asked
@@ -1061,8 +1061,8 @@ def test_a_launch_without_gpus_looks_at_none(ompbind: str, tmp_path: Path) -> No
     """Nothing about devices is imported, and no PCI device is read, unless it is asked for."""
     code = "import sys; from ompbind.commands import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-S", "-X", "importtime", "-c", code, "run"]
-    about = {"ompbind.planner.by_gpu", "ompbind.visible", "ompbind.nvml", "ompbind.machine.devices", "pynvml",
-             "ompbind.machine.gpufiles", "ompbind.devices"}  # fmt: skip
+    about = {"ompbind.planner.by_gpu", "ompbind.gpus.visible", "ompbind.gpus.nvml", "ompbind.machine.devices", "pynvml",
+             "ompbind.machine.gpufiles", "ompbind.gpus.variables"}  # fmt: skip
 
     def imported(*args: str) -> set[str]:
         done = subprocess.run(
@@ -1076,7 +1076,7 @@ def test_a_launch_without_gpus_looks_at_none(ompbind: str, tmp_path: Path) -> No
     assert imported("-n", "2") == set()
     if not any(Path("/sys/bus/pci/drivers").glob("*/0000:*/drm")):
         assert imported("--numa-bind") == {"ompbind.machine.devices"}
-    assert "ompbind.visible" in imported("--per", "gpu")
+    assert "ompbind.gpus.visible" in imported("--per", "gpu")
 
 
 def test_near_a_card_of_this_machine(ompbind: str) -> None:

@@ -13,10 +13,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ompbind.gpus.visible import Gpu
     from ompbind.machine.topology import Device, Machine
     from ompbind.planner.cores import Core
     from ompbind.planner.request import Request
-    from ompbind.visible import Gpu
 
     ByNode = dict[int | None, tuple[Core, ...]]
 

@@ -11,9 +11,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ompbind.gpus.visible import Gpu
     from ompbind.machine.topology import Machine
     from ompbind.planner.request import Request
-    from ompbind.visible import Gpu
 
 
 class Share(Record):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ompbind.arguments import Values
-    from ompbind.visible import Visible
+    from ompbind.gpus.visible import Visible
 
 
 # Options that say which cpus ranks get: a list of places in the environment would say otherwise.

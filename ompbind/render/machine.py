@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from ompbind.gpus.visible import why_not
 from ompbind.outline import make_outline
-from ompbind.visible import why_not
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 
-from ompbind.visible import NvmlGpu, make_visible
+from ompbind.gpus.visible import NvmlGpu, make_visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from ompbind.gpus.visible import Visible
     from ompbind.machine.topology import Device
-    from ompbind.visible import Visible
 
 
 def find_visible(
