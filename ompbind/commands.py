@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ompbind.arguments import Values
     from ompbind.launch.settings import Prove
     from ompbind.plans import Plan
-    from ompbind.report import Report
+    from ompbind.verify.report import Report
 
 HELP = ("--help", "-h")
 COMPLETION = "_OMPBIND_COMPLETE"  # set by a shell's completion
@@ -245,7 +245,7 @@ def make_prover(values: Values) -> Prove | None:
         return None
     from ompbind.launch.settings import parse_seconds
     from ompbind.machine import living_root
-    from ompbind.proving import SECONDS, Prover
+    from ompbind.verify.after_start import SECONDS, Prover
 
     text = values.get("verify")
     within = parse_seconds(str(text), "--verify") if text else SECONDS
@@ -254,9 +254,9 @@ def make_prover(values: Values) -> Prove | None:
 
 def verify(args: Sequence[str]) -> int:
     """`ompbind verify`. Raises OmpbindError."""
-    from ompbind.checking import check, find_targets
     from ompbind.machine import living_root
     from ompbind.prepare import read_plan, text_of
+    from ompbind.verify import check, find_targets
 
     values, pids = parse_verify(args)
     interval = parse_interval(str(values["watch"])) if "watch" in values else None

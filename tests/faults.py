@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ompbind.cpuset import CpuSet, union
-from ompbind.expected import parse_places
+from ompbind.verify.expected import parse_places
 
 LIMIT = 60  # seconds of one run
 LEFT_LIMIT = 5  # seconds until what a run started must be gone

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ompbind.cpuset import CpuSet
-from ompbind.expected import expect_environ
 from ompbind.machine import read_machine
+from ompbind.verify.expected import expect_environ
 from tests.conftest import unavailable
 
 WORKER = """

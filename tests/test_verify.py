@@ -19,7 +19,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet, union
-from ompbind.expected import Expected, expect_environ, expect_plan, parse_places, parse_threads
 from ompbind.machine.processes import (
     Memory,
     Process,
@@ -32,8 +31,15 @@ from ompbind.machine.processes import (
     read_process,
 )
 from ompbind.machine.roots import DirectoryRoot
-from ompbind.report import Checked, Report
-from ompbind.verify import judge
+from ompbind.verify.expected import (
+    Expected,
+    expect_environ,
+    expect_plan,
+    parse_places,
+    parse_threads,
+)
+from ompbind.verify.judge import judge
+from ompbind.verify.report import Checked, Report
 from tests.conftest import unavailable
 from tests.observe import let_all_read
 from tests.test_command_line import (
@@ -840,7 +846,7 @@ def test_a_worker_that_ends_early_is_not_judged() -> None:
 def test_looking_waits_for_the_threads() -> None:
     """The look is late enough for threads that come one after another, and not later than asked."""
     from ompbind.plans import parse_plan
-    from ompbind.proving import Prover
+    from ompbind.verify.after_start import Prover
 
     done = ompbind_run("show", "--threads", "3", "--format", "json", "--", "true")
     plan = parse_plan(done.stdout)

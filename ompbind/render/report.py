@@ -8,13 +8,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ompbind.report import amount, bytes_by_node, count_looked_at
+from ompbind.verify.report import amount, bytes_by_node, count_looked_at
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ompbind.cpuset import CpuSet
-    from ompbind.report import Checked, Report
+    from ompbind.verify.report import Checked, Report
 
 MOST = 16  # rows of threads
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ompbind.checking import Target, check
 from ompbind.errors import DeniedError
-from ompbind.expected import expect_plan
 from ompbind.machine.processes import (
     count_threads,
     find_process,
@@ -14,7 +12,9 @@ from ompbind.machine.processes import (
     read_name,
     read_parents,
 )
-from ompbind.report import count_looked_at
+from ompbind.verify import Target, check
+from ompbind.verify.expected import expect_plan
+from ompbind.verify.report import count_looked_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ompbind.machine.roots import LivingRoot
     from ompbind.plans import Plan
-    from ompbind.report import Report
+    from ompbind.verify.report import Report
 
 SECONDS = 5.0  # until the last look: libraries have been imported by then
 PAUSES = (0.1, 1.0)  # from look to look, at first and at last

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
 from ompbind.record import Record
-from ompbind.report import Checked, Difference, amount
+from ompbind.verify.report import Checked, Difference, amount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ompbind.expected import Expected
     from ompbind.machine.processes import Memory, Process, Thread
+    from ompbind.verify.expected import Expected
 
 # How the kernel may write a policy of ours.
 POLICY_WORDS = {

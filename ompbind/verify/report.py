@@ -9,8 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ompbind.expected import Expected
     from ompbind.machine.processes import Memory, Process
+    from ompbind.verify.expected import Expected
 
 SCHEMA = 1
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ompbind.claims import CPUS, RANK
 from ompbind.cpuset import shown
 from ompbind.errors import UsageError
-from ompbind.expected import expect_environ, expect_plan
 from ompbind.machine.cpus import read_online
 from ompbind.machine.processes import (
     Process,
@@ -16,18 +15,19 @@ from ompbind.machine.processes import (
     read_process,
 )
 from ompbind.record import Record
-from ompbind.report import Report
-from ompbind.verify import judge
+from ompbind.verify.expected import expect_environ, expect_plan
+from ompbind.verify.judge import judge
+from ompbind.verify.report import Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ompbind.expected import Expected
     from ompbind.machine.processes import Found
     from ompbind.machine.roots import LivingRoot
     from ompbind.plans import Plan
-    from ompbind.report import Checked
+    from ompbind.verify.expected import Expected
+    from ompbind.verify.report import Checked
 
 
 class Target(Record):
