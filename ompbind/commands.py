@@ -224,8 +224,8 @@ def topo(args: Sequence[str]) -> int:
 
 def doctor(args: Sequence[str]) -> int:
     """`ompbind doctor`. Raises OmpbindError."""
-    from ompbind.doctor import examine, prevents, to_json
-    from ompbind.examining import gather
+    from ompbind.doctor import gather
+    from ompbind.doctor.findings import examine, prevents, to_json
 
     values, command = parse_arguments(args, options_of("doctor"))
     findings = examine(gather(command, dict(os.environ)))

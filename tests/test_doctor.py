@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from ompbind.cpuset import CpuSet
-from ompbind.doctor import Facts, Finding, examine, prevents
-from ompbind.examining import list_imports
+from ompbind.doctor import list_imports
+from ompbind.doctor.findings import Facts, Finding, examine, prevents
 from ompbind.host.kernel import Conditions, parse_choice, read_conditions
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.openmp import Inherited, judge_environment

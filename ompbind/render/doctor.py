@@ -8,12 +8,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ompbind.doctor import prevents
+from ompbind.doctor.findings import prevents
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ompbind.doctor import Finding
+    from ompbind.doctor.findings import Finding
 
 STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "bold red"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from ompbind.doctor import Facts
+from ompbind.doctor.findings import Facts
 from ompbind.host import restrictions as narrowing
 from ompbind.host.kernel import read_conditions
 from ompbind.launch.binding import probe_numactl, probe_system_calls
