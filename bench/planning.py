@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from bench.measure import function, measure, print_table, program
-from ompbind.arguments import parse_arguments
 from ompbind.machine.topology import Allowed, Machine
-from ompbind.options import options_of
+from ompbind.options.parse import parse_arguments
+from ompbind.options.table import options_of
 from ompbind.planner import make_plan
 from ompbind.planner.request import make_request
 from tests.trees import Shape, make_topology

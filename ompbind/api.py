@@ -9,12 +9,12 @@ import os
 from collections.abc import Iterable, Mapping
 
 from ompbind import plans
-from ompbind.arguments import parse_arguments
 from ompbind.cpuset import CpuSet
 from ompbind.errors import DeniedError, PlanError, UsageError
 from ompbind.launch import bound
 from ompbind.launch.start import make_environ
-from ompbind.options import options_of
+from ompbind.options.parse import parse_arguments
+from ompbind.options.table import options_of
 from ompbind.prepare import check_plan, own_command, prepare_plan
 
 TYPE_CHECKING = False
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from subprocess import Popen
     from typing import IO, Any, Literal
 
-    from ompbind.options import Option
+    from ompbind.options.table import Option
 
     Path = str | os.PathLike[str]
     Cpus = str | Iterable[int]  # "0-3,8", a CpuSet, range(4)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ompbind import __version__
-from ompbind.options import Option, options_of
+from ompbind.options.table import Option, options_of
 
 INTRO = """Starts worker processes where they belong on a machine.
 

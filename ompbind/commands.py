@@ -9,18 +9,18 @@ from __future__ import annotations
 import os
 import sys
 
-from ompbind.arguments import nearest_hint, parse_arguments
 from ompbind.cpuset import parse_whole, shown
 from ompbind.errors import OmpbindError, UsageError
-from ompbind.options import options_of
+from ompbind.options.parse import nearest_hint, parse_arguments
+from ompbind.options.table import options_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import NoReturn
 
-    from ompbind.arguments import Values
     from ompbind.launch.settings import Prove
+    from ompbind.options.parse import Values
     from ompbind.plans import Plan
     from ompbind.verify.report import Report
 

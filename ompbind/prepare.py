@@ -27,10 +27,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ompbind.arguments import Values
     from ompbind.cpuset import CpuSet
     from ompbind.machine.topology import Device, Machine, Topology
     from ompbind.openmp import Inherited
+    from ompbind.options.parse import Values
     from ompbind.planner.request import Request
     from ompbind.plans import Plan, RankPlan
 
@@ -81,7 +81,7 @@ def from_environment(
 ) -> tuple[Values, tuple[Inherited, ...]]:
     """The options with those that another tool's variables stand for. Raises OmpbindError."""
     from ompbind.machine import read_family
-    from ompbind.vllm import make_options
+    from ompbind.options.vllm import make_options
 
     path = text_of(values, "topology")
     rest = {key: value for key, value in values.items() if key != "from_env"}

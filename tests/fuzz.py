@@ -14,11 +14,13 @@ from collections.abc import Callable
 import atheris
 
 with atheris.instrument_imports(include=["ompbind"]):
-    from ompbind import arguments, cpuset, openmp, options, plan
+    from ompbind import cpuset, openmp, plan
     from ompbind.errors import OmpbindError
     from ompbind.machine import hwloc, read_system, snapshot
     from ompbind.machine import limits as procfs
     from ompbind.machine.roots import SnapshotRoot
+    from ompbind.options import parse as arguments
+    from ompbind.options import table as options
     from ompbind.planner import request
 
 

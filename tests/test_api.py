@@ -20,7 +20,7 @@ import pytest
 
 import ompbind
 from ompbind import plans
-from ompbind.options import options_of
+from ompbind.options.table import options_of
 from tests.conftest import unavailable
 from tests.observe import mask_of, policy_text, read_words, status_field
 from tests.test_command_line import environment, need_binder, need_cpus, ompbind_run

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.main import get_command
 
-from ompbind.arguments import parse_arguments
 from ompbind.cli import make_app
 from ompbind.errors import UsageError
-from ompbind.options import OPTIONS, Option, options_of
+from ompbind.options.parse import parse_arguments
+from ompbind.options.table import OPTIONS, Option, options_of
 
 if TYPE_CHECKING:
-    from ompbind.arguments import Values
+    from ompbind.options.parse import Values
 
 COMMANDS = sorted({name for option in OPTIONS for name in option.commands})
 

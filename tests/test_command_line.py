@@ -20,7 +20,7 @@ import pytest
 import ompbind
 from ompbind.cpuset import CpuSet
 from ompbind.machine import read_machine
-from ompbind.options import OPTIONS, options_of
+from ompbind.options.table import OPTIONS, options_of
 from ompbind.plans import parse_plan
 from tests.trees import Shape, make_files, write_tree
 

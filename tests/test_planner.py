@@ -14,11 +14,11 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from ompbind.arguments import parse_arguments
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import OmpbindError, PlanError
 from ompbind.machine.topology import Allowed, Cpu, Machine, Topology
-from ompbind.options import options_of
+from ompbind.options.parse import parse_arguments
+from ompbind.options.table import options_of
 from ompbind.planner import make_plan
 from ompbind.planner.cores import levels_for
 from ompbind.planner.request import Request, make_request

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 
-from ompbind.arguments import nearest_hint
 from ompbind.cpuset import shown
 from ompbind.errors import UsageError
+from ompbind.options.parse import nearest_hint
 from ompbind.record import Record
 
 TYPE_CHECKING = False

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ompbind.arguments import Values
+    from ompbind.options.parse import Values
     from ompbind.plans import Plan
 
     Prove = Callable[[Plan, Mapping[int, int]], float | None]  # pids by rank

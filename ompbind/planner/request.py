@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from ompbind.arguments import FENCE_HINT, is_word
 from ompbind.cpuset import LIMIT, CpuSet, parse_range, parse_whole, shown
 from ompbind.errors import ParseError, UsageError
 from ompbind.openmp import Inherited, judge_environment
+from ompbind.options.parse import FENCE_HINT, is_word
 from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ompbind.arguments import Values
     from ompbind.gpus.visible import Visible
+    from ompbind.options.parse import Values
 
 
 # Options that say which cpus ranks get: a list of places in the environment would say otherwise.

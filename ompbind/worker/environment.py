@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ompbind.arguments import Values
+    from ompbind.options.parse import Values
     from ompbind.plans import Plan, RankPlan
 
 # Options that say what a variable of the plan would have said.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ompbind.arguments import parse_arguments
 from ompbind.machine.topology import Topology
-from ompbind.options import options_of
+from ompbind.options.parse import parse_arguments
+from ompbind.options.table import options_of
 from ompbind.plans import Plan
 from ompbind.prepare import prepare_plan
 

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ompbind.options import Option
+    from ompbind.options.table import Option
 
     Values = dict[str, "str | bool | list[str]"]
 

@@ -1,0 +1,1 @@
+"""What can be asked, and the way from words to a request."""
