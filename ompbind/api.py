@@ -12,7 +12,7 @@ from ompbind import plans
 from ompbind.cpuset import CpuSet
 from ompbind.errors import DeniedError, PlanError, UsageError
 from ompbind.launch import bound
-from ompbind.launch.start import make_environ
+from ompbind.launch.rank import make_environ
 from ompbind.options.parse import parse_arguments
 from ompbind.options.table import options_of
 from ompbind.prepare import check_plan, own_command, prepare_plan

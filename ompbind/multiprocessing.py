@@ -18,7 +18,7 @@ from multiprocessing import popen_spawn_posix, reduction, resource_tracker, spaw
 from multiprocessing.context import SpawnContext, SpawnProcess, set_spawning_popen
 
 from ompbind.errors import PlanError, UsageError
-from ompbind.launch.bound import start_rank
+from ompbind.launch.popen import start_rank
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import os
 import sys
 
 from ompbind.commands import run
+from ompbind.launch.rank import follow
 from ompbind.launch.report import attend
-from ompbind.launch.start import follow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import pytest
 
-from ompbind.launch.feed import Feed
 from ompbind.launch.loop import Loop
+from ompbind.launch.stdin import Feed
 
 SENT = bytes(range(256)) * 4000  # about a megabyte: more than pipes hold
 

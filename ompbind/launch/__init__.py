@@ -6,16 +6,16 @@ import os
 
 from ompbind.errors import UsageError
 from ompbind.launch.binding import probe, widen
+from ompbind.launch.rank import execute, find_programs, make_starts, run_alone
 from ompbind.launch.refusals import settle
-from ompbind.launch.start import execute, find_programs, make_starts, run_alone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Mapping
 
+    from ompbind.launch.rank import Start
     from ompbind.launch.settings import Settings
-    from ompbind.launch.start import Start
     from ompbind.plans import Plan
 else:
     import _signal as signal  # `signal` itself wraps this in enums, a third of the whole start-up
@@ -58,7 +58,7 @@ def run(
                              hint="leave --output, --stdin, --verify and the like out")  # fmt: skip
         return run_portably(make(plan))
     if len(plan.ranks) > 1 or settings.watched:
-        from ompbind.launch.front import run_supervised
+        from ompbind.launch.parent import run_supervised
         from ompbind.launch.streams import Streams
 
         streams = Streams(settings, len(plan.ranks), environ)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 
-from ompbind import numactl, syscalls
+from ompbind import numactl
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import DeniedError
+from ompbind.launch import syscalls
 from ompbind.launch.refusals import Refusal
 from ompbind.worker.program import require_program
 
@@ -15,8 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ompbind.launch.syscalls import Library
     from ompbind.plans import Plan
-    from ompbind.syscalls import Library
 
 
 def probe(plan: Plan, environ: Mapping[str, str]) -> list[Refusal]:

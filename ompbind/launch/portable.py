@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-from ompbind.launch.start import cannot_execute
+from ompbind.launch.rank import cannot_execute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Sequence
 
-    from ompbind.launch.start import Start
+    from ompbind.launch.rank import Start
 
 
 def run_portably(starts: Sequence[Start]) -> int:

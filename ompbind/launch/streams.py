@@ -13,11 +13,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from ompbind.launch.feed import Feed
     from ompbind.launch.loop import Loop
     from ompbind.launch.output import Sink
+    from ompbind.launch.rank import Start
     from ompbind.launch.settings import Settings
-    from ompbind.launch.start import Start
+    from ompbind.launch.stdin import Feed
 
     Three = tuple[int | None, int | None, int | None]  # None: ours, as it is
 
@@ -75,7 +75,7 @@ class Streams:
                 Source(fd, *make_tags(rank, colour=colour and sink.terminal), sink)
             self._sinks = list(sinks.values())
         if self._inputs:
-            from ompbind.launch.feed import Feed
+            from ompbind.launch.stdin import Feed
 
             self._feed = Feed(loop)
             for fd in self._inputs:

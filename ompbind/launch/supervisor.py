@@ -11,9 +11,9 @@ from ompbind.errors import CommandError, OmpbindError
 from ompbind.launch.descendants import end_descendants, send_to_descendants
 from ompbind.launch.ladder import Ladder
 from ompbind.launch.loop import Loop
+from ompbind.launch.outcome import Ended, make_line, make_summary, name_signal, tell
 from ompbind.launch.pipes import make_pipe
-from ompbind.launch.refusals import Refusal, settle
-from ompbind.launch.start import (
+from ompbind.launch.rank import (
     Gate,
     Inheritance,
     become,
@@ -21,19 +21,19 @@ from ompbind.launch.start import (
     flush,
     restore_signals,
 )
-from ompbind.launch.verdict import Ended, make_line, make_summary, name_signal, tell
-from ompbind.syscalls import set_affinity
+from ompbind.launch.refusals import Refusal, settle
+from ompbind.launch.syscalls import set_affinity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Sequence
 
+    from ompbind.launch.rank import Start
     from ompbind.launch.settings import Settings
-    from ompbind.launch.start import Start
     from ompbind.launch.streams import Streams
+    from ompbind.launch.syscalls import Library
     from ompbind.plans import Plan, RankPlan
-    from ompbind.syscalls import Library
 else:
     import _signal as signal  # `signal` itself wraps this in enums, a third of the whole start-up
 

@@ -8,8 +8,8 @@ import sys
 from ompbind.errors import CommandError
 from ompbind.launch.binding import try_binding
 from ompbind.launch.refusals import Refusal, denied, left_out
+from ompbind.launch.syscalls import Library, set_memory
 from ompbind.record import Record
-from ompbind.syscalls import Library, set_memory
 from ompbind.worker.program import require_program
 
 TYPE_CHECKING = False

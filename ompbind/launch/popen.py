@@ -11,8 +11,8 @@ import sys
 
 from ompbind.errors import CommandError, OmpbindError, UsageError
 from ompbind.launch.pipes import make_pipe, move_up
+from ompbind.launch.rank import make_environ
 from ompbind.launch.report import parse_told
-from ompbind.launch.start import make_environ
 from ompbind.launch.trampoline import make_words
 
 TYPE_CHECKING = False

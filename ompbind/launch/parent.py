@@ -11,11 +11,11 @@ import os
 
 from ompbind.errors import CommandError, DeniedError, OmpbindError
 from ompbind.launch.descendants import end_descendants
+from ompbind.launch.outcome import name_signal
 from ompbind.launch.pipes import make_pipe, read_all
-from ompbind.launch.start import flush
-from ompbind.launch.supervise import Supervisor
-from ompbind.launch.verdict import name_signal
-from ompbind.syscalls import Library
+from ompbind.launch.rank import flush
+from ompbind.launch.supervisor import Supervisor
+from ompbind.launch.syscalls import Library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from ompbind.launch.rank import Start
     from ompbind.launch.settings import Settings
-    from ompbind.launch.start import Start
     from ompbind.launch.streams import Streams
     from ompbind.plans import Plan
 else:
