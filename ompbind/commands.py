@@ -166,7 +166,7 @@ def show(args: Sequence[str]) -> int:
     if "explain" in values:
         if form in ("env", "argv"):
             raise UsageError(f"--explain does not go with --format {form}", hint="table or json")
-        from ompbind.explain import explain
+        from ompbind.render.sentences import explain
 
         sentences = explain(plan)
     if form == "json":

@@ -8,13 +8,13 @@ import subprocess
 import pytest
 
 from ompbind.cpuset import CpuSet
-from ompbind.explain import explain
 from ompbind.host.advice import advise
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.openmp import Inherited
 from ompbind.planner import make_plan
 from ompbind.planner.request import make_request
 from ompbind.plans import Plan
+from ompbind.render.sentences import explain
 
 TOPOLOGY = Topology(
     cpus=tuple(Cpu(n, core=n, package=n // 4, node=n // 4, l3=n // 4) for n in range(8)),

@@ -13,9 +13,9 @@ from ompbind.commands import main
 from ompbind.cpuset import CpuSet
 from ompbind.machine import read_machine
 from ompbind.machine.topology import LEVELS, Allowed, Machine
-from ompbind.outline import Part, make_outline
 from ompbind.render import make_text
 from ompbind.render.machine import draw_machine
+from ompbind.render.outline import Part, make_outline
 from tests.shared_trees import machine_names, need_topologies, unpacked
 from tests.trees import Kind, Shape, make_files, make_topology, shapes, write_tree
 

@@ -10,14 +10,14 @@ from rich.text import Text
 from rich.tree import Tree
 
 from ompbind.gpus.visible import why_not
-from ompbind.outline import make_outline
+from ompbind.render.outline import make_outline
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ompbind.cpuset import CpuSet
     from ompbind.machine.topology import Device, Machine, Topology
-    from ompbind.outline import Part
+    from ompbind.render.outline import Part
 
 
 def draw_machine(machine: Machine) -> RenderableType:
