@@ -2,7 +2,7 @@
 
 import sys
 
-from ompbind.commands import leave, main
+from ompbind.cli import leave, main
 
 if __name__ == "__main__":
     leave(main(sys.argv[1:]))

@@ -7,7 +7,7 @@ For each scenario, one run is listened to with strace: it tells which system cal
 process makes from the start of its `main` on, and which ones each child that it forks makes up to
 its exec. Then the scenario runs once for each of these calls (`--sample N`: for N of them), with
 strace making just that one fail. What is not covered: the interpreter's own start and the import of
-`ompbind.commands`, where Python itself has the word; programs that ompbind executes (numactl, the
+`ompbind.cli`, where Python itself has the word; programs that ompbind executes (numactl, the
 worker); system calls that have no error, or none for what ompbind passes (exit, getpid,
 rt_sigaction…).
 """
@@ -94,7 +94,7 @@ WAKEUP_SAID = "Exception ignored when trying to write to the signal wakeup fd"
 # starts, until whoever listens has come. `kill` for that is not a call of ompbind's.
 WRAPPER = r"""
 import os, sys
-from ompbind.commands import main
+from ompbind.cli import main
 import _signal
 def stop(what, fd=int(sys.argv.pop(1))):
     os.write(fd, b"%s %d\n" % (what, os.getpid()))
@@ -434,7 +434,7 @@ def show(args: str) -> str:
 
 def usable() -> list[str]:
     """The scenarios that there is something for on this machine."""
-    from ompbind.commands import COMMANDS
+    from ompbind.cli import COMMANDS
 
     names = [n for n, s in SCENARIOS.items() if s.args.split()[0] in COMMANDS]
     if not shutil.which("numactl"):

@@ -667,7 +667,7 @@ def test_a_saved_plan_takes_fixes(place: Place) -> None:
 
 def test_without_fixes_nothing_of_them_is_imported() -> None:
     """The launch path pays for --fix only where it is given."""
-    code = "import sys; from ompbind.commands import main; import atexit\n"
+    code = "import sys; from ompbind.cli import main; import atexit\n"
     code += "atexit.register(lambda: print([m for m in sys.modules if 'fixes' in m]))\n"
     code += "sys.exit(main(sys.argv[1:]))"
     ask: Callable[..., str] = lambda *a: subprocess.run(  # noqa: E731

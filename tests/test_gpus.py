@@ -1059,7 +1059,7 @@ def test_workers_on_a_machine_with_gpus(ompbind: str, tmp_path: Path) -> None:
 
 def test_a_launch_without_gpus_looks_at_none(ompbind: str, tmp_path: Path) -> None:
     """Nothing about devices is imported, and no PCI device is read, unless it is asked for."""
-    code = "import sys; from ompbind.commands import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from ompbind.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-S", "-X", "importtime", "-c", code, "run"]
     about = {"ompbind.planner.by_gpu", "ompbind.gpus.visible", "ompbind.gpus.nvml", "ompbind.machine.devices", "pynvml",
              "ompbind.machine.gpufiles", "ompbind.gpus.variables"}  # fmt: skip

@@ -365,7 +365,7 @@ def test_no_work_at_import(name: str) -> None:
 
 
 # Without `site`, which for an editable install imports half of these itself.
-START = "import sys; from ompbind.commands import main; sys.exit(main(sys.argv[1:]))"
+START = "import sys; from ompbind.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="run binds on Linux only")

@@ -150,7 +150,7 @@ for name in missing:
     for module in (os, _signal):
         if hasattr(module, name):
             delattr(module, name)
-from ompbind.commands import main
+from ompbind.cli import main
 sys.exit(main(args))
 """
 LINUX_ONLY = ["sched_setaffinity", "sched_getaffinity", "sigwaitinfo", "sigtimedwait"]

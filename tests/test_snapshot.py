@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ompbind.commands import main
+from ompbind.cli import main
 from ompbind.errors import TopologyError
 from ompbind.machine import read_machine, read_system, save_machine
 from ompbind.machine.snapshot import LARGEST_TEXT, parse_snapshot

@@ -73,7 +73,7 @@ def held(*args):
             time.sleep(60)
     return real(*args)
 setattr(os, name, held)
-from ompbind.commands import main
+from ompbind.cli import main
 sys.exit(main(sys.argv[4:]))
 """
 
@@ -419,7 +419,7 @@ OTHER_USER = """
 import os, resource, sys
 import _ctypes, gc, select
 import ompbind.launch.descendants, ompbind.launch.parent, ompbind.prepare, ompbind.machine.cpus
-from ompbind.commands import main
+from ompbind.cli import main
 resource.setrlimit(resource.RLIMIT_NPROC, (9, 9))
 os.setgid(54321)
 os.setuid(54321)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from ompbind.commands import main
+from ompbind.cli import main
 from ompbind.cpuset import CpuSet
 from ompbind.machine import read_machine
 from ompbind.machine.topology import LEVELS, Allowed, Machine

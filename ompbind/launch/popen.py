@@ -187,7 +187,7 @@ def supervise(
         file.seek(0)
         words = [str(os.getpid()), str(file.fileno()), *options, *command]
         kwargs = {**kwargs, "pass_fds": (file.fileno(),)}
-        process, report = start_python("ompbind.supervised", words, env, None, kwargs)
+        process, report = start_python("ompbind.cli.child", words, env, None, kwargs)
     with process:
         try:
             told = read_report(report)

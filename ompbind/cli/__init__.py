@@ -38,7 +38,7 @@ def main(args: Sequence[str]) -> int:
             hint = nearest_hint(name, tuple(COMMANDS))
             hint = hint or f"commands: {', '.join(COMMANDS)}; ompbind run -- {name} starts it bound"
             raise UsageError(f"{shown(name)} is not a command of ompbind", hint=hint)
-        from ompbind.cli import print_help
+        from ompbind.cli.help import print_help
 
         return print_help(list(args or HELP))
     except OmpbindError as e:
