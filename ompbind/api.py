@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from ompbind import plans
 from ompbind.cpuset import CpuSet
 from ompbind.errors import DeniedError, PlanError, UsageError
-from ompbind.launch import bound
+from ompbind.launch import popen
 from ompbind.launch.rank import make_environ
 from ompbind.options.parse import parse_arguments
 from ompbind.options.table import options_of
@@ -61,7 +61,7 @@ class Plan(plans.Plan):
         own = own_command(self, chosen, command)
         base = os.environ if env is None else env
         try:
-            return bound.start_rank(self, chosen, own, base, on_denied=on_denied, **kwargs)
+            return popen.start_rank(self, chosen, own, base, on_denied=on_denied, **kwargs)
         except DeniedError:
             check_plan(self.replace(ranks=(chosen,)))  # for another machine? The better reason.
             raise
@@ -170,7 +170,7 @@ def run(
     words = make_words(dict(locals()), [o for o in options_of("run") if o.key in LAUNCH])
     own = [] if argv is None else ["--", *make_argv(argv)]
     kwargs = {"cwd": cwd, "stdout": stdout, "stderr": stderr}
-    return bound.supervise(plan.to_json(), words, own, snapshot(environ), kwargs)
+    return popen.supervise(plan.to_json(), words, own, snapshot(environ), kwargs)
 
 
 def snapshot(environ: Mapping[str, str] | None) -> dict[str, str]:

@@ -1,19 +1,9 @@
 """The structure of DESIGN.md, held by reading the source.
 
-ALLOWED is the structure: for each module the modules of ompbind that it may import, anywhere in it
-and also only for its types. A module may import from rows above its own, never from below, so there
-are no cycles. A new module needs a row; think where it belongs:
-
-- values and notations: errors, record, cpuset, root, topology
-- readers, each given a root: procfs, sysfs and the other systems'; machine chooses one
-- pure parts: numactl, openmp, plans, options, arguments, request, outline; the planner and its
-  parts: cores, dividing, dealing, memory
-- the outside world: program, elf and runtime (look at files), syscalls and launch (start and bind)
-- worker-side fixes: fixes.worker knows nothing of ompbind, and ompbind of it only what it offers
-- what joins them: prepare, render and cli (the only importers of rich and typer), commands
-- what a Python program sees: api, multiprocessing; __init__ names it all, for whoever asks
-
-launch knows Plan and not the planner, so that a saved plan runs alone.
+LAYERS is the structure: a package (or a module beside the packages) may import, anywhere in it and
+also only for its types, what lies in the rows above its own, and nothing of its own row. So there
+are no circles, and none of planner, launch, verify and fixes knows another: a saved plan runs
+without the planner. Inside a package modules import one another freely, without circles.
 """
 
 from __future__ import annotations
@@ -30,135 +20,30 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "ompbind"
 
-ALLOWED: dict[str, str] = {
-    # values
-    "errors": "",
-    "record": "",
-    "cpuset": "errors",
-    "root": "",
-    "topology": "cpuset record",
-    "colours": "",
-    # readers
-    "procfs": "cpuset errors record root topology",
-    "processes": "cpuset errors procfs record root",
-    "sysfiles": "cpuset errors root",
-    "pci": "cpuset errors root sysfiles topology",
-    "gpufiles": "cpuset root sysfiles topology",
-    "sysfs": "cpuset errors gpufiles pci procfs record root sysfiles topology",
-    "conditions": "cpuset procfs record root",
-    "darwin": "cpuset errors record root topology",
-    "generic": "cpuset errors record root topology",
-    "hwloc": "cpuset errors pci record root topology",
-    "snapshot": "errors record root",
-    "machine": "errors root topology pci procfs sysfs darwin generic hwloc snapshot",
-    # pure parts
-    "devices": "record",
-    "visible": "devices record topology",
-    "numactl": "cpuset",
-    "claims": "cpuset",
-    "places": "cpuset errors",
-    "openmp": "cpuset errors places record",
-    "template": "cpuset errors",
-    "plans": "cpuset errors numactl openmp record",
-    "options": "record",
-    "arguments": "cpuset errors options",
-    "request": "arguments cpuset errors openmp record visible",
-    "cores": "cpuset errors record request topology",
-    "dividing": "cores topology",
-    "dealing": "cores cpuset dividing errors record request topology visible",
-    "pools": "cores cpuset dealing errors plans request",
-    "memory": "cpuset dealing errors request topology",
-    "narrowing": "cpuset errors openmp procfs topology",
-    "neighbours": "claims cpuset errors processes record root",
-    "vllm": "arguments cpuset errors openmp topology",
-    "gpus": "cores cpuset dealing dividing errors record request topology visible",
-    "listed": "cores cpuset dealing dividing request topology",
-    "threads": "dealing dividing openmp request topology",
-    "planner": "claims cores cpuset dealing dividing errors gpus listed memory numactl openmp plans"
-    " pools record request template threads topology",
-    "explain": "cpuset plans",
-    "advice": "cpuset plans",
-    "outline": "cpuset record topology",
-    "expected": "claims cpuset errors plans record",
-    "report": "cpuset expected processes record",
-    "verify": "cpuset expected processes record report",
-    # the outside world
-    "nvml": "topology visible",
-    "program": "cpuset errors procfs root",
-    "elf": "record",
-    "runtime": "elf program record",
-    "doctor": "conditions openmp record runtime topology",
-    "syscalls": "cpuset",
-    "launch.settings": "arguments cpuset errors plans record",
-    "launch.refusals": "claims cpuset errors numactl plans record",
-    "launch.pipes": "",
-    "launch.binding": "cpuset errors launch.pipes launch.refusals numactl plans program syscalls",
-    "launch.start": "cpuset errors launch.binding launch.refusals plans program record syscalls",
-    "launch.loop": "",
-    "launch.ladder": "record",
-    "launch.verdict": "record",
-    "launch.descendants": "processes root",
-    "launch.output": "launch.loop",
-    "launch.feed": "launch.loop",
-    "launch.streams": "colours cpuset errors launch.feed launch.loop launch.output launch.pipes"
-    " launch.settings launch.start",
-    "launch.supervise": "errors launch.descendants launch.ladder launch.loop launch.pipes"
-    " launch.refusals launch.settings launch.start launch.streams launch.verdict plans syscalls",
-    "launch.front": "errors launch.descendants launch.pipes launch.settings launch.start"
-    " launch.streams launch.supervise launch.verdict plans syscalls",
-    "launch.portable": "launch.start",
-    "launch.__init__": "errors launch.binding launch.front launch.portable launch.refusals"
-    " launch.settings launch.start launch.streams plans program",
-    "launch.report": "errors record",
-    "launch.trampoline": "cpuset launch.__init__ launch.binding launch.report launch.settings"
-    " numactl plans",
-    "launch.bound": "errors launch.pipes launch.report launch.start launch.trampoline plans",
-    # worker-side fixes
-    "fixes.__init__": "",
-    "fixes.worker.__init__": "",
-    "fixes.worker.apply": "",
-    "fixes.worker.fxgraph_pickle": "",
-    "fixes.worker.torch_accelerator": "",
-    "fixes.registry": "fixes.worker.apply arguments cpuset errors record",
-    "fixes.carry": "cpuset errors fixes.registry plans program",
-    # what joins them
-    "environment": "arguments cpuset errors plans record template",
-    "prepare": "advice arguments claims cores cpuset environment errors fixes.carry fixes.registry"
-    " machine narrowing neighbours numactl nvml openmp planner plans program request runtime"
-    " template topology visible vllm",
-    "render.__init__": "",
-    "render.plan": "colours cpuset openmp plans",
-    "render.doctor": "doctor",
-    "render.machine": "cpuset outline topology visible",
-    "render.report": "cpuset processes report",
-    "checking": "claims cpuset errors expected plans processes record report root sysfs verify",
-    # what a Python program sees
-    "api": "arguments cpuset errors launch.bound launch.start options plans prepare",
-    "multiprocessing": "errors launch.bound plans",
-    "__init__": "api cpuset errors multiprocessing plans",
-    # the commands
-    "proving": "checking errors expected plans processes report root",
-    "examining": "conditions doctor launch.binding launch.refusals machine narrowing openmp plans"
-    " program runtime topology",
-    "cli": "__init__ options",
-    "commands": "arguments checking cli cpuset errors fixes.registry launch.__init__"
-    " doctor examining explain render.doctor"
-    " launch.settings machine options plans prepare processes proving render.__init__"
-    " render.machine render.plan render.report report request topology",
-    "supervised": "commands launch.report launch.start",
-    "__main__": "commands",
-}
+LAYERS = (
+    "errors record",
+    "cpuset colours",
+    "numactl claims openmp",
+    "plans machine",
+    "options",
+    "gpus worker host",
+    "planner launch verify fixes",
+    "doctor",
+    "prepare",
+    "api multiprocessing render",
+    "cli",
+)
 
 # Who may import what does not come with Python.
-OTHERS = {"typer": {"cli"}, "rich": {"render"}, "psutil": {"generic"}, "pynvml": {"nvml"}}
+OTHERS = {"typer": {"cli.help"}, "rich": {"render"}, "psutil": {"machine.portable"},
+          "pynvml": {"gpus.nvml"}}  # fmt: skip
 
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
-OFF_THE_LAUNCH_PATH = {"cli", "render.__init__", "render.plan", "render.machine", "render.report",
-                       "outline", "checking", "expected", "report", "verify", "processes",
-                       "proving", "conditions", "explain", "doctor", "examining", "render.doctor",
-                       "hwloc", "snapshot", "darwin", "generic", "launch.portable",
-                       "launch.bound", "api", "multiprocessing",
-                       "fixes.worker.fxgraph_pickle", "fixes.worker.torch_accelerator"}  # fmt: skip
+OFF_THE_LAUNCH_PATH = {"cli.help", "render", "verify", "doctor", "host.kernel", "gpus.nvml",
+                       "machine.processes", "machine.hwloc", "machine.snapshot", "machine.darwin",
+                       "machine.portable", "launch.portable", "launch.popen", "api",
+                       "multiprocessing", "fixes.worker.fxgraph_pickle",
+                       "fixes.worker.torch_accelerator"}  # fmt: skip
 SLOW = {"typing", "dataclasses", "re", "enum", "json", "inspect", "subprocess", "asyncio",
         "pathlib", "logging", "argparse", "collections", "functools", "contextlib", "shutil",
         "signal", "threading", "tempfile", "importlib", "shlex", "difflib", "ctypes"}  # fmt: skip
@@ -215,11 +100,9 @@ def is_module(name: str) -> bool:
     return place.with_suffix(".py").exists() or place.is_dir()
 
 
-def row(imported: str) -> str:
-    """The table's name for an imported module: `__init__` for a package itself."""
-    name = imported.removeprefix("ompbind").removeprefix(".")
-    folder = SOURCE / name.replace(".", "/")
-    return f"{name}.__init__".removeprefix(".") if folder.is_dir() else name
+def room(module: str) -> str:
+    """The package that a module lies in, or itself where it lies beside the packages."""
+    return module.removeprefix("ompbind").removeprefix(".").partition(".")[0] or "__init__"
 
 
 def is_one_of(name: str, modules: Iterable[str]) -> bool:
@@ -237,35 +120,56 @@ def docstrings(name: str) -> set[int]:
     return found
 
 
-def test_every_module_has_its_place() -> None:
-    """The table has a row for each module, and for no other."""
-    assert sorted(ALLOWED) == NAMES
+def test_every_module_has_its_layer() -> None:
+    """Each package and each module beside the packages is in one row, and nothing else is."""
+    rows = " ".join(LAYERS).split()
+    assert sorted(rows) == sorted({room(n) for n in NAMES} - {"__init__", "__main__"})
 
 
-def test_the_table_has_no_way_up() -> None:
-    """A row allows only rows above it, so no import can go round in a circle."""
-    above: set[str] = set()
-    for name, allowed in ALLOWED.items():
-        assert set(allowed.split()) <= above, name
-        above.add(name)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_imports_go_one_way(name: str) -> None:
-    """A module imports of ompbind only what its row allows, also inside functions and for types."""
+@pytest.mark.parametrize("name", [n for n in NAMES if room(n) not in ("__init__", "__main__")])
+def test_imports_go_down(name: str) -> None:
+    """A module imports only from lower rows and its own package, inside functions and for types
+    as well; the package itself has nothing that a module needs but its version."""
+    row = {n: number for number, names in enumerate(LAYERS) for n in names.split()}
     ours = {i.name for i in imports(name) if i.first == "ompbind"}
-    used = {row(n) for n in ours}
-    assert used <= set(ALLOWED[name].split())
+    used = {room(n) for n in ours} - {room(name)}
+    if name == "cli.help":
+        used -= {"__init__"}
+    assert all(row.get(u, 99) < row[room(name)] for u in used), used
+
+
+def test_no_circles() -> None:
+    """Nowhere does an import, followed from module to module, come back to where it began."""
+    below = {
+        name: {module_name(i.name) for i in imports(name) if i.first == "ompbind"} for name in NAMES
+    }
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"{' -> '.join(path)} -> {name}"
+        if name not in done:
+            for other in below[name]:
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in NAMES:
+        visit(name, ())
+
+
+def module_name(imported: str) -> str:
+    """The name in NAMES of an imported module: `x.__init__` for a package."""
+    name = imported.removeprefix("ompbind").removeprefix(".")
+    return name if name in NAMES else f"{name}.__init__".removeprefix(".")
 
 
 def test_the_core_knows_nothing_above_it() -> None:
     """The planner and what it stands on read nothing, start nothing and print nothing."""
-    core = {"errors", "record", "cpuset", "topology", "numactl", "openmp", "plans", "cores",
-            "dividing", "dealing", "memory", "planner", "devices", "visible", "gpus"}  # fmt: skip
-    outside = {"launch", "syscalls", "program", "machine", "procfs", "sysfs", "pci", "gpufiles",
-               "nvml", "root", "prepare",
-               "commands", "cli", "render"}  # fmt: skip
-    for name in core:
+    core = {"errors", "record", "cpuset", "openmp", "plans", "planner", "machine.topology",
+            "gpus.variables", "gpus.visible"}  # fmt: skip
+    outside = {"launch", "machine.cpus", "machine.limits", "machine.devices", "machine.roots",
+               "machine.__init__", "machine.processes", "gpus.nvml", "worker.program", "prepare",
+               "cli", "render"}  # fmt: skip
+    for name in (n for n in NAMES if is_one_of(n, core)):
         used = {i.name.removeprefix("ompbind.") for i in imports(name)}
         assert not any(is_one_of(u, outside) for u in used), name
         assert not {i.first for i in imports(name)} & {"os", "sys", "subprocess", "signal"}, name
@@ -275,12 +179,12 @@ def test_launch_does_not_know_the_planner() -> None:
     """A saved plan runs without the planner, the request and the topology."""
     for name in (n for n in NAMES if is_one_of(n, ["launch"])):
         known = {i.name.removeprefix("ompbind.") for i in imports(name)}
-        assert not known & {"planner", "request", "topology", "machine", "prepare"}, name
+        assert not {k.partition(".")[0] for k in known} & {"planner", "prepare"}, name
 
 
 def test_only_launch_makes_system_calls() -> None:
     """The raw calls have one caller."""
-    callers = {n for n in NAMES if "ompbind.syscalls" in {i.name for i in imports(n)}}
+    callers = {n for n in NAMES if "ompbind.launch.syscalls" in {i.name for i in imports(n)}}
     assert all(is_one_of(n, ["launch"]) for n in callers)
 
 
@@ -294,7 +198,7 @@ def test_other_packages(name: str) -> None:
             assert is_one_of(name, OTHERS.get(i.first, ())), f"{name} imports {i.name}"
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - OFF_THE_LAUNCH_PATH))
+@pytest.mark.parametrize("name", [n for n in NAMES if not is_one_of(n, OFF_THE_LAUNCH_PATH)])
 def test_the_launch_path_is_quick_to_import(name: str) -> None:
     """Modules that every launch imports leave the slow ones to the functions that need them."""
     assert not {i.first for i in imports(name) if i.top and not i.types} & SLOW
@@ -303,7 +207,7 @@ def test_the_launch_path_is_quick_to_import(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_paths_of_the_machine_are_in_their_readers(name: str) -> None:
     """/sys is spelled out in its reader only."""
-    if name in ("sysfs", "pci", "gpufiles", "procfs", "conditions"):
+    if is_one_of(name, ("machine", "host.kernel")):
         return
     told = docstrings(name)
     for node in ast.walk(tree(name)):
@@ -328,9 +232,7 @@ def test_nothing_goes_through_a_shell(name: str) -> None:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             if node.value.id == "os":
                 assert node.attr not in ("system", "popen")
-                assert node.attr not in STARTERS or is_one_of(name, ("launch", "syscalls")), (
-                    node.attr
-                )
+                assert node.attr not in STARTERS or is_one_of(name, ["launch"]), node.attr
             if node.value.id == "subprocess":
                 assert is_one_of(name, ["launch"])
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
@@ -392,7 +294,7 @@ def test_run_imports_next_to_nothing(args: list[str]) -> None:
 
 def test_importing_everything_prints_nothing() -> None:
     """Each module can be imported first, alone, in silence."""
-    modules = [f"ompbind.{n}" for n in NAMES if "__" not in n and n != "cli"]
+    modules = [f"ompbind.{n}" for n in NAMES if "__" not in n and n != "cli.help"]
     code = "import importlib, sys\nfor m in sys.argv[1:]:\n"
     code += "    [sys.modules.pop(k) for k in list(sys.modules) if k.startswith('ompbind')]\n"
     code += "    importlib.import_module(m)\n"
