@@ -5,7 +5,6 @@ from __future__ import annotations
 from ompbind import numactl
 from ompbind.cpuset import LIMIT, CpuSet, shown
 from ompbind.errors import ParseError
-from ompbind.openmp import Inherited
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -38,6 +37,17 @@ class Role(Record):
     @property
     def variable(self) -> str:
         return f"OMPBIND_ROLE_{self.name.upper()}"
+
+
+class Inherited(Record):
+    """Something this process inherited: an environment variable, or a restriction such as its
+    affinity mask. `action`: what became of it, "respected", "overridden", "removed" or "widened";
+    `why`: the reason, in a few words."""
+
+    name: str
+    value: str
+    action: str
+    why: str
 
 
 class RankPlan(Record):

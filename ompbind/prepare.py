@@ -15,11 +15,11 @@ from ompbind.machine import (
     read_numa_balancing,
     read_surroundings,
 )
-from ompbind.openmp import Inherited, choose_places, judge_environment
+from ompbind.openmp import choose_places, judge_environment
 from ompbind.planner import make_plan
 from ompbind.planner.cores import levels_for
 from ompbind.planner.request import make_request
-from ompbind.plans import parse_plan
+from ompbind.plans import Inherited, parse_plan
 from ompbind.worker.program import find_program
 from ompbind.worker.runtimes import guess_worker
 
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
 
     from ompbind.cpuset import CpuSet
     from ompbind.machine.topology import Device, Machine, Topology
-    from ompbind.openmp import Inherited
     from ompbind.options.parse import Values
     from ompbind.planner.request import Request
-    from ompbind.plans import Plan, RankPlan
+    from ompbind.plans import Inherited, Plan, RankPlan
 
 # What goes with --plan: it says the rest itself.
 ENVIRONMENT = ("env", "env_file", "master_port", "master_addr")

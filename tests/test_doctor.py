@@ -17,7 +17,8 @@ from ompbind.doctor import list_imports
 from ompbind.doctor.findings import Facts, Finding, examine, prevents
 from ompbind.host.kernel import Conditions, parse_choice, read_conditions
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
-from ompbind.openmp import Inherited, judge_environment
+from ompbind.openmp import judge_environment
+from ompbind.plans import Inherited
 from ompbind.worker.runtimes import Runtime
 from tests.confine import in_cgroup
 from tests.conftest import unavailable

@@ -10,10 +10,9 @@ import pytest
 from ompbind.cpuset import CpuSet
 from ompbind.host.advice import advise
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
-from ompbind.openmp import Inherited
 from ompbind.planner import make_plan
 from ompbind.planner.request import make_request
-from ompbind.plans import Plan
+from ompbind.plans import Inherited, Plan
 from ompbind.render.sentences import explain
 
 TOPOLOGY = Topology(

@@ -23,10 +23,10 @@ SOURCE = Path(__file__).parents[1] / "ompbind"
 LAYERS = (
     "errors record",
     "cpuset colours",
-    "numactl claims openmp",
+    "numactl claims",
     "plans machine",
     "options",
-    "gpus worker host",
+    "gpus openmp worker host",
     "planner launch verify fixes",
     "doctor",
     "prepare",

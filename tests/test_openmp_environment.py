@@ -10,7 +10,6 @@ from ompbind.cpuset import CpuSet
 from ompbind.openmp import (
     LIMITS,
     REMOVED,
-    Inherited,
     choose_places,
     judge_environment,
     limited,
@@ -18,6 +17,7 @@ from ompbind.openmp import (
     parse_proc_bind,
     parse_threads,
 )
+from ompbind.plans import Inherited
 
 AS_OPTION = "as if given as an option"
 FLAG = {k: f"--{k} is given" for k in ("places", "proc_bind", "threads")}

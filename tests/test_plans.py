@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import ParseError
-from ompbind.openmp import Inherited
-from ompbind.plans import BINDERS, Host, Plan, RankPlan, Role, parse_plan
+from ompbind.plans import BINDERS, Host, Inherited, Plan, RankPlan, Role, parse_plan
 
 PLAN = Plan(
     host=Host("server", CpuSet(range(8)), CpuSet(range(6)), CpuSet([0, 1]), 2.5),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ompbind.host.kernel import Conditions
     from ompbind.machine.topology import Machine
-    from ompbind.openmp import Inherited
+    from ompbind.plans import Inherited
     from ompbind.worker.runtimes import Runtime
 
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
-from ompbind.openmp import Inherited
+from ompbind.plans import Inherited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

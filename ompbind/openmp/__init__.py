@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ompbind.errors import ParseError
+from ompbind.plans import Inherited
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -27,16 +28,6 @@ LIMITS = ("OMP_THREAD_LIMIT", "OMP_DYNAMIC", "KMP_DEVICE_THREAD_LIMIT", "KMP_ALL
 PLACES_BY_NAME = {"threads": "threads", "cores": "cores", "ll_caches": "l3", "numa_domains": "numa"}
 
 PROC_BINDS = ("close", "spread", "primary", "master", "true")
-
-
-class Inherited(Record):
-    """A variable found in the environment, what became of it ("respected", "overridden" or
-    "removed"), and why."""
-
-    name: str
-    value: str
-    action: str
-    why: str
 
 
 class Wishes(Record):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, parse_whole, shown
 from ompbind.errors import UsageError
-from ompbind.openmp import Inherited
+from ompbind.plans import Inherited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ompbind.cpuset import LIMIT, CpuSet, parse_range, parse_whole, shown
 from ompbind.errors import ParseError, UsageError
-from ompbind.openmp import Inherited, judge_environment
+from ompbind.openmp import judge_environment
 from ompbind.options.parse import FENCE_HINT, is_word
+from ompbind.plans import Inherited
 from ompbind.record import Record
 
 TYPE_CHECKING = False

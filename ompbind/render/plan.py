@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ompbind.cpuset import CpuSet
-    from ompbind.openmp import Inherited
-    from ompbind.plans import Plan, RankPlan
+    from ompbind.plans import Inherited, Plan, RankPlan
 
 RANK_MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
 ROLE_MARKS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
