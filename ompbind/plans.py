@@ -73,6 +73,18 @@ class RankPlan(Record):
         return worker[1:] if binding and worker[:1] == ("--",) else worker
 
 
+class Caution(Record):
+    """A warning that goes with a plan: its kind, a word that programs may test, and its text.
+
+    The kinds: "exclude", "no-binding", "no-cores", "no-numa", "uneven", "oversubscribed",
+    "threads", "quota", "isolated", "shared-core", "memory", "gpu", "numa-balancing", "neighbours",
+    "fix"; "" in a plan saved before there were kinds.
+    """
+
+    kind: str
+    text: str
+
+
 class Plan(Record):
     """All ranks, and what is said about them. `unused`: allowed cpus of cores that no rank got;
     `part` ("1/2") is that of the machine, `others` the cpus of the other parts;
@@ -87,12 +99,17 @@ class Plan(Record):
     unused: CpuSet = CpuSet()
     part: str = ""
     others: CpuSet = CpuSet()
-    warnings: tuple[str, ...] = ()
+    cautions: tuple[Caution, ...] = ()
     inherited: tuple[Inherited, ...] = ()
     command: tuple[str, ...] = ()
     template: bool = False
     places_why: str = ""
     narrowed: tuple[Inherited, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The texts of the plan's warnings."""
+        return tuple(caution.text for caution in self.cautions)
 
     def to_json(self, explanation: Sequence[str] = ()) -> str:
         """The contract's object, as text that ends in a newline."""
@@ -138,6 +155,7 @@ class Plan(Record):
             "part": self.part,
             "others": str(self.others),
             "warnings": list(self.warnings),
+            "warning_kinds": [caution.kind for caution in self.cautions],
             "inherited": [
                 {"name": i.name, "value": i.value, "action": i.action, "why": i.why}
                 for i in self.inherited
@@ -184,7 +202,7 @@ def parse_plan(text: str) -> Plan:
         unused=top.cpus("unused", ""),
         part=top.get("part", str, ""),
         others=top.cpus("others", ""),
-        warnings=top.texts("warnings", []),
+        cautions=read_cautions(top),
         inherited=tuple(
             Inherited(i.get("name", str), i.get("value", str), i.get("action", str),
                       i.get("why", str))
@@ -199,6 +217,14 @@ def parse_plan(text: str) -> Plan:
         template=top.get("template", bool, False),
         places_why=top.get("places_why", str, ""),
     )  # fmt: skip
+
+
+def read_cautions(plan: Reader) -> tuple[Caution, ...]:
+    """The warnings, each with its kind where the plan lists as many kinds."""
+    texts, kinds = plan.texts("warnings", []), plan.texts("warning_kinds", [])
+    if len(kinds) != len(texts):
+        kinds = ("",) * len(texts)
+    return tuple(map(Caution, kinds, texts))
 
 
 def read_rank(rank: Reader) -> RankPlan:

@@ -19,7 +19,7 @@ from ompbind.openmp import choose_places, judge_environment
 from ompbind.planner import make_plan
 from ompbind.planner.cores import levels_for
 from ompbind.planner.request import make_request
-from ompbind.plans import Inherited, parse_plan
+from ompbind.plans import Caution, Inherited, parse_plan
 from ompbind.worker.program import find_program
 from ompbind.worker.runtimes import guess_worker
 
@@ -71,8 +71,10 @@ def with_neighbours(plan: Plan, environ: Mapping[str, str]) -> Plan:
         return plan
     from ompbind.host.neighbours import find_neighbours, make_warning
 
-    told = make_warning(find_neighbours(living_root(), union(r.cpus for r in plan.ranks), environ))
-    return plan.replace(warnings=(*plan.warnings, told)) if told else plan
+    text = make_warning(find_neighbours(living_root(), union(r.cpus for r in plan.ranks), environ))
+    if not text:
+        return plan
+    return plan.replace(cautions=(*plan.cautions, Caution("neighbours", text)))
 
 
 def from_environment(
@@ -113,8 +115,8 @@ def plan_anew(values: Values, command: Sequence[str], environ: Mapping[str, str]
     if path is None and machine.topology.nodes[1:]:
         from ompbind.host.advice import advise
 
-        told = tuple(advise(plan, read_numa_balancing()))
-        plan = plan.replace(warnings=plan.warnings + told) if told else plan
+        if cautions := advise(plan, read_numa_balancing()):
+            plan = plan.replace(cautions=(*plan.cautions, *cautions))
     return plan.replace(narrowed=narrowed) if narrowed else plan
 
 
@@ -272,7 +274,7 @@ def own_command(plan: Plan, rank: RankPlan, command: Sequence[str]) -> tuple[str
 def keep_memory(plan: Plan, allowed: CpuSet) -> Plan:
     """A saved plan with those of its memory nodes that may be used here, for --on-denied degrade;
     what is dropped is among the warnings."""
-    ranks, told = [], []
+    ranks, cautions = [], []
     for r in plan.ranks:
         dropped, own = r.mems - allowed, r
         if dropped:
@@ -283,9 +285,12 @@ def keep_memory(plan: Plan, allowed: CpuSet) -> Plan:
             env = tuple((dict(r.env) | dict(make_claim(r.cpus, mem, kept))).items())
             own = r.replace(mem=mem, mems=kept, argv=argv, env=env)
             left = f"its memory is on {kept}" if kept else "its memory is not bound"
-            told.append(f"rank {r.rank}: memory of nodes {dropped} may not be used here: {left}")
+            text = f"rank {r.rank}: memory of nodes {dropped} may not be used here: {left}"
+            cautions.append(Caution("memory", text))
         ranks.append(own)
-    return plan.replace(ranks=tuple(ranks), warnings=(*plan.warnings, *told)) if told else plan
+    if not cautions:
+        return plan
+    return plan.replace(ranks=tuple(ranks), cautions=(*plan.cautions, *cautions))
 
 
 def check_plan(plan: Plan) -> None:

@@ -99,11 +99,11 @@ def test_each_choice_has_words(values: dict[str, object], words: str) -> None:
 )
 def test_balancing_at_work(values: dict[str, object], balancing: str, ranks: str) -> None:
     """Only ranks on several nodes without a policy have their pages moved."""
-    told = advise(planned(**values), balancing)
-    assert bool(told) == bool(ranks)
-    if told:
-        assert told[0].startswith(f"{ranks}: on several nodes without a memory policy")
-        assert "sysctl kernel.numa_balancing=0" in told[0]
+    cautions = advise(planned(**values), balancing)
+    assert bool(cautions) == bool(ranks)
+    if cautions:
+        assert cautions[0].text.startswith(f"{ranks}: on several nodes without a memory policy")
+        assert "sysctl kernel.numa_balancing=0" in cautions[0].text
 
 
 def test_slow_plans_name_a_remedy() -> None:

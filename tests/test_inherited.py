@@ -19,6 +19,7 @@ from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.planner import make_plan
 from ompbind.planner.memory import keep_allowed
 from ompbind.planner.request import make_request
+from ompbind.plans import Caution
 from ompbind.prepare import keep_memory
 from tests.conftest import unavailable
 from tests.trees import MemoryRoot
@@ -170,9 +171,9 @@ def test_read_from_files() -> None:
 def test_the_ladder_keeps_valid_nodes(allowed: list[int], kept: list[int], said: str) -> None:
     """With --on-denied degrade what may be had of several nodes is kept, the rest is told."""
     machine = Machine(TWO_NODES, Allowed(ALL, CpuSet(allowed)))
-    warnings: list[str] = []
+    warnings: list[Caution] = []
     assert keep_allowed(machine, 3, CpuSet([0, 1]), warnings) == CpuSet(kept)
-    assert said in "".join(warnings)
+    assert said in "".join(caution.text for caution in warnings)
     assert bool(said) == bool(warnings)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import ParseError
-from ompbind.plans import BINDERS, Host, Inherited, Plan, RankPlan, Role, parse_plan
+from ompbind.plans import BINDERS, Caution, Host, Inherited, Plan, RankPlan, Role, parse_plan
 
 PLAN = Plan(
     host=Host("server", CpuSet(range(8)), CpuSet(range(6)), CpuSet([0, 1]), 2.5),
@@ -29,7 +29,7 @@ PLAN = Plan(
     unused=CpuSet([5]),
     part="1/2",
     others=CpuSet([7]),
-    warnings=("one", "two"),
+    cautions=(Caution("uneven", "one"), Caution("gpu", "two")),
     inherited=(Inherited("OMP_PLACES", "x", "overridden", "so"),),
     command=("w", "{rank}"),
     template=True,
@@ -292,3 +292,14 @@ def read_or_refuse(text: str) -> None:
         return
     again = parse_plan(plan.to_json()) if plan.host.quota == plan.host.quota else plan
     assert again == plan
+
+
+def test_a_warning_keeps_its_kind() -> None:
+    """The kinds stand beside the texts; a plan without them, or with others, has texts only."""
+    assert DATA["warning_kinds"] == ["uneven", "gpu"]
+    assert parse_plan(json.dumps(DATA)).cautions == PLAN.cautions
+    for kinds in ({}, {"warning_kinds": ["gpu"]}):
+        data = {key: value for key, value in DATA.items() if key != "warning_kinds"} | kinds
+        plan = parse_plan(json.dumps(data))
+        assert plan.cautions == (Caution("", "one"), Caution("", "two"))
+        assert plan.warnings == ("one", "two")

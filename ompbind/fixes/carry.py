@@ -6,6 +6,7 @@ import os
 
 from ompbind.cpuset import shown
 from ompbind.errors import UsageError
+from ompbind.plans import Caution
 from ompbind.worker.program import find_python
 
 TYPE_CHECKING = False
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 HOOK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker", "path")
 NAMED = "OMPBIND_FIX"  # name@module,…
-WARNING = "--fix: "  # how its warnings begin
 
 
 def with_fixes(
@@ -52,10 +52,10 @@ def renewed(plan: Plan, environ: Mapping[str, str]) -> Plan:
         if NAMED in env:
             env["PYTHONPATH"] = path
         ranks.append(r.replace(env=tuple(env.items())))
-    others = tuple(w for w in plan.warnings if not w.startswith(WARNING))
-    problem = problem_of(plan.command, environ)
-    told = (WARNING + problem,) if problem else ()
-    return plan.replace(ranks=tuple(ranks), warnings=others + told)
+    cautions = [caution for caution in plan.cautions if caution.kind != "fix"]
+    if problem := problem_of(plan.command, environ):
+        cautions.append(Caution("fix", f"--fix: {problem}"))
+    return plan.replace(ranks=tuple(ranks), cautions=tuple(cautions))
 
 
 def join_path(inherited: str) -> str:

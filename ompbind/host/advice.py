@@ -4,13 +4,14 @@ themselves (quota, crowded cpus, shared cores, far GPUs and memory) is not told 
 from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
+from ompbind.plans import Caution
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ompbind.plans import Plan
 
 
-def advise(plan: Plan, numa_balancing: str) -> list[str]:
+def advise(plan: Plan, numa_balancing: str) -> list[Caution]:
     """`numa_balancing`: kernel.numa_balancing, "" where that is not known."""
     if numa_balancing in ("", "0") or len(plan.host.nodes) < 2:
         return []
@@ -19,8 +20,9 @@ def advise(plan: Plan, numa_balancing: str) -> list[str]:
     if not loose:
         return []
     who = f"ranks {loose}" if len(loose) > 1 else f"rank {loose}"
-    return [
+    text = (
         f"{who}: on several nodes without a memory policy, where the kernel's NUMA balancing "
         "(kernel.numa_balancing) moves pages while they run: --mem interleave, a rank for each "
         "node (--per numa --numa-bind), or sysctl kernel.numa_balancing=0"
-    ]
+    )
+    return [Caution("numa-balancing", text)]

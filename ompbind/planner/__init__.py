@@ -13,7 +13,7 @@ from ompbind.planner.cores import group_cores, keep_kind, llc_level, make_cores,
 from ompbind.planner.mapping import cut_part, deal, deal_exactly
 from ompbind.planner.memory import memory_of
 from ompbind.planner.threads import make_threads
-from ompbind.plans import Host, Plan, RankPlan, Role
+from ompbind.plans import Caution, Host, Plan, RankPlan, Role
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -85,7 +85,7 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         unused=union(free) - request.exclude,
         part="/".join(map(str, request.part or ())),
         others=others,
-        warnings=tuple(dict.fromkeys(warnings)),
+        cautions=tuple(dict.fromkeys(warnings)),
         inherited=request.inherited,
         command=request.command,
         template=request.template,
@@ -94,7 +94,7 @@ def make_plan(machine: Machine, request: Request) -> Plan:
 
 
 def deal_all(
-    machine: Machine, request: Request, cores: tuple[Core, ...], warnings: list[str]
+    machine: Machine, request: Request, cores: tuple[Core, ...], warnings: list[Caution]
 ) -> list[Share]:
     """Each rank's share, by devices where those say it."""
     if not is_about_devices(request):
@@ -158,21 +158,27 @@ def check_request(request: Request) -> None:
         check_gpus(request)
 
 
-def machine_warnings(machine: Machine, request: Request) -> list[str]:
-    stray = request.exclude - machine.topology.online - machine.topology.offline
-    told = [f"--exclude names cpus that this machine does not have: {stray}"] if stray else []
+def machine_warnings(machine: Machine, request: Request) -> list[Caution]:
+    topology = machine.topology
+    cautions = []
+    if missing := request.exclude - topology.online - topology.offline:
+        text = f"--exclude names cpus that this machine does not have: {missing}"
+        cautions.append(Caution("exclude", text))
     if not machine.can_bind:
-        told.append(
+        text = (
             "this system binds no process to cpus or memory: the OpenMP variables are all that a "
             "worker gets of this plan"
         )
-    elif machine.topology.cpus[1:] and all(c.core is None for c in machine.topology.cpus):
-        told.append(
+        cautions.append(Caution("no-binding", text))
+    elif topology.cpus[1:] and all(c.core is None for c in topology.cpus):
+        text = (
             "the system does not say which cpus share a core (/sys is hidden?): each counts as one"
         )
-    elif not machine.topology.numa and (request.numa_bind or request.mem not in (None, "none")):
-        told.append("this kernel has no NUMA: all memory is one node, so no policy is set")
-    return told
+        cautions.append(Caution("no-cores", text))
+    elif not topology.numa and (request.numa_bind or request.mem not in (None, "none")):
+        text = "this kernel has no NUMA: all memory is one node, so no policy is set"
+        cautions.append(Caution("no-numa", text))
+    return cautions
 
 
 class Common(Record):
@@ -189,7 +195,12 @@ class Common(Record):
 
 
 def make_common(
-    machine: Machine, request: Request, rank: int, share: Share, threads: str, warnings: list[str]
+    machine: Machine,
+    request: Request,
+    rank: int,
+    share: Share,
+    threads: str,
+    warnings: list[Caution],
 ) -> Common:
     cpus = share.cpus
     mem, mems = memory_of(machine, request, rank, share, warnings)
@@ -289,27 +300,33 @@ def make_rank_environment(
     return tuple(env)
 
 
-def warn_uneven(shares: list[Share], request: Request, warnings: list[str]) -> None:
+def warn_uneven(shares: list[Share], request: Request, warnings: list[Caution]) -> None:
     if any(core.weight > 1 for share in shares for core in share.cores):
         from ompbind.planner.division import weigh
 
         sums = [weigh(share.cores) for share in shares]
         if max(sums) - min(sums) > LARGEST_WEIGHT and request.per is None:
             warnings.append(
-                f"ranks get from {min(sums)} to {max(sums)} of capacity "
-                f"({LARGEST_WEIGHT}: the most capable core)"
+                Caution(
+                    "uneven",
+                    f"ranks get from {min(sums)} to {max(sums)} of capacity "
+                    f"({LARGEST_WEIGHT}: the most capable core)",
+                )
             )
         return
     sizes = [len(share.cores) for share in shares]
     if max(sizes) - min(sizes) > 1 and request.per is None:
         warnings.append(
-            f"ranks get from {min(sizes)} to {max(sizes)} cores, so that none leaves its node"
-            if request.nodes is None
-            else f"ranks get from {min(sizes)} to {max(sizes)} cores"
+            Caution(
+                "uneven",
+                f"ranks get from {min(sizes)} to {max(sizes)} cores, so that none leaves its node"
+                if request.nodes is None
+                else f"ranks get from {min(sizes)} to {max(sizes)} cores",
+            )
         )
 
 
-def warn_crowded(shares: list[Share], request: Request, warnings: list[str]) -> None:
+def warn_crowded(shares: list[Share], request: Request, warnings: list[Caution]) -> None:
     """Ranks that share cores because there are more of them; --share is another matter."""
     if request.oversubscribe and not request.share:
         ranks_on: dict[int, int] = {}
@@ -318,12 +335,15 @@ def warn_crowded(shares: list[Share], request: Request, warnings: list[str]) -> 
         crowds = [count for count in ranks_on.values() if count > 1]
         if crowds:
             warnings.append(
-                f"more ranks than cores: {sum(crowds)} ranks share {len(crowds)} "
-                f"core{'s' * (len(crowds) > 1)} and will wait for each other"
+                Caution(
+                    "oversubscribed",
+                    f"more ranks than cores: {sum(crowds)} ranks share {len(crowds)} "
+                    f"core{'s' * (len(crowds) > 1)} and will wait for each other",
+                )
             )
 
 
-def warn_threads(ranks: Sequence[RankPlan], warnings: list[str]) -> None:
+def warn_threads(ranks: Sequence[RankPlan], warnings: list[Caution]) -> None:
     """More threads than cpus, ranks of the same numbers told together."""
     crowded: dict[tuple[int, int], list[int]] = {}
     for r in ranks:
@@ -333,13 +353,16 @@ def warn_threads(ranks: Sequence[RankPlan], warnings: list[str]) -> None:
     for (threads, cpus), found in crowded.items():
         who = f"ranks {CpuSet(found)}" if found[1:] else f"rank {found[0]}"
         warnings.append(
-            f"{who}: {threads} threads on {cpus} cpu{'s' * (cpus > 1)} "
-            f"(--threads {cpus} gives each its own)"
+            Caution(
+                "threads",
+                f"{who}: {threads} threads on {cpus} cpu{'s' * (cpus > 1)} "
+                f"(--threads {cpus} gives each its own)",
+            )
         )
 
 
 def warn_isolated(
-    machine: Machine, used: CpuSet, commons: Sequence[Common], warnings: list[str]
+    machine: Machine, used: CpuSet, commons: Sequence[Common], warnings: list[Caution]
 ) -> None:
     """Cpus that the kernel balances nothing on (isolcpus=, isolated partitions)."""
     isolated = machine.topology.isolated & used
@@ -347,13 +370,19 @@ def warn_isolated(
         return
     if used - isolated:
         warnings.append(
-            f"cpu{'s' * (len(isolated) > 1)} {isolated} of this plan are isolated (isolcpus) and "
-            f"others are not: --exclude {isolated} leaves them out"
+            Caution(
+                "isolated",
+                f"cpu{'s' * (len(isolated) > 1)} {isolated} of this plan are isolated (isolcpus) "
+                f"and others are not: --exclude {isolated} leaves them out",
+            )
         )
     cores = machine.topology.groups("core", isolated)
     if any(len(place & isolated) > 1 and sum(bool(core & place) for core in cores) > 1
            for common in commons for place in common.places):  # fmt: skip
         warnings.append(
-            f"cpus {isolated} are isolated: the kernel spreads no threads over them, those of one "
-            "place stay together on one cpu; --places cores gives each its own"
+            Caution(
+                "isolated",
+                f"cpus {isolated} are isolated: the kernel spreads no threads over them, those of "
+                "one place stay together on one cpu; --places cores gives each its own",
+            )
         )

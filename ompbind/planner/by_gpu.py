@@ -7,6 +7,7 @@ from ompbind.errors import PlanError
 from ompbind.planner.cores import llc_level, split_by
 from ompbind.planner.division import blocks, divide
 from ompbind.planner.mapping import Share, deal_one, describe, node_domains
+from ompbind.plans import Caution
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -78,7 +79,7 @@ def check_gpus(request: Request) -> None:
 
 
 def deal_gpus(
-    machine: Machine, request: Request, cores: tuple[Core, ...], warnings: list[str]
+    machine: Machine, request: Request, cores: tuple[Core, ...], warnings: list[Caution]
 ) -> list[Share] | None:
     """Each rank on the cores near its GPU; the ranks of one node split its cores, or share them.
 
@@ -88,7 +89,9 @@ def deal_gpus(
     visible = request.visible
     if visible is None or not is_by_gpu(request):
         if visible is not None and visible.bad and request.numa_bind:
-            warnings.append(f"{visible.problem}: --numa-bind takes the nodes in order")
+            warnings.append(
+                Caution("gpu", f"{visible.problem}: --numa-bind takes the nodes in order")
+            )
         return None
     by_node = nodes_with_cores(machine, request, cores)
     owned = own_gpus(request, visible.gpus)
@@ -98,9 +101,9 @@ def deal_gpus(
         if request.gpu_env:
             raise PlanError(f"--gpu-env: {why_not}", hint="--per gpu gives each GPU a rank")
         if owned[1:]:
-            warnings.append(f"{why_not}: --numa-bind takes the nodes in order")
+            warnings.append(Caution("gpu", f"{why_not}: --numa-bind takes the nodes in order"))
         return None
-    warnings += visible.warnings
+    warnings += [Caution("gpu", text) for text in visible.warnings]
     warn_gpus(request, visible.gpus, len(owned), warnings)
     unknown = [gpu for gpu, spot in spots.items() if spot.node is None]
     if unknown and len(by_node) > 1:
@@ -109,9 +112,13 @@ def deal_gpus(
         settle_unknown(spots, owned, by_node)
         which = " ".join(gpu.device.pci for gpu in unknown)
         warnings.append(
-            f"the machine does not say which node is near {which}: the emptiest is taken"
+            Caution(
+                "gpu", f"the machine does not say which node is near {which}: the emptiest is taken"
+            )
         )
-    warnings += [f"GPU {g.device.pci} {s.told}" for g, s in spots.items() if s.grave]
+    warnings += [
+        Caution("gpu", f"GPU {g.device.pci} {s.told}") for g, s in spots.items() if s.grave
+    ]
     return deal_nodes(machine, request, cores, by_node, owned, spots)
 
 
@@ -212,13 +219,16 @@ def deal_unknown(
     request: Request,
     cores: tuple[Core, ...],
     owned: Sequence[tuple[Gpu, ...]],
-    warnings: list[str],
+    warnings: list[Caution],
 ) -> list[Share]:
     """Of no GPU is the node known: the machine is divided as by -n."""
     count = len(owned)
     warnings.append(
-        "the machine does not say which node its GPUs are near: it is divided evenly, "
-        "as without GPUs"
+        Caution(
+            "gpu",
+            "the machine does not say which node its GPUs are near: it is divided evenly, "
+            "as without GPUs",
+        )
     )
     if request.share or count > len(cores):
         shares = deal_one(request, range(count), cores, "the machine")
@@ -259,16 +269,23 @@ def settle_unknown(
             ranks[node] += 1
 
 
-def warn_gpus(request: Request, gpus: Sequence[Gpu], count: int, warnings: list[str]) -> None:
+def warn_gpus(request: Request, gpus: Sequence[Gpu], count: int, warnings: list[Caution]) -> None:
     if request.per is not None and count < len(gpus):
-        warnings.append(f"{count} of {len(gpus)} visible GPUs get a rank, the last ones none")
+        warnings.append(
+            Caution("gpu", f"{count} of {len(gpus)} visible GPUs get a rank, the last ones none")
+        )
     if request.per is not None and count > len(gpus) and not request.gpu_env:
         warnings.append(
-            f"{count} ranks share {len(gpus)} GPUs: LOCAL_RANK does not name a rank's GPU, "
-            "--gpu-env gives it that one only"
+            Caution(
+                "gpu",
+                f"{count} ranks share {len(gpus)} GPUs: LOCAL_RANK does not name a rank's GPU, "
+                "--gpu-env gives it that one only",
+            )
         )
     if gpus[1:] and any(gpu.name.startswith("MIG-") for gpu in gpus) and not request.gpu_env:
-        warnings.append("a process sees one MIG device, the first: --gpu-env gives each its own")
+        warnings.append(
+            Caution("gpu", "a process sees one MIG device, the first: --gpu-env gives each its own")
+        )
 
 
 def gpu_names(own: Sequence[Gpu]) -> str:
@@ -309,7 +326,7 @@ def locate(machine: Machine, device: Device, by_node: Mapping[int | None, object
 
 
 def keep_near(
-    machine: Machine, request: Request, cores: tuple[Core, ...], warnings: list[str]
+    machine: Machine, request: Request, cores: tuple[Core, ...], warnings: list[Caution]
 ) -> tuple[Core, ...]:
     """The cores nearest to the device that --near names. Raises PlanError."""
     device = find_device(machine, request)
@@ -324,7 +341,7 @@ def keep_near(
             hint="name the node: --numa-bind-nodes; the machine's manual or its vendor knows it",
         )
     if spot.grave:
-        warnings.append(f"--near {request.near}: {device.pci} {spot.told}")
+        warnings.append(Caution("gpu", f"--near {request.near}: {device.pci} {spot.told}"))
     return by_node[spot.node]
 
 

@@ -6,6 +6,7 @@ from ompbind.cpuset import union
 from ompbind.planner.cores import Core, group_cores, in_tree_order, levels_for
 from ompbind.planner.division import blocks
 from ompbind.planner.mapping import Share
+from ompbind.plans import Caution
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def settle_places(machine: Machine, request: Request) -> Request:
     return request.replace(place_list=None, inherited=inherited)
 
 
-def deal_places(machine: Machine, request: Request, warnings: list[str]) -> list[Share]:
+def deal_places(machine: Machine, request: Request, warnings: list[Caution]) -> list[Share]:
     """Consecutive places to each rank, evenly; with --share all of them to each."""
     places = request.place_list or ()
     count = request.ranks or 1
@@ -56,7 +57,10 @@ def deal_places(machine: Machine, request: Request, warnings: list[str]) -> list
             if core.traits.core is not None and owner.setdefault(core.traits.core, rank) != rank:
                 other = owner[core.traits.core]
                 warnings.append(
-                    f"ranks {other} and {rank} have hardware threads of one core "
-                    "(slower: give each whole cores)"
+                    Caution(
+                        "shared-core",
+                        f"ranks {other} and {rank} have hardware threads of one core "
+                        "(slower: give each whole cores)",
+                    )
                 )
     return shares

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
 from ompbind.planner.cores import Core, group_cores, in_tree_order, levels_for, llc_level, split_by
+from ompbind.plans import Caution
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -303,7 +304,7 @@ def describe(machine: Machine, parts: Sequence[tuple[Core, ...]], what: str) -> 
     return shares
 
 
-def deal_exactly(machine: Machine, request: Request, warnings: list[str]) -> list[Share]:
+def deal_exactly(machine: Machine, request: Request, warnings: list[Caution]) -> list[Share]:
     """Rank r on exactly the r-th cpu list."""
     topology, allowed = machine.topology, machine.allowed
     lists = request.cpus or ()
@@ -341,8 +342,11 @@ def deal_exactly(machine: Machine, request: Request, warnings: list[str]) -> lis
                 other = core_owner[number]
                 if not request.share:
                     warnings.append(
-                        f"ranks {other} and {rank} have hardware threads of one core "
-                        "(slower: give each whole cores)"
+                        Caution(
+                            "shared-core",
+                            f"ranks {other} and {rank} have hardware threads of one core "
+                            "(slower: give each whole cores)",
+                        )
                     )
         node = None if request.nodes is None else request.nodes[rank]
         shares.append(Share(in_tree_order(cores, levels_for(request)), "the cpus named", node))

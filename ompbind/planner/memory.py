@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
+from ompbind.plans import Caution
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def memory_of(
-    machine: Machine, request: Request, rank: int, share: Share, warnings: list[str]
+    machine: Machine, request: Request, rank: int, share: Share, warnings: list[Caution]
 ) -> tuple[str, CpuSet]:
     """A rank's memory policy and its nodes (none for local and none)."""
     topology = machine.topology
@@ -41,13 +42,16 @@ def memory_of(
     cpu_nodes = topology.nodes_of(cpus)
     if request.cpus is not None and request.nodes is not None and not mems & cpu_nodes:
         warnings.append(
-            f"rank {rank}: its memory is on node {mems}, its cpus on {cpu_nodes} "
-            "(farther away: name its cpus' node, or --mem interleave)"
+            Caution(
+                "memory",
+                f"rank {rank}: its memory is on node {mems}, its cpus on {cpu_nodes} "
+                "(farther away: name its cpus' node, or --mem interleave)",
+            )
         )
     return policy, mems
 
 
-def keep_allowed(machine: Machine, rank: int, wanted: CpuSet, warnings: list[str]) -> CpuSet:
+def keep_allowed(machine: Machine, rank: int, wanted: CpuSet, warnings: list[Caution]) -> CpuSet:
     """The nodes whose memory may be had, for --on-denied degrade; what is dropped is said."""
     topology, allowed = machine.topology, machine.allowed.nodes
     bare = CpuSet(n.node for n in topology.nodes if n.memory_bytes == 0)
@@ -58,8 +62,11 @@ def keep_allowed(machine: Machine, rank: int, wanted: CpuSet, warnings: list[str
     if dropped:
         left = f"its memory is on node{'s' * (len(kept) > 1)} {kept}" if kept else "none is bound"
         warnings.append(
-            f"rank {rank}: memory of node{'s' * (len(dropped) > 1)} {dropped} is not allowed "
-            f"(cgroup cpuset): {left}"
+            Caution(
+                "memory",
+                f"rank {rank}: memory of node{'s' * (len(dropped) > 1)} {dropped} is not allowed "
+                f"(cgroup cpuset): {left}",
+            )
         )
     return kept
 
@@ -81,7 +88,7 @@ def check_memory_node(machine: Machine, rank: int, node: int) -> None:
         )
 
 
-def with_memory(machine: Machine, rank: int, number: int, warnings: list[str]) -> int:
+def with_memory(machine: Machine, rank: int, number: int, warnings: list[Caution]) -> int:
     """The node itself, or where it has no memory the nearest that has, said in a warning."""
     topology, allowed = machine.topology, machine.allowed
     node = topology.find_node(number)
@@ -94,7 +101,12 @@ def with_memory(machine: Machine, rank: int, number: int, warnings: list[str]) -
                 hint=f"memory allowed on nodes: {allowed.nodes or 'none'}",
                 rank=rank,
             )
-        warnings.append(f"node {number} has no memory: the nearest that has, node {near}, is taken")
+        warnings.append(
+            Caution(
+                "memory",
+                f"node {number} has no memory: the nearest that has, node {near}, is taken",
+            )
+        )
         return near
     if number not in allowed.nodes:
         raise PlanError(

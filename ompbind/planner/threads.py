@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ompbind import openmp
+from ompbind.plans import Caution
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def make_threads(
-    machine: Machine, request: Request, shares: Sequence[Share], warnings: list[str]
+    machine: Machine, request: Request, shares: Sequence[Share], warnings: list[Caution]
 ) -> list[str]:
     """OMP_NUM_THREADS of each rank.
 
@@ -32,7 +33,9 @@ def make_threads(
         return texts
     worth = f"the cgroup's quota is worth {quota:g} cpu{'s' * (quota != 1)}"
     if request.threads is not None:
-        warnings.append(f"{worth}, and {total} threads are asked for: they will be held up")
+        warnings.append(
+            Caution("quota", f"{worth}, and {total} threads are asked for: they will be held up")
+        )
         return texts
     within = max(int(quota), len(shares))
     from ompbind.planner.division import apportion
@@ -44,7 +47,7 @@ def make_threads(
     else:
         told = f"{within} thread{'s' * (within > 1)} instead of {total}"
         told += " over all ranks" if len(shares) > 1 else ""
-    warnings.append(f"{worth}: {told} (--threads N overrides)")
+    warnings.append(Caution("quota", f"{worth}: {told} (--threads N overrides)"))
     return [*map(str, numbers)]
 
 
