@@ -10,7 +10,7 @@ from ompbind.options.parse import parse_arguments
 from ompbind.options.table import options_of
 from ompbind.planner import make_plan
 from ompbind.planner.request import make_request
-from tests.trees import Shape, make_topology
+from tests.support.trees import Shape, make_topology
 
 # 4,096 cpus, 64 nodes.
 LARGE = Shape(packages=16, nodes=64, l3s=256, cores=2048, threads=2, numbering="halves")

@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.measure import Contender, function, measure, print_table, program
 from bench.startup import find_ompbind
 from ompbind.machine import read_machine
-from tests.trees import CPUS, Shape, make_files
+from tests.support.trees import CPUS, Shape, make_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

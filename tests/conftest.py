@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
-import importlib.util
 import os
-import platform
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
+
+from tests.support.commands import OMPBIND, TIMEOUT, environment
+from tests.support.needs import (
+    COMPILERS,
+    REPOSITORY,
+    find_torch,
+    need_binder,
+    need_cpus,
+    require_intel,
+    unavailable,
+)
 
 # Set where output is wanted at once, it makes several writes of one print: ranks' lines would mix.
 os.environ.pop("PYTHONUNBUFFERED", None)
 # Whoever else runs ompbind here meanwhile is no business of the tests.
 os.environ["OMPBIND_NEIGHBOURS"] = "no"
-
-REPOSITORY = Path(__file__).parents[1]
-COMPILERS = {"libgomp": "gcc", "libomp": "clang", "libiomp5": "clang", "torch": "gcc"}
-
-
-def unavailable(reason: str) -> NoReturn:
-    """Skips a test that this machine lacks something for; where CI runs, nothing may be lacking."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason} (a failure, as CI is set)")
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
@@ -78,36 +75,6 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     return compiled
 
 
-def find_intel() -> str | None:
-    """The directory of Intel's runtime, from the Python package intel-openmp, if there is one."""
-    try:
-        files = importlib.metadata.files("intel-openmp") or ()
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    found = next(str(f.locate()) for f in files if f.name == "libiomp5.so")
-    return os.path.dirname(os.path.realpath(found))
-
-
-def require_intel() -> str:
-    """The same; skips the test where it is not there."""
-    if platform.machine() != "x86_64":
-        pytest.skip("Intel's OpenMP runtime is for x86-64 only")
-    return find_intel() or unavailable(
-        "there is no intel-openmp; `pip install --group dev` installs it"
-    )
-
-
-def find_torch() -> str:
-    """The directory of the libgomp that torch brings."""
-    spec = importlib.util.find_spec("torch")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip("there is no torch; `pip install --group torch` installs it")
-    folder = Path(spec.submodule_search_locations[0]) / "lib"
-    if not (folder / "libgomp.so.1").exists():
-        pytest.skip("this torch brings no libgomp of its own")
-    return str(folder)
-
-
 @pytest.fixture(scope="session")
 def plain_environ() -> dict[str, str]:
     """This environment without what steers OpenMP or ompbind, or a library's threads."""
@@ -119,8 +86,6 @@ def plain_environ() -> dict[str, str]:
 @pytest.fixture(params=["numactl", "native"])
 def binder(request: pytest.FixtureRequest) -> str:
     """Each way to bind that there is here."""
-    from tests.test_command_line import need_binder
-
     need_binder(request.param)
     return str(request.param)
 
@@ -128,8 +93,6 @@ def binder(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=[1, 2])
 def ranks(request: pytest.FixtureRequest) -> int:
     """One rank, and several, as far as there are cores."""
-    from tests.test_command_line import need_cpus
-
     need_cpus(request.param)
     return int(request.param)
 
@@ -137,8 +100,6 @@ def ranks(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts ompbind in the background; whatever is left of it at the end is killed."""
-    from tests.test_command_line import OMPBIND, TIMEOUT, environment
-
     started: list[subprocess.Popen[bytes]] = []
 
     def start_one(

@@ -21,11 +21,12 @@ import pytest
 import ompbind
 from ompbind import plans
 from ompbind.options.table import options_of
-from tests.conftest import unavailable
-from tests.observe import mask_of, policy_text, read_words, status_field
-from tests.test_command_line import environment, need_binder, need_cpus, ompbind_run
-from tests.test_launch import denying, wait_for
-from tests.untouched import nothing_left, untouched
+from tests.support.commands import environment, ompbind_run
+from tests.support.confine import denying
+from tests.support.needs import need_binder, need_cpus, unavailable
+from tests.support.observe import mask_of, policy_text, read_words, status_field
+from tests.support.recorder import wait_for
+from tests.support.untouched import nothing_left, untouched
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ompbind binds on Linux only")
 

@@ -20,11 +20,12 @@ from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.openmp import judge_environment
 from ompbind.plans import Inherited
 from ompbind.worker.runtimes import Runtime
-from tests.confine import in_cgroup
-from tests.conftest import unavailable
-from tests.trees import MemoryRoot
+from tests.support import deny
+from tests.support.confine import in_cgroup
+from tests.support.needs import unavailable
+from tests.support.trees import MemoryRoot
 
-DENY = Path(__file__).with_name("deny.py")
+DENY = Path(deny.__file__)
 TOPOLOGY = Topology(
     cpus=tuple(Cpu(n, core=n, package=0, node=n // 4) for n in range(8)),
     nodes=(Node(0, CpuSet(range(4)), 1 << 30), Node(1, CpuSet(range(4, 8)), 1 << 30)),

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from ompbind.machine import read_machine, save_machine
-from tests.trees import NODES, Pci, Shape, make_files, make_links, make_machine, write_tree
+from tests.support.trees import NODES, Pci, Shape, make_files, make_links, make_machine, write_tree
 
 HERE = Path(__file__).parents[1]
 EXAMPLES = HERE / "examples"

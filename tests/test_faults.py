@@ -8,7 +8,7 @@ import os
 import pytest
 
 from tests import faults
-from tests.conftest import unavailable
+from tests.support.needs import unavailable
 
 COUNT = 120
 

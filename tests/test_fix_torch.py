@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_command_line import OMPBIND, environment
+from tests.support.commands import OMPBIND, environment
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ompbind runs workers on Linux")
 

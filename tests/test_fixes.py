@@ -19,7 +19,7 @@ import pytest
 from ompbind.fixes.carry import HOOK, join_path, problem_of
 from ompbind.fixes.registry import BUILT_IN, WORKER, find_fixes
 from ompbind.fixes.worker.apply import find_version, in_range, parse_release
-from tests.test_command_line import TIMEOUT, environment, ompbind_run
+from tests.support.commands import TIMEOUT, environment, ompbind_run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ompbind runs workers on Linux")
 

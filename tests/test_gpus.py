@@ -25,10 +25,10 @@ from ompbind.machine.cpus import read_topology
 from ompbind.machine.topology import Allowed, Machine
 from ompbind.planner import make_plan
 from ompbind.plans import Plan
-from tests.conftest import unavailable
-from tests.shared_trees import need_topologies, topologies, unpacked
-from tests.test_planner import make_asked
-from tests.trees import (
+from tests.support.machines import make_asked
+from tests.support.needs import unavailable
+from tests.support.shared_trees import need_topologies, topologies, unpacked
+from tests.support.trees import (
     MemoryRoot,
     Pci,
     Shape,

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import COMPILERS, REPOSITORY, find_intel, unavailable
 from tests.guest import guest
 from tests.guest.cases import BINDERS, BOOTS, ENVIRONMENT, MATRIX, SHOWN, Case
-from tests.observe import Rank, expand, expected_threads, policy_text
+from tests.support.needs import COMPILERS, REPOSITORY, find_intel, unavailable
+from tests.support.observe import Rank, expand, expected_threads, policy_text
 
 Seen = Callable[[str], dict[str, Any]]
 

@@ -15,7 +15,7 @@ from ompbind.cpuset import CpuSet
 from ompbind.errors import TopologyError
 from ompbind.machine import read_machine
 from ompbind.machine.hwloc import parse_bitmap, parse_xml
-from tests.shared_trees import machine_names, need_topologies, topologies, unpacked
+from tests.support.shared_trees import machine_names, need_topologies, topologies, unpacked
 
 PUBLISHED = sorted(p.stem for p in topologies().glob("mpibind/*.xml"))
 

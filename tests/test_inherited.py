@@ -21,8 +21,8 @@ from ompbind.planner.memory import keep_allowed
 from ompbind.planner.request import make_request
 from ompbind.plans import Caution
 from ompbind.prepare import keep_memory
-from tests.conftest import unavailable
-from tests.trees import MemoryRoot
+from tests.support.needs import unavailable
+from tests.support.trees import MemoryRoot
 
 TWO_NODES = Topology(
     cpus=tuple(Cpu(n, core=n, package=n // 4, node=n // 4) for n in range(8)),

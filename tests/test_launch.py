@@ -15,18 +15,25 @@ import pytest
 
 from ompbind.cpuset import CpuSet
 from ompbind.machine import read_machine
-from tests import deny
-from tests.recorder import Starter, alive, children, record, recorder, wait_for, wait_for_pids
-from tests.test_command_line import (
+from tests.support.commands import (
     OMPBIND,
     TIMEOUT,
     environment,
     error,
-    need_cpus,
-    need_numactl,
     ompbind_run,
     read_report,
     report_command,
+)
+from tests.support.confine import denying
+from tests.support.needs import need_cpus, need_numactl
+from tests.support.recorder import (
+    Starter,
+    alive,
+    children,
+    record,
+    recorder,
+    wait_for,
+    wait_for_pids,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ompbind runs workers on Linux")
@@ -329,18 +336,6 @@ MEMORY_HINT = (
     "in a container allow set_mempolicy (CAP_SYS_NICE)"
 )
 CALLS = ["set_mempolicy", "sched_setaffinity", "set_mempolicy,sched_setaffinity"]
-
-
-def denying(name: str, calls: str) -> list[str]:
-    """What starts a command under a kernel that refuses these calls; skips where it cannot."""
-    command = [sys.executable, "-I", "-S", deny.__file__, name, calls, "--"]
-    done = subprocess.run([*command, "true"], timeout=TIMEOUT, capture_output=True, check=False)
-    if done.returncode == deny.CANNOT:
-        if os.environ.get("CI"):
-            pytest.fail("no seccomp filter can be installed")
-        pytest.skip("no seccomp filter can be installed here")
-    assert done.returncode == 0
-    return command
 
 
 def refusals(name: str, calls: str, cpus: int, node: int) -> list[tuple[str, str]]:

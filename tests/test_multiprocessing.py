@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 
 import ompbind
-from tests import pool_workers
-from tests.conftest import unavailable
-from tests.observe import mask_of, policy_text, read_words, status_field
-from tests.test_command_line import environment, need_binder, need_cpus
-from tests.test_launch import denying, wait_for
-from tests.untouched import children, descriptors, untouched
+from tests.support import pool_workers
+from tests.support.commands import environment
+from tests.support.confine import denying
+from tests.support.needs import need_binder, need_cpus, unavailable
+from tests.support.observe import mask_of, policy_text, read_words, status_field
+from tests.support.recorder import wait_for
+from tests.support.untouched import children, descriptors, untouched
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ompbind binds on Linux only")
 
@@ -425,7 +426,7 @@ def test_the_programs_own_settings_stay(plan: ompbind.Plan) -> None:
 
 DENIED = """
 import os, sys, warnings, ompbind
-from tests import pool_workers
+from tests.support import pool_workers
 if __name__ == "__main__":
     plan = ompbind.plan(numa_bind_cpus=sys.argv[1:], numa_bind_nodes=[0, 0], binder="native")
     context = ompbind.multiprocessing.get_context(plan)
@@ -469,7 +470,7 @@ def test_a_program_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     """Processes notice, as with the standard library, that their parent has gone."""
     script = tmp_path / "killed.py"
     script.write_text(
-        "import sys, time, ompbind\nfrom tests import pool_workers\n"
+        "import sys, time, ompbind\nfrom tests.support import pool_workers\n"
         "if __name__ == '__main__':\n"
         "    plan = ompbind.plan(numa_bind_cpus=sys.argv[1:])\n"
         "    pool = ompbind.multiprocessing.get_context(plan).Pool()\n"

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.conftest import require_intel, unavailable
-from tests.observe import Launch, Rank, expand, expected_threads, launch, policy_text
+from tests.support.needs import require_intel, unavailable
+from tests.support.observe import Launch, Rank, expand, expected_threads, launch, policy_text
 
 BINDERS = ("native", "numactl")
 RUNTIMES = ("libgomp", "libomp", "libiomp5", "torch")

@@ -17,8 +17,8 @@ from ompbind.errors import ParseError
 from ompbind.openmp.places import MOST_PLACES, parse_places
 from ompbind.planner import make_plan
 from ompbind.plans import Plan
-from tests.conftest import unavailable
-from tests.test_planner import MACHINES, make_asked
+from tests.support.machines import MACHINES, make_asked
+from tests.support.needs import unavailable
 
 
 def read(text: str) -> list[str]:

@@ -11,8 +11,8 @@ from ompbind.machine import read_machine
 from ompbind.machine.topology import Machine
 from ompbind.planner import make_plan
 from ompbind.plans import Plan
-from tests import shared_trees
-from tests.test_planner import make_asked
+from tests.support import shared_trees
+from tests.support.machines import make_asked
 
 RAPTOR_LAKE = "20em64t-hybrid-1p6c2t+2ca4co1t"  # six cores of two threads, eight of one
 GB10 = "nvidia-dgx-gb10"  # two clusters, each of five middling and five large cores

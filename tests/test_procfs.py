@@ -22,7 +22,7 @@ from ompbind.machine.limits import (
     read_hostname,
 )
 from ompbind.machine.topology import Allowed
-from tests.trees import (
+from tests.support.trees import (
     MemoryRoot,
     Shape,
     cgroup1_files,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.confine import as_nobody, in_cgroup, mounting, need
+from tests.support.confine import as_nobody, in_cgroup, mounting, need
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

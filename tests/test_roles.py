@@ -13,7 +13,7 @@ import pytest
 from ompbind.cpuset import CpuSet
 from ompbind.machine import read_machine
 from ompbind.verify.expected import expect_environ
-from tests.conftest import unavailable
+from tests.support.needs import unavailable
 
 WORKER = """
 import os, threading

@@ -25,7 +25,7 @@ from ompbind.worker.runtimes import (
     guess_worker,
     package_runtimes,
 )
-from tests.conftest import unavailable
+from tests.support.needs import unavailable
 
 ENV = {"PATH": os.environ["PATH"]}
 

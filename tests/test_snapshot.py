@@ -17,7 +17,7 @@ from ompbind.cli import main
 from ompbind.errors import TopologyError
 from ompbind.machine import read_machine, read_system, save_machine
 from ompbind.machine.snapshot import LARGEST_TEXT, parse_snapshot
-from tests.shared_trees import machine_names, need_topologies, unpacked
+from tests.support.shared_trees import machine_names, need_topologies, unpacked
 
 Capture = pytest.CaptureFixture[bytes]
 

@@ -19,9 +19,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import unavailable
-from tests.recorder import Starter, alive, children, record, recorder, wait_for, wait_for_pids
-from tests.test_command_line import OMPBIND, TIMEOUT, environment, need_cpus, ompbind_run
+from tests.support.commands import OMPBIND, TIMEOUT, environment, ompbind_run
+from tests.support.needs import need_cpus, unavailable
+from tests.support.recorder import (
+    Starter,
+    alive,
+    children,
+    record,
+    recorder,
+    wait_for,
+    wait_for_pids,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="subreapers are Linux's")
 

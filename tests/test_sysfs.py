@@ -20,7 +20,7 @@ from ompbind.machine.cpus import make_steps, read_topology
 from ompbind.machine.devices import is_pci_address
 from ompbind.machine.roots import DirectoryRoot
 from ompbind.machine.topology import LEVELS, Topology
-from tests.trees import (
+from tests.support.trees import (
     CPUS,
     NODES,
     Kind,

@@ -16,8 +16,8 @@ from ompbind.machine.topology import LEVELS, Allowed, Machine
 from ompbind.render import make_text
 from ompbind.render.machine import draw_machine
 from ompbind.render.outline import Part, make_outline
-from tests.shared_trees import machine_names, need_topologies, unpacked
-from tests.trees import Kind, Shape, make_files, make_topology, shapes, write_tree
+from tests.support.shared_trees import machine_names, need_topologies, unpacked
+from tests.support.trees import Kind, Shape, make_files, make_topology, shapes, write_tree
 
 
 def machine_of(shape: Shape, allowed: str | None = None, mems: str | None = None) -> Machine:

@@ -13,7 +13,7 @@ from ompbind.machine import read_family, read_machine
 from ompbind.machine.limits import read_allowed
 from ompbind.machine.roots import DirectoryRoot
 from ompbind.machine.topology import LEVELS, Cpu, Machine, Node, Topology
-from tests import shared_trees
+from tests.support import shared_trees
 
 Answer = dict[str, Any]
 

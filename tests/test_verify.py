@@ -40,16 +40,9 @@ from ompbind.verify.expected import (
 )
 from ompbind.verify.judge import judge
 from ompbind.verify.report import Checked, Report
-from tests.conftest import unavailable
-from tests.observe import let_all_read
-from tests.test_command_line import (
-    OMPBIND,
-    TIMEOUT,
-    environment,
-    error,
-    need_cpus,
-    ompbind_run,
-)
+from tests.support.commands import OMPBIND, TIMEOUT, environment, error, ompbind_run
+from tests.support.needs import need_cpus, unavailable
+from tests.support.observe import let_all_read
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="verify reads Linux' /proc")
 

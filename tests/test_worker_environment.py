@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ompbind.errors import UsageError
 from ompbind.worker.environment import Asked, find_port, parse_line
-from tests.conftest import unavailable
+from tests.support.needs import unavailable
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

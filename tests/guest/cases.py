@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.guest.machine import Machine
 from tests.guest.spoiled import spoil_all
-from tests.observe import launch
+from tests.support.observe import launch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,9 +12,9 @@ import pytest
 from ompbind.cpuset import CpuSet, union
 from ompbind.machine import read_machine
 from ompbind.machine.topology import Topology
-from tests.conftest import unavailable
 from tests.parity.plans import cores_of, plan_for
-from tests.shared_trees import machine_names, unpacked
+from tests.support.needs import unavailable
+from tests.support.shared_trees import machine_names, unpacked
 
 if TYPE_CHECKING:
     from ompbind.machine.topology import Level

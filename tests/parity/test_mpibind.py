@@ -21,7 +21,7 @@ from ompbind.errors import PlanError
 from ompbind.machine import read_machine
 from ompbind.machine.topology import Machine
 from tests.parity.plans import cores_of, plan_for
-from tests.shared_trees import need_topologies, topologies
+from tests.support.shared_trees import need_topologies, topologies
 
 DIFFERENCES = {
     "unbound": "it leaves tasks without a cpu, or knows no answer: each of ours has cores",

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import unavailable
 from tests.parity.plans import cpus_of, plan_for
-from tests.trees import Shape, make_files, write_tree
+from tests.support.needs import unavailable
+from tests.support.trees import Shape, make_files, write_tree
 
 SHAPE = Shape(packages=2, nodes=4, cores=8, threads=2, l3s=4, numbering="pairs")
 CORES = "0-1 2-3 4-5 6-7 8-9 10-11 12-13 14-15"

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from ompbind.cpuset import CpuSet
-from tests.conftest import unavailable
 from tests.parity.plans import cpus_of, plan_for
-from tests.trees import Pci, Shape, make_files, write_tree
+from tests.support.needs import unavailable
+from tests.support.trees import Pci, Shape, make_files, write_tree
 
 NVIDIA = "030200"
 # Two packages with two nodes each, two caches in each node: an EPYC in NPS2, halved.

@@ -16,7 +16,7 @@ from ompbind.cpuset import CpuSet
 from ompbind.errors import OmpbindError
 from ompbind.machine import read_machine
 from tests.parity.plans import cores_of, cpus_of, plan_for
-from tests.trees import Shape, make_files, write_tree
+from tests.support.trees import Shape, make_files, write_tree
 
 CPUINFO = {
     "x86": "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\n",

@@ -1,6 +1,6 @@
 """Runs a command where the kernel refuses some system calls, as a container's profile may.
 
-    python tests/deny.py EPERM set_mempolicy,sched_setaffinity -- COMMAND [ARG]...
+    python tests/support/deny.py EPERM set_mempolicy,sched_setaffinity -- COMMAND [ARG]...
 
 A seccomp filter answers the named calls with the named error; all others, get_mempolicy too, work
 as ever. The filter outlives exec and is inherited by children. Sources: seccomp(2), prctl(2),

@@ -7,11 +7,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.support import deny
+from tests.support.commands import TIMEOUT
 
 CGROUPS = Path("/sys/fs/cgroup")
 JOIN = 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"'
@@ -72,3 +76,15 @@ def as_nobody() -> list[str]:
     if os.geteuid() != 0 or not shutil.which("unshare"):
         return []
     return need(["unshare", "--user"])  # files stay root's own to read
+
+
+def denying(name: str, calls: str) -> list[str]:
+    """What starts a command under a kernel that refuses these calls; skips where it cannot."""
+    command = [sys.executable, "-I", "-S", deny.__file__, name, calls, "--"]
+    done = subprocess.run([*command, "true"], timeout=TIMEOUT, capture_output=True, check=False)
+    if done.returncode == deny.CANNOT:
+        if os.environ.get("CI"):
+            pytest.fail("no seccomp filter can be installed")
+        pytest.skip("no seccomp filter can be installed here")
+    assert done.returncode == 0
+    return command

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.observe import status_field
+from tests.support.observe import status_field
 
 TASKS = Path("/proc/self/task")
 

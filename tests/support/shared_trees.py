@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-PLACE = Path(__file__).parents[1] / "../shared/topologies"
+PLACE = Path(__file__).parents[2] / "../shared/topologies"
 
 
 def topologies() -> Path:
