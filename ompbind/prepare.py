@@ -8,13 +8,7 @@ from ompbind import numactl
 from ompbind.claims import make_claim
 from ompbind.cpuset import shown, union
 from ompbind.errors import OmpbindError, PlanError, UsageError
-from ompbind.machine import (
-    has_driven_gpu,
-    living_root,
-    read_machine,
-    read_numa_balancing,
-    read_surroundings,
-)
+from ompbind.machine import linux_root, living_root, read_machine
 from ompbind.openmp import choose_places, judge_environment
 from ompbind.planner import make_plan
 from ompbind.planner.cores import levels_for
@@ -112,10 +106,11 @@ def plan_anew(values: Values, command: Sequence[str], environ: Mapping[str, str]
             hint="install it, or --binder native",
         )
     plan = make_plan(machine, request.replace(binder=binder))
-    if path is None and machine.topology.nodes[1:]:
-        from ompbind.host.advice import advise
+    if path is None and machine.topology.nodes[1:] and (root := linux_root()):
+        from ompbind.host.kernel import advise
+        from ompbind.machine.limits import read_sysctl
 
-        if cautions := advise(plan, read_numa_balancing()):
+        if cautions := advise(plan, read_sysctl(root, "kernel/numa_balancing") or ""):
             plan = plan.replace(cautions=(*plan.cautions, *cautions))
     return plan.replace(narrowed=narrowed) if narrowed else plan
 
@@ -133,10 +128,13 @@ def settle_narrowed(
     if whole and how == "intersect":
         return machine, ()
     path = text_of(values, "topology")
-    found = read_surroundings(path, policy=how != "intersect")
-    if found is None:
+    root = linux_root(path)
+    if root is None:
         return machine, ()
     from ompbind.host import restrictions as narrowing
+    from ompbind.machine.limits import read_surroundings
+
+    found = read_surroundings(root, policy=how != "intersect")
 
     narrowed = narrowing.find_narrowed(found, topology, environ if path is None else {})
     if how == "error":
@@ -154,7 +152,12 @@ def wants_devices(request: Request, path: str | None) -> bool:
         return True
     if request.per is not None or request.nodes is not None or request.cpus is not None:
         return False
-    return request.numa_bind and (path is not None or has_driven_gpu())
+    if not request.numa_bind or path is not None:
+        return request.numa_bind
+    from ompbind.machine.devices import has_driven_gpu
+
+    root = linux_root()
+    return root is not None and has_driven_gpu(root)
 
 
 def with_visible(

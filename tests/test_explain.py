@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from ompbind.cpuset import CpuSet
-from ompbind.host.advice import advise
+from ompbind.host.kernel import advise
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.planner import make_plan
 from ompbind.planner.request import make_request

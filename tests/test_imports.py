@@ -39,7 +39,7 @@ OTHERS = {"typer": {"cli.help"}, "rich": {"render"}, "psutil": {"machine.portabl
           "pynvml": {"gpus.nvml"}}  # fmt: skip
 
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
-OFF_THE_LAUNCH_PATH = {"cli.help", "render", "verify", "doctor", "host.kernel", "gpus.nvml",
+OFF_THE_LAUNCH_PATH = {"cli.help", "render", "verify", "doctor", "gpus.nvml",
                        "machine.processes", "machine.hwloc", "machine.snapshot", "machine.darwin",
                        "machine.portable", "launch.portable", "launch.popen", "api",
                        "multiprocessing", "fixes.worker.fxgraph_pickle",

@@ -10,7 +10,8 @@ from ompbind.host import restrictions as narrowing
 from ompbind.host.kernel import read_conditions
 from ompbind.launch.binding import probe_numactl, probe_system_calls
 from ompbind.launch.refusals import PARTS
-from ompbind.machine import read_machine, read_surroundings, running_system
+from ompbind.machine import linux_root, read_machine, running_system
+from ompbind.machine.limits import read_surroundings
 from ompbind.openmp import judge_environment
 from ompbind.plans import Host, Plan, RankPlan
 from ompbind.worker.program import find_program, find_python, require_program
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 def gather(command: Sequence[str], environ: Mapping[str, str]) -> Facts:
     """The facts about this machine, and about a command. Raises OmpbindError."""
     machine = read_machine(devices=False)
-    found = read_surroundings(None, policy=True)
     _, root = running_system()
     facts = Facts(
         machine=machine,
@@ -35,7 +35,8 @@ def gather(command: Sequence[str], environ: Mapping[str, str]) -> Facts:
         variables=judge_environment(environ, {}).inherited,
         numactl=find_program("numactl", environ) or "",
     )
-    if found is not None:
+    if linux := linux_root():
+        found = read_surroundings(linux, policy=True)
         facts = facts.replace(narrowed=narrowing.find_narrowed(found, machine.topology, environ))
     if machine.can_bind:
         facts = try_all(facts, environ)

@@ -1,4 +1,4 @@
-"""The reader of what the kernel and the system are set to that touches bound processes.
+"""Kernel and system settings that affect bound processes, and what they mean for a plan.
 
 Sources: the kernel's admin-guide/sysctl, admin-guide/mm/transhuge.rst, admin-guide/pm/cpufreq.rst,
 ABI/testing/sysfs-devices-system-cpu.
@@ -6,13 +6,15 @@ ABI/testing/sysfs-devices-system-cpu.
 
 from __future__ import annotations
 
+from ompbind.cpuset import CpuSet
 from ompbind.machine.limits import has_process, read_sysctl
+from ompbind.plans import Caution
 from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ompbind.cpuset import CpuSet
     from ompbind.machine.roots import Root
+    from ompbind.plans import Plan
 
 CPUS = "sys/devices/system/cpu"
 
@@ -46,3 +48,20 @@ def parse_choice(text: str | None) -> str | None:
     """`madvise` of `always [madvise] never`; None where none is chosen."""
     words = (text or "").split()
     return next((w[1:-1] for w in words if w.startswith("[") and w.endswith("]")), None)
+
+
+def advise(plan: Plan, numa_balancing: str) -> list[Caution]:
+    """`numa_balancing`: kernel.numa_balancing, "" where that is not known."""
+    if numa_balancing in ("", "0") or len(plan.host.nodes) < 2:
+        return []
+    # A rank on one node has its pages there already; a policy keeps them where they are.
+    loose = CpuSet(r.rank for r in plan.ranks if r.mem in ("none", "local") and len(r.nodes) > 1)
+    if not loose:
+        return []
+    who = f"ranks {loose}" if len(loose) > 1 else f"rank {loose}"
+    text = (
+        f"{who}: on several nodes without a memory policy, where the kernel's NUMA balancing "
+        "(kernel.numa_balancing) moves pages while they run: --mem interleave, a rank for each "
+        "node (--per numa --numa-bind), or sysctl kernel.numa_balancing=0"
+    )
+    return [Caution("numa-balancing", text)]

@@ -13,7 +13,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from ompbind.machine.limits import Surroundings
     from ompbind.machine.roots import Root
     from ompbind.machine.topology import Level, Machine
 
@@ -60,20 +59,31 @@ def read_machine(
 
 
 def read_family(path: str | None = None) -> str:
-    """The kind of processor: "x86", "arm", "power", "s390", "riscv"; "" where it is not told."""
+    """Return the kind of processor, "x86", "arm", "power", "s390" or "riscv"; "" if unknown.
+
+    Raises TopologyError for a directory that holds no machine.
+    """
     if path is None:
         machine = os.uname().machine if hasattr(os, "uname") else ""
         return next((family for family, names in FAMILIES if machine.startswith(names)), "")
     if os.path.isdir(path):
-        from ompbind.machine.limits import read_family as read_from
+        from ompbind.machine.limits import parse_family
 
-        return read_from(find_directory(path))
+        return parse_family(find_directory(path).read("proc/cpuinfo") or "")
     return ""
 
 
 def located(error: TopologyError, path: str) -> TopologyError:
     """The same error, with the file or directory it came from."""
     return TopologyError(f"{path}: {error.message}", hint=error.hint or HINT, **error.data)
+
+
+def linux_root(path: str | None = None) -> Root | None:
+    """Return the root of the running machine or of the directory `path`; None for another system
+    and for a machine described in a file. Raises TopologyError."""
+    if path is None:
+        return DirectoryRoot("/") if sys.platform == "linux" else None
+    return find_directory(path) if os.path.isdir(path) else None
 
 
 def living_root() -> DirectoryRoot:
@@ -95,39 +105,6 @@ def running_system() -> tuple[str, Root]:
     from ompbind.machine.portable import PsutilRoot
 
     return "generic", PsutilRoot()
-
-
-def has_driven_gpu() -> bool:
-    """Whether a driver of GPUs holds a device of the running machine."""
-    system, root = running_system()
-    if system != "linux":
-        return False
-    from ompbind.machine import devices as pci
-
-    return pci.has_driven_gpu(root)
-
-
-def read_surroundings(path: str | None, *, policy: bool = False) -> Surroundings | None:
-    """What this process, or the one that a directory was copied by, was started in; None where
-    that is not told. Raises TopologyError."""
-    if path is None and sys.platform == "linux":
-        root: Root = DirectoryRoot("/")
-    elif path is not None and os.path.isdir(path):
-        root = find_directory(path)
-    else:
-        return None
-    from ompbind.machine import limits as procfs
-
-    return procfs.read_surroundings(root, policy=policy)
-
-
-def read_numa_balancing() -> str:
-    """The running kernel's kernel.numa_balancing; "" where there is none."""
-    if sys.platform != "linux":
-        return ""
-    from ompbind.machine.limits import read_sysctl
-
-    return read_sysctl(DirectoryRoot("/"), "kernel/numa_balancing") or ""
 
 
 def read_system(

@@ -17,7 +17,7 @@ from ompbind.machine.limits import (
     read_memory_bytes,
     read_stat_cpus,
 )
-from ompbind.machine.sysfiles import numbered, read_int, read_list, read_mask, read_unless_garbage
+from ompbind.machine.roots import numbered, read_int, read_list, read_mask, read_unless_garbage
 from ompbind.machine.topology import LEVELS, Cpu, Node, Topology
 
 TYPE_CHECKING = False
@@ -77,8 +77,7 @@ def read_once(
     nodes, distances, numa = read_nodes(root, online)
     found: tuple[Device, ...] = ()
     if devices:  # imported when wanted: a launch seldom is about devices
-        from ompbind.machine.devices import read_devices
-        from ompbind.machine.gpufiles import add_driver_facts
+        from ompbind.machine.devices import add_driver_facts, read_devices
 
         found = add_driver_facts(root, read_devices(root, online, nodes))
     groups = {level: read_level(root, level, online) for level in MASKS | CACHES if level in levels}

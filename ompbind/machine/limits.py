@@ -85,11 +85,11 @@ def read_emulators(root: Root) -> list[str]:
     return [name for name in names if name not in ("register", "status")]
 
 
-def read_family(root: Root) -> str:
-    """The kind of processor, by what its kernel writes into cpuinfo: "x86", "arm", "power",
-    "s390", "riscv"; "" for others and where there is none. Source: the kernel's show_cpuinfo."""
-    text = (root.read("proc/cpuinfo") or "")[:4096].lower()
-    words = {line.partition(":")[0].strip(): line.partition(":")[2] for line in text.splitlines()}
+def parse_family(cpuinfo: str) -> str:
+    """Return the kind of processor that /proc/cpuinfo describes: "x86", "arm", "power", "s390" or
+    "riscv"; "" for any other. Source: the kernel's show_cpuinfo."""
+    lines = cpuinfo[:4096].lower().splitlines()
+    words = {line.partition(":")[0].strip(): line.partition(":")[2] for line in lines}
     if "cpu implementer" in words:
         return "arm"
     if words.get("isa", "").strip().startswith("rv"):
