@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ompbind.errors import ParseError
+from ompbind.messages import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,11 +92,11 @@ class CpuSet:
         # would let a sign, blanks, "_", "0x" and other scripts' digits pass.
         plain = digits.isascii() and digits.isalnum() and digits[1:2] not in ("x", "X")
         if text and not (plain and first > 0 and len(digits) <= 8 * (commas + 1)):
-            raise ParseError(f"{shown(text)} is not a mask", text=text)
+            raise ParseError(f"{quote(text)} is not a mask", text=text)
         try:
             mask = int(digits or "0", 16)
         except ValueError:
-            raise ParseError(f"{shown(text)} is not a mask", text=text) from None
+            raise ParseError(f"{quote(text)} is not a mask", text=text) from None
         return cls.from_mask(mask)
 
     @property
@@ -180,7 +181,7 @@ def parse_range(part: str, text: str = "") -> tuple[int, int, int]:
     text = text or part
     span, colon, stride = part.partition(":")
     low, dash, high = span.partition("-")
-    where = "" if text == part else f" in {shown(text)}"
+    where = "" if text == part else f" in {quote(text)}"
     for digits in (low, high) if dash else (low,):
         _check_digits(digits, part, text, where)
     first, last, step = int(low), int(high if dash else low), 1
@@ -189,14 +190,14 @@ def parse_range(part: str, text: str = "") -> tuple[int, int, int]:
         step = int(stride)
         if not dash or step < 1:
             raise ParseError(
-                f"{shown(part)}{where} is not a range with a step",
+                f"{quote(part)}{where} is not a range with a step",
                 hint="a step is at least 1 and follows a range, as in 0-6:2",
                 text=text,
                 part=part,
             )
     if first > last:
         raise ParseError(
-            f"{shown(part)}{where} runs downwards",
+            f"{quote(part)}{where} runs downwards",
             hint=f"write {last}-{first}",
             text=text,
             part=part,
@@ -207,19 +208,14 @@ def parse_range(part: str, text: str = "") -> tuple[int, int, int]:
 def _check_digits(digits: str, part: str, text: str, where: str) -> None:
     hint = "write numbers and ranges, as in 0-3,8"
     if not digits or not digits.isascii() or not digits.isdigit():
-        what = "an empty part" if not part else f"{shown(part)}"
+        what = "an empty part" if not part else f"{quote(part)}"
         problem = f"{what}{where} is not a number or a range"
         raise ParseError(problem, hint=hint, text=text, part=part)
     if len(digits.lstrip("0")) > 5 or int(digits) >= LIMIT:
-        problem = f"{shown(part)}{where} is too large: numbers end at {LIMIT - 1}"
+        problem = f"{quote(part)}{where} is too large: numbers end at {LIMIT - 1}"
         raise ParseError(problem, hint=hint, text=text, part=part)
 
 
 def parse_whole(text: str) -> int | None:
     """A number as the kernel writes it, up to 18 digits; None for anything else."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
-
-
-def shown(text: str, most: int = 60) -> str:
-    """`text` quoted for a message: on one line, unprintable characters escaped, not too long."""
-    return repr(text if len(text) <= most else text[: most - 1] + "…")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ompbind import numactl
-from ompbind.cpuset import LIMIT, CpuSet, shown
+from ompbind.cpuset import LIMIT, CpuSet
 from ompbind.errors import ParseError
+from ompbind.messages import quote
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -179,7 +180,7 @@ def parse_plan(text: str) -> Plan:
         raise ParseError(f"not JSON: {e}", text=text[:60]) from None
     top = Reader(data, "plan")
     if top.get("schema", int) != SCHEMA:
-        raise ParseError(f"schema {shown(str(data['schema']))} is not known, {SCHEMA} is", text="")
+        raise ParseError(f"schema {quote(str(data['schema']))} is not known, {SCHEMA} is", text="")
     host = Reader(top.get("host", dict), "host")
     quota = host.get("quota", (int, float, type(None)), None)
     if quota is not None and not 0 < quota < LIMIT:
@@ -233,7 +234,7 @@ def read_rank(rank: Reader) -> RankPlan:
         raise ParseError(f"{rank.where}.env is not an object of texts", text="")
     for name in (*env, *rank.texts("unset")):
         if not name.isascii() or not name.isidentifier():  # a shell would execute others
-            raise ParseError(f"{rank.where}: {shown(name)} is no variable's name", text=name)
+            raise ParseError(f"{rank.where}: {quote(name)} is no variable's name", text=name)
     places = tuple(rank.parse(p, "places") for p in rank.texts("places"))
     mem, mems = rank.one_of("mem", POLICIES), rank.cpus("mems")
     if (mem in ("none", "local")) == bool(mems):
@@ -281,7 +282,7 @@ class Reader:
         if value is MISSING:
             raise ParseError(f"{self.where} lacks {key!r}", part=key)
         if value is not default and not isinstance(value, kind):
-            got = shown(str(value), 40)
+            got = quote(str(value), 40)
             raise ParseError(f"{self.where}.{key}: {got} is of the wrong type", part=key)
         if kind is int and isinstance(value, bool):
             raise ParseError(f"{self.where}.{key} is not a number", part=key)
@@ -305,6 +306,6 @@ class Reader:
     def one_of(self, key: str, choices: tuple[str, ...], default: object = MISSING) -> str:
         value: str = self.get(key, str, default)
         if value not in choices:
-            problem = f"{self.where}.{key}: {shown(value)} is not one of {', '.join(choices)}"
+            problem = f"{self.where}.{key}: {quote(value)} is not one of {', '.join(choices)}"
             raise ParseError(problem, part=key)
         return value

@@ -6,9 +6,10 @@ import os
 
 from ompbind import numactl
 from ompbind.claims import make_claim
-from ompbind.cpuset import shown, union
+from ompbind.cpuset import union
 from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.machine import linux_root, living_root, read_machine
+from ompbind.messages import quote
 from ompbind.openmp import choose_places, judge_environment
 from ompbind.planner import make_plan
 from ompbind.planner.cores import levels_for
@@ -189,7 +190,7 @@ def with_default_places(request: Request, environ: Mapping[str, str]) -> Request
     worker = guess_worker(request.command, environ)
     name = os.path.basename(request.command[0]) if request.command else ""
     places, why = choose_places(
-        worker.kind, worker.names, shown(name) if name else "", request.runtime
+        worker.kind, worker.names, quote(name) if name else "", request.runtime
     )
     return request.replace(places=places, places_why=why)
 
@@ -249,10 +250,10 @@ def read_plan(path: str) -> Plan:
             return parse_plan(file.read())
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
-        raise UsageError(f"--plan {shown(path)}: {reason}") from None
+        raise UsageError(f"--plan {quote(path)}: {reason}") from None
     except OmpbindError as e:
         hint = "ompbind show --format json writes a plan"
-        raise UsageError(f"--plan {shown(path)}: {e.message}", hint=hint, **e.data) from None
+        raise UsageError(f"--plan {quote(path)}: {e.message}", hint=hint, **e.data) from None
 
 
 def with_command(plan: Plan, command: Sequence[str]) -> Plan:

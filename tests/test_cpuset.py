@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ompbind.cpuset import LIMIT, CpuSet, parse_range, shown, union
+from ompbind.cpuset import LIMIT, CpuSet, parse_range, union
 from ompbind.errors import ParseError
 
 numbers = st.sets(st.integers(0, 300) | st.integers(0, LIMIT - 1), max_size=40)
@@ -206,9 +206,3 @@ def test_range() -> None:
     """A range is its first, last and step."""
     assert parse_range("7") == (7, 7, 1)
     assert parse_range("0-6:2") == (0, 6, 2)
-
-
-def test_shown() -> None:
-    """A text is shown on one line, escaped and cut."""
-    assert shown("a\nb\x1b") == r"'a\nb\x1b'"
-    assert len(shown("x" * 1000)) == 62

@@ -22,6 +22,7 @@ SOURCE = Path(__file__).parents[1] / "ompbind"
 
 LAYERS = (
     "errors record",
+    "messages",
     "cpuset colours",
     "numactl claims",
     "plans machine",
@@ -39,7 +40,8 @@ OTHERS = {"typer": {"cli.help"}, "rich": {"render"}, "psutil": {"machine.portabl
           "pynvml": {"gpus.nvml"}}  # fmt: skip
 
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
-OFF_THE_LAUNCH_PATH = {"cli.help", "render", "verify", "doctor", "gpus.nvml",
+OFF_THE_LAUNCH_PATH = {"cli.help", "cli.show", "cli.verify", "render", "verify", "doctor",
+                       "gpus.nvml",
                        "machine.processes", "machine.hwloc", "machine.snapshot", "machine.darwin",
                        "machine.portable", "launch.portable", "launch.popen", "api",
                        "multiprocessing", "fixes.worker.fxgraph_pickle",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ompbind.cli import run
+from ompbind.cli.run import run
 from ompbind.launch.rank import follow
 from ompbind.launch.report import attend
 

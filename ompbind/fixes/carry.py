@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from ompbind.cpuset import shown
 from ompbind.errors import UsageError
+from ompbind.messages import quote
 from ompbind.plans import Caution
 from ompbind.worker.program import find_python
 
@@ -30,7 +30,7 @@ def with_fixes(
 ) -> Plan:
     """The plan whose workers carry the fixes. Raises UsageError."""
     if os.pathsep in HOOK:
-        problem = f"ompbind's own directory {shown(HOOK)} cannot stand in PYTHONPATH"
+        problem = f"ompbind's own directory {quote(HOOK)} cannot stand in PYTHONPATH"
         raise UsageError(f"--fix: {problem}", hint=f"install it where there is no {os.pathsep}")
     env = {
         NAMED: ",".join(f"{fix.key}@{fix.target}" for fix in fixes),
@@ -74,7 +74,7 @@ def problem_of(command: Sequence[str], environ: Mapping[str, str]) -> str:
         return ""
     interpreter = find_python(command, environ)
     if interpreter is None:
-        name = shown(command[0])
+        name = quote(command[0])
         return f"{name} is not Python as far as can be seen: only Python that it starts is fixed"
     return ignores(interpreter)
 
@@ -85,7 +85,7 @@ def ignores(command: Sequence[str]) -> str:
     told = {"I": "isolated mode", "E": "it ignores PYTHONPATH", "S": "it does not import site"}
     for flag in python_flags(command[1:]):
         if flag in told:
-            return f"{shown(command[0])} is started with -{flag} ({told[flag]}): no fix can act"
+            return f"{quote(command[0])} is started with -{flag} ({told[flag]}): no fix can act"
     return ""
 
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 
-from ompbind.cpuset import shown
 from ompbind.errors import UsageError
-from ompbind.options.parse import nearest_hint
+from ompbind.messages import did_you_mean, quote
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -51,7 +50,7 @@ def find_fixes(text: str) -> tuple[Fix, ...]:
     """The fixes that --fix names, each once, in order. Raises UsageError."""
     names = [word.strip() for word in text.split(",")]
     if not all(names):
-        raise UsageError(f"--fix {shown(text)}: an empty name", hint=LIST_HINT, option="--fix")
+        raise UsageError(f"--fix {quote(text)}: an empty name", hint=LIST_HINT, option="--fix")
     if "auto" in names:  # each fix judges for itself in the worker, when its module is there
         at = names.index("auto")
         names[at : at + 1] = BUILT_IN
@@ -70,14 +69,14 @@ def find_fix(name: str) -> Fix:
         path, _, function = name.rpartition(":")
         if not path or not function:
             hint = "--fix path.py:function"
-            raise UsageError(f"--fix {shown(name)} names no function", hint=hint, option="--fix")
+            raise UsageError(f"--fix {quote(name)} names no function", hint=hint, option="--fix")
         return read_fix(name, path, function)
     offered = find_offered()
     if name in offered:
         return read_offered(offered[name])
     raise UsageError(
-        f"--fix: there is no fix {shown(name)}",
-        hint=nearest_hint(name, (*BUILT_IN, *offered, "auto", "list")) or LIST_HINT,
+        f"--fix: there is no fix {quote(name)}",
+        hint=did_you_mean(name, (*BUILT_IN, *offered, "auto", "list")) or LIST_HINT,
         option="--fix",
         text=name,
     )
@@ -126,23 +125,23 @@ def read_fix(name: str, path: str, function: str, offered: str = "") -> Fix:
     from ompbind.fixes.worker.apply import in_range
 
     def refuse(problem: str, hint: str) -> UsageError:
-        return UsageError(f"--fix {shown(name)}: {problem}", hint=hint, option="--fix", text=name)
+        return UsageError(f"--fix {quote(name)}: {problem}", hint=hint, option="--fix", text=name)
 
     path = os.path.abspath(path)
     try:
         with open(path, "rb") as file:
             tree = ast.parse(file.read(), path)
     except OSError as e:
-        raise refuse(f"{shown(path)}: {e.strerror}", "--fix path.py:function") from None
+        raise refuse(f"{quote(path)}: {e.strerror}", "--fix path.py:function") from None
     except (SyntaxError, ValueError, RecursionError) as e:
         line = f", line {e.lineno}" if isinstance(e, SyntaxError) and e.lineno else ""
         reason = e.msg if isinstance(e, SyntaxError) else str(e)
-        raise refuse(f"{shown(path)}{line} is not Python: {reason}", "mend the file") from None
+        raise refuse(f"{quote(path)}{line} is not Python: {reason}", "mend the file") from None
     functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
     if function not in functions:
         there = ", ".join(functions) or "none"
-        hint = nearest_hint(function, tuple(functions)) or f"functions there: {there}"
-        raise refuse(f"the file has no function {shown(function)}", hint)
+        hint = did_you_mean(function, tuple(functions)) or f"functions there: {there}"
+        raise refuse(f"the file has no function {quote(function)}", hint)
     said = read_constants(tree)
     target, versions = said.get("TARGET", ""), said.get("VERSIONS", "")
     if not all(part.isidentifier() for part in target.split(".")):
@@ -191,7 +190,7 @@ def read_offered(entry: EntryPoint) -> Fix:
     """
     from importlib.util import find_spec
 
-    problem = f"--fix {shown(entry.name)}: the entry point {shown(entry.value)}"
+    problem = f"--fix {quote(entry.name)}: the entry point {quote(entry.value)}"
     hint = 'write name = "package.module:function" for a function at the top of a .py file'
     module, _, function = entry.value.partition(":")
     top, *rest = module.split(".")

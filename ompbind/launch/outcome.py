@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
+from ompbind.messages import format_size
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -34,7 +33,7 @@ def make_line(ended: Ended) -> str:
     """`rank 3 (pid 1234) ended by signal 9 (KILL) after 12.3 s, peak memory 1.2 GiB`."""
     return (
         f"rank {ended.rank} (pid {ended.pid}) ended {make_end(ended.code)} after "
-        f"{ended.seconds:.1f} s, peak memory {make_size(ended.memory)}"
+        f"{ended.seconds:.1f} s, peak memory {format_size(ended.memory)}"
     )
 
 
@@ -61,25 +60,3 @@ def name_signal(number: int) -> str:
         if getattr(signal, name) == number and name not in ("SIGCLD", "SIGPOLL", "SIGIOT"):
             return f"signal {number} ({name[3:]})"
     return f"signal {number}"
-
-
-def make_size(count: int) -> str:
-    """In the largest unit that it fills: `512 KiB`, `1.2 GiB`."""
-    size, units = count / 1024, ["KiB", "MiB", "GiB", "TiB"]
-    while size >= 1024 and len(units) > 1:
-        size /= 1024
-        units.pop(0)
-    return (
-        f"{size:.0f} {units[0]}" if size >= 100 or units[0] == "KiB" else f"{size:.1f} {units[0]}"
-    )
-
-
-def tell(text: str) -> None:
-    """A line on standard error, if anybody is there."""
-    if sys.stderr is None:  # closed by whoever started us
-        return
-    try:
-        sys.stderr.write(f"ompbind: {text}\n")
-        sys.stderr.flush()
-    except OSError:
-        pass  # nobody to tell

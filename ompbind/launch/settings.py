@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ompbind.cpuset import parse_whole, shown
+from ompbind.cpuset import parse_whole
 from ompbind.errors import UsageError
+from ompbind.messages import quote
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -93,7 +94,7 @@ def parse_stdin(text: str) -> str:
     if text in ("all", "none") or number is not None:
         return text if number is None else str(number)
     raise UsageError(
-        f"--stdin: {shown(text)} is neither a rank's number nor all nor none",
+        f"--stdin: {quote(text)} is neither a rank's number nor all nor none",
         hint="--stdin 0 is the default",
         option="--stdin",
     )
@@ -105,7 +106,7 @@ def parse_seconds(text: str, option: str) -> float:
     good = all(t.isascii() and t.isdigit() for t in (whole + part,))
     if not good or len(text) > 20 or (point and not part) or float(text) > LONGEST:
         raise UsageError(
-            f"{option}: {shown(text)} is not a number of seconds",
+            f"{option}: {quote(text)} is not a number of seconds",
             hint="a number such as 10 or 0.5",
             option=option,
         )

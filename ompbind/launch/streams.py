@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from ompbind.colours import coloured
-from ompbind.cpuset import shown
 from ompbind.errors import UsageError
 from ompbind.launch.pipes import make_pipe, move_up
+from ompbind.messages import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def make_files(directory: str, count: int, *, overwrite: bool) -> None:
         if there and not overwrite:
             others = f" (and {len(there) - 1} more)" if there[1:] else ""
             raise UsageError(
-                f"--output-dir: {shown(there[0], 400)} is there already{others}",
+                f"--output-dir: {quote(there[0], 400)} is there already{others}",
                 hint="name another directory; --overwrite replaces such files",
             )
         how = os.O_TRUNC if overwrite else os.O_EXCL
@@ -232,7 +232,7 @@ def make_files(directory: str, count: int, *, overwrite: bool) -> None:
     except OSError as e:
         for path_made in made:
             os.unlink(path_made)
-        raise UsageError(f"--output-dir: {shown(path, 400)}: {e.strerror}") from None
+        raise UsageError(f"--output-dir: {quote(path, 400)}: {e.strerror}") from None
 
 
 def open_file(directory: str, rank: int, name: str) -> int:

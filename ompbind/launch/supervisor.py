@@ -11,7 +11,7 @@ from ompbind.errors import CommandError, OmpbindError
 from ompbind.launch.descendants import end_descendants, send_to_descendants
 from ompbind.launch.ladder import Ladder
 from ompbind.launch.loop import Loop
-from ompbind.launch.outcome import Ended, make_line, make_summary, name_signal, tell
+from ompbind.launch.outcome import Ended, make_line, make_summary, name_signal
 from ompbind.launch.pipes import make_pipe
 from ompbind.launch.rank import (
     Gate,
@@ -23,6 +23,7 @@ from ompbind.launch.rank import (
 )
 from ompbind.launch.refusals import Refusal, settle
 from ompbind.launch.syscalls import set_affinity
+from ompbind.messages import write_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -370,15 +371,15 @@ class Supervisor:
     def done(self) -> None:
         self.loop.cancel(self.timer)
         for trouble in self.streams.end():
-            tell(f"error: {trouble}")
+            write_line(f"ompbind: error: {trouble}")
         if self.stopped and not self.settings.verbose:
-            tell(make_summary(self.stopped, self.reason))
+            write_line(f"ompbind: {make_summary(self.stopped, self.reason)}")
         self.loop.stop()
 
     def tell(self, text: str) -> None:
         """A message between two lines of ranks."""
         if not self.streams.say(f"ompbind: {text}\n"):
-            tell(text)
+            write_line(f"ompbind: {text}")
 
 
 def send_to(pid: int, number: int, *, group: bool = False) -> None:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from ompbind.cpuset import LIMIT, CpuSet, parse_whole, shown
+from ompbind.cpuset import LIMIT, CpuSet, parse_whole
 from ompbind.errors import ParseError
+from ompbind.messages import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Scanner:
 
     def wrong(self, problem: str) -> ParseError:
         return ParseError(
-            f"{shown(self.text)}: {problem}",
+            f"{quote(self.text)}: {problem}",
             hint="a list of places is written as in {0,1},{2,3} or {0:2}:4:2",
             text=self.text,
             part=self.text[self.at : self.at + 20],
@@ -51,7 +52,7 @@ class Scanner:
 
     def expected(self, what: str) -> ParseError:
         rest = self.text[self.at :].strip()
-        return self.wrong(f"{what} expected " + (f"at {shown(rest, 20)}" if rest else "at the end"))
+        return self.wrong(f"{what} expected " + (f"at {quote(rest, 20)}" if rest else "at the end"))
 
     def skip_blanks(self) -> None:
         while self.at < len(self.text) and self.text[self.at] in " \t\n":
@@ -88,7 +89,7 @@ class Scanner:
                 mask = item()
                 if mask not in found:
                     part = self.text[start : self.at].strip()
-                    raise self.wrong(f"{shown(part, 20)} excludes nothing that stands before it")
+                    raise self.wrong(f"{quote(part, 20)} excludes nothing that stands before it")
                 found = [m for m in found if m != mask]
             else:
                 found += self.repeat(item())
@@ -112,7 +113,7 @@ class Scanner:
         last = (length - 1) * stride
         lowest = (mask & -mask).bit_length() - 1
         if lowest + min(last, 0) < 0 or mask.bit_length() + max(last, 0) > LIMIT:
-            part = shown(self.text[start : self.at], 20)
+            part = quote(self.text[start : self.at], 20)
             raise self.wrong(f"{part} leads to numbers that are not from 0 to {LIMIT - 1}")
         moves = [n * stride for n in range(length)]
         return [mask << move if move >= 0 else mask >> -move for move in moves]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ompbind.cpuset import shown
 from ompbind.errors import UsageError
+from ompbind.messages import did_you_mean, quote
 
 FENCE_HINT = "put -- between the values and the worker's command"
 
@@ -42,7 +42,7 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Val
         swallowed = False
         if option.kind == "flag":
             if value is not None:
-                raise UsageError(f"{name} takes no value, got {shown(value)}", option=name)
+                raise UsageError(f"{name} takes no value, got {quote(value)}", option=name)
             values[option.key] = name in option.names
         elif option.kind == "optional":
             values[option.key] = value or ""
@@ -89,8 +89,8 @@ def split_word(word: str, by_name: dict[str, Option]) -> tuple[str, str | None]:
 def check_choice(option: Option, value: str) -> str:
     if option.choices and value not in option.choices:
         raise UsageError(
-            f"{option.names[0]}: {shown(value)} is not one of {', '.join(option.choices)}",
-            hint=nearest_hint(value, option.choices),
+            f"{option.names[0]}: {quote(value)} is not one of {', '.join(option.choices)}",
+            hint=did_you_mean(value, option.choices),
             option=option.names[0],
         )
     return value
@@ -102,13 +102,6 @@ def hint_of(option: Option) -> str:
 
 
 def unknown_option(name: str, by_name: dict[str, Option], hint: str) -> UsageError:
-    hint = hint or nearest_hint(name, tuple(by_name))
+    hint = hint or did_you_mean(name, tuple(by_name))
     hint = hint or "the worker's own options follow its command; see ompbind --help"
-    return UsageError(f"{shown(name)} is not an option", hint=hint, option=name)
-
-
-def nearest_hint(word: str, among: tuple[str, ...]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(word, among, 1)
-    return f"did you mean {near[0]}?" if near else ""
+    return UsageError(f"{quote(name)} is not an option", hint=hint, option=name)

@@ -8,8 +8,9 @@ ranks than nodes) or lets ranks overlap, the machine's tree is divided instead.
 
 from __future__ import annotations
 
-from ompbind.cpuset import CpuSet, parse_whole, shown
+from ompbind.cpuset import CpuSet, parse_whole
 from ompbind.errors import UsageError
+from ompbind.messages import quote
 from ompbind.plans import Inherited
 
 TYPE_CHECKING = False
@@ -99,7 +100,7 @@ def visible_nodes(environ: Mapping[str, str], machine: Machine) -> list[int]:
     if None in numbers or not listed:
         problem = "is no list of nodes" if None in numbers else "names no node that is allowed"
         raise UsageError(
-            f"{NODES}={shown(text)} {problem}",
+            f"{NODES}={quote(text)} {problem}",
             hint=f"nodes: {CpuSet(usable) or 'none'}, with commas between",
         )
     return listed
@@ -118,6 +119,6 @@ def reserved_cores(
         return wanted if total > wanted + ranks - 1 else 0  # as vLLM, no more than can be spared
     number = parse_whole(text.strip())
     if number is None:
-        raise UsageError(f"{RESERVED}={shown(text)} is not a number of cpus")
+        raise UsageError(f"{RESERVED}={quote(text)} is not a number of cpus")
     each = smt if smt is not None else max((len(core) for core in cores), default=1)
     return -(-number // each)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ompbind.cpuset import CpuSet, shown
+from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
+from ompbind.messages import quote
 from ompbind.planner.cores import llc_level, split_by
 from ompbind.planner.division import blocks, divide
 from ompbind.planner.mapping import Share, deal_one, describe, node_domains
@@ -368,7 +369,7 @@ def find_device(machine: Machine, request: Request) -> Device:
             return device
     known = [n for d in devices for n in d.names] + [d.pci for d in devices if not d.names]
     raise PlanError(
-        f"--near {shown(name)}: there is no such device",
+        f"--near {quote(name)}: there is no such device",
         hint=f"devices: {' '.join(known[:8])}{' …' * bool(known[8:])}" if known
         else "this machine shows no network card, GPU or accelerator",
     )  # fmt: skip

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ompbind.cpuset import LIMIT, CpuSet, parse_range, parse_whole, shown
+from ompbind.cpuset import LIMIT, CpuSet, parse_range, parse_whole
 from ompbind.errors import ParseError, UsageError
+from ompbind.messages import quote
 from ompbind.openmp import judge_environment
 from ompbind.options.parse import FENCE_HINT, is_word
 from ompbind.plans import Inherited
@@ -169,7 +170,7 @@ def parse_count(text: str, name: str, least: int) -> int:
     if number is not None and least <= number < LIMIT:
         return number
     raise UsageError(
-        f"{name}: {shown(text)} is not a whole number from {least} to {LIMIT - 1}",
+        f"{name}: {quote(text)} is not a whole number from {least} to {LIMIT - 1}",
         option=name,
         text=text,
     )
@@ -180,7 +181,7 @@ def parse_pool(name: str, text: str, option: str, least: int) -> Pool:
     number, slash, each = text.partition("/")
     if slash and each != "rank":
         raise UsageError(
-            f"{option}: {shown(text)} is neither N nor N/rank",
+            f"{option}: {quote(text)} is neither N nor N/rank",
             hint="N cores of all ranks together, or N/rank of each",
             option=option,
             text=text,
@@ -195,7 +196,7 @@ def parse_roles(texts: Sequence[str]) -> tuple[Pool, ...]:
         name, equals, cores = text.partition("=")
         problem = hint = ""
         if not equals or not is_role(name):
-            problem = f"--role: {shown(text)} is not NAME=N or NAME=N/rank"
+            problem = f"--role: {quote(text)} is not NAME=N or NAME=N/rank"
             hint = "a name has letters, digits and _ only, as in kv=2"
         elif name.upper() in pools:
             problem = f"--role: {name} is named twice"
@@ -216,7 +217,7 @@ def parse_part(text: str) -> tuple[int, int]:
     numbers = parse_whole(part), parse_whole(count)
     if numbers[0] is None or numbers[1] is None or not 0 < numbers[0] <= numbers[1] < LIMIT:
         raise UsageError(
-            f"--part: {shown(text)} is not I/N with I from 1 to N",
+            f"--part: {quote(text)} is not I/N with I from 1 to N",
             hint="--part 1/2 and --part 2/2 are the halves of the machine",
             option="--part",
             text=text,
@@ -249,7 +250,7 @@ def parse_nodes(texts: Sequence[str], name: str) -> tuple[int, ...]:
                 raise located(e, name, len(nodes)) from None
             nodes += range(first, last + 1, step)
             if len(nodes) > LIMIT:
-                raise ParseError(f"{name}: {shown(text)} names too many nodes", text=text)
+                raise ParseError(f"{name}: {quote(text)} names too many nodes", text=text)
     return tuple(nodes)
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from ompbind.gpus.visible import why_not
+from ompbind.messages import counted, format_size, plural
 from ompbind.render.outline import make_outline
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def draw_machine(machine: Machine) -> RenderableType:
         add_part(tree, part, machine)
     alone = [n for n in topology.nodes if not n.cpus]
     for node in alone[:8]:
-        tree.add(Text.assemble((f"node {node.node}", "bold"), f"  {size(node.memory_bytes)}",
+        size = "" if node.memory_bytes is None else format_size(node.memory_bytes)
+        tree.add(Text.assemble((f"node {node.node}", "bold"), f"  {size}",
                                ("  no cpus", "dim")))  # fmt: skip
     if alone[8:]:
         tree.add(Text(f"and {len(alone) - 8} more nodes without cpus", style="dim"))
@@ -49,24 +51,17 @@ def machine_headline(machine: Machine) -> Text:
         (len(topology.groups("core")), "core"),
         (len(topology.cpus), "cpu"),
     ]
-    words = [f"{n} {what}{'s' * (n > 1)}" for n, what in counts if n]
-    words += [size(sum(memory))] if memory else []
+    words = [counted(n, what) for n, what in counts if n]
+    words += [format_size(sum(memory))] if memory else []
     name = f"{machine.name}: " if machine.name else ""
     return Text.assemble((name, "bold"), ", ".join(words))
-
-
-def size(memory: int | None) -> str:
-    """Bytes in GiB, or MiB where that is little; "" where it is not known."""
-    if memory is None:
-        return ""
-    return f"{memory / 2**30:.1f} GiB" if memory >= 2**29 else f"{memory / 2**20:.0f} MiB"
 
 
 def add_part(tree: Tree, part: Part, machine: Machine) -> None:
     """One part with what is in it, and a line for all that follow and look the same."""
     label = Text.assemble(("  ".join(part.names), "bold"))
     if part.memory_bytes is not None:
-        label.append(f"  {size(part.memory_bytes) if part.memory_bytes else 'no memory'}")
+        label.append(f"  {format_size(part.memory_bytes) if part.memory_bytes else 'no memory'}")
     label.append(f"  cpus {part.cpus}", style="cyan")
     branch = tree.add(label)
     for inner in part.parts:
@@ -81,9 +76,9 @@ def add_part(tree: Tree, part: Part, machine: Machine) -> None:
 def core_line(part: Part, machine: Machine, most: int = 8) -> Text:
     """`4 cores × 2 threads: 0,16 1,17 …`; what may not be used is struck through."""
     threads = sorted({len(core) for core in part.cores})
-    many = f"{len(part.cores)} core{'s' * (len(part.cores) > 1)}"
+    many = counted(len(part.cores), "core")
     each = "-".join(map(str, [threads[0], threads[-1]][: len(threads)]))
-    text = Text(f"{many} × {each} thread{'s' * (threads[-1] > 1)}:")
+    text = Text(f"{many} × {each} {plural('thread', threads[-1])}:")
     kinds = {c.kind for c in machine.topology.cpus if c.cpu in part.cpus and c.kind is not None}
     if len(kinds) == 1:
         text.append(f" (kind {min(kinds)})", style="dim")

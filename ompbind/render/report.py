@@ -8,7 +8,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ompbind.verify.report import amount, bytes_by_node, count_looked_at
+from ompbind.messages import format_size
+from ompbind.verify.report import bytes_by_node, count_looked_at
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -104,10 +105,10 @@ def memory_lines(checked: Checked) -> list[Text]:
     memory = checked.seen.memory
     if memory is None:
         return []
-    own = ", ".join(f"node {n} {amount(b)}" for n, b in bytes_by_node(memory)) or "none"
+    own = ", ".join(f"node {n} {format_size(b)}" for n, b in bytes_by_node(memory)) or "none"
     files = sum(b for _, b in memory.files)
     return [Text.assemble(("memory: ", "bold dim"), f"{memory.policy}; {own}",
-                          (f"; files {amount(files)}", "dim"), overflow="fold")]  # fmt: skip
+                          (f"; files {format_size(files)}", "dim"), overflow="fold")]  # fmt: skip
 
 
 def verdict(report: Report) -> Text:

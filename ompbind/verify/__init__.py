@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ompbind.claims import CPUS, RANK
-from ompbind.cpuset import shown
 from ompbind.errors import UsageError
 from ompbind.machine.cpus import read_online
 from ompbind.machine.processes import (
@@ -14,6 +13,7 @@ from ompbind.machine.processes import (
     read_parents,
     read_process,
 )
+from ompbind.messages import quote
 from ompbind.record import Record
 from ompbind.verify.expected import expect_environ, expect_plan
 from ompbind.verify.judge import judge
@@ -83,7 +83,7 @@ def make_target(process: Found, plan: Plan | None, position: int) -> Target:
     if plan is None:
         if process.environ is not None and rank_of(process) is None and not process.ended:
             raise UsageError(
-                f"pid {process.pid} ({shown(process.name)[1:-1]}) is not a worker of ompbind, nor "
+                f"pid {process.pid} ({quote(process.name)[1:-1]}) is not a worker of ompbind, nor "
                 "has it started one",
                 hint="--plan FILE says what it is to be",
                 pid=process.pid,

@@ -7,8 +7,9 @@ among the cpus that are online.
 from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
+from ompbind.messages import format_size
 from ompbind.record import Record
-from ompbind.verify.report import Checked, Difference, amount
+from ompbind.verify.report import Checked, Difference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -447,7 +448,7 @@ def judge_memory(view: View, differences: list[Difference], notes: list[str]) ->
         for policy, _, size in memory.own:
             if policy in others:
                 others[policy] += size
-        told = ", ".join(f"{amount(size)} {policy}" for policy, size in others.items())
+        told = ", ".join(f"{format_size(size)} {policy}" for policy, size in others.items())
         notes.append(f"memory that the program gave a policy of its own: {told}")
     if expected.mem == "local":
         return
@@ -459,8 +460,8 @@ def judge_memory(view: View, differences: list[Difference], notes: list[str]) ->
         return
     nodes = CpuSet(node for node, _ in away)
     text = (
-        f"{amount(wrong)} of its memory ({wrong / total:.0%}) is on node{plural(nodes)} {nodes}, "
-        f"planned is {expected.mem} {expected.mems}"
+        f"{format_size(wrong)} of its memory ({wrong / total:.0%}) is on node{plural(nodes)} "
+        f"{nodes}, planned is {expected.mem} {expected.mems}"
     )
     if expected.mem == "preferred":
         notes.append(f"{text}: node {expected.mems} was full, or the pages were moved")

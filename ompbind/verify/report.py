@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
+from ompbind.messages import counted
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -121,12 +122,4 @@ def count_looked_at(report: Report) -> str:
     """`2 processes, 8 threads`."""
     count = len(report.processes)
     threads = sum(len(p.seen.threads) for p in report.processes)
-    return f"{count} process{'es' * (count > 1)}, {threads} thread{'s' * (threads > 1)}"
-
-
-def amount(size: int) -> str:
-    """Bytes in GiB, MiB or KiB."""
-    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB")):
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size / 1024:.0f} KiB"
+    return f"{counted(count, 'process')}, {counted(threads, 'thread')}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-from ompbind.cpuset import parse_whole, shown
+from ompbind.cpuset import parse_whole
 from ompbind.errors import ParseError, UsageError
+from ompbind.messages import quote
 from ompbind.record import Record
 from ompbind.worker.template import fill, make_names
 
@@ -71,7 +72,7 @@ def parse_variable(text: str, environ: Mapping[str, str]) -> Asked:
     name, equals, value = text.partition("=")
     if not is_name(name):
         raise UsageError(
-            f"--env: {shown(name)} is no variable's name",
+            f"--env: {quote(name)} is no variable's name",
             hint="NAME=VALUE, the name of letters, digits and underscores",
             text=text,
         )
@@ -125,7 +126,7 @@ def check_name(asked: Asked, plan: Plan, master: Mapping[str, str], *, fixed: bo
 
 def read_file(path: str) -> list[Asked]:
     """Raises UsageError."""
-    name = f"--env-file {shown(path, 400)}"
+    name = f"--env-file {quote(path, 400)}"
     try:
         with open(path, "rb") as file:
             text = os.fsdecode(file.read())
@@ -149,7 +150,7 @@ def parse_line(line: str, where: str) -> Asked | None:
     name, equals, value = line.removeprefix("export ").partition("=")
     name, value = name.strip(" \t"), value.strip(" \t")
     if not is_name(name):
-        raise UsageError(f"{where}: {shown(name)} is no variable's name", hint="NAME=VALUE")
+        raise UsageError(f"{where}: {quote(name)} is no variable's name", hint="NAME=VALUE")
     if not equals:
         raise UsageError(f"{where}: {name} has no value", hint=f"{name}=VALUE, or {name}= for none")
     if "\0" in value:
@@ -189,7 +190,7 @@ def make_master(values: Values) -> dict[str, str]:
     port = parse_whole(text)
     if text != "auto" and (port is None or not 0 < port < 65536):
         raise UsageError(
-            f"--master-port: {shown(text)} is not a port from 1 to 65535",
+            f"--master-port: {quote(text)} is not a port from 1 to 65535",
             hint="auto takes one that is free",
         )
     address = str(values.get("master_addr", "127.0.0.1"))

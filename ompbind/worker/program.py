@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from ompbind.cpuset import shown
 from ompbind.errors import CommandError
+from ompbind.messages import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,10 +75,10 @@ def require_program(name: str, environ: Mapping[str, str]) -> str:
         there = [p for p in candidates(name, environ) if os.path.lexists(p)]
         if not there:
             where = "" if os.sep in name else " in PATH"
-            raise CommandError(f"command not found{where}: {shown(name)}", found=False)
+            raise CommandError(f"command not found{where}: {quote(name)}", found=False)
         what = "is a directory" if os.path.isdir(there[0]) else "is not executable"
         hint = "" if os.path.isdir(there[0]) else f"chmod +x {there[0]}, or name its interpreter"
-        raise CommandError(f"command {what}: {shown(there[0])}", found=True, hint=hint)
+        raise CommandError(f"command {what}: {quote(there[0])}", found=True, hint=hint)
     if os.name != "nt":
         check_format(path)
     return path
@@ -100,7 +100,7 @@ def check_format(path: str) -> None:
         if not words or not os.access(words[0], os.X_OK):
             interpreter = os.fsdecode(words[0]) if words else ""
             raise CommandError(
-                f"command {shown(path)}: its interpreter {shown(interpreter)} cannot be executed",
+                f"command {quote(path)}: its interpreter {quote(interpreter)} cannot be executed",
                 found=True,
                 hint="mend the file's first line",
             )
@@ -108,7 +108,7 @@ def check_format(path: str) -> None:
         check_elf(path, head)
     elif b"\0" not in head[:64]:  # text: no binary format of any system looks so
         raise CommandError(
-            f"command {shown(path)} is neither a program nor a script with a #! line",
+            f"command {quote(path)} is neither a program nor a script with a #! line",
             found=True,
             hint="name its interpreter: -- sh SCRIPT",
         )
@@ -137,7 +137,7 @@ def check_elf(path: str, head: bytes) -> None:
         problem, hint = "is built for another kind of processor", "install the one for this machine"
     else:
         return
-    raise CommandError(f"command {shown(path)} {problem}", found=True, hint=hint)
+    raise CommandError(f"command {quote(path)} {problem}", found=True, hint=hint)
 
 
 def machine_of(head: bytes) -> int:

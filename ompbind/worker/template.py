@@ -3,8 +3,9 @@ in --port={8000+rank}. Braces that are meant are doubled. Pure."""
 
 from __future__ import annotations
 
-from ompbind.cpuset import parse_whole, shown
+from ompbind.cpuset import parse_whole
 from ompbind.errors import ParseError
+from ompbind.messages import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def fill_arguments(words: Sequence[str], names: Mapping[str, Value]) -> tuple[st
             filled.append(fill(word, names))
         except ParseError as e:
             where = f"argument {number}" if number else "the command"
-            problem = f"--template: {where}, {shown(word)}: {e.message}"
+            problem = f"--template: {where}, {quote(word)}: {e.message}"
             raise ParseError(problem, hint=e.hint, **e.data) from None
     return tuple(filled)
 
@@ -80,7 +81,7 @@ class Expression:
             return value
         number = self.sum()
         if self.rest:
-            raise self.problem(f"{shown(self.rest[-1])} does not go on what stands before it")
+            raise self.problem(f"{quote(self.rest[-1])} does not go on what stands before it")
         return number
 
     def split(self, text: str) -> list[str]:
@@ -98,7 +99,7 @@ class Expression:
             else:
                 sign = next((s for s in OPERATORS if text.startswith(s, at)), None)
                 if sign is None:
-                    raise self.problem(f"{shown(text[at])} cannot stand there")
+                    raise self.problem(f"{quote(text[at])} cannot stand there")
                 end = at + len(sign)
                 words.append(sign)
             at = end
@@ -131,20 +132,20 @@ class Expression:
             return -number if word == "-" else number
         if is_wordy(word[0]):
             return self.value(word)
-        raise self.problem(f"{shown(word)} cannot stand there")
+        raise self.problem(f"{quote(word)} cannot stand there")
 
     def value(self, word: str) -> int:
         """A number's, or a name's."""
         if word[0] in "0123456789":
             if (number := parse_whole(word)) is None:
-                raise self.problem(f"{shown(word)} is not a whole number of at most 18 digits")
+                raise self.problem(f"{quote(word)} is not a whole number of at most 18 digits")
             return number
         value = self.names.get(word)
         if isinstance(value, int):
             return value
         if value is not None:
-            raise self.problem(f"{word} is a text here, {shown(value)}: nothing to compute with")
-        raise self.problem(f"there is no {shown(word)}", f"{', '.join(self.names)}; {BRACES}")
+            raise self.problem(f"{word} is a text here, {quote(value)}: nothing to compute with")
+        raise self.problem(f"there is no {quote(word)}", f"{', '.join(self.names)}; {BRACES}")
 
     def compute(self, sign: str, a: int, b: int) -> int:
         if sign in ("//", "%") and b == 0:
@@ -165,7 +166,7 @@ class Expression:
         if hint is None:
             hint = f"names, numbers, + - * // % and parentheses, as in {{8000+rank}}; {BRACES}"
         part = "{" + self.text + "}"
-        return ParseError(f"{shown(part)}: {problem}", hint=hint, text=self.text, part=part)
+        return ParseError(f"{quote(part)}: {problem}", hint=hint, text=self.text, part=part)
 
 
 def is_wordy(char: str) -> bool:

@@ -1,0 +1,36 @@
+"""`ompbind topo`: the machine, drawn, as JSON, or saved to a file."""
+
+from __future__ import annotations
+
+from ompbind.errors import UsageError
+from ompbind.messages import quote, say, write_output
+from ompbind.options.parse import parse_arguments
+from ompbind.options.table import options_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def topo(args: Sequence[str]) -> int:
+    """`ompbind topo`. Raises OmpbindError."""
+    from ompbind.machine import read_machine, save_machine
+
+    values, extra = parse_arguments(args, options_of("topo"))
+    if extra:
+        raise UsageError(f"topo takes no {quote(extra[0])}", hint="ompbind topo --help")
+    path, file = values.get("topology"), values.get("save")
+    path = path if isinstance(path, str) else None
+    if isinstance(file, str):
+        save_machine(file, path, with_name=values.get("with_name") is True)
+        say("note", f"saved to {file}")
+        return 0
+    machine = read_machine(path)
+    if values.get("format", "table") == "json":
+        write_output(machine.to_json())
+    else:
+        from ompbind.render import make_text
+        from ompbind.render.machine import draw_machine
+
+        write_output(make_text(draw_machine(machine)))
+    return 0

@@ -1,0 +1,99 @@
+"""`ompbind verify`: running workers beside their plan, once or again and again."""
+
+from __future__ import annotations
+
+import time
+
+from ompbind.cpuset import parse_whole
+from ompbind.errors import UsageError
+from ompbind.messages import quote, write_output
+from ompbind.options.parse import parse_arguments
+from ompbind.options.table import options_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from ompbind.options.parse import Values
+    from ompbind.verify.report import Report
+
+
+def verify(args: Sequence[str]) -> int:
+    """`ompbind verify`. Raises OmpbindError."""
+    from ompbind.machine import living_root
+    from ompbind.prepare import read_plan, text_of
+    from ompbind.verify import check, find_targets
+
+    values, pids = parse_verify(args)
+    interval = parse_interval(str(values["watch"])) if "watch" in values else None
+    plan = read_plan(text_of(values, "plan") or "") if "plan" in values else None
+    root = living_root()
+    targets = find_targets(root, pids, plan)
+    report = check(root, targets)
+    if interval is not None:
+        return watch(report, lambda: check(root, targets), interval, values.get("format"))
+    if values.get("format") == "json":
+        write_output(report.to_json())
+    else:
+        from ompbind.render import make_text
+        from ompbind.render.report import draw_report
+
+        write_output(make_text(draw_report(report)))
+    return 0 if report.holds else 1
+
+
+def parse_verify(args: Sequence[str]) -> tuple[Values, list[int]]:
+    """The options and the pids, in any order. Raises UsageError."""
+    options = options_of("verify")
+    values, rest = parse_arguments(args, options)
+    pids = []
+    while rest:
+        pid = parse_whole(rest[0])
+        if pid is None:
+            raise UsageError(f"{quote(rest[0])} is not a pid", hint="ompbind verify PID...")
+        pids.append(pid)
+        more, rest = parse_arguments(rest[1:], options)
+        values |= more
+    if not pids:
+        hint = "ompbind verify PID...; an ompbind run's own pid stands for all its ranks"
+        raise UsageError("no pid to verify", hint=hint)
+    return values, pids
+
+
+def parse_interval(text: str) -> float:
+    """The seconds of --watch. Raises UsageError."""
+    from ompbind.launch.settings import parse_seconds
+
+    seconds = parse_seconds(text or "2", "--watch")
+    if seconds < 0.05:
+        raise UsageError(f"--watch: {quote(text)} is too often", hint="0.05 seconds or more")
+    return seconds
+
+
+def watch(first: Report, look: Callable[[], Report], interval: float, form: object) -> int:
+    """Shows report after report, until interrupted or all have ended; the last one's status."""
+
+    last = first
+
+    def reports() -> Iterator[Report]:
+        nonlocal last
+        while any(not p.seen.ended for p in last.processes):
+            yield last
+            time.sleep(interval)
+            report = look()
+            if all(p.seen.ended for p in report.processes):
+                return
+            last = report
+
+    try:
+        if form == "json":  # an object a line
+            for report in reports():
+                write_output(report.to_json(indent=None))
+        else:
+            from ompbind.render import draw_live
+            from ompbind.render.report import draw_report
+
+            draw_live(draw_report(report) for report in reports())
+    except KeyboardInterrupt:
+        pass
+    return 0 if last.holds else 1

@@ -1,0 +1,90 @@
+"""How ompbind speaks: quoting, plurals, sizes, the nearest word, and lines to its two outputs.
+
+What is said goes to standard error, data to standard output. Every launch imports this module.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ompbind.errors import OmpbindError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def quote(text: str, most: int = 60) -> str:
+    """Return `text` quoted for a message: on one line, unprintable characters escaped, cut after
+    `most` characters."""
+    return repr(text if len(text) <= most else text[: most - 1] + "…")
+
+
+def plural(noun: str, count: int) -> str:
+    """Return `noun` as it is for one, else with its plural ending: `0 cores`, `2 processes`."""
+    if count == 1:
+        return noun
+    return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number and its noun: `1 core`, `2 cores`."""
+    return f"{count} {plural(noun, count)}"
+
+
+def format_size(count: int) -> str:
+    """Return a number of bytes in the largest unit that it fills: `512 KiB`, `1.2 GiB`."""
+    size, units = count / 1024, ["KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(units) > 1:
+        size /= 1024
+        units.pop(0)
+    digits = 0 if size >= 100 or units[0] == "KiB" else 1
+    return f"{size:.{digits}f} {units[0]}"
+
+
+def did_you_mean(word: str, among: Iterable[str]) -> str:
+    """Return the hint that names the most similar of these words, "" where none is similar."""
+    import difflib
+
+    near = difflib.get_close_matches(word, among, 1)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def say(kind: str, text: str) -> None:
+    """Write `ompbind: KIND: TEXT` to standard error, as one line whatever is in the text."""
+    write_line(f"ompbind: {kind}: {one_line(text)}")
+
+
+def write_line(line: str) -> None:
+    """Write a line to standard error, if anybody is there."""
+    try:
+        if sys.stderr is not None:  # None: closed by whoever started us
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+    except OSError:
+        pass  # nobody reads it
+
+
+def one_line(text: str) -> str:
+    """Return `text` with line breaks, control characters and undecodable bytes escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
+def write_output(text: str) -> None:
+    """Write data to standard output; arguments that are not UTF-8 come out as they came in.
+
+    Raises OmpbindError when it cannot be written, BrokenPipeError when nobody reads it any more.
+    """
+    data = text.encode("utf-8", "surrogateescape")
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        raise OmpbindError(f"standard output cannot be written: {e.strerror}") from None

@@ -1,0 +1,45 @@
+"""How ompbind speaks: quoting, plurals, sizes, the nearest word."""
+
+from __future__ import annotations
+
+import pytest
+
+from ompbind.messages import counted, did_you_mean, format_size, one_line, quote
+
+
+def test_quote() -> None:
+    """A text is quoted on one line, escaped and cut."""
+    assert quote("a\nb\x1b") == r"'a\nb\x1b'"
+    assert len(quote("x" * 1000)) == 62
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [(0, "core", "0 cores"), (1, "core", "1 core"), (2, "process", "2 processes"),
+     (1, "process", "1 process")],
+)  # fmt: skip
+def test_counted(count: int, noun: str, text: str) -> None:
+    """One of a thing has no plural ending; none and several have."""
+    assert counted(count, noun) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 KiB"), (1023 << 10, "1023 KiB"), (1 << 20, "1.0 MiB"), (100 << 20, "100 MiB"),
+     (3 << 29, "1.5 GiB"), (5 << 40, "5.0 TiB"), (5000 << 40, "5000 TiB")],
+)  # fmt: skip
+def test_format_size(count: int, text: str) -> None:
+    """Bytes stand in the largest unit that they fill."""
+    assert format_size(count) == text
+
+
+def test_did_you_mean() -> None:
+    """A typing error finds its word; a word that resembles none finds none."""
+    assert did_you_mean("shwo", ("run", "show")) == "did you mean show?"
+    assert did_you_mean("frobnicate", ("run", "show")) == ""
+
+
+def test_one_line() -> None:
+    """Nothing in a text can begin another line, or reach the terminal's controls."""
+    assert one_line("plain é") == "plain é"
+    assert one_line("a\nb\x1b[31m\udcff") == r"a\nb\x1b[31m\udcff"
