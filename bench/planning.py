@@ -7,9 +7,9 @@ from functools import partial
 from bench.measure import function, measure, print_table, program
 from ompbind.machine.topology import Allowed, Machine
 from ompbind.options.parse import parse_arguments
+from ompbind.options.request import make_request
 from ompbind.options.table import options_of
 from ompbind.planner import make_plan
-from ompbind.planner.request import make_request
 from tests.support.trees import Shape, make_topology
 
 # 4,096 cpus, 64 nodes.

@@ -15,7 +15,8 @@ from ompbind.launch import popen
 from ompbind.launch.rank import make_environ
 from ompbind.options.parse import parse_arguments
 from ompbind.options.table import options_of
-from ompbind.prepare import check_plan, own_command, prepare_plan
+from ompbind.resolve import resolve_plan
+from ompbind.saved import check_plan, own_command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Plan(plans.Plan):
     @classmethod
     def load(cls, path: Path) -> Plan:
         """A plan saved as JSON, as --plan takes it. Raises UsageError."""
-        return cls.made_from(prepare_plan({"plan": os.fspath(path)}, (), snapshot(None)))
+        return cls.made_from(resolve_plan({"plan": os.fspath(path)}, (), snapshot(None)))
 
     @classmethod
     def made_from(cls, plan: plans.Plan) -> Plan:
@@ -137,7 +138,7 @@ def plan(
     base = snapshot(environ)
     words = make_words(given, options_of("show"))
     values, _ = parse_arguments(words, options_of("show"))
-    return Plan.made_from(prepare_plan(values, make_argv(command), base))
+    return Plan.made_from(resolve_plan(values, make_argv(command), base))
 
 
 def run(

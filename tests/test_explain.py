@@ -10,8 +10,8 @@ import pytest
 from ompbind.cpuset import CpuSet
 from ompbind.host.kernel import advise
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
+from ompbind.options.request import make_request
 from ompbind.planner import make_plan
-from ompbind.planner.request import make_request
 from ompbind.plans import Inherited, Plan
 from ompbind.render.sentences import explain
 

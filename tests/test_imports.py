@@ -26,11 +26,11 @@ LAYERS = (
     "cpuset colours",
     "numactl claims",
     "plans machine",
-    "options",
     "gpus openmp worker host",
     "planner launch verify fixes",
-    "doctor",
-    "prepare",
+    "options doctor",
+    "saved",
+    "resolve",
     "api multiprocessing render",
     "cli",
 )
@@ -169,7 +169,7 @@ def test_the_core_knows_nothing_above_it() -> None:
     core = {"errors", "record", "cpuset", "openmp", "plans", "planner", "machine.topology",
             "gpus.variables", "gpus.visible"}  # fmt: skip
     outside = {"launch", "machine.cpus", "machine.limits", "machine.devices", "machine.roots",
-               "machine.__init__", "machine.processes", "gpus.nvml", "worker.program", "prepare",
+               "machine.__init__", "machine.processes", "gpus.nvml", "worker.program", "resolve",
                "cli", "render"}  # fmt: skip
     for name in (n for n in NAMES if is_one_of(n, core)):
         used = {i.name.removeprefix("ompbind.") for i in imports(name)}
@@ -181,7 +181,7 @@ def test_launch_does_not_know_the_planner() -> None:
     """A saved plan runs without the planner, the request and the topology."""
     for name in (n for n in NAMES if is_one_of(n, ["launch"])):
         known = {i.name.removeprefix("ompbind.") for i in imports(name)}
-        assert not {k.partition(".")[0] for k in known} & {"planner", "prepare"}, name
+        assert not {k.partition(".")[0] for k in known} & {"planner", "options", "resolve"}, name
 
 
 def test_only_launch_makes_system_calls() -> None:

@@ -16,11 +16,11 @@ from ompbind.errors import PlanError
 from ompbind.host.restrictions import find_narrowed, refuse, widened
 from ompbind.machine.limits import Surroundings, read_surroundings
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
+from ompbind.options.request import make_request
 from ompbind.planner import make_plan
 from ompbind.planner.memory import keep_allowed
-from ompbind.planner.request import make_request
 from ompbind.plans import Caution
-from ompbind.prepare import keep_memory
+from ompbind.saved import keep_memory
 from tests.support.needs import unavailable
 from tests.support.trees import MemoryRoot
 

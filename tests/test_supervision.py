@@ -426,7 +426,7 @@ def test_peak_memory_is_the_kernels() -> None:
 OTHER_USER = """
 import os, resource, sys
 import _ctypes, gc, select
-import ompbind.launch.descendants, ompbind.launch.parent, ompbind.prepare, ompbind.machine.cpus
+import ompbind.launch.descendants, ompbind.launch.parent, ompbind.resolve, ompbind.machine.cpus
 from ompbind.cli import main
 resource.setrlimit(resource.RLIMIT_NPROC, (9, 9))
 os.setgid(54321)

@@ -27,8 +27,8 @@ def run(args: Sequence[str]) -> int:
 
     gc.disable()  # a launch is over before there is anything to collect
     from ompbind import launch
-    from ompbind.launch.settings import make_settings
-    from ompbind.prepare import check_plan, prepare_plan
+    from ompbind.options.settings import make_settings
+    from ompbind.resolve import resolve_plan
 
     values, command = parse_arguments(args, options_of("run"))
     if wants_list(values):
@@ -39,14 +39,16 @@ def run(args: Sequence[str]) -> int:
             hint="ompbind show --topology plans for it",
         )
     if not command and "plan" not in values:
-        from ompbind.planner.request import make_request
+        from ompbind.options.request import make_request
 
         make_request(values)  # a list option may have swallowed the command: it then says so
         raise UsageError("no command to run", hint="put it after --: ompbind run -- COMMAND")
     settings = make_settings(values).replace(prove=make_prover(values))
     environ = given_environment()
-    plan = prepare_plan(values, command, environ)
+    plan = resolve_plan(values, command, environ)
     if "plan" in values:
+        from ompbind.saved import check_plan
+
         check_plan(plan)
     if plan.inherited:
         judged = "; ".join(f"{i.name}={i.value} {i.action}" for i in plan.inherited)
@@ -79,8 +81,8 @@ def make_prover(values: Values) -> Prove | None:
     """What looks at the ranks for --verify. Raises UsageError, TopologyError."""
     if "verify" not in values and "verify_strict" not in values:
         return None
-    from ompbind.launch.settings import parse_seconds
     from ompbind.machine import living_root
+    from ompbind.options.settings import parse_seconds
     from ompbind.verify.after_start import SECONDS, Prover
 
     text = values.get("verify")

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 def show(args: Sequence[str]) -> int:
     """`ompbind show`. Raises OmpbindError."""
-    from ompbind.prepare import prepare_plan
+    from ompbind.resolve import resolve_plan
 
     values, command = parse_arguments(args, options_of("show"))
     if wants_list(values):
         return list_fixes()
-    plan = prepare_plan(values, command, dict(os.environ))
+    plan = resolve_plan(values, command, dict(os.environ))
     form = values.get("format", "table")
     rank = chosen_rank(plan, values.get("rank"), one_needed=form == "env")
     sentences: list[str] = []

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def verify(args: Sequence[str]) -> int:
     """`ompbind verify`. Raises OmpbindError."""
     from ompbind.machine import living_root
-    from ompbind.prepare import read_plan, text_of
+    from ompbind.options.parse import text_of
+    from ompbind.saved import read_plan
     from ompbind.verify import check, find_targets
 
     values, pids = parse_verify(args)
@@ -62,7 +63,7 @@ def parse_verify(args: Sequence[str]) -> tuple[Values, list[int]]:
 
 def parse_interval(text: str) -> float:
     """The seconds of --watch. Raises UsageError."""
-    from ompbind.launch.settings import parse_seconds
+    from ompbind.options.settings import parse_seconds
 
     seconds = parse_seconds(text or "2", "--watch")
     if seconds < 0.05:

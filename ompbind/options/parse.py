@@ -68,6 +68,12 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Val
     return values, []
 
 
+def text_of(values: Values, key: str) -> str | None:
+    """Return the text of a value option, None where it is not given."""
+    value = values.get(key)
+    return value if isinstance(value, str) else None
+
+
 def is_word(text: str) -> bool:
     """Whether a list option's value is more likely the worker's command than a list of numbers."""
     return any(c not in "0123456789,-: " for c in text)

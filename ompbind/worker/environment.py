@@ -1,10 +1,9 @@
-"""What --env, --env-file and --master-port add to the environment of a plan's workers."""
+"""The variables that --env, --env-file and --master-port add to the workers' environment."""
 
 from __future__ import annotations
 
 import os
 
-from ompbind.cpuset import parse_whole
 from ompbind.errors import ParseError, UsageError
 from ompbind.messages import quote
 from ompbind.record import Record
@@ -14,7 +13,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ompbind.options.parse import Values
     from ompbind.plans import Plan, RankPlan
 
 # Options that say what a variable of the plan would have said.
@@ -43,28 +41,36 @@ class Asked(Record):
     template: bool = False
 
 
-def with_environment(plan: Plan, values: Values, environ: Mapping[str, str]) -> Plan:
-    """The plan whose workers also get what these options ask for. Raises UsageError, ParseError."""
-    found = [a for path in texts_of(values, "env_file") for a in read_file(path)]
-    found += [parse_variable(text, environ) for text in texts_of(values, "env")]
+class Variables(Record):
+    """The variables that the options add. `texts`: of --env, NAME=VALUE or NAME; `files`: paths of
+    --env-file; `master_port`: "auto", a port's number or None, as not asked for; `rank_env`: None
+    means not asked for; `fixes`: whether --fix is given."""
+
+    texts: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    master_port: int | str | None = None
+    master_addr: str | None = None
+    rank_env: bool | None = None
+    fixes: bool = False
+
+
+def with_environment(plan: Plan, variables: Variables, environ: Mapping[str, str]) -> Plan:
+    """Return the plan whose workers also get these variables. Raises UsageError, ParseError."""
+    found = [a for path in variables.files for a in read_file(path)]
+    found += [parse_variable(text, environ) for text in variables.texts]
     asked = {a.name: a for a in found}  # the last wins
-    master = make_master(values)
+    master = make_master(variables)
     for a in asked.values():
-        check_name(a, plan, master, fixed="fix" in values)
+        check_name(a, plan, master, fixed=variables.fixes)
     count, ranks = len(plan.ranks), []
     for r in plan.ranks:
         env = dict(r.env)
-        if master and values.get("rank_env") is not False:
+        if master and variables.rank_env is not False:
             who = {"RANK": str(r.rank), "WORLD_SIZE": str(count)}
             env |= who | {f"LOCAL_{name}": value for name, value in who.items()}
         env |= master | {a.name: make_value(a, r, count) for a in asked.values()}
         ranks.append(r.replace(env=tuple(env.items())))
     return plan.replace(ranks=tuple(ranks))
-
-
-def texts_of(values: Values, key: str) -> list[str]:
-    value = values.get(key)
-    return value if isinstance(value, list) else []
 
 
 def parse_variable(text: str, environ: Mapping[str, str]) -> Asked:
@@ -182,21 +188,14 @@ def unquote(text: str) -> str | None:
 # --- torch.distributed ---------------------------------------------------------------------------
 
 
-def make_master(values: Values) -> dict[str, str]:
-    """MASTER_ADDR and MASTER_PORT where they are asked for. Raises UsageError."""
-    if "master_port" not in values and "master_addr" not in values:
+def make_master(variables: Variables) -> dict[str, str]:
+    """Return MASTER_ADDR and MASTER_PORT where they are asked for."""
+    port, address = variables.master_port, variables.master_addr
+    if port is None and address is None:
         return {}
-    text = str(values.get("master_port", "auto"))
-    port = parse_whole(text)
-    if text != "auto" and (port is None or not 0 < port < 65536):
-        raise UsageError(
-            f"--master-port: {quote(text)} is not a port from 1 to 65535",
-            hint="auto takes one that is free",
-        )
-    address = str(values.get("master_addr", "127.0.0.1"))
-    if not address:
-        raise UsageError("--master-addr: an empty address", hint="127.0.0.1 is this machine")
-    return {"MASTER_ADDR": address, "MASTER_PORT": str(port or find_port())}
+    if not isinstance(port, int):
+        port = find_port()
+    return {"MASTER_ADDR": address or "127.0.0.1", "MASTER_PORT": str(port)}
 
 
 def find_port() -> int:

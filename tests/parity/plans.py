@@ -9,7 +9,7 @@ from ompbind.machine.topology import Topology
 from ompbind.options.parse import parse_arguments
 from ompbind.options.table import options_of
 from ompbind.plans import Plan
-from ompbind.prepare import prepare_plan
+from ompbind.resolve import resolve_plan
 
 
 def plan_for(machine: Path, options: str, environ: Mapping[str, str] | None = None) -> Plan:
@@ -17,7 +17,7 @@ def plan_for(machine: Path, options: str, environ: Mapping[str, str] | None = No
     args = ["--topology", str(machine), *options.split()]
     values, rest = parse_arguments(args, options_of("show"))
     assert rest == [], f"not options: {rest}"
-    return prepare_plan(values, ("worker",), environ or {})
+    return resolve_plan(values, ("worker",), environ or {})
 
 
 def cpus_of(plan: Plan) -> list[str]:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from ompbind.cpuset import CpuSet
 from ompbind.machine.topology import Allowed, Cpu, Machine, Topology
 from ompbind.options.parse import parse_arguments
+from ompbind.options.request import make_request
 from ompbind.options.table import options_of
-from ompbind.planner.request import Request, make_request
+from ompbind.planner.request import Request
 from tests.support.trees import Kind, Shape, make_topology
 
 

@@ -1,20 +1,19 @@
-"""From parsed arguments to a plan: what `run` and `show` do alike."""
+"""From options to a plan, new or saved, with all that its workers get: for `run` and `show`."""
 
 from __future__ import annotations
 
 import os
 
-from ompbind import numactl
-from ompbind.claims import make_claim
 from ompbind.cpuset import union
-from ompbind.errors import OmpbindError, PlanError, UsageError
+from ompbind.errors import UsageError
 from ompbind.machine import linux_root, living_root, read_machine
 from ompbind.messages import quote
-from ompbind.openmp import choose_places, judge_environment
+from ompbind.openmp import choose_places
+from ompbind.options.parse import text_of
+from ompbind.options.request import make_request, make_variables
 from ompbind.planner import make_plan
 from ompbind.planner.cores import levels_for
-from ompbind.planner.request import make_request
-from ompbind.plans import Caution, Inherited, parse_plan
+from ompbind.plans import Caution, Inherited
 from ompbind.worker.program import find_program
 from ompbind.worker.runtimes import guess_worker
 
@@ -22,21 +21,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ompbind.cpuset import CpuSet
     from ompbind.machine.topology import Device, Machine, Topology
     from ompbind.options.parse import Values
     from ompbind.planner.request import Request
-    from ompbind.plans import Inherited, Plan, RankPlan
-
-# What goes with --plan: it says the rest itself.
-ENVIRONMENT = ("env", "env_file", "master_port", "master_addr")
-STREAMS = ("output", "output_dir", "overwrite", "stdin")
-BESIDE_PLAN = ("plan", "on_denied", "format", "rank", "fix", "fix_children", "verbose",
-               "on_failure", "grace", "leave_children", "verify", "verify_strict",
-               "explain", "neighbours", *ENVIRONMENT, *STREAMS)  # fmt: skip
+    from ompbind.plans import Plan
 
 
-def prepare_plan(values: Values, command: Sequence[str], environ: Mapping[str, str]) -> Plan:
+def resolve_plan(values: Values, command: Sequence[str], environ: Mapping[str, str]) -> Plan:
     """The plan that the arguments ask for, on this machine or on the one that they name, with the
     fixes that its workers carry.
 
@@ -46,14 +37,16 @@ def prepare_plan(values: Values, command: Sequence[str], environ: Mapping[str, s
     if "from_env" in values and "plan" not in values:
         values, told = from_environment(values, environ)
     if "plan" in values:
+        from ompbind.saved import load_plan
+
         plan = load_plan(values, command, environ)
     else:
-        plan = plan_anew(values, command, environ)
+        plan = make_new_plan(values, command, environ)
     plan = plan.replace(inherited=(*told, *plan.inherited))
-    if any(key in values for key in ENVIRONMENT):
+    if variables := make_variables(values):
         from ompbind.worker.environment import with_environment
 
-        plan = with_environment(plan, values, environ)
+        plan = with_environment(plan, variables, environ)
     look = values.get("neighbours", environ.get("OMPBIND_NEIGHBOURS") != "no")
     if look and "topology" not in values:
         plan = with_neighbours(plan, environ)
@@ -85,7 +78,7 @@ def from_environment(
     return make_options(rest, environ, machine, read_family(path))
 
 
-def plan_anew(values: Values, command: Sequence[str], environ: Mapping[str, str]) -> Plan:
+def make_new_plan(values: Values, command: Sequence[str], environ: Mapping[str, str]) -> Plan:
     """A plan by this or another machine's topology. Raises OmpbindError."""
     request = make_request(values, command, environ)
     if request.asked("places") is None:
@@ -221,117 +214,3 @@ def choose_binder(topology: Topology, elsewhere: bool, environ: Mapping[str, str
     if topology.numa and (elsewhere or find_program("numactl", environ)):
         return "numactl"
     return "native"
-
-
-def load_plan(values: Values, command: Sequence[str], environ: Mapping[str, str]) -> Plan:
-    """A saved plan, with another command where one is given. Raises OmpbindError."""
-    extra = [key for key in values if key not in BESIDE_PLAN]
-    if extra:
-        option = "--" + extra[0].replace("_", "-")
-        raise UsageError(
-            f"{option} has no effect on a saved plan", hint=f"leave --plan or {option} out"
-        )
-    plan = read_plan(text_of(values, "plan") or "")
-    if values.get("on_denied") == "degrade":
-        plan = keep_memory(plan, read_machine(None, (), devices=False).allowed.nodes)
-    if command:
-        plan = with_command(plan, command)
-    given = dict.fromkeys(("places", "proc_bind", "threads"), "the saved plan has its own")
-    inherited = judge_environment(environ, given).inherited
-    removed = [i.name for i in inherited if i.action == "removed"]
-    ranks = (r.replace(unset=tuple(dict.fromkeys((*r.unset, *removed)))) for r in plan.ranks)
-    return plan.replace(inherited=inherited, ranks=tuple(ranks))
-
-
-def read_plan(path: str) -> Plan:
-    """The plan in a file. Raises UsageError."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return parse_plan(file.read())
-    except (OSError, UnicodeDecodeError) as e:
-        reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
-        raise UsageError(f"--plan {quote(path)}: {reason}") from None
-    except OmpbindError as e:
-        hint = "ompbind show --format json writes a plan"
-        raise UsageError(f"--plan {quote(path)}: {e.message}", hint=hint, **e.data) from None
-
-
-def with_command(plan: Plan, command: Sequence[str]) -> Plan:
-    """The plan for another command."""
-    ranks = []
-    for r in plan.ranks:
-        binding = numactl.make_binding(plan.binder, r.cpus, r.mem, r.mems)
-        own = own_command(plan, r, command)
-        ranks.append(r.replace(argv=numactl.make_command(binding, own)))
-    return plan.replace(ranks=tuple(ranks), command=tuple(command))
-
-
-def own_command(plan: Plan, rank: RankPlan, command: Sequence[str]) -> tuple[str, ...]:
-    """A command for all as one rank has it, without its binding."""
-    if not plan.template:
-        return tuple(command)
-    from ompbind.worker.template import fill_arguments, make_names
-
-    return fill_arguments(command, make_names(rank.rank, len(plan.ranks), rank.cpus, rank.nodes))
-
-
-def keep_memory(plan: Plan, allowed: CpuSet) -> Plan:
-    """A saved plan with those of its memory nodes that may be used here, for --on-denied degrade;
-    what is dropped is among the warnings."""
-    ranks, cautions = [], []
-    for r in plan.ranks:
-        dropped, own = r.mems - allowed, r
-        if dropped:
-            kept = r.mems & allowed
-            mem = r.mem if kept else "none"
-            binding = numactl.make_binding(plan.binder, r.cpus, mem, kept)
-            argv = numactl.make_command(binding, r.worker(plan.binder))
-            env = tuple((dict(r.env) | dict(make_claim(r.cpus, mem, kept))).items())
-            own = r.replace(mem=mem, mems=kept, argv=argv, env=env)
-            left = f"its memory is on {kept}" if kept else "its memory is not bound"
-            text = f"rank {r.rank}: memory of nodes {dropped} may not be used here: {left}"
-            cautions.append(Caution("memory", text))
-        ranks.append(own)
-    if not cautions:
-        return plan
-    return plan.replace(ranks=tuple(ranks), cautions=(*plan.cautions, *cautions))
-
-
-def check_plan(plan: Plan) -> None:
-    """Refuses to run a saved plan whose arguments do not bind as it says, or that does not fit
-    this machine. Raises PlanError."""
-    machine = read_machine(None, (), devices=False)
-    for r in plan.ranks:
-        binding = numactl.make_binding(plan.binder, r.cpus, r.mem, r.mems)
-        if r.argv[: len(binding)] != binding or (not binding and r.argv[:1] == ("numactl",)):
-            raise PlanError(
-                f"rank {r.rank}: the plan's argv does not bind as its cpus and mems say",
-                hint="make the plan anew with ompbind show --format json",
-                rank=r.rank,
-            )
-        for what, wanted, allowed in (
-            ("cpus", r.cpus, machine.allowed.cpus),
-            ("memory nodes", r.mems, machine.allowed.nodes),
-        ):
-            if not wanted <= allowed:
-                raise PlanError(
-                    f"rank {r.rank}: {what} {wanted - allowed} of the plan may not be used here",
-                    hint=f"allowed {what}: {allowed or 'none'}; the plan is for {plan.host.name}",
-                    rank=r.rank,
-                    wanted=wanted,
-                    available=allowed,
-                )
-    for role in plan.roles:
-        if not role.cpus <= machine.allowed.cpus:
-            raise PlanError(
-                f"cpus {role.cpus - machine.allowed.cpus} of the plan's role {role.name} may not "
-                "be used here",
-                hint=f"allowed cpus: {machine.allowed.cpus}; the plan is for {plan.host.name}",
-                wanted=role.cpus,
-                available=machine.allowed.cpus,
-            )
-
-
-def text_of(values: Values, key: str) -> str | None:
-    value = values.get(key)
-    return value if isinstance(value, str) else None
