@@ -1,5 +1,5 @@
 """The main-thread trap: which cpus a worker's main thread is left with, and what that costs all
-that starts from there, by what an OpenMP place is. docs/openmp.md has the table."""
+that starts from there, by what an OpenMP place is. docs/explanation/openmp.md has the table."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def choose_places(
 
     With a place for each core a runtime binds the program's main thread to the first one, and
     whatever starts from there inherits that. A compiled OpenMP program is made for it; Python
-    code is not, nor is a second runtime. docs/openmp.md has the measurements.
+    code is not, nor is a second runtime. docs/explanation/openmp.md has the measurements.
     """
     if kind == "python":
         return "one", f"{name} is Python: with more places, its main thread would keep only one"

@@ -1,0 +1,89 @@
+"""The documentation: its links, its index and its style."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*/*.md"))
+TEXTS = [*sorted(ROOT.glob("*.md")), DOCS / "README.md", *PAGES]
+# What the README links to, so that its links work on PyPI as well.
+BLOB = "https://github.com/ompbind/ompbind/blob/main/"
+
+FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def find_links(path: Path) -> list[str]:
+    """The targets of the page's links, outside code."""
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    return LINK.findall(re.sub(r"`[^`\n]*`", "", text))
+
+
+def find_anchors(path: Path) -> set[str]:
+    """The anchors that GitHub makes of the page's headings."""
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ +(.+?) *$", text, re.MULTILINE)
+    plain = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    """Each link to a page of ours leads to a file that is there, and to a heading in it."""
+    for link in find_links(path):
+        target, _, anchor = link.partition("#")
+        if target.startswith(BLOB):
+            file = ROOT / target.removeprefix(BLOB)
+        elif "://" in target:
+            continue
+        else:
+            file = path.parent / target if target else path
+        assert file.exists(), link
+        if anchor:
+            assert anchor in find_anchors(file), link
+
+
+def test_readme_links_are_absolute() -> None:
+    """PyPI shows the README without the files beside it."""
+    assert all("://" in link for link in find_links(ROOT / "README.md"))
+
+
+def test_index_has_every_page() -> None:
+    """docs/README.md links to each page, in the part that its folder is."""
+    text = (DOCS / "README.md").read_text(encoding="utf-8")
+    parts = {
+        part.partition("\n")[0].partition(":")[0].lower(): LINK.findall(part)
+        for part in text.split("\n## ")[1:]
+    }
+    assert list(parts) == ["tutorial", "how-to", "reference", "explanation", "working on ompbind"]
+    for page in PAGES:
+        folder = page.parent.name
+        part = "working on ompbind" if folder == "development" else folder
+        assert f"{folder}/{page.name}" in parts[part]
+
+
+def test_page_names_differ() -> None:
+    """`ompbind help NAME` means one page."""
+    names = [page.stem for page in PAGES]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_lines_are_short(path: Path) -> None:
+    """A line of prose has at most 120 characters; tables and code may be wider."""
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    long = [ln for ln in text.splitlines() if len(ln) > 120 and not ln.startswith("|")]
+    assert not [ln for ln in long if "](https://" not in ln]
+
+
+def test_pages_start_with_a_title() -> None:
+    """A page starts with its title and has one."""
+    for page in PAGES:
+        text = FENCE.sub("", page.read_text(encoding="utf-8"))
+        assert text.startswith("# ")
+        assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
