@@ -12,7 +12,7 @@ from ompbind.errors import OmpbindError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sized
 
 
 def quote(text: str, most: int = 60) -> str:
@@ -21,7 +21,7 @@ def quote(text: str, most: int = 60) -> str:
     return repr(text if len(text) <= most else text[: most - 1] + "…")
 
 
-def plural(noun: str, count: int) -> str:
+def plural(noun: str, count: float) -> str:
     """Return `noun` as it is for one, else with its plural ending: `0 cores`, `2 processes`."""
     if count == 1:
         return noun
@@ -31,6 +31,11 @@ def plural(noun: str, count: int) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a number and its noun: `1 core`, `2 cores`."""
     return f"{count} {plural(noun, count)}"
+
+
+def label(noun: str, numbers: Sized) -> str:
+    """Return a noun and the numbers of what it stands for: `cpu 3`, `cpus 0-3`."""
+    return f"{plural(noun, len(numbers))} {numbers}"
 
 
 def format_size(count: int) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ompbind.messages import counted, did_you_mean, format_size, one_line, quote
+from ompbind.cpuset import CpuSet
+from ompbind.messages import counted, did_you_mean, format_size, label, one_line, quote
 
 
 def test_quote() -> None:
@@ -43,3 +44,9 @@ def test_one_line() -> None:
     """Nothing in a text can begin another line, or reach the terminal's controls."""
     assert one_line("plain é") == "plain é"
     assert one_line("a\nb\x1b[31m\udcff") == r"a\nb\x1b[31m\udcff"
+
+
+def test_label() -> None:
+    """A noun before the numbers of what it stands for has its plural when there are several."""
+    assert label("cpu", CpuSet([3])) == "cpu 3"
+    assert label("node", CpuSet([0, 1, 2])) == "nodes 0-2"

@@ -5,6 +5,7 @@ The remedies' sources: numactl(8), the kernel's admin-guide, and what docs/ of o
 
 from __future__ import annotations
 
+from ompbind.messages import counted
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -167,7 +168,7 @@ def judge_system(facts: Facts) -> list[Finding]:
     if c.smt is not None:
         threads = facts.machine.topology.groups("core")
         most = max((len(core) for core in threads), default=1)
-        found = f"{c.smt}; {most} hardware thread{'s' * (most > 1)} a core"
+        found = f"{c.smt}; {counted(most, 'hardware thread')} a core"
         findings.append(Finding("SMT", OK, found + ("; plans use one" if most > 1 else "")))
     if c.governors:
         slow = [g for g in c.governors if g in ("powersave", "conservative", "ondemand")]

@@ -9,6 +9,7 @@ from ompbind import numactl, openmp
 from ompbind.claims import make_claim
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
+from ompbind.messages import counted, label, plural
 from ompbind.planner.cores import group_cores, keep_kind, llc_level, make_cores, split_by
 from ompbind.planner.mapping import cut_part, deal, deal_exactly
 from ompbind.planner.memory import memory_of
@@ -338,7 +339,7 @@ def warn_crowded(shares: list[Share], request: Request, warnings: list[Caution])
                 Caution(
                     "oversubscribed",
                     f"more ranks than cores: {sum(crowds)} ranks share {len(crowds)} "
-                    f"core{'s' * (len(crowds) > 1)} and will wait for each other",
+                    f"{plural('core', len(crowds))} and will wait for each other",
                 )
             )
 
@@ -355,7 +356,7 @@ def warn_threads(ranks: Sequence[RankPlan], warnings: list[Caution]) -> None:
         warnings.append(
             Caution(
                 "threads",
-                f"{who}: {threads} threads on {cpus} cpu{'s' * (cpus > 1)} "
+                f"{who}: {threads} threads on {counted(cpus, 'cpu')} "
                 f"(--threads {cpus} gives each its own)",
             )
         )
@@ -372,7 +373,7 @@ def warn_isolated(
         warnings.append(
             Caution(
                 "isolated",
-                f"cpu{'s' * (len(isolated) > 1)} {isolated} of this plan are isolated (isolcpus) "
+                f"{label('cpu', isolated)} of this plan are isolated (isolcpus) "
                 f"and others are not: --exclude {isolated} leaves them out",
             )
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
-from ompbind.messages import quote
+from ompbind.messages import plural, quote
 from ompbind.planner.cores import llc_level, split_by
 from ompbind.planner.division import blocks, divide
 from ompbind.planner.mapping import Share, deal_one, describe, node_domains
@@ -292,7 +292,7 @@ def warn_gpus(request: Request, gpus: Sequence[Gpu], count: int, warnings: list[
 def gpu_names(own: Sequence[Gpu]) -> str:
     places = list(dict.fromkeys(gpu.device.pci for gpu in own))
     more = f" and {len(places) - 2} more" if places[2:] else ""
-    return f"GPU{'s' * (len(places) > 1)} {' '.join(places[:2])}{more}"
+    return f"{plural('GPU', len(places))} {' '.join(places[:2])}{more}"
 
 
 # --- what is near --------------------------------------------------------------------------------

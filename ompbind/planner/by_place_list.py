@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ompbind.cpuset import union
+from ompbind.messages import counted, label, plural
 from ompbind.planner.cores import Core, group_cores, in_tree_order, levels_for
 from ompbind.planner.division import blocks
 from ompbind.planner.mapping import Share
@@ -22,9 +23,9 @@ def settle_places(machine: Machine, request: Request) -> Request:
         return request
     stray = union(places) - machine.allowed.cpus
     if stray:
-        why = f"cpu{'s' * (len(stray) > 1)} {stray} of it may not be used here"
+        why = f"{label('cpu', stray)} of it may not be used here"
     elif (request.ranks or 1) > len(places) and not request.share:
-        why = f"it has {len(places)} place{'s' * (len(places) > 1)} for {request.ranks} ranks"
+        why = f"it has {counted(len(places), 'place')} for {request.ranks} ranks"
     else:
         return request
     inherited = tuple(
@@ -51,7 +52,7 @@ def deal_places(machine: Machine, request: Request, warnings: list[Caution]) -> 
             (Core(cpus, cpus, traits) for cpus, traits in groups), levels_for(request)
         )
         which = f"{part[0] + 1}-{part[-1] + 1}" if part[1:] else f"{part[0] + 1}"
-        why = f"place{'s' * (len(part) > 1)} {which} of OMP_PLACES"
+        why = f"{plural('place', len(part))} {which} of OMP_PLACES"
         shares.append(Share(cores, why, places=own))
         for core in cores:
             if core.traits.core is not None and owner.setdefault(core.traits.core, rank) != rank:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
+from ompbind.messages import counted, label
 from ompbind.planner.cores import Core, group_cores, in_tree_order, levels_for, llc_level, split_by
 from ompbind.plans import Caution
 from ompbind.record import Record
@@ -73,8 +74,7 @@ def cut_part(
     number, count = request.part
     if count > len(cores):
         raise PlanError(
-            f"--part {number}/{count}: the machine has {len(cores)} usable "
-            f"core{'s' * (len(cores) > 1)}",
+            f"--part {number}/{count}: the machine has {counted(len(cores), 'usable core')}",
             hint=f"at most {len(cores)} parts",
             wanted=count,
             available=len(cores),
@@ -106,7 +106,7 @@ def take(cores: tuple[Core, ...], request: Request, rank: int, where: str) -> tu
     wanted = request.cores_per_rank
     if wanted is not None and wanted > len(cores):
         raise PlanError(
-            f"rank {rank}: {where} has {len(cores)} usable core{'s' * (len(cores) != 1)}, "
+            f"rank {rank}: {where} has {counted(len(cores), 'usable core')}, "
             f"--cores-per-rank asks for {wanted}",
             hint="fewer ranks, or fewer cores for each",
             rank=rank,
@@ -119,8 +119,7 @@ def take(cores: tuple[Core, ...], request: Request, rank: int, where: str) -> tu
 def too_many(ranks: Sequence[int], where: str, available: int) -> PlanError:
     last = ranks[available]
     return PlanError(
-        f"rank {last}: {where} has {available} usable core{'s' * (available != 1)} "
-        f"for {len(ranks)} ranks",
+        f"rank {last}: {where} has {counted(available, 'usable core')} for {len(ranks)} ranks",
         hint=f"at most {available} ranks there, or --oversubscribe to let them share cores",
         rank=last,
         wanted=len(ranks),
@@ -132,7 +131,7 @@ def too_few(request: Request, ranks: Sequence[int], where: str, available: int) 
     each = request.cores_per_rank or 1
     rank = ranks[available // each]
     return PlanError(
-        f"rank {rank}: {where} has {available} usable core{'s' * (available != 1)}, not "
+        f"rank {rank}: {where} has {counted(available, 'usable core')}, not "
         f"{each} for each of {len(ranks)} ranks",
         hint=f"at most {available // each} ranks there with --cores-per-rank {each}",
         rank=rank,
@@ -297,9 +296,9 @@ def describe(machine: Machine, parts: Sequence[tuple[Core, ...]], what: str) -> 
         nodes = CpuSet(c.traits.node for c in cores if c.traits.node is not None)
         why = [what]
         if several[0] and packages:
-            why.append(f"package{'s' * (len(packages) > 1)} {packages}")
+            why.append(label("package", packages))
         if several[1] and nodes:
-            why.append(f"node{'s' * (len(nodes) > 1)} {nodes}")
+            why.append(label("node", nodes))
         shares.append(Share(cores, ", ".join(why)))
     return shares
 
@@ -320,7 +319,7 @@ def deal_exactly(machine: Machine, request: Request, warnings: list[Caution]) ->
             if bad:
                 verb = name if len(bad) == 1 else name.replace("is ", "are ").replace("does", "do")
                 raise PlanError(
-                    f"rank {rank}: cpu{'s' * (len(bad) > 1)} {bad} {verb}",
+                    f"rank {rank}: {label('cpu', bad)} {verb}",
                     hint=f"allowed cpus: {allowed.cpus}",
                     rank=rank,
                     wanted=cpus,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
+from ompbind.messages import label
 from ompbind.plans import Caution
 
 TYPE_CHECKING = False
@@ -60,11 +61,11 @@ def keep_allowed(machine: Machine, rank: int, wanted: CpuSet, warnings: list[Cau
     if not allowed:
         kept = CpuSet()
     if dropped:
-        left = f"its memory is on node{'s' * (len(kept) > 1)} {kept}" if kept else "none is bound"
+        left = f"its memory is on {label('node', kept)}" if kept else "none is bound"
         warnings.append(
             Caution(
                 "memory",
-                f"rank {rank}: memory of node{'s' * (len(dropped) > 1)} {dropped} is not allowed "
+                f"rank {rank}: memory of {label('node', dropped)} is not allowed "
                 f"(cgroup cpuset): {left}",
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ompbind import openmp
+from ompbind.messages import counted, plural
 from ompbind.plans import Caution
 
 TYPE_CHECKING = False
@@ -31,7 +32,7 @@ def make_threads(
     quota, total = machine.allowed.quota, sum(numbers)
     if quota is None or total <= max(quota, 1):
         return texts
-    worth = f"the cgroup's quota is worth {quota:g} cpu{'s' * (quota != 1)}"
+    worth = f"the cgroup's quota is worth {quota:g} {plural('cpu', quota)}"
     if request.threads is not None:
         warnings.append(
             Caution("quota", f"{worth}, and {total} threads are asked for: they will be held up")
@@ -45,7 +46,7 @@ def make_threads(
         told = f"each of {len(shares)} ranks has one thread, and will be held up"
         told = "there is one thread" if len(shares) == 1 else told
     else:
-        told = f"{within} thread{'s' * (within > 1)} instead of {total}"
+        told = f"{counted(within, 'thread')} instead of {total}"
         told += " over all ranks" if len(shares) > 1 else ""
     warnings.append(Caution("quota", f"{worth}: {told} (--threads N overrides)"))
     return [*map(str, numbers)]

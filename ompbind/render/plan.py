@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ompbind.colours import colour_of
 from ompbind.cpuset import union
+from ompbind.messages import label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,7 +165,7 @@ def left_over(plan: Plan) -> list[str]:
     idle = plan.host.allowed - taken_cpus(plan) - plan.unused
     lines = []
     for role in plan.roles:
-        whose = f"rank{'s' * (len(role.ranks) > 1)} {role.ranks}"
+        whose = label("rank", role.ranks)
         lines.append(f"role {role.name}: cpus {role.cpus}, of {whose}")
     if plan.reserved:
         lines.append(f"reserved: cpus {plan.reserved}")

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ompbind.messages import format_size
+from ompbind.messages import counted, format_size
 from ompbind.verify.report import bytes_by_node, count_looked_at
 
 if TYPE_CHECKING:
@@ -116,5 +116,5 @@ def verdict(report: Report) -> Text:
     looked = count_looked_at(report)
     if not count:
         return Text.assemble(("as planned: ", "bold green"), looked)
-    many = "s" * (count > 1)
-    return Text.assemble((f"not as planned: {count} difference{many}", "bold red"), f" in {looked}")
+    text = f"not as planned: {counted(count, 'difference')}"
+    return Text.assemble((text, "bold red"), f" in {looked}")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, union
+from ompbind.messages import counted, label, plural
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ompbind.plans import Plan, RankPlan
 
 MEMORY = {
-    "bind": "memory comes only from node{s} {mems}",
-    "preferred": "memory comes from node {mems} first, from others when that is full",
-    "interleave": "memory is taken page by page from node{s} {mems}",
+    "bind": "memory comes only from {mems}",
+    "preferred": "memory comes from {mems} first, from others when that is full",
+    "interleave": "memory is taken page by page from {mems}",
     "local": "memory comes from wherever the thread runs that first writes to it",
     "none": "no memory policy is set",
 }
@@ -33,9 +34,9 @@ def explain_machine(plan: Plan) -> list[str]:
     """What there was to divide."""
     host = plan.host
     every, left = len(host.cpus), len(host.allowed)
-    nodes = f"{len(host.nodes)} node{'s' * (len(host.nodes) != 1)}"
+    nodes = counted(len(host.nodes), "node")
     what = "all may be used" if every == left else f"{left} may be used: {host.allowed}"
-    told = [f"The machine has {every} cpu{'s' * (every != 1)} on {nodes}; {what}."]
+    told = [f"The machine has {counted(every, 'cpu')} on {nodes}; {what}."]
     for n in plan.narrowed:
         undone = ", which --inherited ignore has reset" if n.action == "widened" else ""
         told.append(f"Its {n.name} was {n.value} before, by {n.why}{undone}.")
@@ -44,7 +45,7 @@ def explain_machine(plan: Plan) -> list[str]:
     if plan.reserved:
         told.append(f"{count_cpus(plan.reserved)} kept free for other work (--reserve).")
     for role in plan.roles:
-        many = f"rank{'s' * (len(role.ranks) > 1)} {role.ranks}"
+        many = label("rank", role.ranks)
         told.append(
             f"{count_cpus(role.cpus)} set aside as {role.name} for {many}, "
             f"who find{'s' * (len(role.ranks) == 1)} them in {role.variable}."
@@ -63,7 +64,7 @@ def explain_budget(plan: Plan) -> list[str]:
     cpus = len(union(r.cpus for r in plan.ranks))
     ranks = len(plan.ranks)
     over = f" over {ranks} ranks" if ranks > 1 else ""
-    text = f"{threads} thread{'s' * (threads != 1)}{over} run on {cpus} cpu{'s' * (cpus != 1)}"
+    text = f"{counted(threads, 'thread')}{over} run on {counted(cpus, 'cpu')}"
     quota = plan.host.quota
     if quota is None:
         return [f"{text}; no quota limits their time."]
@@ -110,16 +111,14 @@ def explain_one(rank: RankPlan) -> str:
     threads = threads_of(rank)
     sizes = sorted({len(p) for p in places})
     size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}" if sizes else "0"
-    many = "s" * (threads != 1)
+    count = counted(threads, "thread")
+    cpus = "1 cpu" if sizes == [1] else f"{size} cpus"
     if len(places) == 1:
-        text = f"{threads} thread{many} move freely over its {size} cpu{'s' * (size != '1')}"
+        text = f"{count} move freely over its {cpus}"
     else:
         bind = env.get("OMP_PROC_BIND", "").partition(",")[0]
-        text = (
-            f"{threads} thread{many} in {len(places)} places of {size} "
-            f"cpu{'s' * (size != '1')} each, {LAID_OUT.get(bind, bind)}"
-        )
-    nodes = f"on node{'s' * (len(rank.nodes) > 1)} {rank.nodes}" if rank.nodes else ""
-    memory = MEMORY[rank.mem].format(mems=rank.mems, s="s" * (len(rank.mems) > 1))
-    gpus = f"its GPU{'s' * (len(rank.gpus) > 1)}: {', '.join(rank.gpus)}" if rank.gpus else ""
+        text = f"{count} in {len(places)} places of {cpus} each, {LAID_OUT.get(bind, bind)}"
+    nodes = f"on {label('node', rank.nodes)}" if rank.nodes else ""
+    memory = MEMORY[rank.mem].format(mems=label("node", rank.mems))
+    gpus = f"its {plural('GPU', len(rank.gpus))}: {', '.join(rank.gpus)}" if rank.gpus else ""
     return "; ".join(part for part in (nodes, text, memory, gpus) if part)

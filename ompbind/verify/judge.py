@@ -7,7 +7,7 @@ among the cpus that are online.
 from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
-from ompbind.messages import format_size
+from ompbind.messages import counted, format_size, label, plural
 from ompbind.record import Record
 from ompbind.verify.report import Checked, Difference
 
@@ -144,10 +144,10 @@ def lost_cpus(seen: Process, expected: Expected, online: CpuSet) -> Iterable[Dif
     """Cpus of the plan that are not to be had any more."""
     if offline := expected.cpus - online:
         alone = tuple(t.tid for t in seen.threads if t.cpus and not t.cpus & online)
-        many = f"{len(alone)} thread{'s' * (len(alone) > 1)}"
+        many = counted(len(alone), "thread")
         yield Difference(
             "offline",
-            f"cpu{plural(offline)} {offline} of the plan {are(offline)} offline"
+            f"{label('cpu', offline)} of the plan {are(offline)} offline"
             + (f", and {many} bound to nothing else" if alone else ""),
             "switched off since the start; the kernel lets a thread that was bound to such cpus "
             "alone run on any other as soon as it wakes up",
@@ -158,7 +158,7 @@ def lost_cpus(seen: Process, expected: Expected, online: CpuSet) -> Iterable[Dif
     if missing:
         yield Difference(
             "cgroup",
-            f"the process' cgroup has lost cpu{plural(missing)} {missing} of the plan: its cpuset "
+            f"the process' cgroup has lost {label('cpu', missing)} of the plan: its cpuset "
             f"is {seen.cpuset}",
             "the cpuset was made smaller, or the process was moved into another cgroup, since the "
             "start (a container's or a job's limits, systemd's AllowedCPUs, the kubelet)",
@@ -202,7 +202,7 @@ def outside(view: View) -> Iterable[Difference]:
             )
         yield Difference(
             "changed" if threads == view.seen.threads else "outside",
-            f"{who} may run on cpu{plural(mask)} {mask}, planned is {view.cpus}",
+            f"{who} may run on {label('cpu', mask)}, planned is {view.cpus}",
             cause,
             set_back(threads, view, view.whole),
             tuple(t.tid for t in threads),
@@ -217,7 +217,7 @@ def judge_masks(view: View, differences: list[Difference], notes: list[str]) -> 
     narrow = [bool(m) and m <= view.cpus and not view.whole <= m for m in view.masks]
     for mask, threads in by_mask(view, narrow):
         who = name_threads(threads, view)
-        where = f"only on cpu{plural(mask)} {mask} of {view.whole}"
+        where = f"only on {label('cpu', mask)} of {view.whole}"
         if threads[0].tid != view.seen.pid:
             notes.append(f"{who} may run {where}: narrowed by the program itself, or later")
             continue
@@ -264,7 +264,7 @@ def judge_places(
     own = len(view.threads(free)) - len(suspects)
     if own and in_place:
         notes.append(
-            f"{own} thread{'s' * (own > 1)} without a place, inside the rank's cpus: not OpenMP's"
+            f"{counted(own, 'thread')} without a place, inside the rank's cpus: not OpenMP's"
         )
 
 
@@ -286,7 +286,7 @@ def find_suspects(view: View, free: Sequence[bool], vacant: int, team: int) -> t
 
 def wandered(view: View, threads: tuple[Thread, ...], held: list[int]) -> Difference:
     empty = [f"{{{p}}}" for p, count in zip(view.places, held, strict=True) if count == 0]
-    places = f"place{'s' * (len(empty) > 1)} {some(empty)}"
+    places = f"{plural('place', len(empty))} {some(empty)}"
     masks = some([str(m) for m in dict.fromkeys(t.cpus & view.cpus for t in threads)])
     if view.lost:
         cause = f"the kernel changed the mask, as it had to: {view.lost}"
@@ -367,7 +367,7 @@ def caught_child(view: View, parent: Checked | None) -> Difference:
     of = parent.seen.pid if parent else 0
     return Difference(
         "caught",
-        f"{view.seen.name} is caught on cpu{plural(view.masks[0])} {view.masks[0]}, with the main "
+        f"{view.seen.name} is caught on {label('cpu', view.masks[0])}, with the main "
         f"thread of pid {of}, while the rank has cpus {view.cpus}",
         "OpenMP binds the main thread to its first place as soon as its library is loaded, and "
         "every process that the program starts from there inherits that",
@@ -402,10 +402,7 @@ def unbound(view: View, differences: list[Difference], notes: list[str]) -> None
 def few(view: View, in_place: int, team: int) -> str:
     text = f"{in_place} of {team} OpenMP threads {'is' if in_place == 1 else 'are'} there"
     if in_place == 1 and view.bound[0] is not None:
-        text += (
-            f": the main thread, on cpu{plural(view.masks[0])} {view.masks[0]}; what it starts "
-            "inherits that"
-        )
+        text += f": the main thread, on {label('cpu', view.masks[0])}; what it starts inherits that"
     return text
 
 
@@ -415,7 +412,7 @@ def remarks(view: View) -> list[str]:
     count, running = len(seen.threads), sum(t.state == "R" for t in seen.threads)
     if count > len(view.cpus):
         notes.append(
-            f"{count} threads for {len(view.cpus)} cpu{plural(view.cpus)}, {running} of them "
+            f"{count} threads for {counted(len(view.cpus), 'cpu')}, {running} of them "
             "running just now"
         )
     away = view.threads(
@@ -460,8 +457,8 @@ def judge_memory(view: View, differences: list[Difference], notes: list[str]) ->
         return
     nodes = CpuSet(node for node, _ in away)
     text = (
-        f"{format_size(wrong)} of its memory ({wrong / total:.0%}) is on node{plural(nodes)} "
-        f"{nodes}, planned is {expected.mem} {expected.mems}"
+        f"{format_size(wrong)} of its memory ({wrong / total:.0%}) is on {label('node', nodes)}"
+        f", planned is {expected.mem} {expected.mems}"
     )
     if expected.mem == "preferred":
         notes.append(f"{text}: node {expected.mems} was full, or the pages were moved")
@@ -523,7 +520,7 @@ def name_threads(threads: Sequence[Thread], view: View, most: int = 4) -> str:
         shown = others if len(others) <= most else others[: most - 1]
         more = f" and {len(others) - len(shown)} more" if len(others) > len(shown) else ""
         tids = ", ".join(str(t.tid) for t in shown)
-        words.append(f"thread{'s' * (len(others) > 1)} {tids}{more}")
+        words.append(f"{plural('thread', len(others))} {tids}{more}")
     return " and ".join(words)
 
 
@@ -543,10 +540,6 @@ def set_back(threads: Sequence[Thread], view: View, cpus: CpuSet | None) -> str:
 def some(words: Sequence[str], most: int = 4) -> str:
     shown = words if len(words) <= most else [*words[: most - 1], f"… {words[-1]} ({len(words)})"]
     return " ".join(shown)
-
-
-def plural(cpus: CpuSet) -> str:
-    return "s" * (len(cpus) > 1)
 
 
 def are(cpus: CpuSet) -> str:
