@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ompbind.cpuset import CpuSet, union
-from ompbind.verify.expected import parse_places
+from ompbind.verify.expected import read_places
 
 LIMIT = 60  # seconds of one run
 LEFT_LIMIT = 5  # seconds until what a run started must be gone
@@ -390,7 +390,7 @@ def judge_binding(report: str, expected: tuple[CpuSet, str]) -> str:
     """A file that cannot be read may make it another plan, as where a container hides it: a rank
     then has to be where that one puts it."""
     cpus, policy = expected
-    told = union(parse_places(report.partition("\n")[0]))
+    told = union(read_places(report.partition("\n")[0]))
     cpus = told or cpus
     found = re.search(r"^Cpus_allowed_list:\s*(\S+)", report, re.M)
     online = CpuSet.parse_kernel(Path("/sys/devices/system/cpu/online").read_text())

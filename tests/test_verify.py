@@ -23,9 +23,9 @@ from ompbind.machine.processes import (
     Memory,
     Process,
     Thread,
-    find_runtimes,
     make_family,
     parse_environ,
+    parse_libraries,
     parse_numa_maps,
     parse_stat,
     read_process,
@@ -33,10 +33,10 @@ from ompbind.machine.processes import (
 from ompbind.machine.roots import DirectoryRoot
 from ompbind.verify.expected import (
     Expected,
+    count_team,
     expect_environ,
     expect_plan,
-    parse_places,
-    parse_threads,
+    read_places,
 )
 from ompbind.verify.judge import judge
 from ompbind.verify.report import Checked, Report
@@ -66,7 +66,11 @@ def seen(masks: str, **more: Any) -> Process:
         Thread(PID + n, "worker", "S", CpuSet.parse_kernel(mask), None)
         for n, mask in enumerate(masks.split())
     )
-    fields: dict[str, Any] = {"name": "worker", "environ": (), "runtimes": ("libgomp.so.1",)}
+    fields: dict[str, Any] = {
+        "name": "worker",
+        "environ": (),
+        "libraries": ("libc.so.6", "libgomp.so.1"),
+    }
     return Process(PID, 1, 7, threads=threads, **(fields | more))
 
 
@@ -86,9 +90,9 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
     "only the main thread yet": (
         seen("0"), planned(), "0-7", [], "what it starts inherits that"),
     "no OpenMP at all": (
-        seen("0-3 0-3", runtimes=()), planned(), "0-7", [], "no OpenMP runtime is loaded"),
+        seen("0-3 0-3", libraries=()), planned(), "0-7", [], "no OpenMP runtime is loaded"),
     "a runtime that binds when it first needs its threads": (
-        seen("0-3", runtimes=("libomp.so.5",)), planned(), "0-7", [], "can be told"),
+        seen("0-3", libraries=("libomp.so.5",)), planned(), "0-7", [], "can be told"),
     "one thread wandered": (
         seen("0 0-3 2 3"), planned(), "0-7", ["wandered"], "taskset -p -c 1 101"),
     "one thread wandered among others of the program's own": (
@@ -109,8 +113,14 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
     "two threads on another place": (
         seen("0 1 1 2 3"), planned(), "0-7", ["crowded"], "2 threads are bound to place {1}"),
     "two runtimes": (
-        seen("0 1 1 2 3", runtimes=("libgomp-a.so", "libiomp5.so")), planned(), "0-7",
+        seen("0 1 1 2 3", libraries=("libgomp-a.so", "libiomp5.so")), planned(), "0-7",
         ["crowded"], "two OpenMP runtimes"),
+    "a runtime that offloads": (
+        seen("0 1 1 2 3", libraries=("libgomp-plugin-nvptx.so.1", "libgomp.so.1")), planned(),
+        "0-7", ["crowded"], "a second team"),
+    "a runtime whose helper threads are told to go elsewhere": (
+        seen("4 5 6 7", environ=(("KMP_HIDDEN_HELPER_AFFINITY", "none"),)), planned(), "0-7",
+        ["outside"] * 4, "KMP_HIDDEN_HELPER_AFFINITY=none in its environment"),
     "as many on each place as planned": (
         seen("0 1 0 1"), planned("0 1", threads=4), "0-7", [], "4 threads for 2 cpus"),
     "all on the first place, as planned": (
@@ -218,7 +228,7 @@ def test_a_process_that_a_rank_started_from_a_bound_main_thread_is_caught() -> N
     with all cpus, is fine."""
     own = judge(seen("0 1 2 3"), planned(), ONLINE)
     for masks, wanted in (("0", ["caught"]), ("0 0 0", ["caught"]), ("0 1 2 3", []), ("0-3", [])):
-        child = judge(seen(masks, runtimes=()).replace(pid=200), planned(), ONLINE, own)
+        child = judge(seen(masks, libraries=()).replace(pid=200), planned(), ONLINE, own)
         assert kinds(child) == wanted, masks
         assert child.parent == PID
 
@@ -298,17 +308,18 @@ def test_plans_and_environments_say_the_same() -> None:
         ("{0},{1}", "0 1"),
         ("{0,4},{1,5}", "0,4 1,5"),
         ("cores", ""),
-        ("{0:4}", ""),
-        ("{0},{1}:4:2", ""),
+        ("{0:4}", "0-3"),
+        ("{0},{1}:4:2", "0 1 3 5 7"),
+        ("{0,1},{0},{1}", "0-1 0 1"),
         ("!{0}", ""),
         ("{}", ""),
         ("", ""),
         ("{99999999}", ""),
     ],
 )
-def test_places_are_read_as_ompbind_writes_them(text: str, places: str) -> None:
-    """Other notations are a runtime's own business: nothing is guessed from them."""
-    assert " ".join(map(str, parse_places(text))) == places
+def test_places_are_read_as_the_standard_writes_them(text: str, places: str) -> None:
+    """Places may overlap, as --places wide has them; nothing is guessed from a name or garbage."""
+    assert " ".join(map(str, read_places(text))) == places
 
 
 @pytest.mark.parametrize(
@@ -316,7 +327,7 @@ def test_places_are_read_as_ompbind_writes_them(text: str, places: str) -> None:
 )
 def test_nested_levels_multiply(text: str, threads: int | None) -> None:
     """A list of numbers of threads is one for each level, and all of them may be there."""
-    assert parse_threads(text) == threads
+    assert count_team(text) == threads
 
 
 @pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "9" * 30])
@@ -363,7 +374,7 @@ def test_numa_maps_are_read() -> None:
         ("weighted interleave:0-1", 1, 4096),
     )
     assert memory.files == ((0, 3 * 4096), (1, 4096))
-    assert find_runtimes(NUMA_MAPS) == ("libgomp.so.1.0.0",)
+    assert parse_libraries(NUMA_MAPS) == ("libgomp.so.1.0.0", "libother.so")
 
 
 @given(st.binary())
@@ -372,7 +383,7 @@ def test_garbage_is_survived(data: bytes) -> None:
     parse_numa_maps(data)
     parse_stat(data)
     parse_environ(data)
-    find_runtimes(data)
+    parse_libraries(data)
 
 
 def test_an_environment_is_read_as_it_is() -> None:

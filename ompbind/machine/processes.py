@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from ompbind.machine.roots import LivingRoot
 
-# What the files of OpenMP's runtimes are called: GNU's (torch's renamed copy too), LLVM's, Intel's.
-RUNTIMES = ("libgomp", "libomp.", "libomp5", "libiomp5")
 GONE = (errno.ENOENT, errno.ESRCH)  # the process, or the thread, has ended
 
 
@@ -45,24 +43,20 @@ class Memory(Record):
 
 
 class Process(Record):
-    """A process as it was found. `started`: its start in the kernel's ticks, which tells it from a
-    later one of the same number; `cpuset`: its cgroup's cpus; `mems`: the nodes whose memory it may
-    use; `runtimes`: the files of OpenMP's runtimes that it has loaded; `unseen`: what could not be
-    read, and why. `environ` and `memory` are None where they could not be; without threads it has
-    ended."""
+    """A process as it was when it was read; without threads it has ended."""
 
     pid: int
     parent: int = 0
-    started: int = 0
+    started: int = 0  # in the kernel's ticks; tells it from a later process with the same number
     name: str = ""
-    user: int | None = None
+    user: int | None = None  # the effective one
     threads: tuple[Thread, ...] = ()
-    environ: tuple[tuple[str, str], ...] | None = None
-    memory: Memory | None = None
-    cpuset: CpuSet | None = None
-    mems: CpuSet | None = None
-    runtimes: tuple[str, ...] = ()
-    unseen: tuple[tuple[str, str], ...] = ()
+    environ: tuple[tuple[str, str], ...] | None = None  # None: it could not be read
+    memory: Memory | None = None  # None: it could not be read
+    cpuset: CpuSet | None = None  # its cgroup's cpus
+    mems: CpuSet | None = None  # the nodes whose memory it may use
+    libraries: tuple[str, ...] = ()  # the file names of the shared libraries that it has loaded
+    unseen: tuple[tuple[str, str], ...] = ()  # what could not be read, and why
 
     @property
     def ended(self) -> bool:
@@ -95,7 +89,7 @@ def read_process(root: LivingRoot, pid: int) -> Process | None:
         memory=None if numa_maps is None else parse_numa_maps(numa_maps),
         cpuset=read_cpuset_of(root, pid),
         mems=parse_list_of(status, b"Mems_allowed_list"),
-        runtimes=find_runtimes(files or b""),
+        libraries=parse_libraries(files or b""),
         unseen=tuple(unseen),
     )
 
@@ -310,18 +304,15 @@ def parse_numa_maps(data: bytes) -> Memory:
                   tuple(sorted(files.items())))  # fmt: skip
 
 
-def find_runtimes(maps: bytes) -> tuple[str, ...]:
-    """The distinct files of OpenMP's runtimes among the mapped ones."""
-    found: dict[str, None] = {}
-    for name in RUNTIMES:
-        at = maps.find(f"/{name}".encode())
-        while at >= 0:
-            ends = (end for end in (maps.find(c, at) for c in (b" ", b"\n")) if end >= 0)
-            file = maps[at + 1 : min(ends, default=len(maps))].decode("utf-8", "replace")
-            if "/" not in file:  # else the name of a directory
-                found[file] = None
-            at = maps.find(f"/{name}".encode(), at + 1)
-    return tuple(sorted(found))
+def parse_libraries(maps: bytes) -> tuple[str, ...]:
+    """Return the distinct file names of the shared libraries in `maps` or `numa_maps`, sorted."""
+    names: set[bytes] = set()
+    for line in maps.splitlines():
+        if b".so" in line:
+            name = line[line.rfind(b"/") + 1 :].partition(b" ")[0]
+            if b".so" in name:  # else only a directory is called so
+                names.add(name)
+    return tuple(sorted(name.decode("utf-8", "replace") for name in names))
 
 
 def make_family(pids: Iterable[int], parents: dict[int, int]) -> dict[int, list[int]]:

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 MOST_PLACES = 1 << 13
 
 
-def parse_places(text: str) -> tuple[CpuSet, ...]:
-    """The places in their order. Raises ParseError, naming the part that is wrong.
+def parse_places(text: str, *, overlapping: bool = False) -> tuple[CpuSet, ...]:
+    """Return the places in their order. Raises ParseError, naming the part that is wrong.
 
     An exclusion takes away what stands before it, a number from its place or a whole place from the
-    list, as in libgomp (for LLVM's runtime `!{1}` is the place of all the others). No cpu may be in
-    two places: runtimes differ in what they make of that.
+    list, as in libgomp (for LLVM's runtime `!{1}` is the place of all the others). Unless
+    `overlapping`, no cpu may be in two places: runtimes differ in what they make of that.
     """
     scanner = Scanner(text)
     places = scanner.list_of(scanner.place, last="")
     seen = 0
     for mask in places:
-        if mask & seen:
+        if mask & seen and not overlapping:
             cpu = CpuSet.from_mask(mask & seen).first
             raise scanner.wrong(f"cpu {cpu} is in two places")
         seen |= mask

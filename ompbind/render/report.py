@@ -43,8 +43,8 @@ def headline(checked: Checked) -> Text:
     if expected is not None:
         memory = "" if expected.mem == "none" else f", memory {expected.mem} {expected.mems}"
         text.append(f": planned cpus {expected.cpus}{memory.rstrip()}", style="dim")
-    if seen.runtimes:
-        text.append(f"; {', '.join(seen.runtimes)}", style="dim")
+    if checked.runtimes:
+        text.append(f"; {', '.join(checked.runtimes)}", style="dim")
     return text
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ompbind.claims import CPUS, MEMORY, RANK
 from ompbind.cpuset import CpuSet, parse_whole, union
 from ompbind.errors import ParseError
+from ompbind.openmp import parse_threads
+from ompbind.openmp.places import parse_places
 from ompbind.plans import POLICIES
 from ompbind.record import Record
 
@@ -55,7 +57,7 @@ def expect_environ(environ: Mapping[str, str]) -> Expected | None:
         nodes = CpuSet.parse_kernel(mems)
     except ParseError:
         return None
-    cpus = cpus or union(parse_places(environ.get("OMP_PLACES", "")))
+    cpus = cpus or union(read_places(environ.get("OMP_PLACES", "")))
     return make_expected(rank, cpus, environ, mem if mem in POLICIES else "none", nodes)
 
 
@@ -63,21 +65,25 @@ def make_expected(
     rank: int, cpus: CpuSet, environ: Mapping[str, str], mem: str, mems: CpuSet
 ) -> Expected:
     proc_bind = environ.get("OMP_PROC_BIND", "").partition(",")[0].strip().lower()
-    places = () if proc_bind in ("", "false") else parse_places(environ.get("OMP_PLACES", ""))
-    threads = parse_threads(environ.get("OMP_NUM_THREADS", ""))
-    roles = parse_roles({k: v for k, v in environ.items() if k.startswith(ROLE)}.values())
+    places = () if proc_bind in ("", "false") else read_places(environ.get("OMP_PLACES", ""))
+    threads = count_team(environ.get("OMP_NUM_THREADS", ""))
+    roles = parse_role_cpus({k: v for k, v in environ.items() if k.startswith(ROLE)}.values())
     return Expected(rank, cpus, places, proc_bind, threads, mem, mems, roles=roles)
 
 
-def parse_threads(text: str) -> int | None:
-    """The threads of a team with those that each makes on nested levels: `4,2` is 8."""
-    product = 1
-    for level in text.split(","):
-        product *= parse_whole(level.strip()) or 0
-    return product or None
+def count_team(text: str) -> int | None:
+    """Return the threads of a team with those that each makes on nested levels: `4,2` is 8; None
+    where OMP_NUM_THREADS is not set, or not so written."""
+    levels = parse_threads(text)
+    if levels is None:
+        return None
+    threads = 1
+    for level in levels.split(","):
+        threads *= int(level)
+    return threads
 
 
-def parse_roles(texts: Iterable[str]) -> tuple[CpuSet, ...]:
+def parse_role_cpus(texts: Iterable[str]) -> tuple[CpuSet, ...]:
     """The cpus of each role; what a program has put there of its own is left out."""
     roles = []
     for text in texts:
@@ -88,12 +94,11 @@ def parse_roles(texts: Iterable[str]) -> tuple[CpuSet, ...]:
     return tuple(roles)
 
 
-def parse_places(text: str) -> tuple[CpuSet, ...]:
-    """`{0,1},{2,3}`, as ompbind writes places; () for any other notation."""
-    parts = text.strip().removeprefix("{").removesuffix("}").split("},{")
-    if not text.strip().startswith("{") or not all(p.replace(",", "").isdigit() for p in parts):
-        return ()
+def read_places(text: str) -> tuple[CpuSet, ...]:
+    """Return the places of OMP_PLACES; () for a name such as `cores`, and for what is no list.
+
+    They may overlap: the first place of --places wide holds all the others."""
     try:
-        return tuple(CpuSet.parse_kernel(part) for part in parts)
+        return parse_places(text, overlapping=True)
     except ParseError:
         return ()

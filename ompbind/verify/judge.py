@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
 from ompbind.messages import counted, format_size, label, plural
+from ompbind.openmp import REMOVED
 from ompbind.record import Record
 from ompbind.verify.report import Checked, Difference
+from ompbind.worker.runtimes import select_runtimes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ POLICY_WORDS = {
 }
 # Pages that lie elsewhere than planned matter from these on: a share, and bytes.
 SOME_SHARE, SOME_BYTES = 0.01, 256 << 10
-OVERRIDES = ("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HW_SUBSET", "KMP_PLACE_THREADS")
 
 
 class View(Record):
@@ -43,6 +44,7 @@ class View(Record):
     masks: tuple[CpuSet, ...]
     bound: tuple[int | None, ...]
     lost: str
+    runtimes: tuple[str, ...]
 
     def threads(self, where: Iterable[bool]) -> tuple[Thread, ...]:
         return tuple(t for t, so in zip(self.seen.threads, where, strict=True) if so)
@@ -61,6 +63,7 @@ def judge(
         parent.seen.pid if parent else 0,
         (None,) * len(seen.threads),
         (None,) * len(seen.threads),
+        runtimes=select_runtimes(seen.libraries),
     )
     if seen.ended:
         return checked.replace(differences=() if parent else (ended(seen),))
@@ -103,7 +106,17 @@ def make_view(seen: Process, expected: Expected, online: CpuSet, lost: str) -> V
         None if mask == cpus and t.tid != seen.pid else numbers.get(mask)
         for t, mask in zip(seen.threads, masks, strict=True)
     )
-    return View(seen, expected, cpus, within or cpus, places, masks, bound, lost)
+    return View(
+        seen,
+        expected,
+        cpus,
+        within or cpus,
+        places,
+        masks,
+        bound,
+        lost,
+        select_runtimes(seen.libraries),
+    )
 
 
 def who_is_openmp(view: View, differences: Sequence[Difference]) -> tuple[bool | None, ...]:
@@ -190,7 +203,7 @@ def outside(view: View) -> Iterable[Difference]:
     stray = [not any(mask <= cpus for cpus in own) for mask in view.masks]
     for mask, threads in by_mask(view, stray):
         who = "every thread" if threads == view.seen.threads else name_threads(threads, view)
-        overrides = [f"{n}={v}" for n, v in view.seen.environ or () if n in OVERRIDES]
+        overrides = [f"{n}={v}" for n, v in view.seen.environ or () if n in REMOVED]
         if view.lost:
             cause = f"the kernel widened the mask, as it had to: {view.lost}"
         elif overrides:
@@ -334,8 +347,8 @@ def crowded(view: View, place: int, count: int, most: int) -> Difference:
     if view.lost:
         cause = f"the kernel changed masks, as it had to: {view.lost}"
         remedy = "start anew, on what is left"
-    elif len(view.seen.runtimes) > 1:
-        runtimes = ", ".join(view.seen.runtimes)
+    elif len(view.runtimes) > 1:
+        runtimes = ", ".join(view.runtimes)
         cause = f"two OpenMP runtimes, each with its own team ({runtimes}), or masks that were "
         cause += "changed later"
     else:
@@ -380,13 +393,13 @@ def unbound(view: View, differences: list[Difference], notes: list[str]) -> None
     """No thread is in a place: OpenMP's have been unbound, or there are none yet."""
     count, team = len(view.seen.threads), view.expected.threads or len(view.places)
     # GNU's runtime binds the main thread when it is loaded; the others do when it first needs them.
-    if any(name.startswith("libgomp") for name in view.seen.runtimes) or (
-        count >= team and view.seen.runtimes
+    if any(name.startswith("libgomp") for name in view.runtimes) or (
+        count >= team and view.runtimes
     ):
         differences.append(
             Difference(
                 "wandered",
-                f"no thread is bound to a place, though {', '.join(view.seen.runtimes)} is loaded",
+                f"no thread is bound to a place, though {', '.join(view.runtimes)} is loaded",
                 "masks were changed after OpenMP had bound its threads, or its variables were "
                 "changed before it was loaded",
                 "look for what sets affinity in the program (os.sched_setaffinity, KMP_AFFINITY, "
@@ -395,7 +408,7 @@ def unbound(view: View, differences: list[Difference], notes: list[str]) -> None
             )
         )
     else:
-        loaded = "" if view.seen.runtimes else ", and no OpenMP runtime is loaded"
+        loaded = "" if view.runtimes else ", and no OpenMP runtime is loaded"
         notes.append(f"no thread of OpenMP's can be told: none is bound to a place{loaded}")
 
 
@@ -421,8 +434,8 @@ def remarks(view: View) -> list[str]:
     )
     if away:
         notes.append(f"{name_threads(away, view)} last ran elsewhere, before the mask was set")
-    if len(seen.runtimes) > 1:
-        notes.append(f"{len(seen.runtimes)} OpenMP runtimes are loaded: {', '.join(seen.runtimes)}")
+    if len(view.runtimes) > 1:
+        notes.append(f"{len(view.runtimes)} OpenMP runtimes are loaded: {', '.join(view.runtimes)}")
     return notes
 
 

@@ -38,6 +38,7 @@ class Checked(Record):
     openmp: tuple[bool | None, ...] = ()
     differences: tuple[Difference, ...] = ()
     notes: tuple[str, ...] = ()
+    runtimes: tuple[str, ...] = ()  # the files of the OpenMP runtimes that it has loaded
 
     @property
     def name(self) -> str:
@@ -65,7 +66,7 @@ class Checked(Record):
                  "last_cpu": t.last, "place": place, "openmp": openmp}
                 for t, place, openmp in zip(seen.threads, self.places, self.openmp, strict=True)
             ],
-            "runtimes": list(seen.runtimes),
+            "runtimes": list(self.runtimes),
             "cpuset": None if seen.cpuset is None else str(seen.cpuset),
             "memory": memory and {
                 "policy": memory.policy,

@@ -3,8 +3,6 @@
 - `guess_worker(command, environ)`: Python, a compiled program, or unknown, with its runtimes. On
   the launch path: it costs next to nothing for Python and less than half a millisecond for most
   programs, and it never fails: what cannot be told is "unknown".
-- `find_runtimes(path, environ)`: the OpenMP runtimes of a program or a shared library: those that
-  it, the libraries that it needs, or LD_PRELOAD bring.
 - `package_runtimes(directory, environ)`: those of an installed Python package, which it ships
   (torch/lib, scikit_learn.libs) or which its extension modules need, without importing it.
 
@@ -22,7 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-RUNTIMES = ("libgomp", "libomp", "libiomp5")
+# How the files of OpenMP runtimes begin, and which runtime each is: GNU's, LLVM's, Intel's.
+RUNTIMES = {"libgomp": "libgomp", "libomp": "libomp", "libomp5": "libomp", "libiomp5": "libiomp5"}
 # Never need OpenMP; found in every program, so not looked into.
 PLAIN = ("libc.so", "libm.so", "libpthread.so", "libdl.so", "librt.so", "libgcc_s.so",
          "libstdc++.so", "libresolv.so", "libutil.so", "libz.so", "ld-linux", "ld-musl",
@@ -30,12 +29,11 @@ PLAIN = ("libc.so", "libm.so", "libpthread.so", "libdl.so", "librt.so", "libgcc_
 
 
 class Runtime(Record):
-    """An OpenMP runtime: `name` is one of RUNTIMES, `path` its file ("": not found), `via` what
-    asks for it: a library's name, "LD_PRELOAD", or "" for a file of a package."""
+    """An OpenMP runtime."""
 
-    name: str
-    path: str
-    via: str
+    name: str  # one of the values of RUNTIMES
+    path: str  # its file; "" where it was not found
+    via: str  # what asks for it: a library's name, "LD_PRELOAD", or "" for a file of a package
 
 
 class Worker(Record):
@@ -75,14 +73,6 @@ def guess_worker(command: Sequence[str], environ: Mapping[str, str]) -> Worker:
         return Worker(kind, merged(preloaded(environ), pick(names)))
     except (OSError, ValueError):
         return UNKNOWN
-
-
-def find_runtimes(path: str, environ: Mapping[str, str]) -> tuple[Runtime, ...]:
-    """The OpenMP runtimes that a program or a shared library brings into its process."""
-    from ompbind.worker.elf import Linker, walk_needed
-
-    linker = Linker(environ)
-    return merged(preloaded(environ), pick(walk_needed([path], linker, PLAIN)))
 
 
 def package_runtimes(directory: str, environ: Mapping[str, str]) -> tuple[Runtime, ...]:
@@ -148,9 +138,16 @@ def soname(runtime: Runtime) -> str:
 
 
 def family_of(file: str) -> str:
-    """libgomp.so.1, libgomp-a34b3233.so.1.0.0, libiomp5.so, libomp.dylib: which runtime; ""."""
-    for name in RUNTIMES:
-        rest = file.removeprefix(name)
+    """Return which runtime a file is by its name: libgomp.so.1, libgomp-a34b3233.so.1.0.0,
+    libiomp5.so, libomp.dylib; "" for any other file, also for the plugins that libgomp loads to
+    offload to a device (libgomp-plugin-nvptx.so.1)."""
+    for start, name in RUNTIMES.items():
+        rest = file.removeprefix(start)
         if rest != file and rest[:1] in (".", "-") and (".so" in rest or rest.endswith(".dylib")):
-            return name
+            return "" if rest.startswith("-plugin-") else name
     return ""
+
+
+def select_runtimes(files: Iterable[str]) -> tuple[str, ...]:
+    """Return the names among `files` that are OpenMP runtimes, in their order."""
+    return tuple(file for file in files if family_of(file))
