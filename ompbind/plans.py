@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ompbind import numactl
 from ompbind.cpuset import LIMIT, CpuSet
 from ompbind.errors import ParseError
 from ompbind.messages import quote
@@ -10,12 +9,15 @@ from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from typing import Any
 
 SCHEMA = 1
 POLICIES = ("bind", "preferred", "interleave", "local", "none")
 BINDERS = ("numactl", "native", "none")
+
+# The variables in which a rank advertises its number, its cpus and its memory.
+RANK_VARIABLE, CPUS_VARIABLE, MEMORY_VARIABLE = "OMPBIND_RANK", "OMPBIND_CPUS", "OMPBIND_MEM"
 
 
 class Host(Record):
@@ -51,27 +53,108 @@ class Inherited(Record):
     why: str
 
 
+class Binding(Record):
+    """What a process is bound to, and by what. `cpus`: empty for any; `mem`: one of POLICIES;
+    `mems`: the nodes of that policy; `binder`: one of BINDERS."""
+
+    cpus: CpuSet = CpuSet()
+    mem: str = "none"
+    mems: CpuSet = CpuSet()
+    binder: str = "native"
+
+    def numactl(self) -> tuple[str, ...]:
+        """Return `numactl` and its options; () when there is nothing to bind.
+
+        Cpus by number, never by node: --cpunodebind widens past an inherited mask and refuses a
+        node without memory (numactl/numactl#127).
+        """
+        options: list[str] = []
+        if self.cpus:
+            options.append(f"--physcpubind={self.cpus}")
+        if self.mem == "local":
+            options.append("--localalloc")
+        elif self.mem != "none":
+            options.append(f"--{'membind' if self.mem == 'bind' else self.mem}={self.mems}")
+        return ("numactl", *options) if options else ()
+
+    def make_argv(self, command: tuple[str, ...]) -> tuple[str, ...]:
+        """Return what is executed for a command: numactl with it where numactl binds, else itself.
+
+        A `--` separates them only where the command begins with a dash.
+        """
+        words = self.numactl() if self.binder == "numactl" else ()
+        fence = ("--",) if words and command and command[0].startswith("-") else ()
+        return (*words, *fence, *command)
+
+    def parse_argv(self, argv: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the command of which `make_argv` made this. Raises ParseError for an argv that
+        does not bind as this binding says."""
+        words = self.numactl() if self.binder == "numactl" else ()
+        if argv[: len(words)] != words or (not words and argv[:1] == ("numactl",)):
+            raise ParseError("argv does not bind as cpus, mem and mems say", part="argv")
+        command = argv[len(words) :]
+        return command[1:] if words and command[:1] == ("--",) else command
+
+    def environment(self) -> tuple[tuple[str, str], ...]:
+        """Return the variables by which other tools find the binding: `0-3` and `bind:0`, `local`
+        or `none`. No cpus: it is bound to none."""
+        memory = f"{self.mem}:{self.mems}" if self.mems else self.mem
+        return (CPUS_VARIABLE, str(self.cpus)), (MEMORY_VARIABLE, memory)
+
+    def without(self, parts: Collection[str]) -> Binding:
+        """Return the binding without some of its parts: "cpus", "memory"; without "numactl" the
+        same by system calls."""
+        return Binding(
+            CpuSet() if "cpus" in parts else self.cpus,
+            "none" if "memory" in parts else self.mem,
+            CpuSet() if "memory" in parts else self.mems,
+            "native" if "numactl" in parts else self.binder,
+        )
+
+    def keep_nodes(self, nodes: CpuSet) -> Binding:
+        """Return the binding with only these of its memory nodes; with none left, memory is not
+        bound."""
+        kept = self.mems & nodes
+        return self.replace(mems=kept) if kept or not self.mems else self.without(["memory"])
+
+
 class RankPlan(Record):
-    """One worker. `places` in OpenMP's order; `nodes` those of its cpus; `mems` the nodes of its
-    memory policy; `argv` exactly what is executed; `why` in a few words."""
+    """One worker. `places`: in OpenMP's order; `nodes`: those of its cpus; `env`: what is added to
+    its environment, which does not hold `unset`; `command`: its own, without numactl; `why`: the
+    reason for its cpus, in a few words."""
 
     rank: int
-    cpus: CpuSet
+    binding: Binding
     places: tuple[CpuSet, ...]
     nodes: CpuSet
-    mem: str
-    mems: CpuSet
     env: tuple[tuple[str, str], ...]
     unset: tuple[str, ...]
-    argv: tuple[str, ...]
+    command: tuple[str, ...]
     gpus: tuple[str, ...] = ()
     why: str = ""
 
-    def worker(self, binder: str) -> tuple[str, ...]:
-        """The worker's own command, without numactl's part."""
-        binding = numactl.make_binding(binder, self.cpus, self.mem, self.mems)
-        worker = self.argv[len(binding) :]
-        return worker[1:] if binding and worker[:1] == ("--",) else worker
+    @property
+    def cpus(self) -> CpuSet:
+        return self.binding.cpus
+
+    @property
+    def mem(self) -> str:
+        return self.binding.mem
+
+    @property
+    def mems(self) -> CpuSet:
+        """The nodes of its memory policy."""
+        return self.binding.mems
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """Exactly what is executed."""
+        return self.binding.make_argv(self.command)
+
+    def rebind(self, binding: Binding) -> RankPlan:
+        """Return the rank with another binding, which its environment tells."""
+        env = dict(self.env) | dict(binding.environment())
+        return self.replace(binding=binding, env=tuple(env.items()))
 
 
 class Caution(Record):
@@ -94,7 +177,6 @@ class Plan(Record):
 
     host: Host
     ranks: tuple[RankPlan, ...]
-    binder: str
     reserved: CpuSet = CpuSet()
     roles: tuple[Role, ...] = ()
     unused: CpuSet = CpuSet()
@@ -111,6 +193,11 @@ class Plan(Record):
     def warnings(self) -> tuple[str, ...]:
         """The texts of the plan's warnings."""
         return tuple(caution.text for caution in self.cautions)
+
+    @property
+    def binder(self) -> str:
+        """What binds the ranks, the same for all."""
+        return self.ranks[0].binding.binder
 
     def to_json(self, explanation: Sequence[str] = ()) -> str:
         """The contract's object, as text that ends in a newline."""
@@ -185,7 +272,10 @@ def parse_plan(text: str) -> Plan:
     quota = host.get("quota", (int, float, type(None)), None)
     if quota is not None and not 0 < quota < LIMIT:
         raise ParseError("host.quota is not a number of cpus", text="")
-    ranks = tuple(read_rank(Reader(r, f"ranks[{i}]")) for i, r in enumerate(top.get("ranks", list)))
+    binder = top.one_of("binder", BINDERS, "numactl")
+    ranks = tuple(
+        read_rank(Reader(r, f"ranks[{i}]"), binder) for i, r in enumerate(top.get("ranks", list))
+    )
     if not ranks or [r.rank for r in ranks] != list(range(len(ranks))):
         raise ParseError("ranks are not numbered from 0", text="")
     inherited = [Reader(i, f"inherited[{n}]") for n, i in enumerate(top.get("inherited", list, []))]
@@ -194,7 +284,6 @@ def parse_plan(text: str) -> Plan:
         host=Host(host.get("name", str), host.cpus("cpus"), host.cpus("allowed"),
                   host.cpus("nodes"), None if quota is None else float(quota)),
         ranks=ranks,
-        binder=top.one_of("binder", BINDERS, "numactl"),
         reserved=top.cpus("reserved", ""),
         roles=tuple(
             Role(r.get("name", str), r.cpus("cpus"), r.cpus("ranks"))
@@ -228,7 +317,7 @@ def read_cautions(plan: Reader) -> tuple[Caution, ...]:
     return tuple(map(Caution, kinds, texts))
 
 
-def read_rank(rank: Reader) -> RankPlan:
+def read_rank(rank: Reader, binder: str) -> RankPlan:
     env = rank.get("env", dict)
     if not all(is_argument(text) for pair in env.items() for text in pair):
         raise ParseError(f"{rank.where}.env is not an object of texts", text="")
@@ -239,16 +328,20 @@ def read_rank(rank: Reader) -> RankPlan:
     mem, mems = rank.one_of("mem", POLICIES), rank.cpus("mems")
     if (mem in ("none", "local")) == bool(mems):
         raise ParseError(f"{rank.where}: mem {mem!r} does not go with mems {str(mems)!r}", text="")
+    binding = Binding(rank.cpus("cpus"), mem, mems, binder)
+    argv = rank.texts("argv")
+    try:
+        command = binding.parse_argv(argv)
+    except ParseError as e:
+        raise ParseError(f"{rank.where}: {e.message}", part="argv") from None
     return RankPlan(
         rank=rank.get("rank", int),
-        cpus=rank.cpus("cpus"),
+        binding=binding,
         places=places,
         nodes=rank.cpus("nodes"),
-        mem=mem,
-        mems=mems,
         env=tuple(env.items()),
         unset=rank.texts("unset"),
-        argv=rank.texts("argv"),
+        command=command,
         gpus=rank.texts("gpus", []),
         why=rank.get("why", str, ""),
     )

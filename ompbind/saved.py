@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ompbind import numactl
-from ompbind.claims import make_claim
 from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.machine import read_machine
 from ompbind.messages import quote
@@ -62,12 +60,8 @@ def read_plan(path: str) -> Plan:
 
 def with_command(plan: Plan, command: Sequence[str]) -> Plan:
     """The plan for another command."""
-    ranks = []
-    for r in plan.ranks:
-        binding = numactl.make_binding(plan.binder, r.cpus, r.mem, r.mems)
-        own = own_command(plan, r, command)
-        ranks.append(r.replace(argv=numactl.make_command(binding, own)))
-    return plan.replace(ranks=tuple(ranks), command=tuple(command))
+    ranks = tuple(r.replace(command=own_command(plan, r, command)) for r in plan.ranks)
+    return plan.replace(ranks=ranks, command=tuple(command))
 
 
 def own_command(plan: Plan, rank: RankPlan, command: Sequence[str]) -> tuple[str, ...]:
@@ -86,13 +80,8 @@ def keep_memory(plan: Plan, allowed: CpuSet) -> Plan:
     for r in plan.ranks:
         dropped, own = r.mems - allowed, r
         if dropped:
-            kept = r.mems & allowed
-            mem = r.mem if kept else "none"
-            binding = numactl.make_binding(plan.binder, r.cpus, mem, kept)
-            argv = numactl.make_command(binding, r.worker(plan.binder))
-            env = tuple((dict(r.env) | dict(make_claim(r.cpus, mem, kept))).items())
-            own = r.replace(mem=mem, mems=kept, argv=argv, env=env)
-            left = f"its memory is on {kept}" if kept else "its memory is not bound"
+            own = r.rebind(r.binding.keep_nodes(allowed))
+            left = f"its memory is on {own.mems}" if own.mems else "its memory is not bound"
             text = f"rank {r.rank}: memory of nodes {dropped} may not be used here: {left}"
             cautions.append(Caution("memory", text))
         ranks.append(own)
@@ -102,17 +91,9 @@ def keep_memory(plan: Plan, allowed: CpuSet) -> Plan:
 
 
 def check_plan(plan: Plan) -> None:
-    """Refuses to run a saved plan whose arguments do not bind as it says, or that does not fit
-    this machine. Raises PlanError."""
+    """Refuses to run a saved plan that does not fit this machine. Raises PlanError."""
     machine = read_machine(None, (), devices=False)
     for r in plan.ranks:
-        binding = numactl.make_binding(plan.binder, r.cpus, r.mem, r.mems)
-        if r.argv[: len(binding)] != binding or (not binding and r.argv[:1] == ("numactl",)):
-            raise PlanError(
-                f"rank {r.rank}: the plan's argv does not bind as its cpus and mems say",
-                hint="make the plan anew with ompbind show --format json",
-                rank=r.rank,
-            )
         for what, wanted, allowed in (
             ("cpus", r.cpus, machine.allowed.cpus),
             ("memory nodes", r.mems, machine.allowed.nodes),

@@ -383,7 +383,9 @@ def test_what_lies_around_changes_nothing(
 
 def test_a_plan_that_does_not_bind_sets_the_environment(plan: ompbind.Plan) -> None:
     """As plans are on macOS: the worker is started directly, its errors the same."""
-    unbound = plan.replace(binder="none")
+    ranks = (r.replace(binding=r.binding.replace(binder="none")) for r in plan.ranks)
+    unbound = plan.replace(ranks=tuple(ranks))
+    assert unbound.binder == "none"
     whole = sorted(os.sched_getaffinity(0))
     with nothing_left(), unbound.popen(1, ["cat"], stdin=subprocess.PIPE) as process:
         assert mask_of(process_of(process)) == whole

@@ -24,7 +24,6 @@ LAYERS = (
     "errors record",
     "messages",
     "cpuset colours",
-    "numactl claims",
     "plans machine",
     "gpus openmp worker host",
     "planner launch verify fixes",

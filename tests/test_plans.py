@@ -12,18 +12,28 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import ParseError
-from ompbind.plans import BINDERS, Caution, Host, Inherited, Plan, RankPlan, Role, parse_plan
+from ompbind.plans import (
+    BINDERS,
+    Binding,
+    Caution,
+    Host,
+    Inherited,
+    Plan,
+    RankPlan,
+    Role,
+    parse_plan,
+)
 
 PLAN = Plan(
     host=Host("server", CpuSet(range(8)), CpuSet(range(6)), CpuSet([0, 1]), 2.5),
     ranks=(
-        RankPlan(0, CpuSet([0, 1]), (CpuSet([0]), CpuSet([1])), CpuSet([0]), "bind", CpuSet([0]),
+        RankPlan(0, Binding(CpuSet([0, 1]), "bind", CpuSet([0]), "numactl"),
+                 (CpuSet([0]), CpuSet([1])), CpuSet([0]),
                  (("OMP_NUM_THREADS", "2"), ("OMP_PLACES", "{0},{1}")), ("KMP_AFFINITY",),
-                 ("numactl", "--physcpubind=0-1", "--membind=0", "w", "{rank}"), ("gpu0",), "why"),
-        RankPlan(1, CpuSet([2, 3]), (CpuSet([2, 3]),), CpuSet([0]), "none", CpuSet(),
-                 (), (), ("w", "\udcff")),
+                 ("w", "{rank}"), ("gpu0",), "why"),
+        RankPlan(1, Binding(CpuSet([2, 3]), "none", CpuSet(), "numactl"), (CpuSet([2, 3]),),
+                 CpuSet([0]), (), (), ("w", "\udcff")),
     ),
-    binder="numactl",
     reserved=CpuSet([4]),
     roles=(Role("kv", CpuSet([6]), CpuSet([0, 1])),),
     unused=CpuSet([5]),
@@ -106,13 +116,56 @@ def test_a_plan_by_the_contract_alone_is_enough() -> None:
         "host": {"name": "h", "cpus": "0-1", "allowed": "0-1", "nodes": "0", "new": 1},
         "ranks": [
             {"rank": 0, "cpus": "0", "places": ["0"], "nodes": "0", "mem": "bind", "mems": "0",
-             "gpus": [], "env": {"A": "b"}, "unset": [], "argv": ["w"], "new": {}}
+             "gpus": [], "env": {"A": "b"}, "unset": [],
+             "argv": ["numactl", "--physcpubind=0", "--membind=0", "w"], "new": {}}
         ],
         "reserved": "", "warnings": [], "new": None,
     }  # fmt: skip
     plan = parse_plan(json.dumps(least))
-    assert plan.ranks[0].argv == ("w",)
+    assert plan.ranks[0].argv == ("numactl", "--physcpubind=0", "--membind=0", "w")
+    assert plan.ranks[0].command == ("w",)
     assert (plan.binder, plan.command, plan.template) == ("numactl", (), False)
+
+
+BOUND = Binding(CpuSet([0, 1]), "bind", CpuSet([0]), "numactl")
+
+
+@pytest.mark.parametrize(
+    ("binding", "command", "argv"),
+    [
+        (BOUND, ("w", "-x"), "numactl --physcpubind=0-1 --membind=0 w -x"),
+        (BOUND, ("-w",), "numactl --physcpubind=0-1 --membind=0 -- -w"),
+        (BOUND, ("--", "w"), "numactl --physcpubind=0-1 --membind=0 -- -- w"),
+        (BOUND, (), "numactl --physcpubind=0-1 --membind=0"),
+        (
+            BOUND.replace(mem="local", mems=CpuSet()),
+            ("w",),
+            "numactl --physcpubind=0-1 --localalloc w",
+        ),
+        (BOUND.without(["cpus"]), ("w",), "numactl --membind=0 w"),
+        (BOUND.without(["memory"]), ("w",), "numactl --physcpubind=0-1 w"),
+        (BOUND.without(["cpus", "memory"]), ("numac", "w"), "numac w"),
+        (BOUND.without(["numactl"]), ("-w",), "-w"),
+    ],
+)
+def test_argv_is_made_from_the_binding(
+    binding: Binding, command: tuple[str, ...], argv: str
+) -> None:
+    """numactl's words, a -- where the command needs it, the command; and the way back."""
+    made = binding.make_argv(command)
+    assert " ".join(made) == argv
+    assert binding.parse_argv(made) == command
+
+
+def test_another_binding_is_told_in_the_environment() -> None:
+    """The variables of the binding change with it; what else is there stays, in its place."""
+    rank = PLAN.ranks[0].replace(env=(("A", "b"), *BOUND.environment(), ("C", "d")))
+    rebound = rank.rebind(rank.binding.keep_nodes(CpuSet([1])))
+    assert (rebound.mem, rebound.mems, rebound.cpus) == ("none", CpuSet(), CpuSet([0, 1]))
+    assert rebound.env == (
+        ("A", "b"), ("OMPBIND_CPUS", "0-1"), ("OMPBIND_MEM", "none"), ("C", "d"),
+    )  # fmt: skip
+    assert rank.rebind(rank.binding.keep_nodes(CpuSet([0, 1]))) == rank
 
 
 @pytest.mark.parametrize("cut", range(0, len(PLAN.to_json()) - 2, 7))
@@ -165,6 +218,12 @@ def test_truncated(cut: int) -> None:
         ("ranks.0.argv", "w", "ranks[0].argv: 'w' is of the wrong type"),
         ("ranks.0.argv", ["w", "a\0b"], "ranks[0].argv is not a list of texts"),
         ("ranks.0.argv", ["w", 1], "ranks[0].argv is not a list of texts"),
+        ("ranks.0.argv", ["w"], "ranks[0]: argv does not bind as cpus, mem and mems say"),
+        ("ranks.0.argv.1", "--physcpubind=0",
+         "ranks[0]: argv does not bind as cpus, mem and mems say"),
+        ("ranks.0.cpus", "0", "ranks[0]: argv does not bind as cpus, mem and mems say"),
+        ("ranks.0.mem", "interleave", "ranks[0]: argv does not bind as cpus, mem and mems say"),
+        ("binder", "native", "ranks[0]: argv does not bind as cpus, mem and mems say"),
         ("ranks.0.gpus", [0], "ranks[0].gpus is not a list of texts"),
         ("binder", "taskset", f"plan.binder: 'taskset' is not one of {', '.join(BINDERS)}"),
         ("roles", {}, "plan.roles: '{}' is of the wrong type"),
@@ -193,7 +252,7 @@ def test_names_of_variables(name: str) -> None:
     refusal(changed("ranks.0.unset", [name]))
 
 
-@pytest.mark.parametrize("path", ["ranks.0.env.A", "ranks.0.argv.0", "command.0"])
+@pytest.mark.parametrize("path", ["ranks.0.env.A", "ranks.0.argv.3", "command.0"])
 def test_texts_that_no_process_can_be_given(path: str) -> None:
     """Half a surrogate pair stands for no byte; those that stand for one are fine."""
     refusal(changed(path, "\ud800"))

@@ -478,10 +478,10 @@ import os, sys
 from ompbind.launch import run
 from ompbind.launch.settings import Settings
 from ompbind.cpuset import CpuSet
-from ompbind.plans import Host, Plan, RankPlan
+from ompbind.plans import Binding, Host, Plan, RankPlan
 none = CpuSet()
-ranks = tuple(RankPlan(r, none, (), none, "none", none, (), (), ("true",)) for r in range(5))
-plan = Plan(Host("", none, none, none), ranks, "native")
+ranks = tuple(RankPlan(r, Binding(), (), none, (), (), ("true",)) for r in range(5))
+plan = Plan(Host("", none, none, none), ranks)
 run(plan, dict(os.environ), print, Settings(watched=True))
 before = sorted(os.listdir("/proc/self/fd"))
 for n in range(200):

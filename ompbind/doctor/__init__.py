@@ -13,7 +13,7 @@ from ompbind.launch.refusals import PARTS
 from ompbind.machine import linux_root, read_machine, running_system
 from ompbind.machine.limits import read_surroundings
 from ompbind.openmp import judge_environment
-from ompbind.plans import Host, Plan, RankPlan
+from ompbind.plans import Binding, Host, Plan, RankPlan
 from ompbind.worker.program import find_program, find_python, require_program
 from ompbind.worker.runtimes import guess_worker, merged, package_runtimes
 
@@ -59,13 +59,13 @@ def plan_of_all(machine: Machine) -> Plan:
     """One rank on all that is allowed, its memory bound."""
     cpus, nodes = machine.allowed.cpus, machine.allowed.nodes
     numa = machine.topology.numa and bool(nodes)
+    mem, mems = ("bind", nodes) if numa else ("none", type(nodes)())
     rank = RankPlan(
-        rank=0, cpus=cpus, places=(cpus,), nodes=machine.topology.nodes_of(cpus),
-        mem="bind" if numa else "none", mems=nodes if numa else type(nodes)(), env=(), unset=(),
-        argv=(),
+        rank=0, binding=Binding(cpus, mem, mems, "numactl" if numa else "native"), places=(cpus,),
+        nodes=machine.topology.nodes_of(cpus), env=(), unset=(), command=(),
     )  # fmt: skip
     host = Host(machine.name, machine.topology.online, cpus, machine.topology.node_numbers)
-    return Plan(host, (rank,), "numactl" if numa else "native")
+    return Plan(host, (rank,))
 
 
 def with_command(facts: Facts, command: Sequence[str], environ: Mapping[str, str]) -> Facts:

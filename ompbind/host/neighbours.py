@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 
-from ompbind.claims import CPUS, RANK
 from ompbind.cpuset import CpuSet
 from ompbind.errors import ParseError
+from ompbind.plans import CPUS_VARIABLE, RANK_VARIABLE
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -48,7 +48,7 @@ def find_neighbours(
             continue
         if not mask.isdisjoint(ours):
             (narrow if len(mask) < count else others).append(pid)
-    own = (environ.get(RANK, ""), environ.get(CPUS, ""))
+    own = (environ.get(RANK_VARIABLE, ""), environ.get(CPUS_VARIABLE, ""))
     found: list[Neighbour] = []
     holders: set[int] = set()
     for pid in sorted([*narrow, *others][:most]):  # a worker before its children, told once
@@ -75,10 +75,10 @@ def find_neighbours(
 
 def parse_claim(data: bytes) -> tuple[str, str] | None:
     """Rank and cpus in an environment; None where ompbind did not start the process."""
-    if CPUS.encode() not in data:
+    if CPUS_VARIABLE.encode() not in data:
         return None
     values = []
-    for name in (RANK, CPUS):
+    for name in (RANK_VARIABLE, CPUS_VARIABLE):
         _, found, rest = (b"\0" + data).partition(b"\0" + name.encode() + b"=")
         if not found:
             return None

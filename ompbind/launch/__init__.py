@@ -35,7 +35,7 @@ def run(
     leaves out.
     """
     for rank in plan.ranks:
-        if not rank.worker(plan.binder):
+        if not rank.command:
             raise UsageError("no command to run", hint="put it after --: ompbind run -- COMMAND")
     programs = find_programs(plan, environ)
     if hasattr(signal, "SIGCHLD"):  # ignored, it would lose every child's exit status

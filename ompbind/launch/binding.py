@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 
-from ompbind import numactl
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import DeniedError
 from ompbind.launch import syscalls
 from ompbind.launch.refusals import Refusal
+from ompbind.plans import Binding
 from ompbind.worker.program import require_program
 
 TYPE_CHECKING = False
@@ -38,9 +38,9 @@ def probe(plan: Plan, environ: Mapping[str, str]) -> list[Refusal]:
 
 def probe_system_calls(plan: Plan) -> list[Refusal]:
     """Tries every distinct binding in a child, each part for itself."""
-    bindings: dict[tuple[CpuSet, str, CpuSet], int] = {}
+    bindings: dict[Binding, int] = {}
     for r in plan.ranks:
-        bindings.setdefault((r.cpus, r.mem, r.mems), r.rank)
+        bindings.setdefault(r.binding, r.rank)
     from ompbind.launch.pipes import read_all
 
     ours, theirs = os.pipe()
@@ -49,8 +49,8 @@ def probe_system_calls(plan: Plan) -> list[Refusal]:
         try:
             os.close(ours)
             lines = []
-            for (cpus, mem, mems), rank in bindings.items():
-                lines += [f"{rank}\t{part}\t{why}\n" for part, why in try_binding(cpus, mem, mems)]
+            for binding, rank in bindings.items():
+                lines += [f"{rank}\t{part}\t{why}\n" for part, why in try_binding(binding)]
             os.write(theirs, "".join(lines[:64]).encode())  # as many as a pipe surely holds
             os._exit(0)
         finally:
@@ -86,19 +86,17 @@ def widen(cpus: CpuSet) -> None:
         raise DeniedError(f"{problem}: {e.strerror}", hint=hint, part="memory", rank=0) from None
 
 
-def try_binding(
-    cpus: CpuSet, mem: str, mems: CpuSet, library: Library | None = None
-) -> list[tuple[str, str]]:
-    """Binds this process; the parts that were refused, and why."""
+def try_binding(binding: Binding, library: Library | None = None) -> list[tuple[str, str]]:
+    """Bind this process; return the parts that were refused, each with the reason."""
     refused = []
-    if cpus:
+    if binding.cpus:
         try:
-            syscalls.set_affinity(cpus)
+            syscalls.set_affinity(binding.cpus)
         except OSError as e:
             refused.append(("cpus", e.strerror or str(e)))
-    if mem != "none":
+    if binding.mem != "none":
         try:
-            syscalls.set_memory(mem, mems, library)
+            syscalls.set_memory(binding.mem, binding.mems, library)
         except OSError as e:
             refused.append(("memory", e.strerror or str(e)))
     return refused
@@ -113,10 +111,10 @@ def probe_numactl(plan: Plan, environ: Mapping[str, str]) -> str | None:
         cpus, mems = union(r.cpus for r in ranks), union(r.mems for r in ranks)
         if mem == "preferred":  # takes one node; the rest is tried by system call
             mems = CpuSet([mems.first])
-        binding = numactl.make_arguments(cpus, mem, mems)
-        if not binding:
+        words = Binding(cpus, mem, mems).numactl()
+        if not words:
             continue
-        status, text = capture(path, (*binding, path, "--show"), environ)
+        status, text = capture(path, (*words, path, "--show"), environ)
         lines = text.strip().splitlines()
         if status != 0:
             return lines[-1] if lines else f"exit status {status}"

@@ -27,7 +27,7 @@ def run_portably(starts: Sequence[Start]) -> int:
         for start in starts:
             env = {os.fsdecode(k): os.fsdecode(v) for k, v in start.env.items()}
             try:
-                worker = subprocess.Popen(start.rank.argv, executable=start.path, env=env)
+                worker = subprocess.Popen(start.argv, executable=start.path, env=env)
             except OSError as e:
                 raise cannot_execute(start, e.strerror or str(e)) from None
             workers.append(worker)

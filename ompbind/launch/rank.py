@@ -30,6 +30,7 @@ class Start(Record):
 
     rank: RankPlan
     path: str
+    argv: tuple[str, ...]
     env: dict[bytes, bytes]
     stdin: int | None = None
     stdout: int | None = None
@@ -48,15 +49,15 @@ def find_programs(plan: Plan, environ: Mapping[str, str]) -> Programs:
     is what its command is looked for in. Raises CommandError."""
     found: Programs = {}
     for rank in plan.ranks:
-        name, path = wanted = wanted_program(plan, rank)
+        name, path = wanted = wanted_program(rank)
         if wanted not in found:
             base = environ if path is None else {**environ, "PATH": path}
             found[wanted] = require_program(name, base)
     return found
 
 
-def wanted_program(plan: Plan, rank: RankPlan) -> tuple[str, str | None]:
-    return rank.worker(plan.binder)[0], dict(rank.env).get("PATH")
+def wanted_program(rank: RankPlan) -> tuple[str, str | None]:
+    return rank.command[0], dict(rank.env).get("PATH")
 
 
 def make_starts(plan: Plan, environ: Mapping[str, str], programs: Programs) -> list[Start]:
@@ -65,13 +66,13 @@ def make_starts(plan: Plan, environ: Mapping[str, str], programs: Programs) -> l
     base = encode(environ)
     starts = []
     for rank in plan.ranks:
-        worker, own = rank.worker(plan.binder), dict(rank.env)
-        path = programs[wanted_program(plan, rank)] if rank.argv == worker else binder
+        own, argv = dict(rank.env), rank.argv
+        path = programs[wanted_program(rank)] if argv == rank.command else binder
         env = base | encode(own)
         for name in rank.unset:
             if name not in own:
                 env.pop(os.fsencode(name), None)
-        starts.append(Start(rank, path, env))
+        starts.append(Start(rank, path, argv, env))
     return starts
 
 
@@ -88,7 +89,7 @@ def make_environ(rank: RankPlan, environ: Mapping[str, str]) -> dict[str, str]:
 def run_alone(start: Start, on_denied: str, say: Callable[[str], None]) -> NoReturn:
     """Binds this process and becomes the only rank. Raises DeniedError, CommandError."""
     rank = start.rank
-    for part, reason in try_binding(rank.cpus, rank.mem, rank.mems):
+    for part, reason in try_binding(rank.binding):
         error = denied(rank, Refusal(rank.rank, part, reason))
         if on_denied != "degrade":
             raise error
@@ -103,7 +104,7 @@ def execute(start: Start) -> NoReturn:
     err = os.dup(2) if start.stderr is not None else -1
     try:
         redirect(start)
-        os.execve(start.path, start.rank.argv, start.env)
+        os.execve(start.path, start.argv, start.env)
     except OSError as e:
         if err >= 0:
             os.dup2(err, 2)  # to say so where the user is
@@ -137,7 +138,7 @@ def become(start: Start, gate: Gate) -> NoReturn:
         if start.redirected:
             redirect(start)
         signal.pthread_sigmask(signal.SIG_SETMASK, gate.sigmask)
-        os.execv(start.path, start.rank.argv)
+        os.execv(start.path, start.argv)
     except OSError as e:
         reason = e.strerror or str(e)
     except BaseException as e:
@@ -223,7 +224,7 @@ def restore_signals() -> None:
 
 
 def cannot_execute(start: Start, reason: str) -> CommandError:
-    name = start.rank.argv[0]
+    name = start.argv[0]
     return CommandError(
         f"rank {start.rank.rank}: {name!r} cannot be executed: {reason}", found=True
     )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from ompbind import numactl
-from ompbind.claims import make_claim
-from ompbind.cpuset import CpuSet
 from ompbind.errors import DeniedError
 from ompbind.record import Record
 
@@ -42,7 +39,7 @@ def settle(
     for part in sorted(parts):
         worst = next(r for r in refusals if r.part == part)
         say(f"{denied(ranks[worst.rank], worst).message}; {left_out(part)}")
-    return without(plan, parts)
+    return drop_parts(plan, parts)
 
 
 def left_out(part: str) -> str:
@@ -54,18 +51,9 @@ def left_out(part: str) -> str:
     }[part]
 
 
-def without(plan: Plan, parts: set[str]) -> Plan:
-    """The same plan without the refused parts."""
-    binder = "native" if "numactl" in parts else plan.binder
-    ranks = []
-    for rank in plan.ranks:
-        cpus = CpuSet() if "cpus" in parts else rank.cpus
-        mem, mems = ("none", CpuSet()) if "memory" in parts else (rank.mem, rank.mems)
-        binding = numactl.make_binding(binder, cpus, mem, mems)
-        argv = numactl.make_command(binding, rank.worker(plan.binder))
-        env = tuple((dict(rank.env) | dict(make_claim(cpus, mem, mems))).items())
-        ranks.append(rank.replace(cpus=cpus, mem=mem, mems=mems, env=env, argv=argv))
-    return plan.replace(ranks=tuple(ranks), binder=binder)
+def drop_parts(plan: Plan, parts: set[str]) -> Plan:
+    """Return the plan without the refused parts of its bindings."""
+    return plan.replace(ranks=tuple(r.rebind(r.binding.without(parts)) for r in plan.ranks))
 
 
 def denied(rank: RankPlan, refusal: Refusal) -> DeniedError:

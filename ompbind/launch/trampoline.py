@@ -6,12 +6,12 @@ from __future__ import annotations
 import os
 import sys
 
-from ompbind import launch, numactl
+from ompbind import launch
 from ompbind.cpuset import CpuSet
 from ompbind.launch.binding import try_binding
 from ompbind.launch.report import attend
 from ompbind.launch.settings import Settings
-from ompbind.plans import Host, Plan, RankPlan
+from ompbind.plans import Binding, Host, Plan, RankPlan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,11 +35,10 @@ def main(words: Sequence[str]) -> None:
 
 def become(words: Sequence[str], say: Callable[[str], None]) -> int:
     """Binds this process and becomes the worker. Raises DeniedError, CommandError."""
-    number, binder, on_denied, cpu_text, mem, mem_text, *own = words
-    cpus, mems = CpuSet.parse_kernel(cpu_text), CpuSet.parse_kernel(mem_text)
-    argv = numactl.make_command(numactl.make_binding(binder, cpus, mem, mems), own)
-    rank = RankPlan(int(number), cpus, (), CpuSet(), mem, mems, (), (), argv)
+    number, binder, on_denied, cpu_text, mem, mem_text, *command = words
+    binding = Binding(CpuSet.parse_kernel(cpu_text), mem, CpuSet.parse_kernel(mem_text), binder)
     if binder == "numactl":  # before numactl is: who started this must never find it unbound
-        try_binding(cpus, mem, mems)  # what is refused, launch.run finds out
-    plan = Plan(Host("", cpus, cpus, mems), (rank,), binder)
+        try_binding(binding)  # what is refused, launch.run finds out
+    rank = RankPlan(int(number), binding, (), CpuSet(), (), (), tuple(command))
+    plan = Plan(Host("", binding.cpus, binding.cpus, binding.mems), (rank,))
     return launch.run(plan, dict(os.environ), say, Settings(on_denied=on_denied))

@@ -5,8 +5,7 @@ What only some requests need is imported where they are met: a launch waits for 
 
 from __future__ import annotations
 
-from ompbind import numactl, openmp
-from ompbind.claims import make_claim
+from ompbind import openmp
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
 from ompbind.messages import counted, label, plural
@@ -14,7 +13,7 @@ from ompbind.planner.cores import group_cores, keep_kind, llc_level, make_cores,
 from ompbind.planner.mapping import cut_part, deal, deal_exactly
 from ompbind.planner.memory import memory_of
 from ompbind.planner.threads import make_threads
-from ompbind.plans import Caution, Host, Plan, RankPlan, Role
+from ompbind.plans import Binding, Caution, Host, Plan, RankPlan, Role
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -80,7 +79,6 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         host=Host(machine.name, machine.topology.online, allowed, machine.topology.node_numbers,
                   machine.allowed.quota),
         ranks=tuple(ranks),
-        binder=request.binder,
         reserved=reserved,
         roles=roles,
         unused=union(free) - request.exclude,
@@ -186,13 +184,14 @@ class Common(Record):
     """What ranks with the same share have in common, worked out once: a thousand ranks may share a
     thousand cores."""
 
-    cpus: CpuSet
+    binding: Binding
     places: tuple[CpuSet, ...]
     nodes: CpuSet
-    mem: str
-    mems: CpuSet
     env: tuple[tuple[str, str], ...]
-    binding: tuple[str, ...]
+
+    @property
+    def cpus(self) -> CpuSet:
+        return self.binding.cpus
 
 
 def make_common(
@@ -207,13 +206,10 @@ def make_common(
     mem, mems = memory_of(machine, request, rank, share, warnings)
     places = make_places(machine, request, share)
     return Common(
-        cpus=cpus,
+        binding=Binding(cpus, mem, mems, request.binder),
         places=places,
         nodes=machine.topology.nodes_of(cpus),
-        mem=mem,
-        mems=mems,
         env=openmp.make_environment(places, request.proc_bind, threads, len(share.cores)),
-        binding=numactl.make_binding(request.binder, cpus, mem, mems),
     )
 
 
@@ -221,7 +217,7 @@ def make_rank(
     request: Request, rank: int, count: int, share: Share, common: Common, roles: tuple[Role, ...]
 ) -> RankPlan:
     env = common.env + make_rank_environment(rank, count, request.rank_env)
-    env += make_claim(common.cpus, common.mem, common.mems)
+    env += common.binding.environment()
     env += tuple((role.variable, str(role.cpus)) for role in roles if rank in role.ranks)
     gpus = tuple(gpu.name for gpu in share.gpus)
     removed = {i.name for i in request.inherited if i.action == "removed"}
@@ -239,14 +235,12 @@ def make_rank(
         command = fill_arguments(command, make_names(rank, count, common.cpus, common.nodes))
     return RankPlan(
         rank=rank,
-        cpus=common.cpus,
+        binding=common.binding,
         places=common.places,
         nodes=common.nodes,
-        mem=common.mem,
-        mems=common.mems,
         env=env,
         unset=unset,
-        argv=numactl.make_command(common.binding, command),
+        command=command,
         gpus=gpus,
         why=share.why,
     )

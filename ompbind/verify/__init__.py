@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ompbind.claims import CPUS, RANK
 from ompbind.errors import UsageError
 from ompbind.machine.cpus import read_online
 from ompbind.machine.processes import (
@@ -14,6 +13,7 @@ from ompbind.machine.processes import (
     read_process,
 )
 from ompbind.messages import quote
+from ompbind.plans import CPUS_VARIABLE, RANK_VARIABLE
 from ompbind.record import Record
 from ompbind.verify.expected import expect_environ, expect_plan
 from ompbind.verify.judge import judge
@@ -57,7 +57,7 @@ def find_targets(root: LivingRoot, pids: Sequence[int], plan: Plan | None) -> tu
 
 
 def is_worker(process: Found) -> bool:
-    return RANK in dict(process.environ or ())
+    return RANK_VARIABLE in dict(process.environ or ())
 
 
 def find_workers(root: LivingRoot, pid: int, parents: dict[int, int]) -> list[Found]:
@@ -124,7 +124,8 @@ def check(root: LivingRoot, targets: Sequence[Target]) -> Report:
 def child_of(root: LivingRoot, pid: int, rank: Process) -> Process | None:
     """A process that a rank has started, unless it belongs to another launch or cannot be told."""
     environ, ranks_own = dict(read_environ(root, pid) or ()), dict(rank.environ or ())
-    if any(environ.get(name) != ranks_own.get(name) for name in (RANK, CPUS)) or not environ:
+    names = (RANK_VARIABLE, CPUS_VARIABLE)
+    if not environ or any(environ.get(name) != ranks_own.get(name) for name in names):
         return None
     process = read_process(root, pid)
     return None if process is None or process.ended else process

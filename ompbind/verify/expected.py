@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ompbind.claims import CPUS, MEMORY, RANK
 from ompbind.cpuset import CpuSet, parse_whole, union
 from ompbind.errors import ParseError
 from ompbind.openmp import parse_threads
 from ompbind.openmp.places import parse_places
-from ompbind.plans import POLICIES
+from ompbind.plans import CPUS_VARIABLE, MEMORY_VARIABLE, POLICIES, RANK_VARIABLE
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -48,12 +47,12 @@ def expect_environ(environ: Mapping[str, str]) -> Expected | None:
 
     A launcher that told no cpus (of an earlier version) is taken to mean those of the places.
     """
-    rank = parse_whole(environ.get(RANK, ""))
+    rank = parse_whole(environ.get(RANK_VARIABLE, ""))
     if rank is None:
         return None
-    mem, _, mems = environ.get(MEMORY, "none").partition(":")
+    mem, _, mems = environ.get(MEMORY_VARIABLE, "none").partition(":")
     try:
-        cpus = CpuSet.parse_kernel(environ.get(CPUS, ""))
+        cpus = CpuSet.parse_kernel(environ.get(CPUS_VARIABLE, ""))
         nodes = CpuSet.parse_kernel(mems)
     except ParseError:
         return None
