@@ -110,7 +110,7 @@ def test_reads(args: list[str], values: dict[str, object], command: list[str]) -
         (["-n"], "-n needs a value", "--ranks N"),
         (["-n", "--", "cmd"], "-n needs a value", "--ranks N"),
         (["--places"], "--places needs a value",
-         "--places WHAT: one of threads, cores, l3, numa, one, wide"),
+         "--places threads|cores|l3|numa|one|wide"),
         (["--places", "core"], "--places: 'core' is not one of threads, cores, l3, numa, one, wide",
          "did you mean cores?"),
         (["--places="], "--places: '' is not one of threads, cores, l3, numa, one, wide", ""),
@@ -225,8 +225,10 @@ def test_our_parser_reads_every_option(command: str) -> None:
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda o: f"{o.commands[0]}-{o.key}")
 def test_every_option_is_explained(option: Option) -> None:
-    """An option has a help text that ends as a sentence, and what takes a value names it."""
-    assert option.help.endswith(".")
-    assert (option.kind == "flag") == (option.metavar == "")
+    """An option has a help text without a full stop, and what takes a value names it."""
+    assert option.help[0].isupper()
+    assert not option.help.endswith(".")
+    assert (option.kind == "flag") == (option.value == "")
+    assert not (option.choices and option.metavar)
     assert option.commands
     assert option.names[0].startswith("--")

@@ -160,18 +160,14 @@ def make_parameter(option: Option) -> inspect.Parameter:
         names[0] += f"/--no-{names[0][2:]}"
     several = option.kind == "list" or option.many
     kind: Any = bool if option.kind == "flag" else list[str] if several else str
-    metavar = "|".join(option.choices) if 0 < len(option.choices) < 4 else option.metavar
-    text = option.help
-    if option.choices and metavar == option.metavar:
-        text = f"{text} One of {', '.join(option.choices)}."
 
     def complete(incomplete: str) -> list[str]:
         return [c for c in option.choices if c.startswith(incomplete)]
 
     declared = typer.Option(
         *names,
-        help=text,
-        metavar=metavar or None,
+        help=option.help,
+        metavar=option.value or None,
         show_default=False,
         rich_help_panel=option.panel,
         autocompletion=complete if option.choices else None,

@@ -103,8 +103,7 @@ def check_choice(option: Option, value: str) -> str:
 
 
 def hint_of(option: Option) -> str:
-    choices = f": one of {', '.join(option.choices)}" if option.choices else ""
-    return f"{option.names[0]} {option.metavar}{choices}"
+    return f"{option.names[0]} {option.value}"
 
 
 def unknown_option(name: str, by_name: dict[str, Option], hint: str) -> UsageError:

@@ -14,9 +14,15 @@ if TYPE_CHECKING:
 
 
 class Option(Record):
-    """One option. `names`: the long one first, then a short one, if any. `no`: the flag also comes
-    as --no-…; `adds`: a repeated one adds to its value, with a comma; `many`: a repeated one makes
-    a list of values; `commands`: who takes it."""
+    """One option.
+
+    `names`: the long one first, then a short one, if any. `help`: a sentence in the imperative,
+    without a full stop; `brief`: a few words for the short help, "" where it is not there.
+    `metavar`: what its value is called, where it is not one of `choices`. `commands`: those that
+    take it. `no`: the flag also comes as --no-…; `adds`: a repeated one adds to its value, with a
+    comma; `many`: a repeated one makes a list of values. `suggest`: what completion offers as a
+    value where there are no choices: words, and in angle brackets a kind of thing to look up.
+    """
 
     names: tuple[str, ...]
     kind: Kind
@@ -24,444 +30,503 @@ class Option(Record):
     metavar: str = ""
     choices: tuple[str, ...] = ()
     commands: tuple[str, ...] = ("run", "show")
-    panel: str = "Who runs where"
+    panel: str = "How many ranks"
     no: bool = False
     adds: bool = False
     many: bool = False
+    suggest: tuple[str, ...] = ()
+    brief: str = ""
 
     @property
     def key(self) -> str:
         return self.names[0][2:].replace("-", "_")
 
+    @property
+    def value(self) -> str:
+        """What is to be typed for its value: `N`, `block|cyclic`; "" for a flag."""
+        return self.metavar or "|".join(self.choices)
 
+
+WHERE = "Where they run"
 OPENMP = "OpenMP"
-MEMORY = "Memory and binding"
-LAUNCH = "Launch"
-ENVIRONMENT = "Environment"
-FIXES = "Worker-side fixes"
-VERIFY = "Plan and processes"
-OUTPUT = "Output"
-ELSEWHERE = "Other machines, saved plans"
+MEMORY = "Memory"
+VARIABLES = "GPUs and the ranks' variables"
+RUNNING = "Running"
+OUTPUT = "What to print"
+ELSEWHERE = "Other machines and saved plans"
+RARE = "Rarely needed"
 
 OPTIONS: tuple[Option, ...] = (
+    # --- how many ranks
     Option(
         ("--ranks", "-n"),
         "value",
-        "How many workers. Alone, it divides the machine by its own "
-        "tree: packages before nodes before caches before cores.",
+        "Start N ranks; alone, divide the machine in N by its own tree: packages before nodes "
+        "before caches before cores",
         "N",
+        brief="N ranks; alone, the machine divided in N",
     ),
     Option(
         ("--per",),
         "value",
-        "One worker for each such thing; with -n, the workers are dealt over "
-        "them in balanced blocks.",
-        "THING",
-        ("numa", "package", "l3", "core", "gpu"),
-    ),
-    Option(
-        ("--distribution",),
-        "value",
-        "How the ranks are dealt over the things of --per: `block` puts neighbours together "
-        "(default), `cyclic` goes round.",
-        "HOW",
-        ("block", "cyclic"),
+        "Start one rank for each of these; with -n, map the N ranks to them in balanced blocks",
+        choices=("numa", "package", "l3", "core", "gpu"),
+        brief="one rank for each",
     ),
     Option(
         ("--cores-per-rank",),
         "value",
-        "Cores of each rank, the first of its part; with --per, ranks follow each other closely.",
+        "Give each rank N cores, the first of its part; with --per, ranks follow one another "
+        "without gaps",
         "N",
     ),
     Option(
-        ("--numa-bind",),
-        "flag",
-        "Bind each rank's cpus and memory to one node: its GPU's where each visible GPU has a "
-        "rank, else the nodes in order.",
-    ),
-    Option(
-        ("--numa-bind-nodes",),
-        "list",
-        "Rank r goes to the r-th node named: 0 0 1 1, or "
-        "0,0,1,1. Implies --numa-bind and the number of ranks.",
-        "NODE...",
-    ),
-    Option(
-        ("--numa-bind-cpus",),
-        "list",
-        "Rank r gets exactly the r-th cpu list: 0-3 4-7. With "
-        "--numa-bind-nodes, the nodes are for memory.",
-        "CPUS...",
+        ("--distribution",),
+        "value",
+        "Map ranks to what --per names in consecutive blocks (default) or cyclically",
+        choices=("block", "cyclic"),
     ),
     Option(
         ("--share",),
         "flag",
-        "Ranks in the same domain all get the whole of it. Without it they split its cores evenly.",
+        "Give all ranks of one node, package or cache the whole of it (default: they split its "
+        "cores)",
     ),
     Option(
         ("--oversubscribe",),
         "flag",
-        "Let ranks share cores, as evenly as can be, where there are more ranks than cores.",
+        "Let ranks share cores, as evenly as possible, where there are more ranks than cores",
+    ),
+    # --- where they run
+    Option(
+        ("--numa-bind",),
+        "flag",
+        "Bind each rank's cpus and memory to one node: its GPU's node where every visible GPU has "
+        "a rank, else the nodes in order",
+        panel=WHERE,
+        brief="each rank on one node, its memory too",
     ),
     Option(
-        ("--part",),
-        "value",
-        "Use only the I-th of N equal parts of the machine, cut as -n N cuts it: launches of "
-        "different parts do not meet.",
-        "I/N",
+        ("--numa-bind-nodes",),
+        "list",
+        "Bind rank r to the r-th node, as in 0 0 1 1 or 0,0,1,1; implies --numa-bind and the "
+        "number of ranks",
+        "NODE...",
+        panel=WHERE,
+        suggest=("<node>",),
+        brief="rank r on the r-th node, as in 0 0 1 1",
     ),
     Option(
-        ("--near",),
-        "value",
-        "Use only the cores nearest to a device: eth0, mlx5_0, gpu0, or a PCI address.",
-        "DEVICE",
+        ("--numa-bind-cpus",),
+        "list",
+        "Bind rank r to exactly the r-th list of cpus, as in 0-3 4-7; with --numa-bind-nodes, the "
+        "nodes are for memory",
+        "CPUS...",
+        panel=WHERE,
+        suggest=("<cpus>",),
+        brief="rank r on the r-th list, as in 0-3 4-7",
     ),
     Option(
-        ("--gpu-domain",),
+        ("--smt",),
         "value",
-        "What counts as near a GPU: its node (default), its node's whole package, or one "
-        "last-level cache of its node.",
-        "THING",
-        ("numa", "package", "l3"),
-    ),
-    Option(("--smt",), "value", "Hardware threads used of each core (default 1).", "N|all"),
-    Option(
-        ("--kind",),
-        "value",
-        "On a machine with several kinds of core: those that can do most, the others, or all "
-        "(default), which ranks then get equal shares of.",
-        "KIND",
-        ("performance", "efficiency", "all"),
+        "Use N hardware threads of each core, or all (default 1)",
+        "N|all",
+        panel=WHERE,
+        suggest=("all", "<smt>"),
+        brief="hardware threads used of each core",
     ),
     Option(
         ("--reserve",),
         "value",
-        "Cores kept free for other work, N of all ranks together (one at a time from the rank "
-        "with the most cores, the last such rank first) or N of each.",
+        "Keep N cores free for other work, taken one at a time from the rank with the most "
+        "cores, the last such rank first; or N cores of each rank",
         "N[/rank]",
+        panel=WHERE,
+        brief="cores kept free for other work",
+    ),
+    Option(
+        ("--exclude",),
+        "value",
+        "Never use these cpus, as in 0,8-9",
+        "CPUS",
+        panel=WHERE,
+        brief="cpus never used, as in 0,8-9",
     ),
     Option(
         ("--role",),
         "value",
-        "N cores of all ranks together, or of each, set aside under a name, as in kv=2; a worker "
-        "finds their cpus in OMPBIND_ROLE_KV. May be repeated.",
+        "Set N cores aside under a name, of all ranks together or of each; with kv=2, the worker "
+        "finds their cpus in OMPBIND_ROLE_KV; may be repeated",
         "NAME=N[/rank]",
+        panel=WHERE,
         many=True,
     ),
-    Option(("--exclude",), "value", "Cpus never to use, as in 0,8-9.", "CPUS"),
+    Option(
+        ("--part",),
+        "value",
+        "Use only the I-th of N equal parts of the machine, divided as by -n N, so that launches "
+        "in different parts share no core",
+        "I/N",
+        panel=WHERE,
+    ),
+    Option(
+        ("--near",),
+        "value",
+        "Use only the cores nearest to a device: eth0, mlx5_0, gpu0 or a PCI address",
+        "DEVICE",
+        panel=WHERE,
+        suggest=("<device>",),
+    ),
+    Option(
+        ("--gpu-domain",),
+        "value",
+        "Count as near a GPU: its node (default), its package, or one last-level cache of its node",
+        choices=("numa", "package", "l3"),
+        panel=WHERE,
+    ),
+    Option(
+        ("--kind",),
+        "value",
+        "Use only the most capable cores of a hybrid machine, only the others, or all, of which "
+        "ranks get equal shares (default)",
+        choices=("performance", "efficiency", "all"),
+        panel=WHERE,
+    ),
+    # --- OpenMP
     Option(
         ("--places",),
         "value",
-        "What an OpenMP place is; `one` is a single place that holds all the rank's cpus, `wide` "
-        "one for each core, of which the first holds them all (default: cores for a compiled "
-        "program with one OpenMP runtime, else one).",
-        "WHAT",
-        ("threads", "cores", "l3", "numa", "one", "wide"),
+        "Choose what an OpenMP place is; one: a single place with all the rank's cpus; wide: a "
+        "place for each core, the first with all cpus (default: cores for a compiled program "
+        "with one OpenMP runtime, else one)",
+        choices=("threads", "cores", "l3", "numa", "one", "wide"),
+        panel=OPENMP,
+        brief="what an OpenMP place is",
+    ),
+    Option(
+        ("--threads",),
+        "value",
+        "Set OMP_NUM_THREADS (default: one for each core of the rank)",
+        "N",
+        panel=OPENMP,
+        brief="OpenMP threads of each rank",
+    ),
+    Option(
+        ("--proc-bind",),
+        "value",
+        "Set OMP_PROC_BIND (default close)",
+        choices=("close", "spread", "primary", "true", "false"),
         panel=OPENMP,
     ),
     Option(
         ("--runtime",),
         "value",
-        "The worker's OpenMP runtime, where its file does not tell (default auto).",
-        "NAME",
-        ("auto", "libgomp", "libomp", "libiomp5", "none"),
+        "Name the worker's OpenMP runtime where its file does not show it (default auto)",
+        choices=("auto", "libgomp", "libomp", "libiomp5", "none"),
         panel=OPENMP,
     ),
-    Option(
-        ("--proc-bind",),
-        "value",
-        "OMP_PROC_BIND (default close).",
-        "HOW",
-        ("close", "spread", "primary", "true", "false"),
-        panel=OPENMP,
-    ),
-    Option(
-        ("--threads",), "value", "OMP_NUM_THREADS, when not one for each place.", "N", panel=OPENMP
-    ),
+    # --- memory
     Option(
         ("--mem",),
         "value",
-        "The memory policy (default bind with --numa-bind..., else none).",
-        "POLICY",
-        ("bind", "preferred", "interleave", "local", "none"),
+        "Set the memory policy (default: bind with --numa-bind..., else none)",
+        choices=("bind", "preferred", "interleave", "local", "none"),
         panel=MEMORY,
+        brief="memory policy",
     ),
+    # --- GPUs and the ranks' variables
     Option(
-        ("--binder",),
-        "value",
-        "How a binding is applied; auto: numactl where it is installed, "
-        "else the same system calls without it.",
-        "HOW",
-        ("auto", "numactl", "native"),
-        panel=MEMORY,
-    ),
-    Option(
-        ("--inherited",),
-        "value",
-        "An affinity mask or memory policy that was narrowed before: plan inside it (default), "
-        "refuse, or use the whole cpuset instead.",
-        "WHAT",
-        ("intersect", "error", "ignore"),
-        panel=MEMORY,
-    ),
-    Option(
-        ("--neighbours",),
+        ("--gpu-env",),
         "flag",
-        "Warn of other launches that hold cpus of this plan (default).",
-        no=True,
+        "Let each rank see its own GPU only: set CUDA_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES or "
+        "ZE_AFFINITY_MASK",
+        panel=VARIABLES,
     ),
     Option(
-        ("--on-denied",),
+        ("--env",),
         "value",
-        "What to do when the kernel refuses a part of a binding (default error).",
-        "WHAT",
-        ("error", "degrade"),
-        panel=MEMORY,
+        "Set a variable for the workers, with {rank} and arithmetic filled in; NAME alone takes "
+        "the value from here; may be repeated",
+        "NAME[=VALUE]",
+        panel=VARIABLES,
+        many=True,
+        suggest=("<variable>",),
+        brief="a variable for the workers",
     ),
     Option(
-        ("--topology",),
+        ("--env-file",),
         "value",
-        "Another machine: a directory that holds its sys and proc, a file of topo --save, or "
-        "hwloc's XML. `run` refuses it.",
-        "PATH",
-        commands=("run", "show", "topo"),
-        panel=ELSEWHERE,
-    ),
-    Option(
-        ("--plan",), "value", "Use a plan saved with show --format json.", "FILE", panel=ELSEWHERE
-    ),
-    Option(
-        ("--plan",),
-        "value",
-        "The plan that the processes are to keep, saved with show --format json; without it, what "
-        "ompbind told each of them.",
+        "Set the variables of a file of NAME=VALUE lines; may be repeated; --env wins",
         "FILE",
-        commands=("verify",),
-        panel=VERIFY,
-    ),
-    Option(
-        ("--watch",),
-        "optional",
-        "Look again every so many seconds (default 2), until interrupted or all have ended.",
-        "[=SECONDS]",
-        commands=("verify",),
-        panel=VERIFY,
-    ),
-    Option(
-        ("--from-env",),
-        "value",
-        "Plan by another tool's environment variables: vllm reads VLLM_CPU_OMP_THREADS_BIND, "
-        "VLLM_CPU_NUM_OF_RESERVED_CPU and CPU_VISIBLE_MEMORY_NODES as vLLM would.",
-        "TOOL",
-        ("vllm",),
-        panel=ELSEWHERE,
+        panel=VARIABLES,
+        many=True,
+        suggest=("<file>",),
     ),
     Option(
         ("--rank-env",),
         "flag",
-        "Set RANK, LOCAL_RANK, WORLD_SIZE and LOCAL_WORLD_SIZE (default: with several ranks).",
+        "Set RANK, LOCAL_RANK, WORLD_SIZE and LOCAL_WORLD_SIZE (default: with several ranks)",
         no=True,
-        panel=LAUNCH,
+        panel=VARIABLES,
     ),
     Option(
-        ("--gpu-env",),
-        "flag",
-        "Each rank sees its own GPU only: sets CUDA_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES or "
-        "ZE_AFFINITY_MASK.",
-        panel=ENVIRONMENT,
+        ("--master-port",),
+        "value",
+        "Set MASTER_PORT, MASTER_ADDR and what --rank-env sets, for torch.distributed; auto takes "
+        "a free port",
+        "PORT|auto",
+        panel=VARIABLES,
+        suggest=("auto",),
+    ),
+    Option(
+        ("--master-addr",),
+        "value",
+        "Set MASTER_ADDR (default 127.0.0.1)",
+        "ADDRESS",
+        panel=VARIABLES,
     ),
     Option(
         ("--template",),
         "flag",
         "Fill in {rank}, {ranks}, {cpus}, {nodes} and arithmetic such as {8000+rank} in the "
-        "worker's arguments; braces that are meant are doubled: {{ }}.",
-        panel=LAUNCH,
+        "worker's arguments; write {{ and }} for literal braces",
+        panel=VARIABLES,
     ),
-    Option(
-        ("--on-failure",),
-        "value",
-        "What a rank that fails means for the others: stop ends them (default), keep lets them go "
-        "on. The status is the first failure's.",
-        "WHAT",
-        ("stop", "keep"),
-        commands=("run",),
-        panel=LAUNCH,
-    ),
-    Option(
-        ("--grace",),
-        "value",
-        "How long ranks have to end after INT, and again after TERM, before KILL (default 10).",
-        "SECONDS",
-        commands=("run",),
-        panel=LAUNCH,
-    ),
-    Option(
-        ("--leave-children",),
-        "flag",
-        "Processes that ranks leave behind may go on. Without it they are ended, too.",
-        commands=("run",),
-        panel=LAUNCH,
-    ),
+    # --- running
     Option(
         ("--output",),
         "value",
-        "Where ranks write: inherit, as it is (default for one rank); tag, each line behind its "
-        "rank as in [3] (default for several); files, see --output-dir.",
-        "HOW",
-        ("inherit", "tag", "files"),
+        "Leave the ranks' output as it is (inherit, default for one rank), put the rank before "
+        "each line as in [3] (tag, default for several), or write files, see --output-dir",
+        choices=("inherit", "tag", "files"),
         commands=("run",),
-        panel=LAUNCH,
+        panel=RUNNING,
     ),
     Option(
         ("--output-dir",),
         "value",
-        "Ranks write to files there, rank-3.out and rank-3.err, which must not be there already.",
+        "Write each rank's output to files there, as rank-3.out and rank-3.err, which must not "
+        "exist yet",
         "DIR",
         commands=("run",),
-        panel=LAUNCH,
+        panel=RUNNING,
+        suggest=("<file>",),
+        brief="write each rank's output to files there",
     ),
     Option(
         ("--overwrite",),
         "flag",
-        "Replace the files of --output-dir that are there already.",
+        "Replace existing files of --output-dir",
         commands=("run",),
-        panel=LAUNCH,
+        panel=RUNNING,
     ),
     Option(
         ("--stdin",),
         "value",
-        "Who reads standard input: a rank (default 0), all, each a copy of its own, or none.",
+        "Give standard input to rank R (default 0), to all, a copy each, or to none",
         "R|all|none",
         commands=("run",),
-        panel=LAUNCH,
+        panel=RUNNING,
+        suggest=("all", "none", "<rank>"),
     ),
     Option(
-        ("--env",),
+        ("--on-failure",),
         "value",
-        "Set a variable for the workers, {rank} and arithmetic filled in; NAME alone takes its "
-        "value from here. May be repeated.",
-        "NAME[=VALUE]",
-        panel=ENVIRONMENT,
-        many=True,
+        "Stop the other ranks when one fails (default), or keep them running; the exit status is "
+        "the first failure's",
+        choices=("stop", "keep"),
+        commands=("run",),
+        panel=RUNNING,
     ),
     Option(
-        ("--env-file",),
+        ("--grace",),
         "value",
-        "Set the variables of a file of NAME=VALUE lines. May be repeated; --env wins.",
-        "FILE",
-        panel=ENVIRONMENT,
-        many=True,
-    ),
-    Option(
-        ("--master-port",),
-        "value",
-        "Set MASTER_PORT, MASTER_ADDR and what --rank-env sets, for torch.distributed; auto "
-        "takes a free port.",
-        "PORT|auto",
-        panel=ENVIRONMENT,
-    ),
-    Option(
-        ("--master-addr",),
-        "value",
-        "The address for MASTER_ADDR (default 127.0.0.1).",
-        "ADDRESS",
-        panel=ENVIRONMENT,
+        "Wait so long for ranks to exit after INT, and again after TERM, before KILL (default 10)",
+        "SECONDS",
+        commands=("run",),
+        panel=RUNNING,
     ),
     Option(
         ("--verify",),
         "optional",
-        "Look at the ranks, as ompbind verify does, once their threads are there, and at the "
-        "latest after so many seconds (default 5); warn where they are not as planned.",
+        "Check the ranks as ompbind verify does, once their threads have started, at the latest "
+        "after so many seconds (default 5), and warn where they are not as planned",
         "[=SECONDS]",
         commands=("run",),
-        panel=LAUNCH,
+        panel=RUNNING,
+        brief="check that the ranks are bound as planned",
     ),
     Option(
         ("--verify-strict",),
         "flag",
-        "The same, and end the ranks where they are not as planned, with status 125.",
+        "Check them so, and end the ranks with status 125 where they are not as planned",
         commands=("run",),
-        panel=LAUNCH,
-    ),
-    Option(
-        ("--fix",),
-        "value",
-        "Let the worker's Python carry these fixes: names with commas, auto for all that it "
-        "needs, list to see them, path.py:function for your own.",
-        "NAME[,NAME]",
-        panel=FIXES,
-        adds=True,
-    ),
-    Option(
-        ("--fix-children",),
-        "flag",
-        "Fixes reach the Python processes that the worker starts as well (default).",
-        no=True,
-        panel=FIXES,
+        panel=RUNNING,
     ),
     Option(
         ("--verbose", "-v"),
         "flag",
-        "Say on standard error how each rank ended; each worker process logs what became of each "
-        "fix.",
-        panel=LAUNCH,
+        "Report how each rank exited, and in each worker what became of each --fix",
+        panel=RUNNING,
+        brief="report how each rank exited",
     ),
+    # --- what to print
     Option(
         ("--format",),
         "value",
-        "How to print it (default table).",
-        "FORMAT",
-        ("table", "json"),
-        commands=("doctor",),
-        panel=OUTPUT,
-    ),
-    Option(
-        ("--explain",),
-        "flag",
-        "Tell in sentences how each rank came to what it has.",
+        "Print a table (default), the plan as JSON, a rank's environment for a shell, or the "
+        "ranks' commands",
+        choices=("table", "json", "env", "argv"),
         commands=("show",),
         panel=OUTPUT,
-    ),
-    Option(
-        ("--format",),
-        "value",
-        "How to print it (default table).",
-        "FORMAT",
-        ("table", "json", "env", "argv"),
-        commands=("show",),
-        panel=OUTPUT,
-    ),
-    Option(
-        ("--format",),
-        "value",
-        "How to print it (default table).",
-        "FORMAT",
-        ("table", "json"),
-        commands=("topo", "verify"),
-        panel=OUTPUT,
-    ),
-    Option(
-        ("--save",),
-        "value",
-        "Write what was read to a small file that --topology takes on any machine.",
-        "FILE",
-        commands=("topo",),
-        panel=OUTPUT,
-    ),
-    Option(
-        ("--with-name",),
-        "flag",
-        "Keep the host's name in the saved file.",
-        commands=("topo",),
-        panel=OUTPUT,
+        brief="how to print the plan",
     ),
     Option(
         ("--rank",),
         "value",
-        "The rank that --format env or argv is for.",
+        "Print rank R only, with --format env or argv",
         "R",
         commands=("show",),
         panel=OUTPUT,
+        suggest=("<rank>",),
+        brief="the rank that --format env or argv is for",
+    ),
+    Option(
+        ("--explain",),
+        "flag",
+        "Explain in sentences how each rank came to its cpus and memory",
+        commands=("show",),
+        panel=OUTPUT,
+        brief="explain the plan in sentences",
+    ),
+    Option(
+        ("--watch",),
+        "optional",
+        "Check again every so many seconds (default 2), until interrupted or all have exited",
+        "[=SECONDS]",
+        commands=("verify",),
+        panel=OUTPUT,
+        brief="check again and again, every 2 seconds",
+    ),
+    Option(
+        ("--format",),
+        "value",
+        "Print a table (default) or JSON",
+        choices=("table", "json"),
+        commands=("topo", "verify", "doctor"),
+        panel=OUTPUT,
+        brief="how to print it",
+    ),
+    Option(
+        ("--save",),
+        "value",
+        "Write the machine to a small file that --topology takes on any machine",
+        "FILE",
+        commands=("topo",),
+        panel=OUTPUT,
+        suggest=("<file>",),
+        brief="write it to a file for --topology",
+    ),
+    Option(
+        ("--with-name",),
+        "flag",
+        "Keep the host's name in the saved file",
+        commands=("topo",),
+        panel=OUTPUT,
+        brief="keep the host's name in that file",
+    ),
+    # --- other machines, saved plans
+    Option(
+        ("--topology",),
+        "value",
+        "Use another machine: a file of topo --save, hwloc's XML, or a directory that holds its "
+        "sys and proc; run refuses it",
+        "PATH",
+        commands=("run", "show", "topo"),
+        panel=ELSEWHERE,
+        suggest=("<file>",),
+    ),
+    Option(
+        ("--plan",),
+        "value",
+        "Use a plan saved with show --format json",
+        "FILE",
+        panel=ELSEWHERE,
+        suggest=("<file>",),
+    ),
+    Option(
+        ("--plan",),
+        "value",
+        "Compare with a plan saved with show --format json (default: with the plan that ompbind "
+        "wrote into each worker's environment)",
+        "FILE",
+        commands=("verify",),
+        panel=ELSEWHERE,
+        suggest=("<file>",),
+        brief="compare with a plan saved as JSON",
+    ),
+    Option(
+        ("--from-env",),
+        "value",
+        "Plan by another tool's environment variables: vllm reads VLLM_CPU_OMP_THREADS_BIND, "
+        "VLLM_CPU_NUM_OF_RESERVED_CPU and CPU_VISIBLE_MEMORY_NODES as vLLM does",
+        choices=("vllm",),
+        panel=ELSEWHERE,
+    ),
+    # --- rarely needed
+    Option(
+        ("--binder",),
+        "value",
+        "Bind with numactl, or with the same system calls without it; auto: numactl where it is "
+        "installed (default)",
+        choices=("auto", "numactl", "native"),
+        panel=RARE,
+    ),
+    Option(
+        ("--inherited",),
+        "value",
+        "Plan inside an inherited affinity mask or memory policy (intersect, default), refuse it, "
+        "or ignore it and use the whole cpuset",
+        choices=("intersect", "error", "ignore"),
+        panel=RARE,
+    ),
+    Option(
+        ("--on-denied",),
+        "value",
+        "Refuse (default) or leave out the part when the kernel denies a part of a binding",
+        choices=("error", "degrade"),
+        panel=RARE,
+    ),
+    Option(
+        ("--neighbours",),
+        "flag",
+        "Warn about other launches that hold cpus of this plan (default)",
+        no=True,
+        panel=RARE,
+    ),
+    Option(
+        ("--leave-children",),
+        "flag",
+        "Let processes that ranks leave behind go on (default: they are ended)",
+        commands=("run",),
+        panel=RARE,
+    ),
+    Option(
+        ("--fix",),
+        "value",
+        "Apply these fixes in the worker's Python: names with commas, auto for all that it needs, "
+        "path.py:function for one of yours; list prints them",
+        "NAME[,NAME]",
+        panel=RARE,
+        adds=True,
+        suggest=("<fix>",),
+    ),
+    Option(
+        ("--fix-children",),
+        "flag",
+        "Apply them in the Python processes that the worker starts, too (default)",
+        no=True,
+        panel=RARE,
     ),
 )
 
