@@ -167,9 +167,21 @@ def test_numactl_shows_the_binding(booted: Seen, shown: str, binder: str) -> Non
 @pytest.mark.parametrize(
     ("name", "kinds", "words"),
     [
-        ("pages moved", ["memory"], r"on node 1, planned is bind 2 .*migratepages \d+ 1 2 brings"),
-        ("cpu offline", ["offline"], r"cpu 7 of the plan is offline, and 1 thread bound to noth"),
-        ("cgroup shrunk", ["cgroup", "crowded"], r"has lost cpu 3 of the plan: its cpuset is 2"),
+        (
+            "pages moved",
+            ["memory"],
+            r"on node 1; the plan says bind 2 .*migratepages \d+ 1 2 brings",
+        ),
+        (
+            "cpu offline",
+            ["offline"],
+            r"cpu 7 of the plan is offline, and 1 thread bound to no other",
+        ),
+        (
+            "cgroup shrunk",
+            ["cgroup", "crowded"],
+            r"no longer allows cpu 3 of the plan: its cpuset is 2",
+        ),
     ],
 )
 def test_spoiled_workers_are_found(booted: Seen, name: str, kinds: list[str], words: str) -> None:

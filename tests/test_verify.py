@@ -39,7 +39,7 @@ from ompbind.verify.expected import (
     read_places,
 )
 from ompbind.verify.judge import judge
-from ompbind.verify.report import Checked, Report
+from ompbind.verify.report import ProcessReport, Report
 from tests.support.commands import OMPBIND, TIMEOUT, environment, error, ompbind_run
 from tests.support.needs import need_cpus, unavailable
 from tests.support.observe import let_all_read
@@ -74,8 +74,14 @@ def seen(masks: str, **more: Any) -> Process:
     return Process(PID, 1, 7, threads=threads, **(fields | more))
 
 
-def kinds(checked: Checked) -> list[str]:
+def kinds(checked: ProcessReport) -> list[str]:
     return [d.kind for d in checked.differences]
+
+
+def messages(checked: ProcessReport) -> str:
+    """All that is said about it: notes, differences, causes and remedies."""
+    differences = (f"{d.text}\n{d.cause}\n{d.remedy}" for d in checked.differences)
+    return "\n".join([*checked.notes, *differences])
 
 
 # what was seen, planned, online cpus, the kinds of differences, and a word of what is said
@@ -86,13 +92,13 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
     "a pool of other threads inside the rank's cpus": (
         seen("0 1 2 3 0-3 0-3"), planned(), "0-7", [], "2 threads without a place"),
     "a smaller team than planned": (
-        seen("0 1 2"), planned(), "0-7", [], "3 of 4 OpenMP threads are there"),
+        seen("0 1 2"), planned(), "0-7", [], "3 of 4 OpenMP threads exist"),
     "only the main thread yet": (
-        seen("0"), planned(), "0-7", [], "what it starts inherits that"),
+        seen("0"), planned(), "0-7", [], "whatever it starts inherits that"),
     "no OpenMP at all": (
         seen("0-3 0-3", libraries=()), planned(), "0-7", [], "no OpenMP runtime is loaded"),
     "a runtime that binds when it first needs its threads": (
-        seen("0-3", libraries=("libomp.so.5",)), planned(), "0-7", [], "can be told"),
+        seen("0-3", libraries=("libomp.so.5",)), planned(), "0-7", [], "cannot be identified"),
     "one thread wandered": (
         seen("0 0-3 2 3"), planned(), "0-7", ["wandered"], "taskset -p -c 1 101"),
     "one thread wandered among others of the program's own": (
@@ -101,6 +107,8 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
         seen("0-3 1 2 3"), planned(), "0-7", ["wandered"], "the main thread may run on cpus 0-3"),
     "one thread outside": (
         seen("0 1-7 2 3"), planned(), "0-7", ["outside"], "thread 101 may run on cpus 1-7"),
+    "one thread outside, and one of the program's own": (
+        seen("0 1-7 2 3 0-3"), planned(), "0-7", ["outside"], "1 thread without a place"),
     "all threads outside": (
         seen("0-7 0-7 0-7 0-7"), planned(), "0-7", ["changed"], "taskset -a -p -c 0-3 100"),
     "a runtime that follows its own variable": (
@@ -127,21 +135,23 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
         seen("0 0 0 0"), planned(bind="primary"), "0-7", [], ""),
     "a cpu went offline": (
         seen("0 1 2 0-2,4-7"), planned(), "0-2,4-7", ["offline", "outside"],
-        "the kernel widened the mask"),
+        "the kernel had to widen the mask"),
     "a cpu went offline whose thread sleeps": (
-        seen("0 1 2 3"), planned(), "0-2,4-7", ["offline"], "and 1 thread bound to nothing else"),
+        seen("0 1 2 3"), planned(), "0-2,4-7", ["offline"], "and 1 thread bound to no other"),
     "a cpu went offline whose thread had others": (
         seen("0-1 2-3"), planned("0-1 2-3"), "0-2,4-7", ["offline"], "--exclude 3"),
     "a cgroup that shrank": (
         seen("0 1 0-1 0-1", cpuset=CpuSet([0, 1])), planned(), "0-7", ["cgroup", "wandered"],
-        "has lost cpus 2-3"),
+        "no longer allows cpus 2-3"),
+    "a cgroup that shrank under one place for all": (
+        seen("0-1 0-1", cpuset=CpuSet([0, 1])), planned("0-3", threads=2), "0-7", ["cgroup"], ""),
     "a cgroup that is larger": (
         seen("0 1 2 3", cpuset=CpuSet(range(64))), planned(), "0-7", [], ""),
     "one place for all": (seen("0-3 0-3 0-3"), planned("0-3", threads=3), "0-7", [], ""),
     "one place for all, narrowed": (
         seen("1 1 1"), planned("0-3", threads=3), "0-7", ["changed"], "only on cpu 1 of 0-3"),
     "one place for all, a thread of the program's narrowed": (
-        seen("0-3 0-3 2"), planned("0-3", threads=3), "0-7", [], "narrowed by the program"),
+        seen("0-3 0-3 2"), planned("0-3", threads=3), "0-7", [], "restricted by the program"),
     "a wide first place": (
         seen("0-3 1 2 3 0-3"), planned("0-3 1 2 3"), "0-7", [], "1 thread without a place"),
     "a wide first place, and a thread that wandered": (
@@ -156,8 +166,8 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
     "another environment than the plan's": (
         seen("0 1 2 3", environ=(("OMP_NUM_THREADS", "8"),)),
         planned().replace(env=(("OMP_NUM_THREADS", "4"),)), "0-7", ["environment"],
-        "OMP_NUM_THREADS is 8 in its environment, planned is 4"),
-    "ended": (seen(""), planned(), "0-7", ["ended"], "has ended"),
+        "OMP_NUM_THREADS is 8 in its environment; the plan says 4"),
+    "ended": (seen(""), planned(), "0-7", ["ended"], "has exited"),
 }  # fmt: skip
 
 
@@ -166,10 +176,8 @@ def test_threads_are_judged(name: str) -> None:
     """Each situation is called what it is, with its cause and its remedy."""
     process, expected, online, wanted, word = CASES[name]
     checked = judge(process, expected, CpuSet.parse_kernel(online))
-    said = "\n".join([*checked.notes, *(f"{d.text}\n{d.cause}\n{d.remedy}"
-                                        for d in checked.differences)])  # fmt: skip
-    assert kinds(checked) == wanted, said
-    assert word in said
+    assert kinds(checked) == wanted, messages(checked)
+    assert word in messages(checked)
 
 
 def memory(policy: str, *own: tuple[int, int], mib: int = 64, others: Any = ()) -> Process:
@@ -194,15 +202,16 @@ MEMORY: dict[str, tuple[Process, str, list[str], str]] = {
         memory("prefer:1", (0, 50), (1, 50)), "preferred:1", [], "was full"),
     "interleaved": (memory("interleave:0-1", (0, 50), (1, 50)), "interleave:0-1", [], ""),
     "local": (memory("local", (0, 50), (1, 50)), "local", [], ""),
+    "local, in older words": (memory("prefer", (0, 50), (1, 50)), "local", [], ""),
     "nothing planned": (memory("interleave:0-1", (0, 50), (1, 50)), "none", [], ""),
     "memory with a policy of its own": (
         memory("bind:0", (0, 100), others=(("interleave:0-1", 1, 64 << 20),)), "bind:0", [],
-        "a policy of its own: 64.0 MiB interleave:0-1"),
+        "another policy for some of its memory: 64.0 MiB interleave:0-1"),
     "not to be seen": (
-        seen("0 1 2 3", unseen=(("memory", "Permission denied"),), user=7), "bind:0", ["unseen"],
-        "the process is user 7's"),
+        seen("0 1 2 3", unreadable=(("memory", "Permission denied"),), user=7), "bind:0",
+        ["unseen"], "the process belongs to user 7"),
     "not to be seen, and nothing planned": (
-        seen("0 1 2 3", unseen=(("memory", "Permission denied"),)), "none", [], ""),
+        seen("0 1 2 3", unreadable=(("memory", "Permission denied"),)), "none", [], ""),
 }  # fmt: skip
 
 
@@ -211,13 +220,13 @@ def test_memory_is_judged(name: str) -> None:
     """The policy in all its spellings, and the pages by node."""
     process, mem, wanted, word = MEMORY[name]
     checked = judge(process, planned(mem=mem), ONLINE)
-    assert kinds(checked) == wanted
-    assert word in str(checked)
+    assert kinds(checked) == wanted, messages(checked)
+    assert word in messages(checked)
 
 
 def test_without_environment_and_plan_nothing_can_be_told() -> None:
     """Another user's process is no failure of the rest, but it is not called good either."""
-    process = seen("0", environ=None, unseen=(("environment", "Permission denied"),), user=5)
+    process = seen("0", environ=None, unreadable=(("environment", "Permission denied"),), user=5)
     checked = judge(process, None, ONLINE)
     assert kinds(checked) == ["unseen"]
     assert "Permission denied" in checked.differences[0].text
@@ -227,7 +236,8 @@ def test_a_process_that_a_rank_started_from_a_bound_main_thread_is_caught() -> N
     """A data loader that inherits one cpu is the main-thread trap; one with places of its own, or
     with all cpus, is fine."""
     own = judge(seen("0 1 2 3"), planned(), ONLINE)
-    for masks, wanted in (("0", ["caught"]), ("0 0 0", ["caught"]), ("0 1 2 3", []), ("0-3", [])):
+    for masks, wanted in (("0", ["caught"]), ("0 0 0", ["caught"]), ("0 1 2 3", []), ("0-3", []),
+                          ("1", [])):  # fmt: skip
         child = judge(seen(masks, libraries=()).replace(pid=200), planned(), ONLINE, own)
         assert kinds(child) == wanted, masks
         assert child.parent == PID
@@ -367,7 +377,7 @@ def test_numa_maps_are_read() -> None:
     that the main thread has."""
     memory = parse_numa_maps(NUMA_MAPS)
     assert memory.policy == "bind:0"
-    assert memory.own == (
+    assert memory.private == (
         ("bind:0", 0, 12 * 4096),
         ("bind:0", 1, 2 * 4096),
         ("prefer (many):0-1", 1, 2 << 21),
@@ -416,7 +426,12 @@ def test_threads_that_have_ended_do_not_count(tmp_path: Path) -> None:
     process = read_process(DirectoryRoot(str(tmp_path)), 5)
     assert process is not None
     assert [(t.tid, str(t.cpus), t.last) for t in process.threads] == [(6, "6", 39), (7, "7", 39)]
-    assert (process.user, process.environ, process.memory, process.unseen) == (6, None, None, ())
+    assert (process.user, process.environ, process.memory, process.unreadable) == (
+        6,
+        None,
+        None,
+        (),
+    )
     zombie = read_process(DirectoryRoot(str(tmp_path)), 8)
     assert zombie is not None
     assert zombie.ended
@@ -563,7 +578,7 @@ def test_masks_that_were_changed_are_found(start: Starter, gomp: list[str]) -> N
     taskset("-a", "-p", "-c", str(cpus[1]), str(running.pids[0]))
     status, report = verify(running.pids[0])
     assert (status, kinds_in(report)) == (1, ["changed"])
-    assert f"planned is {cpus[0]}" in report["processes"][0]["differences"][0]["text"]
+    assert f"the plan says {cpus[0]}" in report["processes"][0]["differences"][0]["text"]
 
 
 def test_a_main_thread_that_is_caught_is_found(start: Starter) -> None:
@@ -596,7 +611,8 @@ def test_threads_of_other_libraries_are_fine(start: Starter) -> None:
     running = start("--places", "cores", "--", *python_worker(code))
     status, report = verify(running.pids[0])
     assert (status, kinds_in(report)) == (0, [])
-    assert any("no thread of OpenMP's can be told" in n for n in report["processes"][0]["notes"])
+    notes = report["processes"][0]["notes"]
+    assert any("OpenMP's threads cannot be identified" in n for n in notes)
 
 
 def test_a_policy_that_the_worker_changed_is_found(start: Starter) -> None:
@@ -609,7 +625,7 @@ def test_a_policy_that_the_worker_changed_is_found(start: Starter) -> None:
     running = start("--mem", "local", "--", *python_worker(code))
     status, report = verify(running.pids[0])
     assert (status, kinds_in(report)) == (1, ["policy"])
-    assert "is default, planned is local" in report["processes"][0]["differences"][0]["text"]
+    assert "is default; the plan says local" in report["processes"][0]["differences"][0]["text"]
 
 
 @pytest.fixture
@@ -823,7 +839,7 @@ def test_run_warns_of_ranks_that_are_not_as_planned() -> None:
     cpu = need_cpus(2)[1]
     done = ompbind_run("run", "--places", "one", "--verify=0.5", "--", *misbound(cpu), "1.5")
     assert done.returncode == 0
-    words = rf"the main thread may run only on cpu {cpu} of .*; likely: the mask was changed later"
+    words = rf"the main thread may run only on cpu {cpu} of .*; likely: the mask was changed after"
     assert re.search(rf"^ompbind: warning: rank 0, pid \d+: {words}", done.stderr, re.M)
 
 
@@ -837,7 +853,7 @@ def test_run_ends_ranks_that_are_not_as_planned_if_strict() -> None:
                       done.stderr, re.M)  # fmt: skip
     assert found
     assert not Path(f"/proc/{found[1]}").exists()
-    assert re.search(r"^hint: start anew", done.stderr, re.M)
+    assert re.search(r"^hint: restart it", done.stderr, re.M)
 
 
 def test_a_worker_that_ends_early_is_not_judged() -> None:
@@ -850,12 +866,12 @@ def test_a_worker_that_ends_early_is_not_judged() -> None:
 def test_looking_waits_for_the_threads() -> None:
     """The look is late enough for threads that come one after another, and not later than asked."""
     from ompbind.plans import parse_plan
-    from ompbind.verify.after_start import Prover
+    from ompbind.verify.after_start import Verifier
 
     done = ompbind_run("show", "--threads", "3", "--format", "json", "--", "true")
     plan = parse_plan(done.stdout)
     now, said = [0.0], []
-    prover = Prover(DirectoryRoot("/"), lambda kind, text: said.append(kind), within=1.0,
+    prover = Verifier(DirectoryRoot("/"), lambda kind, text: said.append(kind), within=1.0,
                     strict=False, clock=lambda: now[0])  # fmt: skip
     child = subprocess.Popen(["sleep", "60"])
     try:
@@ -869,7 +885,7 @@ def test_looking_waits_for_the_threads() -> None:
         child.wait()
     assert sum(waits) == pytest.approx(1.0)
     assert said
-    assert Prover(DirectoryRoot("/"), lambda *_: None, within=1, strict=True)(plan, {}) is None
+    assert Verifier(DirectoryRoot("/"), lambda *_: None, within=1, strict=True)(plan, {}) is None
 
 
 MANY = r"""

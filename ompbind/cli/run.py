@@ -83,11 +83,11 @@ def make_prover(values: Values) -> Prove | None:
         return None
     from ompbind.machine import living_root
     from ompbind.options.settings import parse_seconds
-    from ompbind.verify.after_start import SECONDS, Prover
+    from ompbind.verify.after_start import SECONDS, Verifier
 
     text = values.get("verify")
     within = parse_seconds(str(text), "--verify") if text else SECONDS
-    return Prover(living_root(), say, within=within, strict="verify_strict" in values)
+    return Verifier(living_root(), say, within=within, strict="verify_strict" in values)
 
 
 def wants_list(values: Values) -> bool:

@@ -78,11 +78,11 @@ def watch(first: Report, look: Callable[[], Report], interval: float, form: obje
 
     def reports() -> Iterator[Report]:
         nonlocal last
-        while any(not p.seen.ended for p in last.processes):
+        while any(not p.process.ended for p in last.processes):
             yield last
             time.sleep(interval)
             report = look()
-            if all(p.seen.ended for p in report.processes):
+            if all(p.process.ended for p in report.processes):
                 return
             last = report
 

@@ -1,5 +1,5 @@
-"""The reader of other processes under `/proc`: their threads, environment and memory, as the kernel
-tells them to whoever may look.
+"""Read other processes under `/proc`: their threads, environment and memory, as far as the kernel
+lets this user.
 
 Sources: proc_pid_stat(5), proc_pid_status(5), numa(7) for numa_maps, the kernel's mpol_to_str().
 """
@@ -19,27 +19,25 @@ if TYPE_CHECKING:
 
     from ompbind.machine.roots import LivingRoot
 
-GONE = (errno.ENOENT, errno.ESRCH)  # the process, or the thread, has ended
+NO_SUCH_PROCESS = (errno.ENOENT, errno.ESRCH)  # nor thread
 
 
 class Thread(Record):
-    """One thread: `cpus` where the kernel lets it run, also cpus that are offline; `last` the cpu
-    it last ran on; `state` the kernel's letter for it."""
+    """One thread."""
 
     tid: int
     name: str
-    state: str
-    cpus: CpuSet
-    last: int | None
+    state: str  # the kernel's letter
+    cpus: CpuSet  # where the kernel lets it run; also cpus that are offline
+    last: int | None  # the cpu it last ran on
 
 
 class Memory(Record):
-    """What `numa_maps` says. `policy`: the main thread's, as the kernel writes it; `own`: bytes of
-    the process' own memory by policy and node; `files`: by node, of what it may share."""
+    """The memory of a process as `numa_maps` shows it, in bytes."""
 
-    policy: str
-    own: tuple[tuple[str, int, int], ...] = ()
-    files: tuple[tuple[int, int], ...] = ()
+    policy: str  # the main thread's, as the kernel writes it
+    private: tuple[tuple[str, int, int], ...] = ()  # (policy, node, bytes) of pages of no file
+    files: tuple[tuple[int, int], ...] = ()  # (node, bytes) of pages of files, often shared
 
 
 class Process(Record):
@@ -56,7 +54,7 @@ class Process(Record):
     cpuset: CpuSet | None = None  # its cgroup's cpus
     mems: CpuSet | None = None  # the nodes whose memory it may use
     libraries: tuple[str, ...] = ()  # the file names of the shared libraries that it has loaded
-    unseen: tuple[tuple[str, str], ...] = ()  # what could not be read, and why
+    unreadable: tuple[tuple[str, str], ...] = ()  # the part that could not be read, and why
 
     @property
     def ended(self) -> bool:
@@ -64,7 +62,7 @@ class Process(Record):
 
 
 def read_process(root: LivingRoot, pid: int) -> Process | None:
-    """What there is to see of a process; None when there is none. It may end meanwhile."""
+    """Return what can be read of a process, which may exit meanwhile; None if there is none."""
     path = f"proc/{pid}"
     try:
         stat = parse_stat(root.read_whole(f"{path}/stat"))
@@ -74,84 +72,81 @@ def read_process(root: LivingRoot, pid: int) -> Process | None:
     process = Process(pid, stat.parent, stat.started, stat.name, threads=threads)
     if process.ended:
         return process
-    unseen: list[tuple[str, str]] = []
-    # A main thread that has ended has neither environment nor memory, while others go on.
+    # A main thread that has exited has neither environment nor memory, while others go on.
     living = f"{path}/task/{threads[0].tid}"
-    status = read_or_note(root, f"{living}/status", "status", []) or b""
-    environ = read_or_note(root, f"{living}/environ", "environment", unseen)
-    numa_maps = read_or_note(root, f"{living}/numa_maps", "memory", unseen)
-    files = numa_maps
-    if numa_maps is None:  # no NUMA in this kernel: the libraries are told there as well
-        files = read_or_note(root, f"{living}/maps", "memory", [])
+    status, _ = read_or_reason(root, f"{living}/status")
+    environ, no_environ = read_or_reason(root, f"{living}/environ")
+    numa_maps, no_memory = read_or_reason(root, f"{living}/numa_maps")
+    maps = numa_maps
+    if numa_maps is None:  # a kernel without NUMA: maps names the libraries as well
+        maps, _ = read_or_reason(root, f"{living}/maps")
+    unreadable = (("environment", no_environ), ("memory", no_memory))
     return process.replace(
-        user=parse_user(status),
+        user=parse_user(status or b""),
         environ=None if environ is None else parse_environ(environ),
         memory=None if numa_maps is None else parse_numa_maps(numa_maps),
         cpuset=read_cpuset_of(root, pid),
-        mems=parse_list_of(status, b"Mems_allowed_list"),
-        libraries=parse_libraries(files or b""),
-        unseen=tuple(unseen),
+        mems=parse_status_list(status or b"", b"Mems_allowed_list"),
+        libraries=parse_libraries(maps or b""),
+        unreadable=tuple((part, reason) for part, reason in unreadable if reason),
     )
 
 
-class Found(Record):
-    """A process, as much of it as tells who it is."""
+class ProcessId(Record):
+    """A process, as much of it as identifies it."""
 
     pid: int
-    started: int
+    started: int  # in the kernel's ticks; tells it from a later process with the same number
     name: str
     ended: bool
-    environ: tuple[tuple[str, str], ...] | None
+    environ: tuple[tuple[str, str], ...] | None  # None: it could not be read
 
 
-def find_process(root: LivingRoot, pid: int) -> Found | None:
-    """Who a process is; None when there is none."""
+def find_process(root: LivingRoot, pid: int) -> ProcessId | None:
+    """Return what identifies a process; None if there is none."""
     path = f"proc/{pid}"
     try:
         stat = parse_stat(root.read_whole(f"{path}/stat"))
     except OSError:
         return None
     living = pid
-    if stat.state in "ZX":  # its main thread has ended, and the others perhaps not
+    if stat.state in "ZX":  # its main thread has exited; others may go on
         living = next((t.tid for t in read_threads(root, path)), 0)
-    environ = read_or_note(root, f"{path}/task/{living}/environ", "environment", [])
-    environ = b"" if not living else environ
-    return Found(pid, stat.started, stat.name, not living,
-                 None if environ is None else parse_environ(environ))  # fmt: skip
+    if not living:
+        return ProcessId(pid, stat.started, stat.name, ended=True, environ=())
+    environ, _ = read_or_reason(root, f"{path}/task/{living}/environ")
+    return ProcessId(pid, stat.started, stat.name, ended=False,
+                     environ=None if environ is None else parse_environ(environ))  # fmt: skip
 
 
 def read_environ(root: LivingRoot, pid: int) -> tuple[tuple[str, str], ...] | None:
-    """A process' environment; None when it has ended or may not be read."""
+    """Return a process's environment; None if it has exited or may not be read."""
     try:
         return parse_environ(root.read_whole(f"proc/{pid}/environ"))
     except OSError:
         return None
 
 
-def read_or_note(
-    root: LivingRoot, path: str, what: str, unseen: list[tuple[str, str]]
-) -> bytes | None:
-    """A file's bytes; where it may not be read, None and a note of that in `unseen`."""
+def read_or_reason(root: LivingRoot, path: str) -> tuple[bytes | None, str]:
+    """Return a file's bytes and ""; if it cannot be read, None and why, "" for one that is gone."""
     try:
-        return root.read_whole(path)
+        return root.read_whole(path), ""
     except OSError as e:
-        if e.errno not in GONE:
-            unseen.append((what, e.strerror or str(e)))
-        return None
+        return None, "" if e.errno in NO_SUCH_PROCESS else e.strerror or str(e)
 
 
 # --- threads -------------------------------------------------------------------------------------
 
 
 def read_threads(root: LivingRoot, path: str) -> list[Thread]:
-    """The living threads, by number: the main thread first, as it is the oldest."""
+    """Return the living threads by number, the main thread first, as it is the oldest."""
     threads = []
-    masks: dict[bytes, CpuSet] = {}  # most threads of thousands have one of few masks
+    masks: dict[bytes, CpuSet] = {}  # thousands of threads share a few masks
     for tid in sorted(int(name) for name in root.names(f"{path}/task") if name.isdigit()):
         try:
             stat = parse_stat(root.read_whole(f"{path}/task/{tid}/stat"))
             status = root.read_whole(f"{path}/task/{tid}/status")
-        except OSError:  # it has ended since
+        except OSError:  # it has exited since
             continue
         if stat.state not in "ZX":
             threads.append(Thread(tid, stat.name, stat.state, parse_mask(status, masks), stat.last))
@@ -160,12 +155,12 @@ def read_threads(root: LivingRoot, path: str) -> list[Thread]:
 
 
 def count_threads(root: LivingRoot, pid: int) -> int:
-    """How many threads a process has; 0 when it has ended."""
+    """Return the number of threads of a process; 0 if it has exited."""
     return len(root.names(f"proc/{pid}/task"))
 
 
 def read_name(root: LivingRoot, pid: int) -> str:
-    """A process' name; "" when it has ended."""
+    """Return a process's name; "" if it has exited."""
     try:
         return parse_stat(root.read_whole(f"proc/{pid}/stat")).name
     except OSError:
@@ -173,7 +168,7 @@ def read_name(root: LivingRoot, pid: int) -> str:
 
 
 class Stat(Record):
-    """The fields of a `stat` that are wanted here."""
+    """Fields of a `stat` file."""
 
     name: str
     state: str
@@ -183,10 +178,10 @@ class Stat(Record):
 
 
 def parse_stat(data: bytes) -> Stat:
-    """From `7 (a name) S 1 …`: fields 2, 3, 4, 22 and 39; the name may hold anything."""
+    """Parse `7 (a name) S 1 …`: fields 2, 3, 4, 22 and 39; the name may contain anything."""
     name = data[data.find(b"(") + 1 : data.rfind(b")")].decode("utf-8", "replace")
     fields = data[data.rfind(b")") + 2 :].split()
-    if len(fields) < 37:  # a hostile or cut copy
+    if len(fields) < 37:  # a hostile or truncated copy
         return Stat(name, "?", 0, 0, None)
     return Stat(name, fields[0].decode("ascii", "replace"), number(fields[1]), number(fields[19]),
                 number(fields[36]))  # fmt: skip
@@ -197,50 +192,50 @@ def number(field: bytes) -> int:
 
 
 def parse_mask(status: bytes, masks: dict[bytes, CpuSet]) -> CpuSet:
-    """`Cpus_allowed_list` of a status; `masks` remembers what was parsed."""
-    text = text_of(status, b"Cpus_allowed_list")
+    """Return `Cpus_allowed_list` of a status; `masks` caches what was parsed."""
+    text = status_field(status, b"Cpus_allowed_list")
     if text not in masks:
-        masks[text] = parse_list_of(status, b"Cpus_allowed_list") or CpuSet()
+        masks[text] = parse_status_list(status, b"Cpus_allowed_list") or CpuSet()
     return masks[text]
 
 
-def parse_list_of(status: bytes, name: bytes) -> CpuSet | None:
-    """A list of cpus or nodes in a status; None where it is not said, or garbage."""
+def parse_status_list(status: bytes, name: bytes) -> CpuSet | None:
+    """Return a list of cpus or nodes in a status; None where it is absent or garbage."""
     try:
-        return CpuSet.parse_kernel(text_of(status, name).decode("ascii", "replace")) or None
+        return CpuSet.parse_kernel(status_field(status, name).decode("ascii", "replace")) or None
     except ParseError:
         return None
 
 
-def text_of(status: bytes, name: bytes) -> bytes:
-    """What stands after `name:` in a status."""
-    _, found, rest = status.partition(b"\n" + name + b":")
-    return rest[: rest.find(b"\n")] if found else b""
+def status_field(status: bytes, name: bytes) -> bytes:
+    """Return the text after `name:` in a status."""
+    _, colon, rest = status.partition(b"\n" + name + b":")
+    return rest[: rest.find(b"\n")] if colon else b""
 
 
 def parse_user(status: bytes) -> int | None:
-    """The effective user of a status."""
-    words = text_of(status, b"Uid").split()
+    """Return the effective user in a status."""
+    words = status_field(status, b"Uid").split()
     return parse_whole(words[1].decode("ascii", "replace")) if words[1:] else None
 
 
 def read_parents(root: LivingRoot) -> dict[int, int]:
-    """The parent of every process that is to be seen."""
+    """Return the parent of every visible process."""
     parents = {}
     for name in root.names("proc"):
         if name.isdigit():
             try:
                 parents[int(name)] = parse_stat(root.read_whole(f"proc/{name}/stat")).parent
-            except OSError:  # it has ended since
+            except OSError:  # it has exited since
                 continue
     return parents
 
 
-# --- environment, cgroup, memory ----------------------------------------------------------------
+# --- environment, cgroup, memory, libraries ------------------------------------------------------
 
 
 def read_parent(root: LivingRoot, pid: int) -> int | None:
-    """A process' parent; None when there is no such process (any more)."""
+    """Return a process's parent; None if there is no such process (any more)."""
     try:
         return parse_stat(root.read_whole(f"proc/{pid}/stat")).parent
     except OSError:
@@ -248,14 +243,14 @@ def read_parent(root: LivingRoot, pid: int) -> int | None:
 
 
 def parse_environ(data: bytes) -> tuple[tuple[str, str], ...]:
-    """The variables as they were when its program started."""
+    """Parse the variables, as they were when the program started."""
     pairs = (word.decode("utf-8", "surrogateescape") for word in data.split(b"\0") if word)
     return tuple((name, value) for name, equals, value in (p.partition("=") for p in pairs)
                  if equals)  # fmt: skip
 
 
 def read_cpuset_of(root: LivingRoot, pid: int) -> CpuSet | None:
-    """The cpus of a process' cgroup; None where nothing restricts them, or it is out of sight."""
+    """Return the cpus of a process's cgroup; None where nothing is known to restrict them."""
     groups = parse_cgroups(root.read(f"proc/{pid}/cgroup") or "")
     try:
         return read_cpuset(root, read_mounts(root), groups, "cpus")
@@ -264,12 +259,11 @@ def read_cpuset_of(root: LivingRoot, pid: int) -> CpuSet | None:
 
 
 def parse_numa_maps(data: bytes) -> Memory:
-    """From lines such as `7f00 bind:0 anon=3 dirty=3 N0=3 kernelpagesize_kB=4`.
+    """Parse lines such as `7f00 bind:0 anon=3 dirty=3 N0=3 kernelpagesize_kB=4`.
 
-    Pages count as the process' own where no file is behind them; a policy of two words
-    ("prefer (many):0-1") is one.
+    Pages without a file are private; a policy may have two words ("prefer (many):0-1").
     """
-    own: dict[tuple[str, int], int] = {}
+    private: dict[tuple[str, int], int] = {}
     files: dict[int, int] = {}
     sizes: dict[str, int] = {}
     main = ""
@@ -293,14 +287,14 @@ def parse_numa_maps(data: bytes) -> Memory:
                 pages.append((node, parse_whole(value) or 0))
         sizes.setdefault(policy, 0)
         for node, count in pages:
-            amount = count * size * 1024
-            sizes[policy] += amount
+            pages_size = count * size * 1024
+            sizes[policy] += pages_size
             if is_file:
-                files[node] = files.get(node, 0) + amount
+                files[node] = files.get(node, 0) + pages_size
             else:
-                own[policy, node] = own.get((policy, node), 0) + amount
+                private[policy, node] = private.get((policy, node), 0) + pages_size
     main = main or max(sizes, key=lambda p: sizes[p], default="")
-    return Memory(main, tuple((*key, size) for key, size in sorted(own.items())),
+    return Memory(main, tuple((*key, size) for key, size in sorted(private.items())),
                   tuple(sorted(files.items())))  # fmt: skip
 
 
@@ -316,14 +310,14 @@ def parse_libraries(maps: bytes) -> tuple[str, ...]:
 
 
 def make_family(pids: Iterable[int], parents: dict[int, int]) -> dict[int, list[int]]:
-    """For each of `pids` its descendants, parents before their children."""
+    """Return for each of `pids` its descendants, parents before their children."""
     children: dict[int, list[int]] = {}
     for pid, parent in parents.items():
         children.setdefault(parent, []).append(pid)
     family: dict[int, list[int]] = {}
     for pid in pids:
-        found = sorted(children.get(pid, []))
-        for one in found:  # grows while it is walked
-            found += sorted(children.get(one, []))
-        family[pid] = found
+        descendants = sorted(children.get(pid, []))
+        for child in descendants:  # grows while it is walked
+            descendants += sorted(children.get(child, []))
+        family[pid] = descendants
     return family

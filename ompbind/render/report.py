@@ -1,4 +1,4 @@
-"""What verify found, drawn."""
+"""A verification, drawn."""
 
 from __future__ import annotations
 
@@ -9,112 +9,114 @@ from rich.table import Table
 from rich.text import Text
 
 from ompbind.messages import counted, format_size
-from ompbind.verify.report import bytes_by_node, count_looked_at
+from ompbind.verify.report import bytes_by_node
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ompbind.cpuset import CpuSet
-    from ompbind.verify.report import Checked, Report
+    from ompbind.verify.report import ProcessReport, Report
 
-MOST = 16  # rows of threads
+MAX_ROWS = 16  # of a table of threads
+MAX_VALUES = 4  # in a cell
 
 
 def draw_report(report: Report) -> RenderableType:
     parts: list[RenderableType] = []
-    for checked in report.processes:
-        parts += [headline(checked)]
-        if not checked.seen.ended:
-            parts += [thread_table(checked, report.online), *memory_lines(checked)]
-        parts += [Text(f"note: {note}", style="dim", overflow="fold") for note in checked.notes]
-        for difference in checked.differences:
+    for process in report.processes:
+        parts += [draw_headline(process)]
+        if not process.process.ended:
+            parts += [draw_threads(process, report.online), *draw_memory(process)]
+        parts += [Text(f"note: {note}", style="dim", overflow="fold") for note in process.notes]
+        for difference in process.differences:
             parts.append(Text.assemble(("difference: ", "bold red"), difference.text))
             parts.append(Text.assemble(("  likely: ", "dim"), difference.cause))
             parts.append(Text.assemble(("  remedy: ", "dim"), difference.remedy))
         parts.append(Text())
-    return Group(*parts, verdict(report))
+    return Group(*parts, draw_summary(report))
 
 
-def headline(checked: Checked) -> Text:
-    seen, expected = checked.seen, checked.expected
-    text = Text.assemble((checked.name, "bold"), f" {seen.name}")
-    if checked.parent:
-        text.append(f", started by {checked.parent}")
+def draw_headline(report: ProcessReport) -> Text:
+    expected = report.expected
+    text = Text.assemble((report.name, "bold"), f" {report.process.name}")
+    if report.parent:
+        text.append(f", started by {report.parent}")
     if expected is not None:
         memory = "" if expected.mem == "none" else f", memory {expected.mem} {expected.mems}"
         text.append(f": planned cpus {expected.cpus}{memory.rstrip()}", style="dim")
-    if checked.runtimes:
-        text.append(f"; {', '.join(checked.runtimes)}", style="dim")
+    if report.runtimes:
+        text.append(f"; {', '.join(report.runtimes)}", style="dim")
     return text
 
 
-def thread_table(checked: Checked, online: CpuSet) -> Table:
-    """A row for each thread, or for those that are alike where there are many."""
+def draw_threads(report: ProcessReport, online: CpuSet) -> Table:
+    """Draw a row for each thread, or for similar threads where there are many."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
-    for name in ("thread", "name", "what", "allowed cpus", "last on"):
+    for name in ("thread", "name", "kind", "allowed cpus", "last on"):
         table.add_column(name, overflow="fold")
-    seen = checked.seen
-    spoiled = {tid for d in checked.differences for tid in d.threads}
+    process = report.process
+    differing = {tid for d in report.differences for tid in d.threads}
     rows: dict[tuple[object, ...], list[int]] = {}
-    each = len(seen.threads) <= MOST
-    for n, (thread, place) in enumerate(zip(seen.threads, checked.places, strict=True)):
+    each = len(process.threads) <= MAX_ROWS
+    for n, (thread, place) in enumerate(zip(process.threads, report.places, strict=True)):
         mask = thread.cpus & online if place is None else None
-        alike = (thread.name, checked.openmp[n], mask)
+        similar = (thread.name, report.openmp[n], mask)
         key: tuple[object, ...] = (
-            (n,) if each or thread.tid == seen.pid or thread.tid in spoiled else alike
+            (n,) if each or thread.tid == process.pid or thread.tid in differing else similar
         )
-        if len(rows) >= MOST and key not in rows:  # hundreds of spoiled ones
-            key = (thread.tid in spoiled, place is None)
+        if len(rows) >= MAX_ROWS and key not in rows:  # hundreds of differing ones
+            key = (thread.tid in differing, place is None)
         rows.setdefault(key, []).append(n)
     for members in rows.values():
-        add_row(table, checked, members, online, spoiled)
+        table.add_row(*draw_row(report, members, online, differing))
     return table
 
 
-def add_row(
-    table: Table, checked: Checked, members: list[int], online: CpuSet, spoiled: set[int]
-) -> None:
-    seen = checked.seen
-    threads = [seen.threads[n] for n in members]
-    one, many = threads[0], len(threads)
+def draw_row(
+    report: ProcessReport, members: list[int], online: CpuSet, differing: set[int]
+) -> tuple[str | Text, ...]:
+    """Return the cells for the threads at these positions."""
+    threads = [report.process.threads[n] for n in members]
     masks = list(dict.fromkeys(str(t.cpus & online) for t in threads))
-    lasts = sorted({t.last for t in threads if t.last is not None})
+    cpus = sorted({t.last for t in threads if t.last is not None})
     names = list(dict.fromkeys(t.name for t in threads))
-    table.add_row(
-        str(one.tid) if many == 1 else f"{many} threads",
+    return (
+        str(threads[0].tid) if len(threads) == 1 else f"{len(threads)} threads",
         names[0] if len(names) == 1 else f"{names[0]} …",
-        role(checked, members),
-        Text(" ".join(masks[:4]) + (" …" if masks[4:] else ""),
-             style="red" if any(t.tid in spoiled for t in threads) else ""),
-        " ".join(map(str, lasts[:4])) + (" …" if lasts[4:] else ""),
-    )  # fmt: skip
+        describe_threads(report, members),
+        Text(join_some(masks), style="red" if any(t.tid in differing for t in threads) else ""),
+        join_some([str(cpu) for cpu in cpus]),
+    )
 
 
-def role(checked: Checked, members: list[int]) -> str:
-    """What a thread is, as far as that can be told."""
-    is_main = checked.seen.threads[members[0]].tid == checked.seen.pid
-    place = checked.places[members[0]]
-    words = ["main"] if is_main else []
-    words += ["OpenMP"] if checked.openmp[members[0]] else []
-    if place is not None:
-        words.append(f"place {place}" if len(members) == 1 else "in their places")
+def join_some(values: list[str]) -> str:
+    """Return the first few values."""
+    return " ".join(values[:MAX_VALUES]) + (" …" if values[MAX_VALUES:] else "")
+
+
+def describe_threads(report: ProcessReport, members: list[int]) -> str:
+    """Return what similar threads are, as far as that is known."""
+    first = members[0]
+    words = ["main"] if report.process.threads[first].tid == report.process.pid else []
+    words += ["OpenMP"] if report.openmp[first] else []
+    if report.places[first] is not None:
+        words.append(f"place {report.places[first]}" if len(members) == 1 else "in their places")
     return ", ".join(words)
 
 
-def memory_lines(checked: Checked) -> list[Text]:
-    memory = checked.seen.memory
+def draw_memory(report: ProcessReport) -> list[Text]:
+    memory = report.process.memory
     if memory is None:
         return []
-    own = ", ".join(f"node {n} {format_size(b)}" for n, b in bytes_by_node(memory)) or "none"
+    nodes = ", ".join(f"node {n} {format_size(b)}" for n, b in bytes_by_node(memory)) or "none"
     files = sum(b for _, b in memory.files)
-    return [Text.assemble(("memory: ", "bold dim"), f"{memory.policy}; {own}",
+    return [Text.assemble(("memory: ", "bold dim"), f"{memory.policy}; {nodes}",
                           (f"; files {format_size(files)}", "dim"), overflow="fold")]  # fmt: skip
 
 
-def verdict(report: Report) -> Text:
-    count = sum(len(c.differences) for c in report.processes)
-    looked = count_looked_at(report)
+def draw_summary(report: Report) -> Text:
+    count = sum(len(p.differences) for p in report.processes)
     if not count:
-        return Text.assemble(("as planned: ", "bold green"), looked)
-    text = f"not as planned: {counted(count, 'difference')}"
-    return Text.assemble((text, "bold red"), f" in {looked}")
+        return Text.assemble(("as planned: ", "bold green"), report.summary)
+    headline = f"not as planned: {counted(count, 'difference')}"
+    return Text.assemble((headline, "bold red"), f" in {report.summary}")

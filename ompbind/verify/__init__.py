@@ -1,4 +1,4 @@
-"""From process numbers to a report: who they are, what they are to be, and whether it holds."""
+"""Compare running processes with their plan: from pids to a report."""
 
 from __future__ import annotations
 
@@ -17,31 +17,29 @@ from ompbind.plans import CPUS_VARIABLE, RANK_VARIABLE
 from ompbind.record import Record
 from ompbind.verify.expected import expect_environ, expect_plan
 from ompbind.verify.judge import judge
-from ompbind.verify.report import Report
+from ompbind.verify.report import ProcessReport, Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ompbind.machine.processes import Found
+    from ompbind.machine.processes import ProcessId
     from ompbind.machine.roots import LivingRoot
     from ompbind.plans import Plan
     from ompbind.verify.expected import Expected
-    from ompbind.verify.report import Checked
 
 
 class Target(Record):
-    """A process to look at, as it was when it was named; `expected` None: what its own environment
-    says."""
+    """A process to verify, as it was when it was named."""
 
-    process: Found
-    expected: Expected | None = None
+    process: ProcessId
+    expected: Expected | None = None  # None: as its own environment says at each verification
 
 
 def find_targets(root: LivingRoot, pids: Sequence[int], plan: Plan | None) -> tuple[Target, ...]:
-    """The workers that `pids` are or stand for: one that is no worker stands for those that it has
-    started. With a plan, a worker is the rank that its environment names, else the one of its
-    position. Raises UsageError."""
+    """Return the workers that `pids` stand for: a worker for itself, any other process for the
+    workers that it has started. With a plan, a worker is the rank that its environment names, else
+    the one at its position. Raises UsageError."""
     targets: list[Target] = []
     parents = read_parents(root)
     for pid in dict.fromkeys(pids):
@@ -56,13 +54,13 @@ def find_targets(root: LivingRoot, pids: Sequence[int], plan: Plan | None) -> tu
     return tuple(targets)
 
 
-def is_worker(process: Found) -> bool:
+def is_worker(process: ProcessId) -> bool:
     return RANK_VARIABLE in dict(process.environ or ())
 
 
-def find_workers(root: LivingRoot, pid: int, parents: dict[int, int]) -> list[Found]:
-    """The workers among a process' descendants, without what workers have started."""
-    workers: list[Found] = []
+def find_workers(root: LivingRoot, pid: int, parents: dict[int, int]) -> list[ProcessId]:
+    """Return the workers among a process's descendants, but not what workers have started."""
+    workers: list[ProcessId] = []
     inside: set[int] = set()
     for child in make_family([pid], parents)[pid]:
         if parents[child] in inside:
@@ -73,19 +71,19 @@ def find_workers(root: LivingRoot, pid: int, parents: dict[int, int]) -> list[Fo
     return sorted(workers, key=lambda w: rank_of(w) or 0)
 
 
-def rank_of(process: Found) -> int | None:
+def rank_of(process: ProcessId) -> int | None:
     expected = expect_environ(dict(process.environ or ()))
     return None if expected is None else expected.rank
 
 
-def make_target(process: Found, plan: Plan | None, position: int) -> Target:
-    """Raises UsageError for what cannot be compared with anything."""
+def make_target(process: ProcessId, plan: Plan | None, position: int) -> Target:
+    """Raises UsageError for a process that nothing can be compared with."""
     if plan is None:
         if process.environ is not None and rank_of(process) is None and not process.ended:
             raise UsageError(
                 f"pid {process.pid} ({quote(process.name)[1:-1]}) is not a worker of ompbind, nor "
                 "has it started one",
-                hint="--plan FILE says what it is to be",
+                hint="--plan FILE gives the plan to compare it with",
                 pid=process.pid,
             )
         return Target(process)
@@ -102,30 +100,31 @@ def make_target(process: Found, plan: Plan | None, position: int) -> Target:
 
 
 def check(root: LivingRoot, targets: Sequence[Target]) -> Report:
-    """Looks at every target, and at what it has started, as they are now."""
+    """Verify every target, and the processes that it has started, as they are now."""
     online = read_online(root)
     family = make_family([t.process.pid for t in targets], read_parents(root))
-    found: list[Checked] = []
+    reports: list[ProcessReport] = []
     for target in targets:
         before = target.process
         process = read_process(root, before.pid)
-        if process is None or process.started != before.started:  # another of the same number
+        if process is None or process.started != before.started:  # the number was reused
             process = Process(before.pid, name=before.name, environ=before.environ)
         expected = target.expected or expect_environ(dict(process.environ or ()))
-        own = judge(process, expected, online)
-        found.append(own)
+        report = judge(process, expected, online)
+        reports.append(report)
         for pid in family[before.pid] if not process.ended else ():
             if (child := child_of(root, pid, process)) is not None:
-                theirs = target.expected or expect_environ(dict(child.environ or ()))
-                found.append(judge(child, theirs, online, own))
-    return Report(tuple(found), online)
+                inherited = target.expected or expect_environ(dict(child.environ or ()))
+                reports.append(judge(child, inherited, online, report))
+    return Report(tuple(reports), online)
 
 
 def child_of(root: LivingRoot, pid: int, rank: Process) -> Process | None:
-    """A process that a rank has started, unless it belongs to another launch or cannot be told."""
-    environ, ranks_own = dict(read_environ(root, pid) or ()), dict(rank.environ or ())
+    """Return a process that a rank has started; None if it belongs to another launch, has exited or
+    may not be read."""
+    environ, inherited = dict(read_environ(root, pid) or ()), dict(rank.environ or ())
     names = (RANK_VARIABLE, CPUS_VARIABLE)
-    if not environ or any(environ.get(name) != ranks_own.get(name) for name in names):
+    if not environ or any(environ.get(name) != inherited.get(name) for name in names):
         return None
     process = read_process(root, pid)
     return None if process is None or process.ended else process

@@ -1,4 +1,4 @@
-"""`run --verify`: looking at one's own ranks once their threads are there."""
+"""`run --verify`: verify the ranks of this launch once their threads have started."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from ompbind.machine.processes import (
 )
 from ompbind.verify import Target, check
 from ompbind.verify.expected import expect_plan
-from ompbind.verify.report import count_looked_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,17 +23,17 @@ if TYPE_CHECKING:
     from ompbind.plans import Plan
     from ompbind.verify.report import Report
 
-SECONDS = 5.0  # until the last look: libraries have been imported by then
-PAUSES = (0.1, 1.0)  # from look to look, at first and at last
+SECONDS = 5.0  # until the last verification; libraries are usually imported by then
+PAUSES = (0.1, 1.0)  # seconds between two verifications, at first and at last
 
 
-class Prover:
-    """Called again and again with the plan and the pids of the ranks that live: returns the seconds
-    after which it wants to be called next, None when it is done.
+class Verifier:
+    """Verifies ranks until all is well, or time is up.
 
-    It is done when every rank has as many threads as planned and all holds, and after `within`
-    seconds in any case. `say` gets a kind ("note", "warning") and a text. Raises DeniedError for a
-    difference if `strict`.
+    To be called repeatedly with the plan and the pids of the living ranks; returns the seconds
+    until the next call, or None when it is done: when every rank has as many threads as planned and
+    nothing differs, and after `within` seconds in any case. `say` gets a kind ("note", "warning")
+    and a text. Raises DeniedError for a difference if `strict`.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Prover:
         self.clock = clock
         self.end: float | None = None
         self.pause = PAUSES[0]
-        self.before: dict[int, int] = {}
+        self.counts: dict[int, int] = {}
 
     def __call__(self, plan: Plan, pids: Mapping[int, int]) -> float | None:
         now = self.clock()
@@ -67,45 +66,45 @@ class Prover:
             self.pause = min(2 * self.pause, PAUSES[1])
             if not ready:
                 return wait
-        report = self.look(plan, pids)
+        report = self.verify(plan, pids)
         if now < self.end and not report.holds:  # threads may be about to bind themselves
             return wait
-        self.tell(report, ready)
+        self.announce(report, ready)
         return None
 
     def threads_are_there(self, plan: Plan, pids: Mapping[int, int]) -> bool:
-        """Whether each rank has become its worker, with the threads planned and no more to come;
-        they may be those of a process that it has started."""
+        """Whether each rank has become its worker and has the threads planned, and no thread is new
+        since the last call. They may be those of a process that it has started."""
         family = make_family(pids.values(), read_parents(self.root))
         counts = {
-            pid: max(count_threads(self.root, one) for one in (pid, *family[pid]))
+            pid: max(count_threads(self.root, p) for p in (pid, *family[pid]))
             for pid in pids.values()
         }
-        settled, self.before = counts == self.before, counts
+        settled, self.counts = counts == self.counts, counts
         for rank, pid in pids.items():
             planned = expect_plan(plan.ranks[rank]).threads or 1
             if counts[pid] < planned or read_name(self.root, pid) == "numactl":
                 return False
         return settled
 
-    def look(self, plan: Plan, pids: Mapping[int, int]) -> Report:
+    def verify(self, plan: Plan, pids: Mapping[int, int]) -> Report:
         targets = []
         for rank, pid in sorted(pids.items()):
             process = find_process(self.root, pid)
             if process is not None and not process.ended:
                 targets.append(Target(process, expect_plan(plan.ranks[rank])))
         report = check(self.root, targets)
-        # One that has ended meanwhile tells by its own status.
-        return report.replace(processes=tuple(p for p in report.processes if not p.seen.ended))
+        # A rank that has exited meanwhile is reported with its status.
+        return report.replace(processes=tuple(p for p in report.processes if not p.process.ended))
 
-    def tell(self, report: Report, ready: bool) -> None:
+    def announce(self, report: Report, ready: bool) -> None:
         if not report.processes:
             return
         if report.holds:
-            yet = "" if ready else f"; after {self.within:g} s not all threads were there yet"
-            self.say("note", f"as planned: {count_looked_at(report)}{yet}")
-        for checked in report.processes:
-            for d in checked.differences:
+            late = "" if ready else f"; not all threads had started after {self.within:g} s"
+            self.say("note", f"as planned: {report.summary}{late}")
+        for process in report.processes:
+            for d in process.differences:
                 if self.strict:
-                    raise DeniedError(f"{checked.name}: {d.text}", hint=f"{d.remedy} ({d.cause})")
-                self.say("warning", f"{checked.name}: {d.text}; likely: {d.cause}")
+                    raise DeniedError(f"{process.name}: {d.text}", hint=f"{d.remedy} ({d.cause})")
+                self.say("warning", f"{process.name}: {d.text}; likely: {d.cause}")

@@ -1,4 +1,4 @@
-"""What a worker is to be: from its plan, or from the environment that its launcher gave it."""
+"""The binding a worker should have: by its plan, or by the environment its launcher gave it."""
 
 from __future__ import annotations
 
@@ -19,33 +19,30 @@ ROLE = "OMPBIND_ROLE_"
 
 
 class Expected(Record):
-    """A rank as planned. `places` is empty where OpenMP's threads are not to be bound, or where the
-    places are not given as numbers; `threads`, with those of nested levels, is None where that is
-    not said; `env`: what its environment is to hold; `roles`: the cpus set aside for threads that
-    the worker binds itself."""
+    """A rank as planned."""
 
     rank: int
     cpus: CpuSet
-    places: tuple[CpuSet, ...]
+    places: tuple[CpuSet, ...]  # () where OpenMP binds no thread, or places are not numbers
     proc_bind: str
-    threads: int | None
+    threads: int | None  # with those of nested levels; None: unknown
     mem: str
     mems: CpuSet
-    env: tuple[tuple[str, str], ...] = ()
-    roles: tuple[CpuSet, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()  # variables that its environment must have
+    roles: tuple[CpuSet, ...] = ()  # cpus set aside for threads that the worker binds itself
 
 
 def expect_plan(rank: RankPlan) -> Expected:
-    """What a plan says of a rank."""
+    """Return what a plan says about a rank."""
     env = dict(rank.env)
     openmp = tuple((name, value) for name, value in rank.env if name.startswith("OMP_"))
     return make_expected(rank.rank, rank.cpus, env, rank.mem, rank.mems).replace(env=openmp)
 
 
 def expect_environ(environ: Mapping[str, str]) -> Expected | None:
-    """What a worker's own environment says; None for no worker of ompbind.
+    """Return what a worker's own environment says; None if ompbind did not start it.
 
-    A launcher that told no cpus (of an earlier version) is taken to mean those of the places.
+    Without cpus there (an earlier version's launcher), they are those of the places.
     """
     rank = parse_whole(environ.get(RANK_VARIABLE, ""))
     if rank is None:
@@ -83,7 +80,7 @@ def count_team(text: str) -> int | None:
 
 
 def parse_role_cpus(texts: Iterable[str]) -> tuple[CpuSet, ...]:
-    """The cpus of each role; what a program has put there of its own is left out."""
+    """Return the cpus of each role, without values that the program has put there itself."""
     roles = []
     for text in texts:
         try:

@@ -1,4 +1,4 @@
-"""What verify found: each process beside its plan, in words and as JSON."""
+"""The result of a verification: each process beside its plan, in words and as JSON."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ if TYPE_CHECKING:
     from ompbind.verify.expected import Expected
 
 SCHEMA = 1
+MAX_INDENTED_THREADS = 1000  # indenting the JSON of more takes longer than reading them
 
 
 class Difference(Record):
-    """Where a process is not as planned. `threads`: those concerned, if it is about threads."""
+    """A point in which a process is not as planned."""
 
-    kind: str
+    kind: str  # one word, for programs
     text: str
-    cause: str
+    cause: str  # the likely one
     remedy: str
-    threads: tuple[int, ...] = ()
+    threads: tuple[int, ...] = ()  # the ids of the threads it is about, if it is about threads
 
 
-class Checked(Record):
-    """A process beside its plan. `parent` is the rank's own process, for one that the rank has
-    started; `places`: for each thread the number of the place that it is bound to, or None;
-    `openmp`: whether it is OpenMP's, or None where that cannot be told."""
+class ProcessReport(Record):
+    """A process beside its plan."""
 
-    seen: Process
-    expected: Expected | None
-    parent: int = 0
-    places: tuple[int | None, ...] = ()
-    openmp: tuple[bool | None, ...] = ()
+    process: Process
+    expected: Expected | None  # None: its plan is unknown
+    parent: int = 0  # the pid of the rank's own process, for a process that the rank started
+    places: tuple[int | None, ...] = ()  # for each thread the place it is bound to, or None
+    openmp: tuple[bool | None, ...] = ()  # for each thread whether it is OpenMP's; None: unknown
     differences: tuple[Difference, ...] = ()
     notes: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ()  # the files of the OpenMP runtimes that it has loaded
@@ -43,16 +42,16 @@ class Checked(Record):
     @property
     def name(self) -> str:
         rank = "" if self.expected is None else f"rank {self.expected.rank}, "
-        return f"{rank}pid {self.seen.pid}"
+        return f"{rank}pid {self.process.pid}"
 
     def to_dict(self, online: CpuSet) -> dict[str, Any]:
-        seen, expected = self.seen, self.expected
-        memory = seen.memory
+        process, expected = self.process, self.expected
+        memory = process.memory
         return {
-            "pid": seen.pid,
+            "pid": process.pid,
             "rank": None if expected is None else expected.rank,
             "started_by": self.parent or None,
-            "name": seen.name,
+            "name": process.name,
             "holds": not self.differences,
             "planned": expected and {
                 "cpus": str(expected.cpus),
@@ -64,16 +63,16 @@ class Checked(Record):
             "threads": [
                 {"tid": t.tid, "name": t.name, "state": t.state, "cpus": str(t.cpus & online),
                  "last_cpu": t.last, "place": place, "openmp": openmp}
-                for t, place, openmp in zip(seen.threads, self.places, self.openmp, strict=True)
+                for t, place, openmp in zip(process.threads, self.places, self.openmp, strict=True)
             ],
             "runtimes": list(self.runtimes),
-            "cpuset": None if seen.cpuset is None else str(seen.cpuset),
+            "cpuset": None if process.cpuset is None else str(process.cpuset),
             "memory": memory and {
                 "policy": memory.policy,
                 "bytes": {str(n): size for n, size in bytes_by_node(memory)},
                 "file_bytes": {str(n): size for n, size in memory.files},
             },
-            "unseen": [{"what": what, "why": why} for what, why in seen.unseen],
+            "unseen": [{"what": part, "why": reason} for part, reason in process.unreadable],
             "differences": [
                 {"kind": d.kind, "text": d.text, "cause": d.cause, "remedy": d.remedy,
                  "threads": list(d.threads)}
@@ -84,21 +83,27 @@ class Checked(Record):
 
 
 class Report(Record):
-    """All processes that were looked at; `online`: the machine's cpus at that time."""
+    """All processes that were verified."""
 
-    processes: tuple[Checked, ...]
-    online: CpuSet
+    processes: tuple[ProcessReport, ...]
+    online: CpuSet  # the machine's cpus at that time
 
     @property
     def holds(self) -> bool:
         return not any(p.differences for p in self.processes)
 
+    @property
+    def summary(self) -> str:
+        """`2 processes, 8 threads`."""
+        threads = sum(len(p.process.threads) for p in self.processes)
+        return f"{counted(len(self.processes), 'process')}, {counted(threads, 'thread')}"
+
     def to_json(self, indent: int | None = 1) -> str:
-        """The report as one JSON text that ends in a newline; on one line when it is of thousands
-        of threads, as indenting takes longer than looking."""
+        """Return the report as JSON that ends in a newline, on one line if there are thousands of
+        threads."""
         import json
 
-        if sum(len(p.seen.threads) for p in self.processes) > 1000:
+        if sum(len(p.process.threads) for p in self.processes) > MAX_INDENTED_THREADS:
             indent = None
         return json.dumps(self.to_dict(), indent=indent) + "\n"
 
@@ -112,15 +117,8 @@ class Report(Record):
 
 
 def bytes_by_node(memory: Memory) -> list[tuple[int, int]]:
-    """The process' own memory by node, whatever the policy."""
+    """Return the process's private memory by node, whatever its policy."""
     sums: dict[int, int] = {}
-    for _, node, size in memory.own:
+    for _, node, size in memory.private:
         sums[node] = sums.get(node, 0) + size
     return sorted(sums.items())
-
-
-def count_looked_at(report: Report) -> str:
-    """`2 processes, 8 threads`."""
-    count = len(report.processes)
-    threads = sum(len(p.seen.threads) for p in report.processes)
-    return f"{counted(count, 'process')}, {counted(threads, 'thread')}"

@@ -1,0 +1,108 @@
+"""A process's memory against its plan: the policy, and the nodes of its pages. Pure."""
+
+from __future__ import annotations
+
+from ompbind.cpuset import CpuSet
+from ompbind.messages import format_size, label
+from ompbind.verify.report import Difference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ompbind.machine.processes import Memory, Process
+    from ompbind.verify.expected import Expected
+    from ompbind.verify.observation import Observation
+
+# How kernels of any age write each of our policies.
+KERNEL_WORDS = {
+    "bind": ("bind",),
+    "preferred": ("prefer", "prefer (many)"),
+    "interleave": ("interleave",),
+    "local": ("local", "prefer"),
+}
+# Pages on the wrong node are ignored below this share of the memory, and below these bytes.
+MIN_SHARE, MIN_BYTES = 0.01, 256 << 10
+
+
+def judge_memory(observation: Observation) -> Iterator[Difference | str]:
+    """Yield differences and notes (str) about the policy and the pages of private memory; pages of
+    files are where their first reader put them."""
+    expected, memory = observation.expected, observation.process.memory
+    if expected.mem == "none":
+        return
+    plan = f"{expected.mem} {expected.mems}".rstrip()
+    if memory is None:
+        if dict(observation.process.unreadable).get("memory"):
+            yield unreadable(observation.process, "memory", f"{plan} cannot be verified")
+        return
+    if not is_same_policy(memory.policy, expected):
+        yield other_policy(observation, memory, plan)
+    elif others := {policy: 0 for policy, _, _ in memory.private if policy != memory.policy}:
+        for policy, _, size in memory.private:
+            if policy in others:
+                others[policy] += size
+        sizes = ", ".join(f"{format_size(size)} {policy}" for policy, size in others.items())
+        yield f"the program set another policy for some of its memory: {sizes}"
+    if expected.mem != "local":
+        yield from judge_pages(observation, memory, plan)
+
+
+def judge_pages(observation: Observation, memory: Memory, plan: str) -> Iterator[Difference | str]:
+    """Yield the difference, or the note, about pages on other nodes than the plan's."""
+    mems = observation.expected.mems
+    pages = [(node, size) for policy, node, size in memory.private if policy == memory.policy]
+    total = sum(size for _, size in pages)
+    misplaced = [(node, size) for node, size in pages if node not in mems]
+    wrong = sum(size for _, size in misplaced)
+    if wrong < MIN_BYTES or wrong < MIN_SHARE * total:
+        return
+    nodes = CpuSet(node for node, _ in misplaced)
+    text = (
+        f"{format_size(wrong)} of its memory ({wrong / total:.0%}) is on {label('node', nodes)}; "
+        f"the plan says {plan}"
+    )
+    if observation.expected.mem == "preferred":
+        yield f"{text}: node {mems} was full, or the pages were migrated"
+        return
+    yield Difference(
+        "memory",
+        text,
+        "the pages were migrated (migratepages, a cgroup's memory_migrate), or first touched "
+        "under another policy",
+        f"migratepages {observation.pid} {nodes} {mems} brings them back",
+    )
+
+
+def is_same_policy(text: str, expected: Expected) -> bool:
+    """Whether the kernel's `bind=static:0` is the planned policy."""
+    head, _, nodes = text.partition(":")
+    word = head.partition("=")[0]
+    return word in KERNEL_WORDS[expected.mem] and nodes == str(expected.mems)
+
+
+def other_policy(observation: Observation, memory: Memory, plan: str) -> Difference:
+    mems = observation.process.mems
+    if mems is not None and not observation.expected.mems <= mems:
+        cause = (
+            "the process's cgroup no longer allows all nodes of the plan: it may use memory of "
+            f"{mems}"
+        )
+        remedy = "return these nodes to the cgroup and restart it"
+    else:
+        cause = "the program set another policy itself (set_mempolicy, libnuma), or none was set"
+        remedy = "look for numa_set_… and set_mempolicy in the program, or restart it"
+    text = f"its memory policy is {memory.policy or 'unknown'}; the plan says {plan}"
+    return Difference("policy", text, cause, remedy)
+
+
+def unreadable(process: Process, part: str, consequence: str) -> Difference:
+    """Return the difference for a part of a process that this user may not read."""
+    reason = dict(process.unreadable).get(part, "it has exited")
+    owner = "" if process.user is None else f"; the process belongs to user {process.user}"
+    return Difference(
+        "unseen",
+        f"its {part} cannot be read ({reason}), so {consequence}",
+        f"the kernel shows it only to the process's own user and to root{owner}",
+        "run ompbind verify as that user or as root",
+    )
