@@ -17,7 +17,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-guest test-faults lint format bench readme clean system-demo system-test system-bench
+.PHONY: help demo test test-guest test-faults mutants lint format bench readme clean system-demo system-test system-bench
 
 help: ## this text
 	@echo 'usage: make TARGET'
@@ -40,6 +40,9 @@ test-guest: $(VENV)/.developed system-test ## only the tests in a virtual machin
 
 test-faults: $(VENV)/.developed system-test ## make each system call of ompbind fail once (minutes; ARGS="--sample 500" for some)
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+mutants: $(VENV)/.developed system-test ## small changes in the code, which tests must notice (hours; ARGS="--sample 20" for some)
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 lint: $(VENV)/.developed ## ruff and mypy
 	@$(BIN)/ruff check .

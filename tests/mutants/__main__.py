@@ -1,0 +1,327 @@
+"""Try small changes in planner, launch and verify; each must make a test fail.
+
+    python -m tests.mutants [--sample N] [--seed N] [--jobs N] [--again] [--list] [MODULE]...
+
+A MODULE is a package or a file without its suffix: `planner`, `verify/judge`; without one, all. Of
+each file `--sample N` tries N changes drawn by the seed. What was killed before stays so while the
+function and its name are what they were (`--again`: is tried again); so a run that was stopped goes
+on where it was. Results are kept in tests/mutants/results.txt.
+
+Each worker has a copy of the tree and a Python environment that runs it: mutmut's trampolines and
+cosmic-ray's changes of the one checkout do not reach the interpreters that most tests of launch
+start, or would reach those of another test. A test that fails with a change and passes at once when
+it is run again says nothing, and is left out for that change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from tests.mutants.mutations import Mutation, find_mutations
+
+ROOT = Path(__file__).parents[2]
+RESULTS = Path(__file__).with_name("results.txt")
+EQUIVALENT = Path(__file__).with_name("equivalent.txt")
+LIMIT = 900  # seconds of all tests about one module
+
+# The tests that are about a package or a file of one, for the longest name that fits.
+PLANNER = (
+    "dividing",
+    "planner",
+    "planner_trees",
+    "roles",
+    "places",
+    "gpus",
+    "explain",
+    "inherited",
+)
+LAUNCH = ("launch", "supervision", "streams")
+TESTS: dict[str, tuple[str, ...]] = {
+    "planner": ("dividing", "planner", "roles", "places", "restrictions", "planner_trees"),
+    "planner/by_gpu": ("gpus", "planner", "explain"),
+    "planner/request": ("planner", "arguments", "inherited", "restrictions", "explain"),
+    "verify": ("verify",),
+    "launch": ("launch", "supervision", "streams"),
+    "launch/output": ("output", "streams"),
+    "launch/stdin": ("feed", "streams"),
+    "launch/popen": ("multiprocessing", "api"),
+    "launch/trampoline": ("multiprocessing", "api"),
+    "launch/report": ("multiprocessing", "api"),
+    "launch/portable": ("other_systems",),
+}
+
+
+class Result(NamedTuple):
+    verdict: str  # "killed", "survived"
+    digest: str
+    name: str
+    test: str  # what killed it
+
+
+def files_about(module: str) -> list[str]:
+    """Return the paths of the tests that are about a module."""
+    named = TESTS.get(module) or TESTS[module.split("/", maxsplit=1)[0]]
+    return [f"tests/test_{name}.py" for name in named]
+
+
+def find_modules(names: Sequence[str]) -> list[str]:
+    """Return the modules that are meant, as "planner/division"."""
+    files = [f for package in TESTS if "/" not in package
+             for f in sorted((ROOT / "ompbind" / package).glob("*.py"))]  # fmt: skip
+    modules = [f"{file.parent.name}/{file.stem}" for file in files]
+    chosen = [m for m in modules if not names or m in names or m.split("/")[0] in names]
+    if not chosen:
+        raise SystemExit(f"mutants: no such module: {' '.join(names)}")
+    return chosen
+
+
+def source_of(module: str, root: Path = ROOT) -> Path:
+    return root / "ompbind" / f"{module}.py"
+
+
+class Tree:
+    """A copy of the working tree with a Python environment whose `ompbind` runs the copy."""
+
+    def __init__(self, parent: Path) -> None:
+        self.folder = Path(tempfile.mkdtemp(dir=parent))
+        self.root = self.folder / "tree"
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        for name in filter(None, listed.stdout.split("\0")):
+            if os.path.lexists(ROOT / name):
+                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, self.root / name, follow_symlinks=False)
+        environment = self.folder / "venv"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+        self.python = environment / "bin" / "python"
+        packages = next(environment.glob("lib/python*/site-packages"))
+        # Python reads no .pth file in a directory that one names: ompbind is that of the copy.
+        installed = [path for path in sys.path if path.endswith("site-packages")]
+        (packages / "tree.pth").write_text("\n".join([str(self.root), *installed]))
+        command = (ROOT / "scripts" / "ompbind").read_text().splitlines(keepends=True)
+        script = environment / "bin" / "ompbind"
+        script.write_text(f"#!{self.python}\n" + "".join(command[1:]))
+        script.chmod(0o755)
+        self.changes = 0
+
+    def write(self, module: str, source: bytes) -> None:
+        """Write a module; its time is always another one, which is what tells Python to compile."""
+        path = source_of(module, self.root)
+        path.write_bytes(source)
+        self.changes += 1
+        os.utime(path, (self.changes, self.changes))
+
+    def run(self, *args: str, **environment: str) -> int:
+        """Run pytest and return its exit status; 124 where it took too long."""
+        topologies = os.environ.get("OMPBIND_TOPOLOGIES") or str(ROOT / "../shared/topologies")
+        environ = os.environ | environment | {
+            "OMPBIND_MUTANTS": str(self.folder),
+            "OMPBIND_TOPOLOGIES": topologies,
+            "PATH": f"{self.python.parent}:{os.environ['PATH']}",
+        }  # fmt: skip
+        command = [str(self.python), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        with (self.folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [*command, "-p", "tests.mutants.plugin", "--no-header", *args],
+                cwd=self.root, env=environ, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
+            try:
+                return process.wait(LIMIT)
+            except subprocess.TimeoutExpired:
+                return 124
+            finally:
+                end_children()
+
+    def try_one(self, mutation: Mutation) -> Result:
+        """Run the tests with one change."""
+        source = source_of(mutation.module).read_bytes()
+        failed = self.folder / "failed"
+        self.write(mutation.module, mutation.apply(source))
+        function = f"{mutation.module}.py:{mutation.function.rpartition('.')[2]}"
+        passed: list[str] = []  # at the second time
+        try:
+            while True:
+                failed.unlink(missing_ok=True)
+                skip = [f"--deselect={test}" for test in passed]
+                status = self.run(
+                    "-x", *skip, *files_about(mutation.module), OMPBIND_MUTANTS_FUNCTION=function
+                )
+                if status == 0:
+                    return Result("survived", mutation.digest, mutation.name, "")
+                test = failed.read_text() if failed.exists() else "all"
+                if test == "all" or len(passed) == 5 or self.run(test) != 0:
+                    return Result("killed", mutation.digest, mutation.name, test)
+                passed.append(test)
+        finally:
+            self.write(mutation.module, source)
+
+    def record(self, module: str) -> str:
+        """Run the tests of a module unchanged, which have to pass, and note what each one does."""
+        if self.run(*files_about(module), OMPBIND_MUTANTS_RECORD="1") != 0:
+            print((self.folder / "log").read_text()[-4000:], file=sys.stderr)
+            raise SystemExit(f"mutants: the tests of {module} fail without any change")
+        return (self.folder / "tests.json").read_text()
+
+
+def end_children() -> None:
+    """Kill what a run left behind; as this process is their subreaper, all are children of it."""
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        child.kill()
+    psutil.wait_procs(children)
+
+
+def become_subreaper() -> None:
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+@cache
+def tree_of_worker(parent: Path) -> Tree:
+    """Return the tree of this process, which is made once."""
+    become_subreaper()
+    return Tree(parent)
+
+
+def try_in_worker(mutation: Mutation, tests: str, parent: Path) -> Result:
+    tree = tree_of_worker(parent)
+    (tree.folder / "tests.json").write_text(tests)
+    return tree.try_one(mutation)
+
+
+def read_results() -> dict[str, Result]:
+    """Return the results that are kept, by the mutation's name."""
+    results = {}
+    for line in RESULTS.read_text().splitlines() if RESULTS.exists() else ():
+        if line and not line.startswith("#"):
+            verdict, digest, name, test = (*line.split("\t"), "")[:4]
+            results[name] = Result(verdict, digest, name, test)
+    return results
+
+
+def read_equivalent() -> dict[str, str]:
+    """Return why the changes that alter no behaviour do not, by name."""
+    reasons, reason = {}, ""
+    for line in EQUIVALENT.read_text().splitlines() if EQUIVALENT.exists() else ():
+        if line.startswith("# "):
+            reason = line[2:]
+        elif line:
+            reasons[line] = reason
+    return reasons
+
+
+def write_results(results: Iterable[Result], changes: Mapping[str, int]) -> None:
+    """Write all results, headed by their numbers."""
+    kept = sorted(results, key=lambda r: (r.name.split(":")[0], r.verdict, r.name))
+    head = "".join(f"# {line}\n" for line in make_table(kept, changes))
+    RESULTS.write_text(head + "".join("\t".join(filter(None, r)) + "\n" for r in kept))
+
+
+def make_table(results: Iterable[Result], changes: Mapping[str, int]) -> list[str]:
+    """Return the numbers of each module and package, as lines of text."""
+    equivalent = read_equivalent()
+    rows: dict[str, Counter[str]] = {}
+    for module, number in changes.items():
+        for name in (module, module.split("/")[0]):
+            rows.setdefault(name, Counter())["changes"] += number
+    for result in results:
+        module = result.name.split(":")[0]
+        same = result.verdict == "survived" and result.name in equivalent
+        for name in (module, module.split("/")[0]):
+            rows[name]["equivalent" if same else result.verdict] += 1
+    columns = ("changes", "tried", "equivalent", "killed", "survived")
+    lines = [" " * 20 + "".join(f"{column:>12}" for column in columns) + "   share"]
+    for name, row in sorted(rows.items()):
+        counted = row["killed"] + row["survived"]
+        row["tried"] = counted + row["equivalent"]
+        if not row["tried"]:
+            continue
+        share = f"{row['killed'] / counted:8.1%}" if counted else ""
+        lines.append(f"{name:20}" + "".join(f"{row[column]:12}" for column in columns) + share)
+    return lines
+
+
+def show(mutation: Mutation) -> str:
+    """Return where a change is, what it is, and the line it is in."""
+    path = source_of(mutation.module)
+    line = path.read_text().splitlines()[mutation.line - 1].strip()
+    return f"{path.relative_to(ROOT)}:{mutation.line}: {mutation.name}\n    {line}"
+
+
+def choose(mutations: list[Mutation], count: int | None, seed: int) -> list[Mutation]:
+    """Return the changes of a module that are to be tried, in the order of its lines."""
+    if count is None or count >= len(mutations):
+        return mutations
+    drawn = random.Random(f"{seed} {mutations[0].module}").sample(range(len(mutations)), count)
+    return [mutations[i] for i in sorted(drawn)]
+
+
+def main(args: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants")
+    parser.add_argument("--sample", type=int, metavar="N")
+    parser.add_argument("--seed", type=int, default=1, metavar="N")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("module", nargs="*", metavar="MODULE")
+    options = parser.parse_args(args)
+    mutations = {m: find_mutations(m, source_of(m).read_bytes()) for m in find_modules([])}
+    changes = {module: len(found) for module, found in mutations.items()}
+    digests = {m.name: m.digest for found in mutations.values() for m in found}
+    # What is no longer in the code is forgotten.
+    results = {n: r for n, r in read_results().items() if digests.get(n) == r.digest}
+    equivalent = read_equivalent()
+    if unknown := sorted(equivalent.keys() - digests.keys()):
+        print("mutants: equivalent.txt names what is not in the code:", *unknown, sep="\n    ")
+    survived = 0
+    become_subreaper()
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="ompbind-mutants-", ignore_cleanup_errors=True
+        ) as folder,
+        ProcessPoolExecutor(options.jobs) as pool,
+    ):
+        recorded: dict[tuple[str, ...], str] = {}
+        for module in find_modules(options.module):
+            to_try = [
+                m for m in choose(mutations[module], options.sample, options.seed)
+                if options.again or m.name not in results
+                or (results[m.name].verdict == "survived" and m.name not in equivalent)
+            ]  # fmt: skip
+            if options.list:
+                print(*map(show, to_try), sep="\n")
+                continue
+            about = tuple(files_about(module))
+            if to_try and about not in recorded:
+                recorded[about] = Tree(Path(folder)).record(module)
+            tries = [pool.submit(try_in_worker, m, recorded[about], Path(folder)) for m in to_try]
+            for mutation, result in zip(to_try, (t.result() for t in tries), strict=True):
+                results[mutation.name] = result
+                write_results(results.values(), changes)
+                if result.verdict == "survived" and mutation.name not in equivalent:
+                    survived += 1
+                    print(show(mutation), flush=True)
+    if not options.list:
+        print(*make_table(results.values(), changes), sep="\n")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,77 @@
+"""What the mutation run (`make mutants`) changes, and that it knows the tests it runs."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.__main__ import ROOT, TESTS, choose, files_about, find_modules
+from tests.mutants.mutations import find_mutations
+
+SOURCE = '''"""Text with a number, 1."""
+def f(a: "int", b=True):
+    """So 2 says nothing."""
+    if a < 1 and b:
+        raise ValueError("3", 3)
+    g(a)
+    return f"{a + 1}"
+'''
+CHANGES = [
+    "True -> False",
+    "a < 1 and b -> False",
+    "a < 1 and b -> True",
+    "a < 1 and b -> (a < 1 or b)",
+    "a < 1 and b -> (b)",
+    "a < 1 and b -> (a < 1)",
+    "a < 1 -> (a <= 1)",
+    "1 -> 2",
+    "1 -> 0",
+    'raise ValueError("3", 3) -> pass',
+    "g(a) -> pass",
+    'return f"{a + 1}" -> return None',
+]
+
+
+def test_changes_of_behaviour_only() -> None:
+    """Each kind where it stands; not docstrings, annotations, or what messages say."""
+    assert sorted(m.change for m in find_mutations("m", SOURCE.encode())) == sorted(CHANGES)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("x = a not in ('ä', b)", ["x = (a in ('ä', b))", "x = a not in ('ä?', b)"]),
+        ("for a in b:\n    continue", ["for a in b:\n    break", "for a in b:\n    pass"]),
+        ("x = 'é' + -y", ["x = ('é' - -y)", "x = 'é' + (y)"]),
+        ("x.y = 'ü'; x[0] = a", ["pass; x[0] = a", "x.y = 'ü'; pass", "x.y = 'ü'; x[1] = a"]),
+        ("x = min(y, key=z)", ["x = max(y, key=z)", "x = min(y)"]),
+        ("x = zip(y, strict=True)", []),
+        ("while a:\n    break", ["while False:\n    break", "while a:\n    continue"]),
+        ("x = [y for y in z if y]", ["x = [y for y in z if True]"]),
+    ],
+)
+def test_a_change_is_made_in_its_place(before: str, after: list[str]) -> None:
+    """Also behind characters of several bytes; the rest of the source stays as it is."""
+    made = [m.apply(before.encode()).decode() for m in find_mutations("m", before.encode())]
+    assert sorted(made) == sorted(after)
+
+
+def test_every_change_is_one() -> None:
+    """In all modules: it is Python, another program than before, and has a name of its own."""
+    for module in find_modules([]):
+        source = (ROOT / "ompbind" / f"{module}.py").read_bytes()
+        mutations = find_mutations(module, source)
+        assert len({m.name for m in mutations}) == len(mutations)
+        for mutation in choose(mutations, 2, seed=1):
+            changed = ast.parse(mutation.apply(source))
+            assert ast.dump(changed) != ast.dump(ast.parse(source)), mutation.name
+
+
+def test_modules_and_tests_are_there() -> None:
+    """Every name of the table is one; every module of the three packages has tests."""
+    modules = find_modules([])
+    assert {name for name in TESTS if "/" in name} <= set(modules)
+    for module in modules:
+        assert all(Path(ROOT, test).exists() for test in files_about(module)), module
