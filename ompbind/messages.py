@@ -49,11 +49,15 @@ def format_size(count: int) -> str:
 
 
 def did_you_mean(word: str, among: Iterable[str]) -> str:
-    """Return the hint that names the most similar of these words, "" where none is similar."""
+    """Return the hint that names the most similar of these words, "" where none is similar.
+
+    Leading dashes and upper case do not count: they would make all options similar.
+    """
     import difflib
 
-    near = difflib.get_close_matches(word, among, 1)
-    return f"did you mean {near[0]}?" if near else ""
+    by_letters = {other.lstrip("-").lower(): other for other in among}
+    near = difflib.get_close_matches(word.lstrip("-").lower(), by_letters, 1, cutoff=0.75)
+    return f"did you mean {by_letters[near[0]]}?" if near else ""
 
 
 def say(kind: str, text: str) -> None:

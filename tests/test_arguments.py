@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.main import get_command
 
-from ompbind.cli.help import make_app
+from ompbind.cli.group import make_app
 from ompbind.errors import UsageError
 from ompbind.options.parse import parse_arguments
 from ompbind.options.table import OPTIONS, Option, options_of

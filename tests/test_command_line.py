@@ -12,10 +12,8 @@ from pathlib import Path
 
 import pytest
 
-import ompbind
 from ompbind.cpuset import CpuSet
 from ompbind.machine import read_machine
-from ompbind.options.table import OPTIONS, options_of
 from ompbind.plans import parse_plan
 from tests.support.commands import (
     OMPBIND,
@@ -829,44 +827,7 @@ def test_a_file_that_is_no_plan(tmp_path: Path) -> None:
     assert done.returncode == 125
 
 
-# --- help and completion -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("args", [[], ["--help"], ["-h"]])
-def test_help(args: list[str]) -> None:
-    """Without a command ompbind says what it does and which commands there are."""
-    done = ompbind_run(*args)
-    assert (done.returncode, done.stderr) == (0, "")
-    for word in ("run", "show", "Usage"):
-        assert word in done.stdout
-
-
-@pytest.mark.parametrize("command", sorted({c for o in OPTIONS for c in o.commands}))
-def test_help_names_every_option(command: str) -> None:
-    """A command's help has each of its options, and the start of its explanation."""
-    done = ompbind_run(command, "--help", env=environment(COLUMNS="250"))
-    assert (done.returncode, done.stderr) == (0, "")
-    for option in options_of(command):
-        for name in option.names:
-            assert re.search(rf"(^|[\s,/]){re.escape(name)}\b", done.stdout, re.M), name
-        assert " ".join(option.help.split()[:3]) in " ".join(done.stdout.split())
-    foreign = {o.names[0] for o in OPTIONS} - {o.names[0] for o in options_of(command)}
-    for name in foreign:
-        assert not re.search(rf"│ {name}\b(?!-)", done.stdout), name
-
-
-def test_help_is_the_workers_after_the_command(tmp_path: Path) -> None:
-    """--help behind the command or -- is not ours."""
-    worker = report_command(tmp_path)
-    assert ompbind_run("run", *worker, "--help").returncode == 0
-    assert read_report(tmp_path)["argv"] == [b"--help"]
-    assert "Usage" in ompbind_run("run", "-n", "2", "--help").stdout
-
-
-def test_version() -> None:
-    """--version prints it."""
-    done = ompbind_run("--version")
-    assert (done.returncode, done.stdout) == (0, f"ompbind {ompbind.__version__}\n")
+# --- as a module ----------------------------------------------------------------------------------
 
 
 def test_as_a_module() -> None:
@@ -874,37 +835,3 @@ def test_as_a_module() -> None:
     command = [sys.executable, "-m", "ompbind", "run", "--", "sh", "-c", "exit 3"]
     done = subprocess.run(command, env=environment(), timeout=TIMEOUT, check=False)
     assert done.returncode == 3
-
-
-@pytest.mark.parametrize(
-    ("words", "wanted"),
-    [
-        ("ompbind ", {"run", "show"}),
-        ("ompbind ru", {"run"}),
-        ("ompbind run --numa-b", {"--numa-bind", "--numa-bind-nodes", "--numa-bind-cpus"}),
-        ("ompbind run --places ", {"threads", "cores", "l3", "numa", "one", "wide"}),
-        ("ompbind run --places c", {"cores"}),
-        ("ompbind show --format ", {"table", "json", "env", "argv"}),
-        ("ompbind run --mem pre", {"preferred"}),
-    ],
-)
-def test_completion_for_bash(words: str, wanted: set[str]) -> None:
-    """What bash asks is answered with commands, options and their values, each on a line."""
-    count = len(words.split(" ")) - 1
-    env = environment(
-        _OMPBIND_COMPLETE="complete_bash", COMP_WORDS=words.replace(" ", "\n"),
-        COMP_CWORD=str(count),
-    )  # fmt: skip
-    done = ompbind_run(env=env)
-    assert done.stderr == ""
-    answer = set(done.stdout.split())
-    assert answer >= wanted if count == 1 and words.endswith(" ") else answer == wanted
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts(shell: str) -> None:
-    """Each shell gets a script that asks ompbind."""
-    done = ompbind_run(env=environment(_OMPBIND_COMPLETE=f"source_{shell}"))
-    assert done.stderr == ""
-    assert "_OMPBIND_COMPLETE" in done.stdout
-    assert "complet" in done.stdout

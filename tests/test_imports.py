@@ -35,11 +35,11 @@ LAYERS = (
 )
 
 # Who may import what does not come with Python.
-OTHERS = {"typer": {"cli.help"}, "rich": {"render"}, "psutil": {"machine.portable"},
+OTHERS = {"typer": {"cli.group"}, "rich": {"render"}, "psutil": {"machine.portable"},
           "pynvml": {"gpus.nvml"}}  # fmt: skip
 
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
-OFF_THE_LAUNCH_PATH = {"cli.help", "cli.show", "cli.verify", "render", "verify", "doctor",
+OFF_THE_LAUNCH_PATH = {"cli.group", "cli.show", "cli.verify", "render", "verify", "doctor",
                        "gpus.nvml",
                        "machine.processes", "machine.hwloc", "machine.snapshot", "machine.darwin",
                        "machine.portable", "launch.portable", "launch.popen", "api",
@@ -295,7 +295,7 @@ def test_run_imports_next_to_nothing(args: list[str]) -> None:
 
 def test_importing_everything_prints_nothing() -> None:
     """Each module can be imported first, alone, in silence."""
-    modules = [f"ompbind.{n}" for n in NAMES if "__" not in n and n != "cli.help"]
+    modules = [f"ompbind.{n}" for n in NAMES if "__" not in n and n != "cli.group"]
     code = "import importlib, sys\nfor m in sys.argv[1:]:\n"
     code += "    [sys.modules.pop(k) for k in list(sys.modules) if k.startswith('ompbind')]\n"
     code += "    importlib.import_module(m)\n"

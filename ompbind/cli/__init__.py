@@ -9,7 +9,7 @@ import os
 import sys
 
 from ompbind.errors import OmpbindError, UsageError
-from ompbind.messages import did_you_mean, one_line, quote, say, write_line
+from ompbind.messages import did_you_mean, one_line, quote, say, write_line, write_output
 from ompbind.options.parse import parse_arguments
 from ompbind.options.table import options_of
 
@@ -20,22 +20,24 @@ if TYPE_CHECKING:
 
 COMMANDS = ("run", "show", "topo", "verify", "doctor")
 HELP = ("--help", "-h")
-COMPLETION = "_OMPBIND_COMPLETE"  # set by a shell's completion
+VERSION = ("--version", "-V")
+SET_UP_COMPLETION = ("--install-completion", "--show-completion")
+COMPLETION = "_OMPBIND_COMPLETE"  # set by a shell that asks what can be typed
 
 
 def main(args: Sequence[str]) -> int:
-    """Runs the command line and returns the exit status of the contract."""
+    """Run the command line and return the exit status of the contract."""
     try:
+        if os.environ.get(COMPLETION):
+            return answer_shell(os.environ[COMPLETION])
         name, *rest = args or HELP
-        if name in COMMANDS and COMPLETION not in os.environ and not asks_for_help(name, rest):
-            return find_command(name)(rest)
-        if name not in COMMANDS and not name.startswith("-"):
-            hint = did_you_mean(name, COMMANDS)
-            hint = hint or f"commands: {', '.join(COMMANDS)}; ompbind run -- {name} starts it bound"
-            raise UsageError(f"{quote(name)} is not a command of ompbind", hint=hint)
-        from ompbind.cli.help import print_help
+        if name not in COMMANDS:
+            return run_root(name, rest)
+        if word := find_help(name, rest):
+            from ompbind.cli.help import print_help
 
-        return print_help(list(args or HELP))
+            return print_help(name, short=word == "-h")
+        return find_command(name)(rest)
     except OmpbindError as e:
         say("error", e.message)
         if e.hint:
@@ -103,14 +105,57 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def asks_for_help(name: str, args: Sequence[str]) -> bool:
-    """Whether --help stands among the command's own arguments, before the worker's begin."""
+def find_help(name: str, args: Sequence[str]) -> str:
+    """Return the -h or --help among the command's own arguments, before the worker's; else ""."""
     for n, word in enumerate(args):
         if word == "--":
-            return False
+            return ""
         if word in HELP:
             try:
-                return name == "verify" or not parse_arguments(args[:n], options_of(name))[1]
+                own = name == "verify" or not parse_arguments(args[:n], options_of(name))[1]
             except OmpbindError:
-                return True
-    return False
+                own = True
+            return word if own else ""
+    return ""
+
+
+def run_root(name: str, rest: Sequence[str]) -> int:
+    """Carry out what is not one of COMMANDS. Raises UsageError."""
+    if name in HELP:
+        from ompbind.cli.help import print_help
+
+        return print_help()
+    if name in VERSION:
+        from ompbind.cli.help import print_version
+
+        return print_version()
+    if name == "help":
+        from ompbind.cli.help import print_topic
+
+        return print_topic(rest)
+    if name in SET_UP_COMPLETION:
+        from ompbind.cli.group import set_up_completion
+
+        return set_up_completion(name, list(rest))
+    from ompbind.options.foreign import hint_for_root
+
+    if name.startswith("-"):
+        own = (*HELP, *VERSION, *SET_UP_COMPLETION)
+        hint = hint_for_root(name) or did_you_mean(name, own) or "see ompbind --help"
+        raise UsageError(f"{quote(name)} is not an option of ompbind itself", hint=hint)
+    hint = did_you_mean(name, (*COMMANDS, "help"))
+    hint = hint or f"commands: {', '.join(COMMANDS)}; ompbind run -- {name} starts it bound"
+    raise UsageError(f"{quote(name)} is not a command of ompbind", hint=hint)
+
+
+def answer_shell(instruction: str) -> int:
+    """Write what can be typed at the cursor of a shell's command line; return the exit status."""
+    from ompbind.cli.completion import answer
+
+    answered = answer(instruction, os.environ)
+    if answered is None:
+        from ompbind.cli.group import answer_with_typer
+
+        return answer_with_typer()
+    write_output(answered[0])
+    return answered[1]

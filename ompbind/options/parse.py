@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ompbind.errors import UsageError
-from ompbind.messages import did_you_mean, quote
+from ompbind.messages import quote
 
 FENCE_HINT = "put -- between the values and the worker's command"
 
@@ -38,7 +38,7 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Val
         name, value = split_word(word, by_name)
         option = by_name.get(name)
         if option is None:
-            raise unknown_option(name, by_name, FENCE_HINT if swallowed else "")
+            raise unknown_option(name, options, FENCE_HINT if swallowed else "")
         swallowed = False
         if option.kind == "flag":
             if value is not None:
@@ -85,18 +85,24 @@ def looks_like_option(word: str) -> bool:
 
 
 def split_word(word: str, by_name: dict[str, Option]) -> tuple[str, str | None]:
-    """`--ranks=4` and `-n4` hold their value, `--ranks` and `-n` do not."""
+    """Return the option's name and the value in the same word: `--ranks=4` and `-n4` have one,
+    `--ranks` and `-n` do not."""
     if word.startswith("--"):
         name, equals, value = word.partition("=")
         return name, value if equals else None
-    return word[:2], word[2:].removeprefix("=") if len(word) > 2 and word[:2] in by_name else None
+    name, value = word[:2], word[2:]
+    if not value or name not in by_name:
+        return name, None
+    return (word, None) if value[0].isalpha() else (name, value.removeprefix("="))  # mpirun's -np
 
 
 def check_choice(option: Option, value: str) -> str:
     if option.choices and value not in option.choices:
+        from ompbind.options.foreign import hint_for_value
+
         raise UsageError(
             f"{option.names[0]}: {quote(value)} is not one of {', '.join(option.choices)}",
-            hint=did_you_mean(value, option.choices),
+            hint=hint_for_value(option, value),
             option=option.names[0],
         )
     return value
@@ -106,7 +112,9 @@ def hint_of(option: Option) -> str:
     return f"{option.names[0]} {option.value}"
 
 
-def unknown_option(name: str, by_name: dict[str, Option], hint: str) -> UsageError:
-    hint = hint or did_you_mean(name, tuple(by_name))
-    hint = hint or "the worker's own options follow its command; see ompbind --help"
+def unknown_option(name: str, options: Sequence[Option], hint: str) -> UsageError:
+    if not hint:
+        from ompbind.options.foreign import hint_for_option
+
+        hint = hint_for_option(name, options)
     return UsageError(f"{quote(name)} is not an option", hint=hint, option=name)

@@ -206,7 +206,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--threads",),
         "value",
-        "Set OMP_NUM_THREADS (default: one for each core of the rank)",
+        "Set OMP_NUM_THREADS (default: one for each place, or for each cpu of a single place)",
         "N",
         panel=OPENMP,
         brief="OpenMP threads of each rank",
