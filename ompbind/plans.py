@@ -188,6 +188,7 @@ class Plan(Record):
     template: bool = False
     places_why: str = ""
     narrowed: tuple[Inherited, ...] = ()
+    reset_inherited: bool = False
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -244,14 +245,9 @@ class Plan(Record):
             "others": str(self.others),
             "warnings": list(self.warnings),
             "warning_kinds": [caution.kind for caution in self.cautions],
-            "inherited": [
-                {"name": i.name, "value": i.value, "action": i.action, "why": i.why}
-                for i in self.inherited
-            ],
-            "narrowed": [
-                {"name": i.name, "value": i.value, "action": i.action, "why": i.why}
-                for i in self.narrowed
-            ],
+            "inherited": [dict(vars(i)) for i in self.inherited],
+            "narrowed": [dict(vars(i)) for i in self.narrowed],
+            "reset_inherited": self.reset_inherited,
             "command": list(self.command),
             "template": self.template,
         }
@@ -278,8 +274,8 @@ def parse_plan(text: str) -> Plan:
     )
     if not ranks or [r.rank for r in ranks] != list(range(len(ranks))):
         raise ParseError("ranks are not numbered from 0", text="")
-    inherited = [Reader(i, f"inherited[{n}]") for n, i in enumerate(top.get("inherited", list, []))]
-    narrowed = [Reader(i, f"narrowed[{n}]") for n, i in enumerate(top.get("narrowed", list, []))]
+    narrowed = read_inherited(top, "narrowed")
+    widened = any(i.action == "widened" for i in narrowed)  # before there was "reset_inherited"
     return Plan(
         host=Host(host.get("name", str), host.cpus("cpus"), host.cpus("allowed"),
                   host.cpus("nodes"), None if quota is None else float(quota)),
@@ -293,20 +289,19 @@ def parse_plan(text: str) -> Plan:
         part=top.get("part", str, ""),
         others=top.cpus("others", ""),
         cautions=read_cautions(top),
-        inherited=tuple(
-            Inherited(i.get("name", str), i.get("value", str), i.get("action", str),
-                      i.get("why", str))
-            for i in inherited
-        ),
-        narrowed=tuple(
-            Inherited(i.get("name", str), i.get("value", str), i.get("action", str),
-                      i.get("why", str))
-            for i in narrowed
-        ),
+        inherited=read_inherited(top, "inherited"),
+        narrowed=narrowed,
+        reset_inherited=top.get("reset_inherited", bool, widened),
         command=top.texts("command", []),
         template=top.get("template", bool, False),
         places_why=top.get("places_why", str, ""),
     )  # fmt: skip
+
+
+def read_inherited(plan: Reader, key: str) -> tuple[Inherited, ...]:
+    readers = [Reader(i, f"{key}[{n}]") for n, i in enumerate(plan.get(key, list, []))]
+    fields = ("name", "value", "action", "why")
+    return tuple(Inherited(*(i.get(field, str) for field in fields)) for i in readers)
 
 
 def read_cautions(plan: Reader) -> tuple[Caution, ...]:

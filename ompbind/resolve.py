@@ -106,7 +106,12 @@ def make_new_plan(values: Values, command: Sequence[str], environ: Mapping[str, 
 
         if cautions := advise(plan, read_sysctl(root, "kernel/numa_balancing") or ""):
             plan = plan.replace(cautions=(*plan.cautions, *cautions))
-    return plan.replace(narrowed=narrowed) if narrowed else plan
+    if not narrowed:
+        return plan
+    from ompbind.host.restrictions import can_be_reset
+
+    ignored = values.get("inherited") == "ignore" and binder != "none"
+    return plan.replace(narrowed=narrowed, reset_inherited=ignored and can_be_reset(narrowed))
 
 
 def settle_narrowed(

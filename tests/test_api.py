@@ -525,7 +525,7 @@ def test_a_denied_binding_is_an_error(tmp_path: Path, binder: str, call: str) ->
                           capture_output=True, text=True, timeout=TIMEOUT)  # fmt: skip
     mask, warning, kind, left = done.stdout.splitlines()
     assert (mask == str(cpus[1])) == (part == "memory")
-    assert warning.endswith(f"going on with {part} unbound")
+    assert warning.endswith(f"continuing with {part} unbound")
     assert kind == "RuntimeWarning denied.py"
     assert left == "nobody left"
 

@@ -332,14 +332,14 @@ def test_all_or_nothing(tmp_path: Path, start: Starter) -> None:
 
 REASONS = {"EPERM": "Operation not permitted", "ENOSYS": "Function not implemented"}
 MEMORY_HINT = (
-    "--on-denied degrade goes on without, --mem none does not ask; "
+    "--on-denied degrade continues without, --mem none does not ask; "
     "in a container allow set_mempolicy (CAP_SYS_NICE)"
 )
 CALLS = ["set_mempolicy", "sched_setaffinity", "set_mempolicy,sched_setaffinity"]
 
 
 def refusals(name: str, calls: str, cpus: int, node: int) -> list[tuple[str, str]]:
-    """Message and what going on without it means, for each refused part."""
+    """Message and what continuing without it means, for each refused part."""
     told = []
     if "sched_setaffinity" in calls:
         what = f"rank 0: the kernel refuses to bind cpus {cpus} (sched_setaffinity"
@@ -381,7 +381,7 @@ def test_a_denied_binding_starts_nothing(
     args = ["--binder", binder, "--numa-bind-cpus", *map(str, cpus), "--mem", "bind"]
     done = ompbind_run("run", *args, "--", *report_command(tmp_path), under=denying(name, calls))
     message, part = refusals(name, calls, cpus[0], node)[0]
-    hint = MEMORY_HINT if part == "memory" else "--on-denied degrade goes on without"
+    hint = MEMORY_HINT if part == "memory" else "--on-denied degrade continues without"
     assert done.returncode == 125
     assert (done.stdout, done.stderr) == ("", error(message, hint))
     assert not list(tmp_path.glob("report.[0-9n]*"))
@@ -409,7 +409,7 @@ def test_a_denied_binding_left_out(
     process.terminate()
     assert process.stderr is not None
     assert process.stderr.read().decode().splitlines() == [
-        f"ompbind: warning: {message}; going on with {part} unbound"
+        f"ompbind: warning: {message}; continuing with {part} unbound"
         for message, part in refusals(name, calls, cpus[0], node)
     ]
     assert process.wait(TIMEOUT) == 0
@@ -438,13 +438,13 @@ def test_a_numactl_that_fails(tmp_path: Path, ranks: int) -> None:
     done = ompbind_run(*args, "--", *report_command(tmp_path), env=env)
     assert done.returncode == 125
     assert done.stderr == error(
-        message, "--binder native uses the same system calls without numactl"
+        message, "--binder native makes the same system calls without numactl"
     )
     assert not (tmp_path / "report.0").exists()
 
     done = ompbind_run(*args, "--on-denied", "degrade", "--", *report_command(tmp_path), env=env)
     assert done.returncode == 0
-    without = "going on with the same system calls without numactl"
+    without = "continuing with the same system calls without numactl"
     assert done.stderr == f"ompbind: warning: {message}; {without}\n"
     for rank, cpu in enumerate(cpus):
         assert read_report(tmp_path, rank)["cpus"] == str(cpu)

@@ -462,7 +462,7 @@ def test_a_denied_binding_is_an_error(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [
         f"rank 1: the kernel {why} {{'rank': 1, 'part': 'memory'}}",
         "None False None 1",
-        f"4 rank 0: the kernel {why}; going on with memory unbound",
+        f"4 rank 0: the kernel {why}; continuing with memory unbound",
     ], done.stderr
 
 

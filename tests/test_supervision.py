@@ -180,7 +180,7 @@ def test_killed_while_ranks_run(
     wait_for(lambda: not family.living())
     if victim == "supervisor":
         (line,) = errors(process)
-        assert line.startswith("ompbind: error: the supervising process was ended by signal 9")
+        assert line.startswith("ompbind: error: the supervisor was killed by signal 9")
 
 
 @pytest.mark.parametrize("victim", ["front", "supervisor"])
@@ -285,7 +285,8 @@ def test_what_ranks_leave_behind_is_ended(tmp_path: Path, family: Family) -> Non
     process = family.begin("run", "-n", "2", "--share", "--", *clan(tmp_path, "leave"))
     assert process.wait(TIMEOUT) == 0
     assert not family.living()
-    said = "ending 4 processes that the ranks left behind; --leave-children lets such go on"
+    said = "ending 4 processes that the ranks left behind; "
+    said += "--leave-children lets such processes run on"
     assert errors(process) == [f"ompbind: note: {said}"]
 
 
@@ -396,7 +397,8 @@ def test_a_signal_is_told_of_by_name() -> None:
     assert done.returncode == 139
     first, second = done.stderr.splitlines(keepends=True)
     assert re.fullmatch(LINE.format(rank=5, how=r"by signal 11 \(SEGV\)"), first)
-    assert second == "ompbind: 7 ranks were ended as rank 5 had failed: 7 by signal 15 (TERM)\n"
+    summary = "7 ranks were ended because rank 5 had failed: 7 by signal 15 (TERM)"
+    assert second == f"ompbind: {summary}\n"
 
 
 def test_verbose_tells_of_each() -> None:
@@ -425,7 +427,7 @@ def test_peak_memory_is_the_kernels() -> None:
 # Becomes another user, who may not read what is imported here, with room for nine processes.
 OTHER_USER = """
 import os, resource, sys
-import _ctypes, gc, select
+import ctypes, gc, select
 import ompbind.launch.descendants, ompbind.launch.parent, ompbind.resolve, ompbind.machine.cpus
 from ompbind.cli import main
 resource.setrlimit(resource.RLIMIT_NPROC, (9, 9))
@@ -447,7 +449,7 @@ def test_a_full_process_table() -> None:
     )  # fmt: skip
     assert done.returncode == 126
     assert re.fullmatch(
-        r"ompbind: error: rank \d+: no process can be made for it: "
+        r"ompbind: error: rank \d+: its process cannot be created: "
         r"Resource temporarily unavailable\n",
         done.stderr,
     )
@@ -475,8 +477,7 @@ def test_an_environment_that_is_too_large(tmp_path: Path, family: Family) -> Non
 
 THOUSAND = """
 import os, sys
-from ompbind.launch import run
-from ompbind.launch.settings import Settings
+from ompbind.launch import Settings, run
 from ompbind.cpuset import CpuSet
 from ompbind.plans import Binding, Host, Plan, RankPlan
 none = CpuSet()

@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ompbind.launch.settings import Prove
+    from ompbind.launch.rank import Prove
     from ompbind.options.parse import Values
 
 

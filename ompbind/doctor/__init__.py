@@ -8,8 +8,7 @@ import os
 from ompbind.doctor.findings import Facts
 from ompbind.host import restrictions as narrowing
 from ompbind.host.kernel import read_conditions
-from ompbind.launch.binding import probe_numactl, probe_system_calls
-from ompbind.launch.refusals import PARTS
+from ompbind.launch.binding import CALLS, probe_numactl, probe_system_calls
 from ompbind.machine import linux_root, read_machine, running_system
 from ompbind.machine.limits import read_surroundings
 from ompbind.openmp import judge_environment
@@ -46,7 +45,7 @@ def gather(command: Sequence[str], environ: Mapping[str, str]) -> Facts:
 def try_all(facts: Facts, environ: Mapping[str, str]) -> Facts:
     """The facts with what was refused when all that is allowed was bound to."""
     plan = plan_of_all(facts.machine)
-    refused = tuple((PARTS[r.part], r.reason) for r in probe_system_calls(plan))
+    refused = tuple((CALLS[r.part], r.reason) for r in probe_system_calls(plan))
     said = ""
     if facts.numactl and facts.machine.topology.numa and not refused:
         said = probe_numactl(plan, environ) or ""

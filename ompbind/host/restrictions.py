@@ -64,6 +64,11 @@ def refuse(narrowed: tuple[Inherited, ...]) -> None:
             raise PlanError(f"--inherited error: {problem}", hint=hint, wanted=n.name)
 
 
+def can_be_reset(narrowed: tuple[Inherited, ...]) -> bool:
+    """Whether a restriction among these ends when ompbind resets its own mask and memory policy."""
+    return any(n.name in (MASK, POLICY) for n in narrowed)
+
+
 def widened(narrowed: tuple[Inherited, ...]) -> tuple[Inherited, ...]:
     """The same where the mask and the memory policy are reset."""
     return tuple(n.replace(action=WIDENED) if n.name in (MASK, POLICY) else n for n in narrowed)

@@ -1,24 +1,21 @@
-"""Starting workers: the only place that forks, executes, signals or binds."""
+"""Starting workers: the only package that forks, executes, signals or binds."""
 
 from __future__ import annotations
 
 import os
 
 from ompbind.errors import UsageError
-from ompbind.launch.binding import probe, widen
-from ompbind.launch.rank import execute, find_programs, make_starts, run_alone
-from ompbind.launch.refusals import settle
+from ompbind.launch.binding import apply_on_denied, probe, reset_inherited
+from ompbind.launch.rank import Launch, Settings, bind_and_exec, execute, find_programs, make_starts
+from ompbind.launch.signals import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable, Mapping
 
-    from ompbind.launch.rank import Start
-    from ompbind.launch.settings import Settings
     from ompbind.plans import Plan
-else:
-    import _signal as signal  # `signal` itself wraps this in enums, a third of the whole start-up
+
+__all__ = ["Launch", "Settings", "run"]
 
 
 def run(
@@ -27,47 +24,41 @@ def run(
     say: Callable[[str], None],
     settings: Settings,
 ) -> int:
-    """Starts every rank as planned and returns the exit status.
+    """Start every rank as planned and return the exit status.
 
-    A plan of one rank replaces this process and does not return, unless that is to be watched.
+    A plan of one rank replaces this process and does not return, unless that rank is watched.
     Raises CommandError for a command that cannot be executed and DeniedError for a binding that is
-    refused, with nothing started. `say` gets a warning for each part that `on_denied` "degrade"
+    denied, with nothing started. `say` gets a warning for each part that `on_denied` "degrade"
     leaves out.
     """
-    for rank in plan.ranks:
-        if not rank.command:
-            raise UsageError("no command to run", hint="put it after --: ompbind run -- COMMAND")
+    if not all(rank.command for rank in plan.ranks):
+        raise UsageError("no command to run", hint="put it after --: ompbind run -- COMMAND")
     programs = find_programs(plan, environ)
-    if hasattr(signal, "SIGCHLD"):  # ignored, it would lose every child's exit status
+    if hasattr(signal, "SIGCHLD"):  # if it is ignored, every child's exit status is lost
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    if plan.binder != "none" and any(n.action == "widened" for n in plan.narrowed):
-        widen(plan.host.allowed)
-    if plan.binder != "native":  # several native ranks say it themselves, before any executes
+    if plan.reset_inherited:
+        reset_inherited(plan.host.allowed)
+    if plan.binder != "native":  # several native ranks are bound before any executes
         refusals = probe(plan, environ)
         switch = settings.may_switch and {r.part for r in refusals} == {"numactl"}
-        plan = settle(plan, refusals, "degrade" if switch else settings.on_denied, say)
-
-    def make(plan: Plan) -> list[Start]:
-        return make_starts(plan, environ, programs)
-
+        on_denied = "degrade" if switch else settings.on_denied
+        plan = apply_on_denied(plan, refusals, on_denied, say)
     if not hasattr(os, "fork"):
         from ompbind.launch.portable import run_portably
 
         if settings.redirects or settings.watched:
             raise UsageError("this system has no fork: ranks cannot be watched or redirected here",
                              hint="leave --output, --stdin, --verify and the like out")  # fmt: skip
-        return run_portably(make(plan))
+        return run_portably(make_starts(plan, environ, programs))
     if len(plan.ranks) > 1 or settings.watched:
         from ompbind.launch.parent import run_supervised
-        from ompbind.launch.streams import Streams
 
-        streams = Streams(settings, len(plan.ranks), environ)
-        return run_supervised(plan, make, settings, say, streams)
-    start = make(plan)[0]
+        return run_supervised(Launch(plan, environ, programs, settings, say))
+    start = make_starts(plan, environ, programs)[0]
     if settings.redirects:
         from ompbind.launch.streams import Streams
 
         start = Streams(settings, 1, environ).connect_alone(start)
     if plan.binder == "native":
-        return run_alone(start, settings.on_denied, say)
+        return bind_and_exec(start, settings.on_denied, say)
     return execute(start)

@@ -1,4 +1,4 @@
-"""Binding this process, and trying a plan's bindings before anything is started."""
+"""Binding this process, trying a plan's bindings before anything is started, and --on-denied."""
 
 from __future__ import annotations
 
@@ -8,68 +8,54 @@ import os
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import DeniedError
 from ompbind.launch import syscalls
-from ompbind.launch.refusals import Refusal
 from ompbind.plans import Binding
+from ompbind.record import Record
 from ompbind.worker.program import require_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ompbind.launch.syscalls import Library
-    from ompbind.plans import Plan
+    from ompbind.plans import Plan, RankPlan
+
+# The system call that binds each part, as messages name it.
+CALLS = {"cpus": "sched_setaffinity", "memory": "set_mempolicy"}
 
 
-def probe(plan: Plan, environ: Mapping[str, str]) -> list[Refusal]:
-    """What is refused of the plan's bindings, found out by trying each in processes that are
-    gone afterwards."""
-    if plan.binder == "none":
-        return []
-    if plan.binder == "native":
-        return probe_system_calls(plan)
-    said = probe_numactl(plan, environ)
-    if said is None and len(plan.ranks) == 1:
-        return []  # numactl was tried with this very binding
-    refusals = probe_system_calls(plan)
-    if said is not None and not refusals:
-        refusals = [Refusal(plan.ranks[0].rank, "numactl", said)]
-    return refusals
+class Refusal(Record):
+    """A part of a rank's binding that the kernel or numactl denies: "cpus", "memory" or "numactl";
+    `reason`: in the system's words."""
+
+    rank: int
+    part: str
+    reason: str
 
 
-def probe_system_calls(plan: Plan) -> list[Refusal]:
-    """Tries every distinct binding in a child, each part for itself."""
-    bindings: dict[Binding, int] = {}
-    for r in plan.ranks:
-        bindings.setdefault(r.binding, r.rank)
-    from ompbind.launch.pipes import read_all
+# --- binding this process ------------------------------------------------------------------------
 
-    ours, theirs = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.close(ours)
-            lines = []
-            for binding, rank in bindings.items():
-                lines += [f"{rank}\t{part}\t{why}\n" for part, why in try_binding(binding)]
-            os.write(theirs, "".join(lines[:64]).encode())  # as many as a pipe surely holds
-            os._exit(0)
-        finally:
-            os._exit(1)
-    os.close(theirs)
-    text = read_all(ours).decode("utf-8", "replace")
-    _, status = os.waitpid(pid, 0)
-    if status != 0:
-        raise DeniedError("the child that tries the binding ended early", part="cpus", rank=0)
+
+def try_binding(rank: int, binding: Binding, library: Library | None = None) -> list[Refusal]:
+    """Bind this process by system calls, and return the parts that were denied."""
     refusals = []
-    for line in text.splitlines():
-        rank_text, part, reason = line.split("\t", 2)
-        refusals.append(Refusal(int(rank_text), part, reason))
+    if binding.cpus:
+        try:
+            syscalls.set_affinity(binding.cpus)
+        except OSError as e:
+            refusals.append(Refusal(rank, "cpus", e.strerror or str(e)))
+    if binding.mem != "none":
+        try:
+            syscalls.set_memory(binding.mem, binding.mems, library)
+        except OSError as e:
+            refusals.append(Refusal(rank, "memory", e.strerror or str(e)))
     return refusals
 
 
-def widen(cpus: CpuSet) -> None:
-    """Resets what was narrowed before: this process' mask to `cpus`, its memory policy to none.
-    Raises DeniedError."""
+def reset_inherited(cpus: CpuSet) -> None:
+    """Reset inherited restrictions: this process's mask to `cpus`, its memory policy to none.
+
+    Raises DeniedError.
+    """
     hint = "--inherited intersect plans inside what was inherited"
     try:
         syscalls.set_affinity(cpus)
@@ -86,30 +72,62 @@ def widen(cpus: CpuSet) -> None:
         raise DeniedError(f"{problem}: {e.strerror}", hint=hint, part="memory", rank=0) from None
 
 
-def try_binding(binding: Binding, library: Library | None = None) -> list[tuple[str, str]]:
-    """Bind this process; return the parts that were refused, each with the reason."""
-    refused = []
-    if binding.cpus:
+# --- trying a plan's bindings --------------------------------------------------------------------
+
+
+def probe(plan: Plan, environ: Mapping[str, str]) -> list[Refusal]:
+    """Try every binding of the plan in short-lived processes, and return what is denied."""
+    if plan.binder == "none":
+        return []
+    if plan.binder == "native":
+        return probe_system_calls(plan)
+    reason = probe_numactl(plan, environ)
+    if reason is None and len(plan.ranks) == 1:
+        return []  # numactl was tried with this very binding
+    refusals = probe_system_calls(plan)
+    if reason is not None and not refusals:
+        refusals = [Refusal(plan.ranks[0].rank, "numactl", reason)]
+    return refusals
+
+
+def probe_system_calls(plan: Plan) -> list[Refusal]:
+    """Try each distinct binding in one child, and return every part that is denied.
+
+    Raises DeniedError if the child dies.
+    """
+    from ompbind.launch.pipes import receive, send
+
+    bindings: dict[Binding, int] = {}
+    for r in plan.ranks:
+        bindings.setdefault(r.binding, r.rank)
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
         try:
-            syscalls.set_affinity(binding.cpus)
-        except OSError as e:
-            refused.append(("cpus", e.strerror or str(e)))
-    if binding.mem != "none":
-        try:
-            syscalls.set_memory(binding.mem, binding.mems, library)
-        except OSError as e:
-            refused.append(("memory", e.strerror or str(e)))
-    return refused
+            os.close(ours)
+            for binding, rank in bindings.items():
+                for refusal in try_binding(rank, binding):
+                    send(theirs, str(refusal.rank), refusal.part, refusal.reason)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(theirs)
+    messages = receive(ours)
+    _, status = os.waitpid(pid, 0)
+    if status != 0:
+        raise DeniedError("the process that tries the binding was killed", part="cpus", rank=0)
+    return [Refusal(int(rank), part, reason) for rank, part, reason in messages]
 
 
 def probe_numactl(plan: Plan, environ: Mapping[str, str]) -> str | None:
-    """Runs numactl once on all cpus and nodes of the plan, with itself as the worker that reports;
-    what it says against it, or None. An old numactl may not know a node that the kernel has."""
+    """Run numactl on all cpus and nodes of the plan, with `numactl --show` as the worker, and
+    return why it cannot bind so, or None. An old numactl may not know a node that the kernel has.
+    """
     path = require_program("numactl", environ)
     for mem in dict.fromkeys(r.mem for r in plan.ranks):
         ranks = [r for r in plan.ranks if r.mem == mem]
         cpus, mems = union(r.cpus for r in ranks), union(r.mems for r in ranks)
-        if mem == "preferred":  # takes one node; the rest is tried by system call
+        if mem == "preferred":  # takes one node; the others are tried by system call
             mems = CpuSet([mems.first])
         words = Binding(cpus, mem, mems).numactl()
         if not words:
@@ -118,16 +136,16 @@ def probe_numactl(plan: Plan, environ: Mapping[str, str]) -> str | None:
         lines = text.strip().splitlines()
         if status != 0:
             return lines[-1] if lines else f"exit status {status}"
-        told = dict(line.partition(":")[::2] for line in lines)
-        for what, wanted in (("physcpubind", cpus), ("membind", mems if mem == "bind" else None)):
-            got = told.get(what, "").split()
+        shown = dict(line.partition(":")[::2] for line in lines)
+        for name, wanted in (("physcpubind", cpus), ("membind", mems if mem == "bind" else None)):
+            got = shown.get(name, "").split()
             if wanted and got and CpuSet(map(int, got)) != wanted:
-                return f"asked for {what} {wanted}, it bound to {' '.join(got)}"
+                return f"asked for {name} {wanted}, it bound to {' '.join(got)}"
     return None
 
 
 def capture(path: str, argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[int, str]:
-    """Runs a program to its end: exit status, and what it wrote on both streams."""
+    """Run a program to its end, and return its exit status and what it wrote on both streams."""
     from ompbind.launch.pipes import read_all
 
     ours, theirs = os.pipe()
@@ -137,3 +155,55 @@ def capture(path: str, argv: tuple[str, ...], environ: Mapping[str, str]) -> tup
     os.close(theirs)
     text = read_all(ours).decode("utf-8", "replace")
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text
+
+
+# --- --on-denied ---------------------------------------------------------------------------------
+
+
+def apply_on_denied(
+    plan: Plan, refusals: Sequence[Refusal], on_denied: str, say: Callable[[str], None]
+) -> Plan:
+    """Return the plan to execute: itself, or under "degrade" without the denied parts, each of
+    which is reported to `say`. Raises DeniedError."""
+    if not refusals:
+        return plan
+    ranks = {r.rank: r for r in plan.ranks}
+    if on_denied != "degrade":
+        raise make_denied(ranks[refusals[0].rank], refusals[0])
+    parts = {r.part for r in refusals}
+    for part in sorted(parts):
+        first = next(r for r in refusals if r.part == part)
+        say(make_degraded(ranks[first.rank], first))
+    return drop_parts(plan, parts)
+
+
+def drop_parts(plan: Plan, parts: set[str]) -> Plan:
+    """Return the plan without these parts of its bindings."""
+    return plan.replace(ranks=tuple(r.rebind(r.binding.without(parts)) for r in plan.ranks))
+
+
+def make_degraded(rank: RankPlan, refusal: Refusal) -> str:
+    """Return the warning that a denied part is left out."""
+    instead = {
+        "cpus": "continuing with cpus unbound",
+        "memory": "continuing with memory unbound",
+        "numactl": "continuing with the same system calls without numactl",
+    }
+    return f"{make_denied(rank, refusal).message}; {instead[refusal.part]}"
+
+
+def make_denied(rank: RankPlan, refusal: Refusal) -> DeniedError:
+    """Return the error for a denied part of a rank's binding."""
+    if refusal.part == "numactl":
+        message = f"numactl cannot bind as planned: {refusal.reason}"
+        hint = "--binder native makes the same system calls without numactl"
+    else:
+        memory = f"memory: {rank.mem} {rank.mems}".strip()
+        wanted = f"cpus {rank.cpus}" if refusal.part == "cpus" else memory
+        call = CALLS[refusal.part]
+        message = f"rank {rank.rank}: the kernel refuses to bind {wanted} ({call}: "
+        message += f"{refusal.reason})"
+        hint = "--on-denied degrade continues without"
+        if refusal.part == "memory":
+            hint += ", --mem none does not ask; in a container allow set_mempolicy (CAP_SYS_NICE)"
+    return DeniedError(message, hint=hint, rank=rank.rank, part=refusal.part)

@@ -1,174 +1,122 @@
-"""Several ranks, seen from the process that the user started: it forks the supervisor, tells it the
-signals that come, and ends with its status.
+"""The process that the user started, when ranks are supervised: it forks the supervisor, passes
+signals on to it, and exits with its status.
 
-Two processes, so that whichever is killed, the other one ends all that is left: the supervisor is
-the parent of the ranks, and this one that of the supervisor.
+There are two processes so that whichever is killed, the other ends all that is left: the supervisor
+is the parent of the ranks, and this process that of the supervisor.
 """
 
 from __future__ import annotations
 
 import os
 
-from ompbind.errors import CommandError, DeniedError, OmpbindError
+from ompbind.errors import OmpbindError
 from ompbind.launch.descendants import end_descendants
-from ompbind.launch.outcome import name_signal
-from ompbind.launch.pipes import make_pipe, read_all
+from ompbind.launch.pipes import make_pipe, parse_error, receive, send_error
 from ompbind.launch.rank import flush
+from ompbind.launch.signals import name_signal, signal
 from ompbind.launch.supervisor import Supervisor
 from ompbind.launch.syscalls import Library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
-    from collections.abc import Callable
     from typing import NoReturn
 
-    from ompbind.launch.rank import Start
-    from ompbind.launch.settings import Settings
-    from ompbind.launch.streams import Streams
-    from ompbind.plans import Plan
-else:
-    import _signal as signal  # `signal` itself wraps this in enums, a third of the whole start-up
+    from ompbind.launch.rank import Launch
 
-TOLD = ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "TSTP", "CONT")
+# The signals that are passed on to the supervisor.
+PASSED_ON = ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "TSTP", "CONT")
 
 
-def run_supervised(
-    plan: Plan,
-    make_starts: Callable[[Plan], list[Start]],
-    settings: Settings,
-    say: Callable[[str], None],
-    streams: Streams,
-) -> int:
-    """Starts every rank, waits for all, and returns the first failure's status, or 0.
+def run_supervised(launch: Launch) -> int:
+    """Start every rank, wait for all, and return the first failure's status, or 0.
 
-    Raises what kept them from starting; nothing is then left of them.
+    Raises what kept them from starting; no process of theirs is left then.
     """
-    told = {getattr(signal, f"SIG{n}") for n in TOLD}
-    told = {n for n in told if signal.getsignal(n) is not signal.SIG_IGN}  # as by nohup
-    waited = told | {signal.SIGCHLD}
+    numbers = {getattr(signal, f"SIG{name}") for name in PASSED_ON}
+    numbers = {n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}  # as by nohup
+    awaited = numbers | {signal.SIGCHLD}
     flush()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, waited | {signal.SIGTTOU})
+    sigmask = signal.pthread_sigmask(signal.SIG_BLOCK, awaited | {signal.SIGTTOU})
     # Never called: with the default action, BSD and macOS drop it even while it is blocked.
     signal.signal(signal.SIGCHLD, lambda *_: None)
     try:
         library = Library()
         library.adopt()
-        others = list_children()
-        theirs, control = make_pipe()
-        result, own = make_pipe()
+        not_ours = list_children()
+        control_reader, control = make_pipe()
+        result, result_writer = make_pipe()
         pid = os.fork()
         if pid == 0:
             os.close(control)
             os.close(result)
-            become_supervisor(plan, make_starts, settings, say, streams, library, theirs,
-                              own, frozenset(before))  # fmt: skip
-        os.close(theirs)
-        os.close(own)
-        status = wait_for(pid, control, waited)
+            become_supervisor(launch, library, control_reader, result_writer, frozenset(sigmask))
+        os.close(control_reader)
+        os.close(result_writer)
+        status = wait_for(pid, control, awaited)
         os.close(control)
         if status < 0:
             os.close(result)
-            raise lost(-status, end_descendants(others))
-        text = read_all(result).decode("utf-8", "surrogateescape")
-        if text:
-            raise parse_error(text)
+            raise supervisor_killed(-status, end_descendants(not_ours))
+        for message in receive(result):
+            raise parse_error(message)
         return status
     finally:
-        while pending := signal.sigpending() & waited:  # too late to be told
+        while pending := signal.sigpending() & awaited:  # too late to be passed on
             signal.sigwait(pending)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, sigmask)
 
 
 def list_children() -> list[int]:
-    """Children that this process already had, from the program that has become ompbind."""
+    """Return the children that this process already had, from the program that became ompbind."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return []
     from ompbind.launch.descendants import list_descendants
 
-    own = os.getpid()
-    return [pid for pid, parent in list_descendants().items() if parent == own]
+    this = os.getpid()
+    return [pid for pid, parent in list_descendants().items() if parent == this]
 
 
 # --- the supervisor's process ---------------------------------------------------------------------
 
 
 def become_supervisor(
-    plan: Plan,
-    make_starts: Callable[[Plan], list[Start]],
-    settings: Settings,
-    say: Callable[[str], None],
-    streams: Streams,
-    library: Library,
-    control: int,
-    result: int,
-    sigmask: frozenset[int],
+    launch: Launch, library: Library, control: int, result: int, sigmask: frozenset[int]
 ) -> NoReturn:
-    """In the child: watches over the ranks, and ends with their status or says what kept them from
-    starting."""
-    status, text = 125, ""
+    """In the child: supervise the ranks, and exit with their status or report to `result` what kept
+    them from starting."""
+    status, error = 125, None
     try:
         import gc
 
-        gc.disable()  # it would only make the ranks' processes copy what they share with this one
-        group = os.getpgrp()
-        at_terminal = os.isatty(0)
-        if settings.stdin != "all" or not at_terminal:  # who reads a terminal stays in its group
-            os.setpgid(0, 0)
-        library.adopt()
-        library.die_with_parent(signal.SIGCONT)  # stopped, it could not see its end
-        foreground = settings.reader if at_terminal else None
-        status = Supervisor(
-            plan, make_starts, settings, say, streams, library,
-            control=control, sigmask=sigmask, group=group, foreground=foreground,
-        ).run()  # fmt: skip
+        gc.disable()  # it would make the ranks' processes copy pages that they share with this one
+        status = Supervisor(launch, library, control, sigmask).run()
     except OmpbindError as e:
-        status, text = e.status, make_error_text(e)
+        status, error = e.status, e
     except OSError as e:  # no descriptors, no memory left
-        text = make_error_text(OmpbindError(f"the system refuses: {e}"))
+        error = OmpbindError(f"the system refuses: {e}")
     except BaseException as e:
-        text = make_error_text(OmpbindError(f"a fault of ompbind's own: {e!r}"))
+        error = OmpbindError(f"internal error: {e!r}")
     finally:
         flush()
-        if text:
-            os.write(result, text.encode("utf-8", "surrogateescape")[:60000])
+        if error:
+            send_error(result, error)
         os._exit(status)
-
-
-def make_error_text(error: OmpbindError) -> str:
-    """An error, for the other process: its kind, status, data, message and hint."""
-    rank, part = error.data.get("rank", ""), error.data.get("part", "")
-    return "\0".join(
-        (type(error).__name__, str(error.status), str(rank), str(part), error.message, error.hint)
-    )
-
-
-def parse_error(text: str) -> OmpbindError:
-    kind, status, rank, part, message, hint = text.split("\0")
-    error: OmpbindError
-    if kind == "DeniedError":
-        error = DeniedError(message, hint=hint, rank=int(rank), part=part)
-    elif kind == "CommandError":
-        error = CommandError(message, found=status == "126", hint=hint)
-    else:
-        error = OmpbindError(message, hint=hint)
-        error.status = int(status)
-    return error
 
 
 # --- this process ---------------------------------------------------------------------------------
 
 
-def wait_for(pid: int, control: int, waited: set[int]) -> int:
-    """Tells the supervisor each signal until it ends: its status, minus the signal that ended it.
+def wait_for(pid: int, control: int, awaited: set[int]) -> int:
+    """Pass each signal on to the supervisor until it exits; return its status, or minus the signal
+    that killed it.
 
-    Signals are only ever waited for, so nothing interrupts and nothing wakes up for nothing.
+    Signals are only ever waited for: nothing is interrupted, and nothing wakes up for nothing.
     """
     at_terminal = has_terminal()
     while True:
-        number, from_terminal = wait_signal(waited)
+        number, from_terminal = wait_signal(awaited)
         if number == signal.SIGCHLD:
             status = reap(pid)
             if status is not None:
@@ -178,29 +126,29 @@ def wait_for(pid: int, control: int, waited: set[int]) -> int:
             from_terminal = True  # a shell has passed it on
         stops = number == signal.SIGTSTP
         if stops and from_terminal and not is_job():
-            continue  # the kernel stops nobody whom no shell could continue
+            continue  # the kernel stops no process that no shell could continue
         try:
             os.write(control, bytes((number, from_terminal)))
         except OSError:
-            continue  # it is just ending
+            continue  # it is exiting
         if stops:
             os.kill(os.getpid(), signal.SIGSTOP)
         elif number != signal.SIGCONT:
             os.kill(pid, signal.SIGCONT)  # stopped, it would not pass it on
 
 
-def wait_signal(waited: set[int]) -> tuple[int, bool]:
-    """The next signal, and whether the terminal sent it."""
+def wait_signal(awaited: set[int]) -> tuple[int, bool]:
+    """Return the next signal, and whether the terminal sent it."""
     if hasattr(signal, "sigwaitinfo"):
-        info = signal.sigwaitinfo(waited)
+        info = signal.sigwaitinfo(awaited)
         return info.si_signo, info.si_code > 0 and info.si_signo != signal.SIGCHLD
-    number = signal.sigwait(waited)
+    number = signal.sigwait(awaited)
     terminals = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
     return number, number in terminals and os.isatty(0)
 
 
 def has_terminal() -> bool:
-    """Whether this process' session has a terminal that is still there."""
+    """Whether this process's session has a terminal that still exists."""
     try:
         os.close(os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY))
     except OSError:
@@ -209,7 +157,7 @@ def has_terminal() -> bool:
 
 
 def is_job() -> bool:
-    """Whether a shell is there that can continue this process' group."""
+    """Whether there is a shell that can continue this process's group."""
     parent = os.getppid()
     try:
         return os.getsid(parent) == os.getsid(0) and os.getpgid(parent) != os.getpgrp()
@@ -218,24 +166,24 @@ def is_job() -> bool:
 
 
 def reap(pid: int) -> int | None:
-    """Takes away children that have ended, and says how `pid` has, if it has."""
-    found = None
+    """Reap children that have exited; return the wait status of `pid` if it is among them."""
+    result = None
     try:
         while True:
-            ended, status = os.waitpid(-1, os.WNOHANG)
-            if ended == pid:
-                found = status
-            if ended in (0, pid):
-                return found
+            child, status = os.waitpid(-1, os.WNOHANG)
+            if child == pid:
+                result = status
+            if child in (0, pid):
+                return result
     except ChildProcessError:
-        return found
+        return result
 
 
-def lost(number: int, left: list[int]) -> OmpbindError:
-    """The supervisor was killed."""
-    what = f"the supervising process was ended by {name_signal(number)}: so were all ranks"
+def supervisor_killed(number: int, left: list[int]) -> OmpbindError:
+    """Return the error for a supervisor that a signal killed; `left`: who could not be ended."""
+    message = f"the supervisor was killed by {name_signal(number)}: all ranks were ended"
     if left:
-        what += f"; these processes cannot be ended: {', '.join(map(str, left))}"
-    error = OmpbindError(what)
+        message += f"; these processes cannot be ended: {', '.join(map(str, left))}"
+    error = OmpbindError(message)
     error.status = 128 + number
     return error

@@ -1,7 +1,7 @@
-"""Ranks started from a Python program that goes on: through a small process that binds itself and
-becomes the worker, so that nothing of the program's own changes, at no instant.
+"""Starting ranks from a Python program that keeps running: through a small process that binds
+itself and becomes the worker, so the binding of the program never changes.
 
-Neither a fork of the program, which may have threads, nor code in it between fork and exec.
+The program, which may have threads, is not forked, and no code runs between fork and exec.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import os
 import sys
 
 from ompbind.errors import CommandError, OmpbindError, UsageError
-from ompbind.launch.pipes import make_pipe, move_up
+from ompbind.launch.pipes import make_pipe, move_up, parse_error, receive
 from ompbind.launch.rank import make_environ
-from ompbind.launch.report import parse_told
 from ompbind.launch.trampoline import make_words
+from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from ompbind.launch.report import Told
     from ompbind.plans import Plan, RankPlan
 
-# Of subprocess.Popen's arguments those that cannot be had here, and what can.
+# The arguments of subprocess.Popen that are refused here, and why.
 REFUSED = {
     "preexec_fn": "a program with threads must not run code between fork and exec",
     "shell": "nothing goes through a shell: give the worker's arguments as a list",
@@ -32,11 +31,21 @@ REFUSED = {
     "close_fds": "name the descriptors that the worker is to have in pass_fds",
     "restore_signals": "a worker starts with Python's ignored signals restored",
 }
-PATIENCE = 2.0  # seconds in which ranks that were interrupted may end by themselves
+PATIENCE = 2.0  # seconds in which ranks that were interrupted may exit by themselves
 DEFAULTS = {"close_fds": True, "restore_signals": True, "shell": False}
 
-# Ours is found beside the standard library: no site, no PYTHON* variable changes what is run.
+# With our directory last on an isolated path, no site and no PYTHON* variable changes what runs.
 CODE = "import sys; sys.path.append(sys.argv[1]); from {module} import main; main(sys.argv[2:])"
+
+
+class ChildReport(Record):
+    """What a started process has reported: whether it ran at all, warnings, and the error or the
+    status with which it exited; neither, if it became another program."""
+
+    begun: bool
+    warnings: tuple[str, ...] = ()
+    error: OmpbindError | None = None
+    status: int | None = None
 
 
 def start_rank(
@@ -48,14 +57,14 @@ def start_rank(
     on_denied: str = "error",
     **kwargs: Any,
 ) -> subprocess.Popen[Any]:
-    """Starts a rank's worker, bound and with its environment, and returns when its program has
-    begun; `argv` is its own command, `kwargs` are Popen's.
+    """Start a rank's worker, bound and with its environment, and return when its program has begun.
 
-    Raises DeniedError, CommandError, UsageError; then nothing is left over.
+    `argv`: its command; `kwargs`: those of subprocess.Popen. Raises DeniedError, CommandError,
+    UsageError; no process is left then.
     """
     for name, value in kwargs.items():
         if name in REFUSED and value is not None and value != DEFAULTS.get(name):
-            raise UsageError(f"{name}={value!r} cannot be had for a rank", hint=REFUSED[name])
+            raise UsageError(f"{name}={value!r} is not possible for a rank", hint=REFUSED[name])
     if on_denied not in ("error", "degrade"):
         raise UsageError(f"on_denied: {on_denied!r} is not one of error, degrade")
     env = make_environ(rank, environ)
@@ -66,12 +75,12 @@ def start_rank(
             f"the plan binds ({plan.binder}), which {sys.platform} cannot",
             hint="make the plan on the machine where it is to run",
         )
-    words = make_words(plan, rank, argv, on_denied)
-    process, report = start_python("ompbind.launch.trampoline", words, env, rank.rank, kwargs)
+    words = make_words(rank, argv, on_denied)
+    process, pipe = start_python("ompbind.launch.trampoline", words, env, rank.rank, kwargs)
     process.args = list(argv)
     try:
-        told = read_report(report)
-        for text in told.warnings:
+        report = read_report(pipe)
+        for text in report.warnings:
             import warnings
 
             warnings.warn(text, RuntimeWarning, stacklevel=3)  # may be an error
@@ -79,8 +88,8 @@ def start_rank(
         process.kill()
         with process:
             raise
-    if error := error_of(process, told):
-        with process:  # closes its pipes and takes it away
+    if error := find_error(process, report):
+        with process:  # closes its pipes and reaps it
             raise error
     return process
 
@@ -92,17 +101,17 @@ def start_python(
     rank: int | None,
     kwargs: Mapping[str, Any],
 ) -> tuple[subprocess.Popen[Any], int]:
-    """Starts a Python that calls `main` of a module of ours with words, the first two being its
-    report's descriptor and LC_CTYPE; the process, and where its report can be read."""
+    """Start a Python that calls `main` of one of our modules with words, to which the pipe for its
+    report and LC_CTYPE are prepended; return the process and our end of that pipe."""
     if getattr(sys, "frozen", False) or not sys.executable:
         raise UsageError(
-            "there is no Python that could be started (sys.executable)",
+            "no Python interpreter can be started (sys.executable)",
             hint="start the whole program with ompbind run instead",
         )
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     ctype = f"={env['LC_CTYPE']}" if "LC_CTYPE" in env else ""
     ours, theirs = make_pipe()
-    command = [sys.executable, *own_flags(), "-c", CODE.format(module=module),
+    command = [sys.executable, *make_flags(), "-c", CODE.format(module=module),
                os.path.dirname(package), str(theirs), ctype, *words]  # fmt: skip
     fds = (*kwargs.get("pass_fds", ()), theirs)
     try:
@@ -115,8 +124,8 @@ def start_python(
     return process, ours
 
 
-def own_flags() -> list[str]:
-    """How that Python is started: isolated, without site, its arguments' bytes kept."""
+def make_flags() -> list[str]:
+    """Return the options of that Python: isolated, without site, arguments kept byte by byte."""
     flags = ["-I", "-S", "-X", "utf8"]
     if sys.dont_write_bytecode:
         flags.append("-B")
@@ -128,8 +137,8 @@ def own_flags() -> list[str]:
 def spawn(
     rank: int | None, argv: Sequence[str], env: dict[str, str], kwargs: Mapping[str, Any]
 ) -> subprocess.Popen[Any]:
-    """subprocess.Popen, whose errors about the command are CommandError; those about other
-    arguments, such as cwd, stay as they are."""
+    """Call subprocess.Popen; raise its errors about the command as CommandError, but those about
+    other arguments, such as cwd, as they are."""
     import subprocess
 
     try:
@@ -137,28 +146,39 @@ def spawn(
     except OSError as e:
         if e.filename not in (None, argv[0]):
             raise
-        what = f"rank {rank}: its process" if rank is not None else "the process"
+        subject = f"rank {rank}: its process" if rank is not None else "the process"
         reason = e.strerror or str(e)
         found = not isinstance(e, FileNotFoundError)
         raise CommandError(
-            f"{what} cannot be started: {reason}", found=found, rank=rank, errno=e.errno
+            f"{subject} cannot be started: {reason}", found=found, rank=rank, errno=e.errno
         ) from None
 
 
-def read_report(fd: int) -> Told:
-    """Reads to the end, which comes when the process has become the worker, or has ended."""
-    with open(fd, "rb") as pipe:
-        return parse_told(pipe.read().decode())
+def read_report(pipe: int) -> ChildReport:
+    """Read to the pipe's end, which comes when the process becomes the worker or exits."""
+    report = ChildReport(begun=False)
+    for message in receive(pipe):
+        kind, *texts = message
+        if kind == "begun":
+            report = report.replace(begun=True)
+        elif kind == "warning":
+            report = report.replace(warnings=(*report.warnings, *texts))
+        elif kind == "error":
+            error = parse_error(message)
+            report = report.replace(error=error, status=error.status)
+        elif kind == "status":
+            report = report.replace(status=int(texts[0]))
+    return report
 
 
-def error_of(process: subprocess.Popen[Any], told: Told) -> OmpbindError | None:
-    """What kept a started process from becoming what it should."""
-    if told.begun:
-        return told.error
+def find_error(process: subprocess.Popen[Any], report: ChildReport) -> OmpbindError | None:
+    """Return what kept a started process from becoming what it should, or None."""
+    if report.begun:
+        return report.error
     status = process.wait()
     return OmpbindError(
-        f"{sys.executable!r}, which was to bind the worker, ended with {status} before it could",
-        hint="what it wrote is on the worker's standard error",
+        f"{sys.executable!r}, which should bind the worker, exited with {status} before it could",
+        hint="its own messages are on the worker's standard error",
         status=status,
     )
 
@@ -170,7 +190,7 @@ def supervise(
     env: dict[str, str],
     kwargs: Mapping[str, Any],
 ) -> int:
-    """Runs a plan (its JSON) in a process that watches over its ranks, and waits for its status.
+    """Run a plan (as JSON) in a process that supervises its ranks, and wait for its status.
 
     Raises OmpbindError. Whatever ends the waiting ends the ranks.
     """
@@ -178,33 +198,36 @@ def supervise(
 
     if os.name != "posix":
         raise UsageError(
-            f"all ranks cannot be watched over on {sys.platform}",
+            f"ranks cannot be supervised on {sys.platform}",
             hint="start each with plan.popen",
         )
-    with tempfile.TemporaryFile() as hidden, open(move_up(os.dup(hidden.fileno())), "wb") as file:
+    with (
+        tempfile.TemporaryFile() as temporary,
+        open(move_up(os.dup(temporary.fileno())), "wb") as file,
+    ):
         file.write(plan.encode("utf-8", "surrogateescape"))
         file.flush()
         file.seek(0)
         words = [str(os.getpid()), str(file.fileno()), *options, *command]
         kwargs = {**kwargs, "pass_fds": (file.fileno(),)}
-        process, report = start_python("ompbind.cli.child", words, env, None, kwargs)
+        process, pipe = start_python("ompbind.cli.child", words, env, None, kwargs)
     with process:
         try:
-            told = read_report(report)
+            report = read_report(pipe)
             status = process.wait()
         except BaseException as e:
             end(process, PATIENCE if isinstance(e, KeyboardInterrupt) else 0)
             raise
-    if error := error_of(process, told):
+    if error := find_error(process, report):
         raise error
-    if told.status is not None:  # also where someone else has taken the process away
-        return told.status
+    if report.status is not None:  # also where the program has reaped the process itself
+        return report.status
     return status if status >= 0 else 128 - status
 
 
 def end(process: subprocess.Popen[Any], patience: float) -> None:
-    """Ends a process that watches over ranks, which takes them along; `patience`: seconds in which
-    it may end by itself, as where a terminal has interrupted it, too."""
+    """End a process that supervises ranks, and with it the ranks. `patience`: seconds in which it
+    may exit by itself, since a terminal interrupts it as well."""
     import subprocess
 
     try:

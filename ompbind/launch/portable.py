@@ -1,4 +1,4 @@
-"""Systems where a process can neither fork nor become another."""
+"""Running ranks on systems where a process can neither fork nor become another program."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def run_portably(starts: Sequence[Start]) -> int:
-    """The same with subprocess alone, where a process can neither fork nor become another."""
+    """Start every rank with subprocess, wait for all, and return the first failure's status, or 0.
+
+    Raises CommandError.
+    """
     import queue
     import subprocess
     import threading

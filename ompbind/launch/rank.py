@@ -1,4 +1,4 @@
-"""A rank's process: what it needs, worked out before any is started; becoming the worker."""
+"""What a launch and its ranks' starts need, and how a process becomes a worker."""
 
 from __future__ import annotations
 
@@ -6,27 +6,72 @@ import os
 import sys
 
 from ompbind.errors import CommandError
-from ompbind.launch.binding import try_binding
-from ompbind.launch.refusals import Refusal, denied, left_out
+from ompbind.launch.binding import make_degraded, make_denied, try_binding
+from ompbind.launch.signals import restore_signals, signal
 from ompbind.launch.syscalls import Library, set_memory
 from ompbind.record import Record
 from ompbind.worker.program import require_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
     from ompbind.cpuset import CpuSet
     from ompbind.plans import Plan, RankPlan
-else:
-    import _signal as signal  # `signal` itself wraps this in enums, a third of the whole start-up
+
+    Prove = Callable[[Plan, Mapping[int, int]], float | None]  # pids by rank
+
+    # The workers' files, by command name and the PATH that a rank has of its own.
+    Programs = dict[tuple[str, str | None], str]
+
+
+class Settings(Record):
+    """How ranks are started, watched and ended: the options of `run` that are not the plan's."""
+
+    on_denied: str = "error"
+    watched: bool = False  # a single rank is a child, too, instead of replacing this process
+    may_switch: bool = False  # --binder auto: a numactl that does not work is replaced
+    grace: float = 10.0  # seconds from each step of the stop ladder to the next
+    on_failure: str = "stop"
+    leave_children: bool = False
+    output: str = ""  # --output, "" the default
+    output_dir: str = ""  # where the ranks' files go, "" for no files
+    overwrite: bool = False
+    stdin: str = ""  # --stdin, "" the default
+    verbose: bool = False
+    # Called with the plan and the pids of the live ranks when all have executed, and again after
+    # the seconds that it returns; an error that it raises ends all ranks.
+    prove: Prove | None = None
+
+    @property
+    def reader(self) -> int | None:
+        """The rank that shares ompbind's standard input."""
+        return None if self.stdin in ("all", "none") else int(self.stdin or 0)
+
+    @property
+    def redirects(self) -> bool:
+        """Whether a single rank has other streams than ompbind's."""
+        return bool(self.output_dir) or self.stdin not in ("", "0", "all")
+
+
+class Launch(Record):
+    """Ranks to be started, and how. `programs`: the workers' files; `say`: takes warnings."""
+
+    plan: Plan
+    environ: Mapping[str, str]
+    programs: Programs
+    settings: Settings
+    say: Callable[[str], None]
+
+    def make_starts(self) -> list[Start]:
+        """Prepare every rank's start. Raises CommandError."""
+        return make_starts(self.plan, self.environ, self.programs)
 
 
 class Start(Record):
-    """All that starting one rank needs, worked out before any is started. `stdin`, `stdout` and
-    `stderr`: the descriptors that become the rank's; None: it has ompbind's own."""
+    """What the start of one rank needs: `path` is executed with `argv` in `env`. `stdin`, `stdout`
+    and `stderr`: the descriptors that become the rank's; None: it shares ompbind's."""
 
     rank: RankPlan
     path: str
@@ -41,36 +86,35 @@ class Start(Record):
         return self.stdin is not None or self.stdout is not None or self.stderr is not None
 
 
-Programs = dict[tuple[str, "str | None"], str]
-
-
 def find_programs(plan: Plan, environ: Mapping[str, str]) -> Programs:
-    """The files of the workers' commands, by name and by the PATH that a rank has of its own, which
-    is what its command is looked for in. Raises CommandError."""
-    found: Programs = {}
+    """Return the files of the workers' commands. A PATH that the plan sets for a rank counts.
+
+    Raises CommandError.
+    """
+    programs: Programs = {}
     for rank in plan.ranks:
-        name, path = wanted = wanted_program(rank)
-        if wanted not in found:
+        key = name, path = program_key(rank)
+        if key not in programs:
             base = environ if path is None else {**environ, "PATH": path}
-            found[wanted] = require_program(name, base)
-    return found
+            programs[key] = require_program(name, base)
+    return programs
 
 
-def wanted_program(rank: RankPlan) -> tuple[str, str | None]:
+def program_key(rank: RankPlan) -> tuple[str, str | None]:
     return rank.command[0], dict(rank.env).get("PATH")
 
 
 def make_starts(plan: Plan, environ: Mapping[str, str], programs: Programs) -> list[Start]:
-    """For every rank; what they have in common is worked out once. Raises CommandError."""
-    binder = require_program("numactl", environ) if plan.binder == "numactl" else ""
+    """Prepare every rank's start; what they share is computed once. Raises CommandError."""
+    numactl = require_program("numactl", environ) if plan.binder == "numactl" else ""
     base = encode(environ)
     starts = []
     for rank in plan.ranks:
-        own, argv = dict(rank.env), rank.argv
-        path = programs[wanted_program(rank)] if argv == rank.command else binder
-        env = base | encode(own)
+        added, argv = dict(rank.env), rank.argv
+        path = programs[program_key(rank)] if argv == rank.command else numactl
+        env = base | encode(added)
         for name in rank.unset:
-            if name not in own:
+            if name not in added:
                 env.pop(os.fsencode(name), None)
         starts.append(Start(rank, path, argv, env))
     return starts
@@ -81,60 +125,85 @@ def encode(environ: Mapping[str, str]) -> dict[bytes, bytes]:
 
 
 def make_environ(rank: RankPlan, environ: Mapping[str, str]) -> dict[str, str]:
-    """All of a worker's environment, made from this one, in which threads may set variables."""
+    """Return a worker's whole environment, made from a mapping that other threads may change."""
     kept = {k: v for k in list(environ) if (v := environ.get(k)) is not None}
     return {k: v for k, v in kept.items() if k not in rank.unset} | dict(rank.env)
 
 
-def run_alone(start: Start, on_denied: str, say: Callable[[str], None]) -> NoReturn:
-    """Binds this process and becomes the only rank. Raises DeniedError, CommandError."""
-    rank = start.rank
-    for part, reason in try_binding(rank.binding):
-        error = denied(rank, Refusal(rank.rank, part, reason))
+# --- this process becomes the worker -------------------------------------------------------------
+
+
+def bind_and_exec(start: Start, on_denied: str, say: Callable[[str], None]) -> NoReturn:
+    """Bind this process and become the only rank. Raises DeniedError, CommandError."""
+    for refusal in try_binding(start.rank.rank, start.rank.binding):
         if on_denied != "degrade":
-            raise error
-        say(f"{error.message}; {left_out(part)}")
+            raise make_denied(start.rank, refusal)
+        say(make_degraded(start.rank, refusal))
     execute(start)
 
 
 def execute(start: Start) -> NoReturn:
-    """Becomes the worker. Raises CommandError."""
+    """Become the worker. Raises CommandError."""
     flush()
     restore_signals()
-    err = os.dup(2) if start.stderr is not None else -1
+    stderr = os.dup(2) if start.stderr is not None else -1
     try:
         redirect(start)
         os.execve(start.path, start.argv, start.env)
     except OSError as e:
-        if err >= 0:
-            os.dup2(err, 2)  # to say so where the user is
+        if stderr >= 0:
+            os.dup2(stderr, 2)  # the error belongs where the user looks
         raise cannot_execute(start, e.strerror or str(e)) from None
 
 
+def redirect(start: Start) -> None:
+    """Make the rank's descriptors this process's standard streams."""
+    for number, fd in enumerate((start.stdin, start.stdout, start.stderr)):
+        if fd is not None:
+            os.dup2(fd, number)  # exec closes `fd`, as every descriptor that Python made
+
+
+def flush() -> None:
+    """Write what is buffered, so that it comes before the workers' output."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # None: closed by the process that started us
+            stream.flush()
+
+
+def cannot_execute(start: Start, reason: str) -> CommandError:
+    """Return the error for a command that exec refuses."""
+    return CommandError(
+        f"rank {start.rank.rank}: {start.argv[0]!r} cannot be executed: {reason}", found=True
+    )
+
+
+# --- a forked child becomes the worker -----------------------------------------------------------
+
+
 class Gate(Record):
-    """What ranks wait at until all are bound. `library` is loaded before forking; `supervisor`: the
-    pid of their parent; `report`: where each says why it cannot execute; `go`: the pipe from which
-    each takes a byte before it executes; `sigmask`: what they are to have."""
+    """What a forked rank needs to wait until all are bound. `library`: loaded before forking;
+    `supervisor`: its parent's pid; `error_pipe`: where it reports that it cannot execute;
+    `start_pipe`: it takes a byte from here before it executes; `sigmask`: the worker's."""
 
     library: Library
     supervisor: int
-    report: int
-    go: int
+    error_pipe: int
+    start_pipe: int
     sigmask: frozenset[int]
 
 
-def become(start: Start, gate: Gate) -> NoReturn:
-    """In the child, whose environment and binding its parent sees to: waits for all others and
-    becomes the worker, or says in a line why not.
+def exec_rank(start: Start, gate: Gate) -> NoReturn:
+    """In the child, which has inherited its environment and binding: wait for all other ranks and
+    become the worker, or report why that fails.
 
-    Little is done here: all that is touched has to be copied for each rank.
+    It does as little as possible: every page it touches is copied for each rank.
     """
     reason = ""
     try:
         gate.library.die_with_parent(signal.SIGKILL)
         if os.getppid() != gate.supervisor:
-            os._exit(125)  # it had gone before the kernel knew
-        os.read(gate.go, 1)
+            os._exit(125)  # it exited before the kernel knew
+        os.read(gate.start_pipe, 1)
         if start.redirected:
             redirect(start)
         signal.pthread_sigmask(signal.SIG_SETMASK, gate.sigmask)
@@ -144,32 +213,41 @@ def become(start: Start, gate: Gate) -> NoReturn:
     except BaseException as e:
         reason = repr(e)
     finally:
-        os.write(gate.report, f"{start.rank.rank}\t{reason}\n".encode("utf-8", "replace"))
-        os._exit(125)
+        try:
+            report_failure(gate, start, reason)
+        finally:
+            os._exit(125)
 
 
-def follow(parent: int) -> None:
-    """Has this process ended, by TERM, when `parent`, which started it, ends."""
+def report_failure(gate: Gate, start: Start, reason: str) -> None:
+    """Report why a rank cannot execute. All ranks share the pipe, so the message is short."""
+    from ompbind.launch.pipes import send
+
+    send(gate.error_pipe, str(start.rank.rank), "command", reason[:500])
+
+
+def die_with(parent: int) -> None:
+    """Ask the kernel to send this process SIGTERM when `parent`, its parent, exits."""
     Library().die_with_parent(signal.SIGTERM)
     if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)  # it had gone before the kernel knew
+        os.kill(os.getpid(), signal.SIGTERM)  # it exited before the kernel knew
 
 
 class Inheritance:
     """What a rank's process inherits from this one, set before it is forked: its environment and
-    its memory policy. In the child each would cost more than all else."""
+    its memory policy. To set them in the child would cost more than all else it does."""
 
     def __init__(self, library: Library, envs: Sequence[dict[bytes, bytes]]) -> None:
-        """`envs`: the ranks', in the order of forking."""
+        """`envs`: the ranks' environments, in the order of forking."""
         self.library = library
         befores = [dict(os.environb), *envs]
         self.changes = [list_changes(*pair) for pair in zip(befores, envs, strict=False)]
         self.changes.reverse()
-        self.own: tuple[int, CpuSet] | None = None  # this process' policy, when it is another now
-        self.policy: tuple[str, CpuSet] | None = None
+        self.original: tuple[int, CpuSet] | None = None  # this process's policy while it is changed
+        self.policy: tuple[str, CpuSet] | None = None  # the policy that is set now
 
     def next_environment(self) -> None:
-        """Sets what execv passes on from now on to the next rank's."""
+        """Set what execv will pass on to the environment of the next rank."""
         for name, value in self.changes.pop():
             if value is None:
                 os.unsetenv(name)
@@ -177,54 +255,24 @@ class Inheritance:
                 os.putenv(name, value)
 
     def set_memory(self, mem: str, mems: CpuSet) -> None:
-        """The memory policy, "none" this process' own. Raises OSError."""
+        """Set the memory policy; "none" is this process's original one. Raises OSError."""
         if mem == "none":
             self.restore()
         elif (mem, mems) != self.policy:
-            own = self.own or self.library.memory(1)
+            original = self.original or self.library.memory(1)
             set_memory(mem, mems, self.library)
-            self.own, self.policy = own, (mem, mems)
+            self.original, self.policy = original, (mem, mems)
 
     def restore(self) -> None:
-        """This process' own memory policy. Raises OSError."""
-        if self.own is not None:
-            self.library.memory(0, *self.own)
-            self.own = self.policy = None
+        """Set this process's original memory policy. Raises OSError."""
+        if self.original is not None:
+            self.library.memory(0, *self.original)
+            self.original = self.policy = None
 
 
 def list_changes(
     before: dict[bytes, bytes], after: dict[bytes, bytes]
 ) -> list[tuple[bytes, bytes | None]]:
-    """What makes one environment the other; None: it goes."""
+    """Return the variables to set so that one environment becomes the other; None: unset."""
     gone: list[tuple[bytes, bytes | None]] = [(k, None) for k in before if k not in after]
     return gone + [(k, v) for k, v in after.items() if before.get(k) != v]
-
-
-def redirect(start: Start) -> None:
-    """Makes the rank's own descriptors this process' standard ones."""
-    for fd, own in enumerate((start.stdin, start.stdout, start.stderr)):
-        if own is not None:
-            os.dup2(own, fd)  # exec closes `own`, as every descriptor that Python made
-
-
-def flush() -> None:
-    """What was written so far comes before the workers' output."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # None: closed by whoever started us
-            stream.flush()
-
-
-def restore_signals() -> None:
-    """Python ignores the first two, and handles INT: a worker has what ompbind was given."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    for name in ("SIGPIPE", "SIGXFSZ"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_DFL)
-
-
-def cannot_execute(start: Start, reason: str) -> CommandError:
-    name = start.argv[0]
-    return CommandError(
-        f"rank {start.rank.rank}: {name!r} cannot be executed: {reason}", found=True
-    )

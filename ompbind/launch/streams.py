@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
     from ompbind.launch.loop import Loop
     from ompbind.launch.output import Sink
-    from ompbind.launch.rank import Start
-    from ompbind.launch.settings import Settings
+    from ompbind.launch.rank import Settings, Start
     from ompbind.launch.stdin import Feed
 
     Three = tuple[int | None, int | None, int | None]  # None: ours, as it is

@@ -1,8 +1,8 @@
-"""The system calls that Python has no function for, or none that says what became of it:
-sched_setaffinity, set_mempolicy, get_mempolicy, prctl.
+"""The system calls behind a binding: sched_setaffinity with a check of what the kernel took, and
+those that Python has no function for: set_mempolicy, get_mempolicy, prctl.
 
-Memory policy has no wrapper in the C library, so it is called by number. Sources: set_mempolicy(2),
-prctl(2), the kernel's syscall tables.
+The C library has no wrapper for memory policies, so they are called by number. Sources:
+set_mempolicy(2), prctl(2), the kernel's syscall tables.
 """
 
 from __future__ import annotations
@@ -36,82 +36,64 @@ NUMBERS = {
 }
 
 MODES = {"none": 0, "preferred": 1, "bind": 2, "interleave": 3, "local": 4}
-WORDS = 1024 // (64 if sys.maxsize > 2**32 else 32)  # of the most nodes that any kernel has
+NODES = 1024  # as many as any kernel has
 MODE_FLAGS = 0xE000  # MPOL_F_STATIC_NODES, _RELATIVE_NODES and _NUMA_BALANCING
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def set_affinity(cpus: CpuSet, pid: int = 0) -> None:
-    """Binds a process' first thread, the calling one by default. Raises OSError, also when the
-    kernel silently took fewer cpus."""
+    """Bind a process's first thread, by default the calling thread. Raises OSError, also when the
+    kernel silently takes fewer cpus."""
     os.sched_setaffinity(pid, cpus)
     if (got := CpuSet(os.sched_getaffinity(pid))) != cpus:
         raise OSError(errno.EINVAL, f"of cpus {cpus} the kernel took only {got}")
 
 
 def set_memory(mem: str, mems: CpuSet, library: Library | None = None) -> None:
-    """Sets the calling thread's memory policy and reads it back. Raises OSError."""
+    """Set the calling thread's memory policy and read it back. Raises OSError."""
     library = library or Library()
     mode = MODES[mem]
     library.memory(0, mode, mems)
     got_mode, got = library.memory(1)
-    # The kernel reports "preferred" without nodes for what was asked as "local", and may the other
-    # way round: both are first touch.
+    # The kernel may report "local" as "preferred" without nodes, and the reverse: both are first
+    # touch.
     if (got_mode & ~MODE_FLAGS, got) != (mode, mems) and mem != "local":
         raise OSError(errno.EINVAL, f"of {mem} {mems} the kernel made mode {got_mode}, nodes {got}")
 
 
 def read_memory() -> tuple[int, CpuSet]:
-    """The calling thread's memory policy: mode and nodes. Raises OSError."""
+    """Return the calling thread's memory policy, as mode and nodes. Raises OSError."""
     return Library().memory(1)
 
 
 class Library:
-    """The C library, for calls that Python has no function for; made once, before forking.
-
-    It uses what ctypes is made of: `import ctypes` itself takes five times as long, which every
-    launch would pay for.
-    """
+    """The C library, for calls that Python has no function for; loaded once, before forking."""
 
     def __init__(self) -> None:
-        import _ctypes
+        import ctypes  # slow: needed for several ranks, and for memory without numactl
 
-        class Word(_ctypes._SimpleCData):  # type: ignore[type-arg]  # no [] here
-            _type_ = "L"
-
-        class Long(_ctypes._SimpleCData):  # type: ignore[type-arg]
-            _type_ = "l"
-
-        class Words(_ctypes.Array):  # type: ignore[type-arg]
-            _type_ = Word
-            _length_ = WORDS
-
-        class Function(_ctypes.CFuncPtr):
-            _flags_ = 1 | 8  # FUNCFLAG_CDECL, FUNCFLAG_USE_ERRNO
-            _restype_ = Long
-
-        handle = _ctypes.dlopen(None, 2)  # type: ignore[arg-type]  # RTLD_NOW, the program itself
-        self._word, self._long, self._words = Word, Long, Words
-        self._bits = 8 * _ctypes.sizeof(Word(0))
-        self._errno = _ctypes.get_errno
-        self._syscall = Function(_ctypes.dlsym(handle, "syscall"))
-        self._prctl = None
-        if sys.platform == "linux":
-            self._prctl = Function(_ctypes.dlsym(handle, "prctl"))
+        library = ctypes.CDLL(None, use_errno=True)
+        self._word, self._long = ctypes.c_ulong, ctypes.c_long
+        self._bits = 8 * ctypes.sizeof(ctypes.c_ulong)
+        self._words = ctypes.c_ulong * (NODES // self._bits)
+        self._errno = ctypes.get_errno
+        self._syscall = library.syscall
+        self._syscall.restype = ctypes.c_long
+        self._prctl = library.prctl if sys.platform == "linux" else None
 
     def memory(self, which: int, mode: int = 0, mems: CpuSet | None = None) -> tuple[int, CpuSet]:
-        """set_mempolicy (which 0) or get_mempolicy (1); both answer mode and nodes.
+        """Call set_mempolicy (`which` 0) or get_mempolicy (1), and return mode and nodes.
 
         Raises OSError.
         """
         number = NUMBERS.get((os.uname().machine, sys.maxsize > 2**32))
         if number is None:
             raise OSError(errno.ENOSYS, f"memory policy is not known on {os.uname().machine}")
-        bits, none = self._bits, (1 << self._bits) - 1
+        bits, ones = self._bits, (1 << self._bits) - 1
         mems = mems or CpuSet()
-        mask = self._words(*(mems.mask >> w * bits & none for w in range(WORDS)))
-        length = self._word(WORDS * bits + 1)  # the kernel takes one bit less than it is told
+        mask = self._words(*(mems.mask >> at & ones for at in range(0, NODES, bits)))
+        length = self._word(NODES + 1)  # the kernel takes one bit less than it is given
         if which == 0:
             pointer, length = (mask, length) if mems else (None, self._word(0))
             self._call(self._syscall, self._long(number[0]), self._long(mode), pointer, length)
@@ -120,17 +102,17 @@ class Library:
         null = self._word(0)
         self._call(self._syscall, self._long(number[1]), got, mask, length, null, null)
         mode = int.from_bytes(bytes(got)[:4], sys.byteorder)
-        return mode, CpuSet.from_mask(sum(word << w * bits for w, word in enumerate(mask)))
+        return mode, CpuSet.from_mask(sum(word << n * bits for n, word in enumerate(mask)))
 
     def die_with_parent(self, number: int) -> None:
-        """The kernel sends this signal to the calling process when its parent ends; exec keeps
-        that, except for a program with privileges of its own. Nothing where there is no such
-        call. Raises OSError."""
+        """Ask the kernel to send this signal to the calling process when its parent exits. Exec
+        keeps that, except for a program with privileges of its own. Does nothing where there is no
+        such call. Raises OSError."""
         self._control(PR_SET_PDEATHSIG, number)
 
     def adopt(self) -> None:
-        """Makes the calling process the parent of its descendants that lose theirs. Nothing where
-        there is no such call. Raises OSError."""
+        """Make the calling process the parent of its descendants that lose theirs. Does nothing
+        where there is no such call. Raises OSError."""
         self._control(PR_SET_CHILD_SUBREAPER, 1)
 
     def _control(self, option: int, value: int) -> None:

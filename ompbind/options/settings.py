@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import parse_whole
 from ompbind.errors import UsageError
-from ompbind.launch.settings import Settings
+from ompbind.launch import Settings
 from ompbind.messages import quote
 
 TYPE_CHECKING = False
