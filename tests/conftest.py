@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.commands import OMPBIND, TIMEOUT, environment
 from tests.support.needs import (
@@ -28,6 +29,27 @@ from tests.support.needs import (
 os.environ.pop("PYTHONUNBUFFERED", None)
 # Whoever else runs ompbind here meanwhile is no business of the tests.
 os.environ["OMPBIND_NEIGHBOURS"] = "no"
+
+
+# No deadline: how long an example takes depends on what else the machine does. CI
+# draws the same examples each time, so that what fails there is the change.
+settings.register_profile(
+    "ompbind",
+    deadline=None,
+    print_blob=True,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("ompbind")
+
+
+def pytest_configure() -> None:
+    """Let what the tests start hear HUP, INT and QUIT although we may have been started by `nohup`
+    or in the background of a script: what is ignored stays ignored across an exec, while what is
+    handled, by doing nothing, is reset."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from tests.support.commands import environment, ompbind_run
 from tests.support.confine import denying
 from tests.support.needs import need_binder, need_cpus, unavailable
 from tests.support.observe import mask_of, policy_text, read_words, status_field
-from tests.support.recorder import wait_for
+from tests.support.recorder import all_children, wait_for
 from tests.support.untouched import nothing_left, untouched
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ompbind binds on Linux only")
@@ -553,19 +552,24 @@ def test_the_watcher_sees_an_instant(plan: ompbind.Plan) -> None:
 
     whole = os.sched_getaffinity(0)
 
+    def wait_for_a_look() -> None:
+        """Until a look has begun and ended since."""
+        seen = looks[0]
+        wait_for(lambda: looks[0] > seen + 1)
+
     def bind() -> None:
         os.sched_setaffinity(0, plan.ranks[0].cpus)
-        time.sleep(0.2)
+        wait_for_a_look()
         os.sched_setaffinity(0, whole)  # its end may be seen late
 
     def set_variable() -> None:
         os.environ["OMP_X"] = "1"
-        time.sleep(0.2)
+        wait_for_a_look()
         del os.environ["OMP_X"]
 
     for action, what in ((bind, "bindings"), (set_variable, "OMP_X")):
         thread = threading.Thread(target=action)
-        with pytest.raises(AssertionError, match=what), untouched():  # noqa: PT012
+        with pytest.raises(AssertionError, match=what), untouched() as looks:  # noqa: PT012
             thread.start()
             thread.join()
 
@@ -763,15 +767,6 @@ def test_a_killed_program_takes_its_run_along(tmp_path: Path, ranks: int) -> Non
         process.kill()
     assert len(started) >= ranks
     wait_for(lambda: not any(Path("/proc", str(pid)).exists() for pid in started))
-
-
-def all_children(pid: int) -> list[int]:
-    """The pids of a process' descendants."""
-    found: list[int] = []
-    for task in Path("/proc", str(pid), "task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            found += [child, *all_children(child)]
-    return found
 
 
 def test_run_has_the_status_whoever_takes_its_processes_away(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -23,7 +24,7 @@ from tests.support.confine import denying
 from tests.support.needs import need_binder, need_cpus, unavailable
 from tests.support.observe import mask_of, policy_text, read_words, status_field
 from tests.support.recorder import wait_for
-from tests.support.untouched import children, descriptors, untouched
+from tests.support.untouched import Holdings, children, untouched
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ompbind binds on Linux only")
 
@@ -164,7 +165,7 @@ def test_more_processes_than_ranks_are_an_error(
     holders = [context.Process(target=pool_workers.stay, args=(ready, go)) for _ in range(2)]
     for process in holders:
         process.start()
-    before = children(), descriptors()
+    before = Holdings.now()
     one_more = context.Process(target=pool_workers.end, args=(0,))
     with pytest.raises(ompbind.PlanError, match="all 2 ranks") as raised:
         one_more.start()
@@ -176,7 +177,7 @@ def test_more_processes_than_ranks_are_an_error(
     for wrong in (2, -1):
         with pytest.raises(ompbind.PlanError, match="2 ranks"):
             context.Process(target=pool_workers.end, args=(0,), rank=wrong).start()
-    assert (children(), descriptors()) == before
+    before.wait_for()
     go.set()
     for process in holders:
         process.join(TIMEOUT)
@@ -381,14 +382,15 @@ def test_nothing_is_left_after_many_starts(context: ompbind.multiprocessing.Cont
         process.close()
 
     start()
-    before = children(), descriptors()
+    gc.collect()
+    before = Holdings.now()
     for _ in range(5):
         start()
     unpicklable = context.Process(target=lambda: None)
     with pytest.raises((AttributeError, pickle.PicklingError)):
         unpicklable.start()
     del unpicklable
-    assert (children(), descriptors()) == before
+    before.wait_for()
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "magic"])

@@ -355,7 +355,7 @@ def test_tables_of_garbage(text: str) -> None:
     parse_cpu_max(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_garbage_anywhere(data: st.DataObject) -> None:
     """Whatever a file of /proc or a cgroup holds, allowed is online, or it is a TopologyError."""

@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ompbind.cli import main
@@ -185,7 +185,6 @@ DIRECTORIES = {
 }
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.dictionaries(st.sampled_from(FILES), TEXTS), st.booleans())
 def test_hostile_files_make_a_machine_or_a_refusal(files: dict[str, str], grouped: bool) -> None:
     """Whatever texts a tree or a snapshot holds, the reader ends with a machine or one line."""

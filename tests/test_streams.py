@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ompbind.launch.streams import group_streams, make_files
+from tests.support.recorder import alive, all_children, name_of, wait_for, wait_until_asleep
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 TWO = ["-n", "2", "--share", "--binder", "native"]
@@ -151,10 +152,13 @@ def test_reader_that_does_not_read(ompbind: str, plain_environ: dict[str, str]) 
         stderr=subprocess.DEVNULL,
         env=plain_environ,
     ) as process:
-        time.sleep(1)  # all pipes are full by then
-        process.terminate()
         assert process.stdout is not None
-        time.sleep(0.5)
+        wait_for(lambda: len(all_children(process.pid)) == 3)  # the supervisor and two ranks
+        ranks = all_children(process.pid)[1:]
+        wait_for(lambda: all(name_of(pid) == "yes" for pid in ranks))
+        wait_until_asleep([process.pid, *all_children(process.pid)])  # all pipes are full
+        process.terminate()
+        wait_for(lambda: not any(alive(pid) for pid in ranks))
         assert process.stdout.read().count(b"y\n") > 1000
         assert process.wait(30) == 128 + signal.SIGTERM
 

@@ -27,8 +27,11 @@ from tests.support.recorder import (
     children,
     record,
     recorder,
+    state,
+    switches,
     wait_for,
     wait_for_pids,
+    wait_until_asleep,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="subreapers are Linux's")
@@ -143,14 +146,6 @@ def clan(tmp_path: Path, *words: str) -> list[str]:
 def noted(tmp_path: Path) -> list[int]:
     path = tmp_path / "pids"
     return [int(n) for n in path.read_text().split()] if path.exists() else []
-
-
-def state(pid: int) -> str:
-    """The kernel's letter for what a process does; "" when it has gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
 
 
 def supervisor_of(pid: int) -> int:
@@ -507,16 +502,10 @@ def test_nothing_wakes_up_for_nothing(tmp_path: Path, start: Starter) -> None:
     process = start("run", "-n", "4", "--share", "--", *recorder(tmp_path))
     wait_for_pids(tmp_path, 4)
     everyone = [process.pid, supervisor_of(process.pid)]
-    wait_for(lambda: all(state(p) == "S" for p in everyone))
-    time.sleep(0.2)
+    wait_until_asleep(everyone)
     before = [switches(p) for p in everyone]
     time.sleep(1)
     assert [switches(p) for p in everyone] == before
-
-
-def switches(pid: int) -> list[str]:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return [line for line in lines if "ctxt_switches" in line]
 
 
 # --- at a terminal --------------------------------------------------------------------------------

@@ -53,14 +53,14 @@ def groups(topology: Topology, level: Level) -> list[str]:
     return [str(cpus) for cpus in topology.groups(level)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(shapes())
 def test_any_machine(shape: Shape) -> None:
     """Whatever a machine is made of, what is read is what it is made of."""
     assert read(shape) == make_topology(shape)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes(), st.sets(st.sampled_from(LEVELS)))
 def test_levels(shape: Shape, levels: set[Level]) -> None:
     """Levels not asked for are None and cost no reading; those asked for are as ever."""
@@ -605,7 +605,7 @@ def test_first_cpus_vanish() -> None:
     assert groups(read_topology(MemoryRoot(files)), "core") == ["1", "2", "3"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(shapes(most_cores=6), st.data())
 def test_any_file_may_be_missing(shape: Shape, data: st.DataObject) -> None:
     """Whichever files are missing or unreadable, a topology of the online cpus comes out."""
@@ -691,7 +691,7 @@ def test_garbage_in_memory_and_frequency() -> None:
     assert {c.kind for c in topology.cpus} == {None}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(shapes(most_cores=4), st.data())
 def test_any_garbage_anywhere(shape: Shape, data: st.DataObject) -> None:
     """Whatever a file holds, the answer is a topology or a TopologyError, never another error."""

@@ -12,7 +12,7 @@ from typing import Any
 
 OMPBIND = str(Path(sys.executable).with_name("ompbind"))
 BINDERS = ("numactl", "native")
-TIMEOUT = 60
+TIMEOUT = 120  # seconds; a busy machine takes long
 
 # What would change a plan, or what is asked of a terminal.
 UNSET = ("OMP_", "KMP_", "GOMP_", "OMPBIND_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "_OMPBIND",

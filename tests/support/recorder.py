@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 Starter = Callable[..., "subprocess.Popen[bytes]"]
@@ -43,12 +43,43 @@ def recorder(tmp_path: Path, *words: str) -> list[str]:
     return [sys.executable, "-I", "-S", str(script), str(tmp_path / "record"), *words]
 
 
-def wait_for(what: Callable[[], object], seconds: float = 20) -> None:
-    """Until it is so; fails when it takes too long."""
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Return once the condition holds; fail when that takes too long."""
     end = time.monotonic() + seconds
-    while not what():
+    while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
+
+
+def state(pid: int) -> str:
+    """The kernel's letter for what a process does; "" when it has gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def switches(pid: int) -> list[str]:
+    """How often a process has been taken from its cpu, as the kernel's two lines."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return [line for line in lines if "ctxt_switches" in line]
+
+
+def wait_until_asleep(pids: Sequence[int]) -> None:
+    """Return once none of these processes has run for a while and none wants to: each waits for
+    something that the others do not do. One that a busy machine keeps waiting is not asleep."""
+    before: list[list[str]] = []
+
+    def asleep() -> bool:
+        nonlocal before
+        now = [switches(pid) for pid in pids]
+        quiet = now == before and all(state(pid) == "S" for pid in pids)
+        before = now
+        if not quiet:
+            time.sleep(0.1)
+        return quiet
+
+    wait_for(asleep)
 
 
 def record(tmp_path: Path, rank: int) -> list[str]:
@@ -69,3 +100,16 @@ def children(pid: int) -> list[int]:
 
 def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
+
+
+def all_children(pid: int) -> list[int]:
+    """The pids of a process' descendants."""
+    found: list[int] = []
+    for task in Path("/proc", str(pid), "task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            found += [child, *all_children(child)]
+    return found
+
+
+def name_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()

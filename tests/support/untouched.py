@@ -3,6 +3,7 @@ and other processes are counted before and after."""
 
 from __future__ import annotations
 
+import gc
 import multiprocessing.spawn
 import os
 import sys
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.support.observe import status_field
 
@@ -79,7 +81,31 @@ def children() -> set[int]:
 
 @contextmanager
 def nothing_left() -> Iterator[None]:
-    """Fails if the block leaves a child or a descriptor."""
-    before = descriptors(), children()
+    """Fails if the block leaves a child or a descriptor. What earlier tests left to be collected is
+    collected first, and what a thread is about to close may still be."""
+    gc.collect()
+    before = Holdings.now()
     yield
-    assert (descriptors(), children()) == before
+    before.wait_for()
+
+
+class Holdings(NamedTuple):
+    """What a process holds: its descriptors and its children."""
+
+    descriptors: set[str]
+    children: set[int]
+
+    @classmethod
+    def now(cls) -> Holdings:
+        return cls(descriptors(), children())
+
+    def wait_for(self) -> None:
+        """Return once this process holds no more than these; fail when it goes on to."""
+        end = time.monotonic() + 10
+        gc.collect()
+        while (now := Holdings.now()).exceed(self):
+            assert time.monotonic() < end, (now, self)
+            time.sleep(0.01)
+
+    def exceed(self, before: Holdings) -> bool:
+        return bool(self.descriptors - before.descriptors or self.children - before.children)
