@@ -6,7 +6,7 @@ end; `ompbind.multiprocessing` has a context whose processes are ranks.
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "CommandError",
