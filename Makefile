@@ -17,7 +17,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-guest test-faults mutants lint format bench readme clean system-demo system-test system-bench
+.PHONY: help demo test test-guest test-faults mutants lint format bench readme pythons package release clean system-demo system-test system-bench
 
 help: ## this text
 	@echo 'usage: make TARGET'
@@ -44,6 +44,9 @@ test-faults: $(VENV)/.developed system-test ## make each system call of ompbind 
 mutants: $(VENV)/.developed system-test ## small changes in the code, which tests must notice (hours; ARGS="--sample 20" for some)
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
+pythons: $(VENV)/.developed system-test ## run a quick part of the tests on every other Python that can be had (ARGS="3.14" for one)
+	@tools/test-pythons $(ARGS)
+
 lint: $(VENV)/.developed ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -57,6 +60,12 @@ bench: $(VENV)/.developed $(BENCH_VENV)/.installed system-bench ## measure start
 
 readme: $(VENV)/.developed ## run the README's commands and put their output into it
 	@COLUMNS=96 $(BIN)/python -m tests.test_examples
+
+package: $(CACHE)/release/.installed ## build the wheel and the sdist, install each in a clean place and try it
+	@$(CACHE)/release/bin/python tools/release.py
+
+release: $(CACHE)/release/.installed ## check that this tree is a release, then package it: all but the tag and the upload
+	@$(CACHE)/release/bin/python tools/release.py --release
 
 clean: ## remove all that these targets made
 	rm -rf $(VENV) $(CACHE) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -83,6 +92,13 @@ $(VENV)/.developed: pyproject.toml $(VENV)/.installed
 	@echo 'make: installing what the tests need into $(VENV)' >&2
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --group dev $(if $(CI),--group torch)
+	@touch $@
+
+# What builds and checks a release, apart from what is tested.
+$(CACHE)/release/.installed: pyproject.toml | $(VENV)/bin/python
+	@$(BIN)/python -m venv $(CACHE)/release
+	@$(CACHE)/release/bin/python -m pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
+	@$(CACHE)/release/bin/python -m pip install $(PIP_FLAGS) --group release
 	@touch $@
 
 # build/ first: setuptools would install what an earlier build has left there.
