@@ -15,12 +15,13 @@ from ompbind import __version__
 from ompbind.cli.help import COMMANDS, write_names
 from ompbind.options.table import OPTIONS, Option
 
-DESCRIPTION = """ompbind reads the topology of the machine, works out for every worker (a rank) \
-its cpus, its memory nodes and its OpenMP places, and starts each one so: the mask, the memory \
-policy and the OpenMP variables are in place before the worker's program begins. What cannot be had \
-is an error before anything starts.
-
-An option that takes a list takes all values up to the next option or `--`."""
+DESCRIPTION = (
+    "ompbind reads the topology of the machine, works out for every worker (a rank) its cpus, its "
+    "memory nodes and its OpenMP places, and starts each one so: the mask, the memory policy and "
+    "the OpenMP variables are in place before the worker's program begins. What cannot be had is "
+    "an error before anything starts.",
+    "An option that takes a list takes all values up to the next option or `--`.",
+)
 
 STATUSES = (
     ("the worker's", "It exited; with several ranks, the status of the first that failed, else 0."),
@@ -58,6 +59,7 @@ VARIABLES = (
     ("NO_COLOR, COLUMNS", "No colours; the width of tables."),
 )
 
+
 def make_page() -> str:
     """Return the whole page in the man macros."""
     lines = [
@@ -70,7 +72,7 @@ def make_page() -> str:
     for command in COMMANDS:
         lines += [".br", rf"\fBompbind {command.name}\fP {escape(command.usage)}"]
     lines += [".br", r"\fBompbind help\fP [COMMAND|OPTION|PAGE]", ".SH DESCRIPTION"]
-    lines += make_paragraphs(DESCRIPTION.split("\n\n"))
+    lines += make_paragraphs(DESCRIPTION)
     for command in COMMANDS:
         lines += [f".SH OMPBIND {command.name.upper()}"]
         lines += make_paragraphs([f"{command.summary}.", *command.text])

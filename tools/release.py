@@ -156,6 +156,11 @@ def try_wheel(wheel: Path, version: str, directory: Path) -> None:
     run(ompbind, "run", "--", "true", cwd=away)
     run(ompbind, "topo", cwd=away)
     run(ompbind, "run", "--help", cwd=away)
+    if "binding" not in run(ompbind, "help", cwd=away):
+        raise ReleaseError("ompbind help does not list the page `binding`")
+    page_text = (ROOT / "docs/explanation/binding.md").read_text(encoding="utf-8")
+    if run(ompbind, "help", "binding", cwd=away) != page_text:
+        raise ReleaseError("ompbind help does not print the page `binding`")
     run(ompbind, "doctor", cwd=away, statuses=(0, 1))  # 1: this machine does not let it bind
     run(python, "-c", "import ompbind; assert len(ompbind.plan().ranks) == 1", cwd=away)
     page = home / MAN_PAGE
