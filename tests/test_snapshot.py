@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ompbind.cli import main
 from ompbind.errors import TopologyError
 from ompbind.machine import read_machine, read_system, save_machine
-from ompbind.machine.snapshot import LARGEST_TEXT, parse_snapshot
+from ompbind.machine.snapshot import MAX_TEXT_BYTES, parse_snapshot
 from tests.support.shared_trees import machine_names, need_topologies, unpacked
 
 Capture = pytest.CaptureFixture[bytes]
@@ -85,15 +85,15 @@ GOOD = {
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (pack(GOOD)[:-9], "cut short"),
+        (pack(GOOD)[:-9], "truncated"),
         (b"\x1f\x8b garbage", "damaged"),
         (gzip.compress(b"[" * 200_000), "damaged"),
         (gzip.compress(b"not json"), "damaged"),
         (pack([]), "not a snapshot"),
-        (pack({**GOOD, "ompbind_snapshot": 2}), "later version"),
+        (pack({**GOOD, "ompbind_snapshot": 2}), "newer format"),
         (pack({**GOOD, "system": "plan9"}), "plan9"),
         (pack({**GOOD, "system": 3}), "does not name a system"),
-        (pack({**GOOD, "files": {"a": 1}}), "something else than texts"),
+        (pack({**GOOD, "files": {"a": 1}}), "values that are not texts"),
         (pack({**GOOD, "files": []}), "files is not an object"),
         (pack({**GOOD, "directories": {"a": [1]}}), "directories"),
         (pack({**GOOD, "files": {"sys/devices/system/cpu/online": "0-99999999999"}}), "too large"),
@@ -114,7 +114,9 @@ def test_a_bomb_is_not_unpacked() -> None:
     """A small file that unpacks to gigabytes is refused before it has."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     block = bytes(1 << 20)
-    bomb = b"".join(packer.compress(block) for _ in range(2 * LARGEST_TEXT >> 20)) + packer.flush()
+    bomb = (
+        b"".join(packer.compress(block) for _ in range(2 * MAX_TEXT_BYTES >> 20)) + packer.flush()
+    )
     with pytest.raises(TopologyError, match="unpacks to more"):
         parse_snapshot(bomb)
 

@@ -149,7 +149,7 @@ def test_json_is_the_contract_s(tmp_path: Path, capfdbinary: pytest.CaptureFixtu
         (["extra"], "topo takes no 'extra'"),
         (["--format", "env"], "'env' is not one of table, json"),
         (["--topology", "/nowhere/at/all"], "/nowhere/at/all: No such file or directory"),
-        (["--topology", "."], ".: holds no sys directory"),
+        (["--topology", "."], ".: has no sys directory"),
         (["--save"], "--save needs a value"),
         (["--ranks", "2"], "'--ranks' is not an option"),
     ],

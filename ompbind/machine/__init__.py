@@ -1,4 +1,4 @@
-"""A machine, read from wherever it is described: the running system, a directory, a saved file."""
+"""Read a machine from where it is described: the running system, a directory or a saved file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HINT = (
     "give a directory that holds a machine's sys and proc, a file that ompbind topo --save wrote, "
     "or hwloc's XML"
 )
-# By what uname says.
+# A kind of processor, and how the names begin that uname gives it.
 FAMILIES = (
     ("x86", ("x86_64", "i386", "i586", "i686")),
     ("arm", ("aarch64", "arm")),
@@ -28,16 +28,17 @@ FAMILIES = (
     ("s390", ("s390",)),
     ("riscv", ("riscv",)),
 )
-LARGEST = 64 << 20  # bytes of a file that describes a machine
+MAX_FILE_BYTES = 64 << 20  # of a file that describes a machine
 
 
 def read_machine(
     path: str | None = None, levels: Collection[Level] = LEVELS, *, devices: bool = True
 ) -> Machine:
-    """The running machine, or the one that `path` describes: a directory that holds its `sys` and
+    """Return the running machine, or the one that `path` describes: a directory with its `sys` and
     `proc`, a snapshot, or hwloc's XML.
 
-    Levels not asked for may be left None, and devices (), unread. Raises TopologyError.
+    Other `levels` may be None, and without `devices` there are none: they are not read. Raises
+    TopologyError.
     """
     if path is None:
         return read_system(*running_system(), levels, devices=devices)
@@ -54,8 +55,8 @@ def read_machine(
 
             return parse_xml(data)
     except TopologyError as e:
-        raise located(e, path) from None
-    raise TopologyError(f"{path} describes no machine", hint=HINT)
+        raise add_path(e, path) from None
+    raise TopologyError(f"{path} does not describe a machine", hint=HINT)
 
 
 def read_family(path: str | None = None) -> str:
@@ -73,8 +74,8 @@ def read_family(path: str | None = None) -> str:
     return ""
 
 
-def located(error: TopologyError, path: str) -> TopologyError:
-    """The same error, with the file or directory it came from."""
+def add_path(error: TopologyError, path: str) -> TopologyError:
+    """Return the error with the file or directory it is about."""
     return TopologyError(f"{path}: {error.message}", hint=error.hint or HINT, **error.data)
 
 
@@ -87,14 +88,14 @@ def linux_root(path: str | None = None) -> Root | None:
 
 
 def living_root() -> DirectoryRoot:
-    """The running machine's files, its processes among them. Raises TopologyError."""
+    """Return the running machine's root, which has its processes. Raises TopologyError."""
     if sys.platform != "linux":
-        raise TopologyError("this system does not tell where a process' threads may run")
+        raise TopologyError("this system does not show where the threads of a process may run")
     return DirectoryRoot("/")
 
 
 def running_system() -> tuple[str, Root]:
-    """The reader's name for the running system, and the root it reads."""
+    """Return the name of the running system, as readers have it, and its root."""
     system = sys.platform
     if system == "linux":
         return "linux", DirectoryRoot("/")
@@ -110,7 +111,7 @@ def running_system() -> tuple[str, Root]:
 def read_system(
     system: str, root: Root, levels: Collection[Level] = LEVELS, *, devices: bool = True
 ) -> Machine:
-    """A machine of the named system under any root. Raises TopologyError."""
+    """Read a machine of the named system from any root. Raises TopologyError."""
     if system == "linux":
         from ompbind.machine.cpus import read_topology
         from ompbind.machine.limits import read_allowed, read_hostname
@@ -126,11 +127,11 @@ def read_system(
         from ompbind.machine.portable import read_generic
 
         return read_generic(root)
-    raise TopologyError(f"the system {system[:40]!r} is not known")
+    raise TopologyError(f"unknown system {system[:40]!r}")
 
 
 def save_machine(file: str, path: str | None, *, with_name: bool) -> Machine:
-    """Reads a machine and writes what was read to `file`, which `read_machine` takes.
+    """Read a machine and write what was read to `file`, which `read_machine` can read.
 
     Raises TopologyError, also when `file` cannot be written.
     """
@@ -147,7 +148,7 @@ def save_machine(file: str, path: str | None, *, with_name: bool) -> Machine:
         root = RecordingRoot(inner)
         machine = read_system(system, root)
     except TopologyError as e:
-        raise (e if path is None else located(e, path)) from None
+        raise (e if path is None else add_path(e, path)) from None
     try:
         with open(file, "wb") as out:
             out.write(make_snapshot(system, root, with_name=with_name))
@@ -157,23 +158,23 @@ def save_machine(file: str, path: str | None, *, with_name: bool) -> Machine:
 
 
 def find_directory(path: str) -> Root:
-    """The root in a directory: itself, or its `fsroot`. Raises TopologyError."""
+    """Return the root in a directory: itself, or its `fsroot`. Raises TopologyError."""
     for directory in (path, os.path.join(path, "fsroot")):
         if os.path.isdir(os.path.join(directory, "sys")):
             return DirectoryRoot(directory)
-    raise TopologyError("holds no sys directory")
+    raise TopologyError("has no sys directory")
 
 
 def read_file(path: str) -> bytes:
-    """All of a file, not more than a machine can need. Raises TopologyError."""
-    try:  # without blocking, should it be a FIFO
+    """Return a file's bytes. Raises TopologyError, also for one larger than any machine needs."""
+    try:  # must not block on a FIFO
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         with open(fd, "rb") as file:
-            data = file.read(LARGEST + 1)
+            data = file.read(MAX_FILE_BYTES + 1)
     except OSError as e:
         raise TopologyError(e.strerror or str(e)) from None
     if not data:
         raise TopologyError("the file is empty")
-    if len(data) > LARGEST:
-        raise TopologyError(f"the file is larger than {LARGEST >> 20} MiB")
+    if len(data) > MAX_FILE_BYTES:
+        raise TopologyError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
     return data

@@ -1,10 +1,10 @@
-"""The reader of `/sys`: which cpus there are, what they share, memory nodes.
+"""Read cpus, what they share, and memory nodes from `/sys`.
 
 Sources: the kernel's admin-guide/cputopology.rst, ABI/stable/sysfs-devices-system-cpu
 and ABI/stable/sysfs-devices-node.
 
-Groups of cpus come from masks, each read once, from the group's lowest cpu; numbers such as
-`core_id` are unique only within something else, and missing or -1 on many machines.
+Groups of cpus come from masks, each read once, at the group's lowest cpu: numbers such as
+`core_id` are unique only within a package, and missing or -1 on many machines.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ompbind.machine.limits import (
     read_memory_bytes,
     read_stat_cpus,
 )
-from ompbind.machine.roots import numbered, read_int, read_list, read_mask, read_unless_garbage
+from ompbind.machine.roots import parse_numbered, read_int, read_list, read_mask, read_optional_list
 from ompbind.machine.topology import LEVELS, Cpu, Node, Topology
 
 TYPE_CHECKING = False
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from ompbind.machine.roots import Root
     from ompbind.machine.topology import Device, Level
 
-    Groups = dict[int, int]  # cpu -> number of its group; cpus of no group are left out
+    Groups = dict[int, int]  # cpu -> number of its group, without cpus that are in none
 
 CPUS = "sys/devices/system/cpu"
 NODES = "sys/devices/system/node"
 
-# The files that say who shares a thing, the newer name first; each has a `_list` beside it.
+# The files that say which cpus share a thing, the newer name first; each has a `_list` beside it.
 MASKS: dict[str, tuple[str, ...]] = {
     "core": ("core_cpus", "thread_siblings"),
     "package": ("package_cpus", "core_siblings"),
@@ -41,20 +41,20 @@ MASKS: dict[str, tuple[str, ...]] = {
     "book": ("book_siblings",),
     "drawer": ("drawer_siblings",),
 }
-# Where the number is one of these, the mask beside it means nothing: each cpu alone, mostly.
-# 65535 is how x86 writes -1 for a cluster.
-UNSAID = {"die": ("-1",), "cluster": ("-1", "65535")}
+# With one of these numbers the mask beside it is meaningless, mostly the cpu alone. x86 writes -1
+# as 65535 for a cluster.
+NO_GROUP = {"die": ("-1",), "cluster": ("-1", "65535")}
 CACHES = {"l2": "2", "l3": "3"}
 
 
 def read_topology(
     root: Root, levels: Collection[Level] = LEVELS, *, devices: bool = True
 ) -> Topology:
-    """The machine under `root`. Levels not asked for are left None, and their files unread.
+    """Return the machine under `root`. Other `levels` are None, and their files are not read.
 
-    Cpus may come and go meanwhile: the reading starts again when those online have changed; at the
-    third time, only those online before and after are kept. Raises TopologyError when the machine
-    does not say its cpus, or says nonsense about what a plan stands on (cpus, cores, nodes).
+    Cpus may come and go meanwhile: if those online have changed, everything is read again, the
+    third time only for those that were online before and after. Raises TopologyError if the machine
+    does not name its cpus, or what a plan depends on (cpus, cores, packages, nodes) is garbage.
     """
     online = read_online(root)
     for attempt in range(3):
@@ -75,11 +75,11 @@ def read_once(
 ) -> Topology:
     possible = read_possible(root, online)
     nodes, distances, numa = read_nodes(root, online)
-    found: tuple[Device, ...] = ()
-    if devices:  # imported when wanted: a launch seldom is about devices
+    near: tuple[Device, ...] = ()
+    if devices:  # few launches need them, so the module is imported here
         from ompbind.machine.devices import add_driver_facts, read_devices
 
-        found = add_driver_facts(root, read_devices(root, online, nodes))
+        near = add_driver_facts(root, read_devices(root, online, nodes))
     groups = {level: read_level(root, level, online) for level in MASKS | CACHES if level in levels}
     if "node" in levels:
         groups["node"] = make_node_numbers(nodes)
@@ -91,86 +91,85 @@ def read_once(
         cpus=tuple(Cpu(c, **{lv: get(c) for lv, get in columns.items()}) for c in online),
         nodes=nodes,
         distances=distances,
-        devices=found,
+        devices=near,
         possible=possible,
         offline=read_offline(root, online, possible),
-        isolated=read_unless_garbage(root, f"{CPUS}/isolated"),
-        nohz_full=read_unless_garbage(root, f"{CPUS}/nohz_full"),
+        isolated=read_optional_list(root, f"{CPUS}/isolated"),
+        nohz_full=read_optional_list(root, f"{CPUS}/nohz_full"),
         numa=numa,
     )
 
 
-# Cpus
+# --- cpus ----------------------------------------------------------------------------------------
 
 
 def read_online(root: Root) -> CpuSet:
-    """The cpus that are online. Raises TopologyError when there are none, or garbage."""
+    """Return the cpus that are online. Raises TopologyError if there are none, or for garbage."""
     online = read_list(root, f"{CPUS}/online")
     if online is None:
         online = read_cpu_directories(root, online=True) or read_stat_cpus(root)
     if not online:
         raise TopologyError(
             f"no online cpus in {CPUS}",
-            hint="is sys mounted, and is this the root of a machine's files?",
+            hint="check that sys is mounted, and that this is the root of a machine's files",
         )
     return online
 
 
 def read_possible(root: Root, online: CpuSet) -> CpuSet:
-    """The cpus that may ever be online. Only a plan's drawing shows them: garbage is not said."""
-    possible = read_unless_garbage(root, f"{CPUS}/possible")
-    return (possible or read_cpu_directories(root)) | online  # no such file before Linux 2.6.30
+    """Return the cpus that may ever be online. Only drawings show them, so garbage is ignored."""
+    possible = read_optional_list(root, f"{CPUS}/possible")
+    return (possible or read_cpu_directories(root)) | online  # Linux before 2.6.30 has no such file
 
 
 def read_cpu_directories(root: Root, *, online: bool = False) -> CpuSet:
-    """The cpus that have a directory; with `online`, those of them that are (old kernels).
+    """Return the cpus that have a directory; with `online`, only those that are (old kernels).
 
-    A cpu that cannot be taken offline has no `online` file of its own.
+    A cpu that cannot be taken offline has no `online` file.
     """
-    numbers = numbered(root.names(CPUS), "cpu")
+    numbers = parse_numbered(root.names(CPUS), "cpu")
     if online:
         return CpuSet(n for n in numbers if read_int(root, f"{CPUS}/cpu{n}/online") != 0)
     return CpuSet(numbers)
 
 
 def read_offline(root: Root, online: CpuSet, possible: CpuSet) -> CpuSet:
-    """The cpus that are there but off. The `offline` file also counts those never plugged in."""
+    """Return the cpus that are present but offline; the `offline` file has absent ones as well."""
     return CpuSet() if possible == online else read_cpu_directories(root) - online
 
 
-# Groups
+# --- groups --------------------------------------------------------------------------------------
 
 
 def read_level(root: Root, level: str, online: CpuSet) -> Groups:
     if level in CACHES:
-        # As with masks, the first few cpus tell whether the machine says anything of caches.
-        there = any(root.names(f"{CPUS}/cpu{cpu}/cache") for cpu in list(online)[:4])
-        return make_groups(online, CacheReader(root, CACHES[level])) if there else {}
-    names = MASKS[level]
-    name = first_mask(root, names, online)
+        # As with masks, the first few cpus show whether the machine describes caches at all.
+        described = any(root.names(f"{CPUS}/cpu{cpu}/cache") for cpu in list(online)[:4])
+        return make_groups(online, CacheReader(root, CACHES[level])) if described else {}
+    name = find_mask_name(root, MASKS[level], online)
     if name is None:
         return read_groups_by_number(root, level, online)
-    unsaid = UNSAID.get(level)
+    no_group = NO_GROUP.get(level)
 
     def read(cpu: int) -> CpuSet | None:
         directory = f"{CPUS}/cpu{cpu}/topology"
-        if unsaid and (root.read(f"{directory}/{level}_id") or "").strip() in unsaid:
+        if no_group and (root.read(f"{directory}/{level}_id") or "").strip() in no_group:
             return None
         try:
             return read_mask(root, f"{directory}/{name}")
         except TopologyError:
-            if level in ("core", "package"):  # a plan stands on them
+            if level in ("core", "package"):  # a plan depends on them
                 raise
             return None
 
     return make_groups(online, read)
 
 
-def first_mask(root: Root, names: tuple[str, ...], online: CpuSet) -> str | None:
-    """Which of the names the machine has; None: none of them.
+def find_mask_name(root: Root, names: tuple[str, ...], online: CpuSet) -> str | None:
+    """Return which of the names the machine has, or None.
 
-    The first few cpus tell (one may be going offline), so that a level that the machine does not
-    have costs the same however many cpus there are.
+    Only the first few cpus are tried (one may be going offline), so that a level that the machine
+    lacks costs the same however many cpus there are.
     """
     for cpu in list(online)[:4]:
         for name in names:
@@ -181,7 +180,7 @@ def first_mask(root: Root, names: tuple[str, ...], online: CpuSet) -> str | None
 
 
 def read_groups_by_number(root: Root, level: str, online: CpuSet) -> Groups:
-    """Cores and packages of a machine without masks, by its numbers; {} where those are missing."""
+    """Return the cores or packages of a machine without masks, by number; {} without numbers."""
     keys: dict[int, tuple[int, ...]] = {}
     for cpu in online if level in ("core", "package") else ():
         directory = f"{CPUS}/cpu{cpu}/topology"
@@ -194,10 +193,11 @@ def read_groups_by_number(root: Root, level: str, online: CpuSet) -> Groups:
 
 
 def make_groups(online: CpuSet, read: Callable[[int], CpuSet | None]) -> Groups:
-    """Numbers the groups by their lowest cpu. `read(cpu)` gives who shares with it, or None.
+    """Number groups in the order of their lowest cpu. `read(cpu)` returns the cpus of its group, or
+    None.
 
-    It is asked of the lowest cpu that is in no group yet. A mask without its own cpu says nothing.
-    What is already in a group stays there: masks that overlap are the kernel's mistake.
+    It is called for the lowest cpu that is in no group yet. A mask without this cpu is ignored.
+    Cpus that already are in a group stay there: overlapping masks are a mistake of the kernel.
     """
     groups: Groups = {}
     count = 0
@@ -208,7 +208,7 @@ def make_groups(online: CpuSet, read: Callable[[int], CpuSet | None]) -> Groups:
         if mask is None or cpu not in mask:
             continue
         rest = (mask & online).mask
-        while rest:  # for a few cpus in a large mask, faster than the set's own iteration
+        while rest:  # for few cpus in a wide mask, faster than to iterate over the set
             low = rest & -rest
             groups.setdefault(low.bit_length() - 1, count)
             rest ^= low
@@ -217,18 +217,21 @@ def make_groups(online: CpuSet, read: Callable[[int], CpuSet | None]) -> Groups:
 
 
 def make_dense(keys: dict[int, tuple[int, ...]]) -> Groups:
-    """Numbers the groups of cpus with equal keys, in the order of first appearance."""
+    """Number groups of cpus with equal keys, in the order of first appearance."""
     numbers: dict[tuple[int, ...], int] = {}
     return {cpu: numbers.setdefault(key, len(numbers)) for cpu, key in keys.items()}
 
 
 class CacheReader:
-    """Reads who shares a cpu's cache of one level; remembers in which `index*` it was last."""
+    """Reads the cpus that share a cache of one level with a cpu.
+
+    It first tries the `index*` where that level was last time.
+    """
 
     def __init__(self, root: Root, level: str) -> None:
         self.root = root
         self.level = level
-        self.last = int(level)  # usual: 0 and 1 are the two of level 1
+        self.last = int(level)  # usually: 0 and 1 are the two of level 1
 
     def __call__(self, cpu: int) -> CpuSet | None:
         directory = f"{CPUS}/cpu{cpu}/cache"
@@ -240,7 +243,7 @@ class CacheReader:
         self.last = number
         try:
             return read_mask(self.root, f"{directory}/index{number}/shared_cpu_map")
-        except TopologyError:  # nothing stands on caches
+        except TopologyError:  # no plan depends on caches
             return None
 
     def fits(self, directory: str) -> bool:
@@ -250,48 +253,48 @@ class CacheReader:
         return (self.root.read(f"{directory}/type") or "").strip() != "Instruction"
 
     def find(self, directory: str) -> int | None:
-        numbers = numbered(self.root.names(directory), "index")
+        numbers = parse_numbered(self.root.names(directory), "index")
         return next((n for n in numbers if self.fits(f"{directory}/index{n}")), None)
 
 
-# Kinds of core
+# --- kinds of core -------------------------------------------------------------------------------
 
 
 def read_kinds(root: Root, online: CpuSet, cores: Groups) -> tuple[Groups, Groups]:
-    """Numbers the kinds of core, least capable first, and says what each can do; ({}, {}) when all
-    are the same.
+    """Return the kind of each cpu, numbered from the least capable, and its capacity; ({}, {}) if
+    all are of one kind.
 
-    Two cpus are of one kind when nothing tells them apart: neither the performance counters that
-    Intel has for each type, nor capacity, base or highest frequency. Read once for each core.
+    Two cpus are of one kind if they have the same type (Intel has performance counters for each),
+    capacity, base frequency and highest frequency. Read once for each core.
     """
     leaders = {cores.get(cpu, -1 - cpu): cpu for cpu in reversed(list(online))}
-    asked = sorted(leaders.values())
+    readable = sorted(leaders.values())
     types = read_core_types(root)
-    type_of = {cpu: next((i for i, t in types if cpu in t), 0) for cpu in asked}
-    capacity = make_steps(read_all(root, asked, "cpu_capacity"))
-    base = read_all(root, asked, "cpufreq/base_frequency")
-    peak = make_steps(read_all(root, asked, "cpufreq/cpuinfo_max_freq"), base)
-    keys = {c: (type_of[c], capacity[c], peak[c], base[c]) for c in asked}
+    type_of = {cpu: next((i for i, t in types if cpu in t), 0) for cpu in readable}
+    capacity = make_steps(read_all(root, readable, "cpu_capacity"))
+    base = read_all(root, readable, "cpufreq/base_frequency")
+    peak = make_steps(read_all(root, readable, "cpufreq/cpuinfo_max_freq"), base)
+    keys = {c: (type_of[c], capacity[c], peak[c], base[c]) for c in readable}
     order = make_kind_order(keys)
     if len(order) < 2:
         return {}, {}
     kind_of = {core: order[keys[cpu]] for core, cpu in leaders.items()}
     kinds = {cpu: kind_of[cores.get(cpu, -1 - cpu)] for cpu in online}
-    capacities = read_capacities(root, {cpu: kinds[cpu] for cpu in asked}, peak)
+    capacities = read_capacities(root, {cpu: kinds[cpu] for cpu in readable}, peak)
     return kinds, {cpu: capacities[kinds[cpu]] for cpu in online} if capacities else {}
 
 
 def read_capacities(root: Root, kinds: Groups, peak: dict[int, int]) -> dict[int, int]:
-    """What each kind can do, the most capable 1024; {} where nothing says it.
+    """Return the capacity of each kind, 1024 for the most capable; {} if nothing says it.
 
-    The kernel's number comes first, then the firmware's highest performance (CPPC), which knows of
-    instructions per cycle, then the highest frequency. The least of a kind's cores speaks for it:
-    that one of them boosts higher is no use once all are at work.
+    The kernel's number comes first, then the firmware's highest performance (CPPC), which takes
+    instructions per cycle into account, then the highest frequency. A kind has the least of its
+    cores' values: that one of them boosts higher is no use once all are busy.
     """
-    asked = sorted(kinds)
+    leaders = sorted(kinds)
     for values in (
-        read_all(root, asked, "cpu_capacity"),
-        read_all(root, asked, "acpi_cppc/highest_perf"),
+        read_all(root, leaders, "cpu_capacity"),
+        read_all(root, leaders, "acpi_cppc/highest_perf"),
         peak,
     ):
         least: dict[int, int] = {}
@@ -305,15 +308,15 @@ def read_capacities(root: Root, kinds: Groups, peak: dict[int, int]) -> dict[int
 
 
 def read_core_types(root: Root) -> list[tuple[int, CpuSet]]:
-    """Intel's types of core, least capable first, with their cpus: the counters' `cpus` files."""
+    """Return the cpus of Intel's types of core, least capable first, by performance counters."""
     names = ("cpu_lowpower", "cpu_atom", "cpu_core")
-    found = [(i, read_unless_garbage(root, f"sys/devices/{n}/cpus")) for i, n in enumerate(names)]
-    return [(i, cpus) for i, cpus in found if cpus]
+    types = [(i, read_optional_list(root, f"sys/devices/{n}/cpus")) for i, n in enumerate(names)]
+    return [(i, cpus) for i, cpus in types if cpus]
 
 
 def read_all(root: Root, cpus: list[int], name: str) -> dict[int, int]:
-    """A number of each cpu; 0 for all of them when any does not say it, as then none can be
-    compared."""
+    """Return a number of each cpu; 0 for all of them if it is missing for any, as they could not be
+    compared then."""
     values: dict[int, int] = {}
     for cpu in cpus:
         value = read_int(root, f"{CPUS}/cpu{cpu}/{name}")
@@ -324,10 +327,10 @@ def read_all(root: Root, cpus: list[int], name: str) -> dict[int, int]:
 
 
 def make_steps(values: dict[int, int], within: dict[int, int] | None = None) -> dict[int, int]:
-    """The values with those up to a tenth above a lower one made equal to it.
+    """Return the values, those at most a tenth above a lower one made equal to it.
 
-    The best cores of a chip boost a little higher than the others; that makes no other kind.
-    With `within`, only among cpus that are equal there.
+    The best cores of a chip boost a little higher than others of the same kind. With `within`, only
+    cpus with equal values there are compared.
     """
     steps: dict[int, int] = {}
     low: dict[int, int] = {}
@@ -340,10 +343,10 @@ def make_steps(values: dict[int, int], within: dict[int, int] | None = None) -> 
 
 
 def make_kind_order(keys: dict[int, tuple[int, int, int, int]]) -> dict[tuple[int, ...], int]:
-    """Numbers (type, capacity, peak, base) keys, least capable first.
+    """Number (type, capacity, peak, base) keys, least capable first.
 
-    The kernel's capacity decides where it tells all kinds apart, else the type, then the highest
-    frequency; what is still equal stays in the order of its lowest cpu.
+    The kernel's capacity decides if all kinds differ in it, else the type, then the highest
+    frequency; keys that are still equal stay in the order of their lowest cpu.
     """
     kinds = list(dict.fromkeys(keys[cpu] for cpu in sorted(keys)))
     if len({capacity for _, capacity, _, _ in kinds}) == len(kinds):
@@ -353,26 +356,27 @@ def make_kind_order(keys: dict[int, tuple[int, int, int, int]]) -> dict[tuple[in
     return {key: number for number, key in enumerate(kinds)}
 
 
-# Memory nodes
+# --- memory nodes --------------------------------------------------------------------------------
 
 
 def read_nodes(
     root: Root, online: CpuSet
 ) -> tuple[tuple[Node, ...], tuple[tuple[int, ...], ...], bool]:
-    """The online nodes, their distances, and whether the kernel has NUMA. Raises TopologyError."""
+    """Return the online nodes, their distances, and whether the kernel has NUMA. Raises
+    TopologyError."""
     listed = read_list(root, f"{NODES}/online")
-    numbers = list(listed) if listed else numbered(root.names(NODES), "node")
+    numbers = list(listed) if listed else parse_numbered(root.names(NODES), "node")
     nodes, rows = [], []
     for number in numbers:
         cpus = read_node_cpus(root, number)
-        if cpus is None:  # listed, but gone meanwhile or cut out of a copy
+        if cpus is None:  # listed, but gone meanwhile or missing in a copy
             continue
         text = root.read(f"{NODES}/node{number}/meminfo") or ""
         nodes.append(Node(number, cpus & online, parse_memory_bytes(text)))
         rows.append(root.read(f"{NODES}/node{number}/distance") or "")
     if nodes:
         return tuple(nodes), make_distances(rows), True
-    if read_has_numa(root):  # then only this view of it has no directory, as in some containers
+    if read_has_numa(root):  # the directory is hidden, as in some containers
         return (), (), True
     return (Node(0, online, read_memory_bytes(root)),), (), False
 
@@ -384,8 +388,8 @@ def read_node_cpus(root: Root, number: int) -> CpuSet | None:
 
 
 def make_distances(rows: list[str]) -> tuple[tuple[int, ...], ...]:
-    """A square of numbers from its lines; () when anything is missing or is no number: half a
-    matrix could order nodes wrongly."""
+    """Return a square matrix from its lines; () if a number is missing or garbage: half a matrix
+    could order nodes wrongly."""
     parsed = [[parse_whole(word) for word in row.split()] for row in rows]
     if any(len(row) != len(rows) or None in row for row in parsed):
         return ()
@@ -393,7 +397,7 @@ def make_distances(rows: list[str]) -> tuple[tuple[int, ...], ...]:
 
 
 def make_node_numbers(nodes: Iterable[Node]) -> Groups:
-    """Each cpu's node; the lowest where the machine lists it in several."""
+    """Return each cpu's node, the lowest if the machine lists it in several."""
     numbers: Groups = {}
     for node in nodes:
         for cpu in node.cpus:

@@ -1,7 +1,7 @@
-"""The reader of macOS, through `sysctl`: cores, threads, caches, performance and efficiency cores.
+"""Read macOS through `sysctl`: cores, threads, caches, performance and efficiency cores.
 
-macOS has one memory node and lets no process be bound to cpus: what is read is for planning. Its
-cpu numbers are the kernel's (`logical-cpu-id`): a core's threads are neighbours, and efficiency
+macOS has one memory node and cannot bind processes to cpus, so this is for planning only. Cpu
+numbers are the kernel's (`logical-cpu-id`): the threads of a core are adjacent, and efficiency
 cores come before performance cores. Sources: sysctl(3), Apple's "Determining system capabilities".
 """
 
@@ -40,7 +40,7 @@ class SysctlRoot:
 
 
 def decode_value(path: str, value: bytes) -> str:
-    """As sysctl(8) prints it: texts as they are, arrays of 64-bit numbers, or one number."""
+    """Return a value as sysctl(8) prints it: a text, 64-bit numbers, or one number."""
     import sys
 
     if path.endswith((".hostname", ".name", ".model")):
@@ -51,10 +51,10 @@ def decode_value(path: str, value: bytes) -> str:
 
 
 def read_darwin(root: Root) -> Machine:
-    """The Mac under `root`. Raises TopologyError when it does not say how many cpus it has."""
-    logical = read_number(root, "hw.logicalcpu") or read_number(root, "hw.ncpu")
+    """Return the Mac under `root`. Raises TopologyError if its number of cpus is unknown."""
+    logical = read_sysctl_value(root, "hw.logicalcpu") or read_sysctl_value(root, "hw.ncpu")
     if not logical or logical >= LIMIT:
-        raise TopologyError("sysctl does not say how many cpus there are (hw.logicalcpu)")
+        raise TopologyError("the number of cpus is unknown: sysctl has no hw.logicalcpu")
     levels = read_perflevels(root, logical)
     cpus: list[Cpu] = []
     cores = l2s = 0
@@ -72,7 +72,7 @@ def read_darwin(root: Root) -> Machine:
             )
         cores += -(-count // threads)
         l2s += -(-count // per_l2) if per_l2 else 0
-    packages = read_number(root, "hw.packages") or 1
+    packages = read_sysctl_value(root, "hw.packages") or 1
     sharing = read_cache_sharing(root)
     per_package = logical // packages if packages and logical % packages == 0 else logical
     cpus = [
@@ -84,7 +84,7 @@ def read_darwin(root: Root) -> Machine:
         for c in cpus
     ]
     everything = CpuSet(range(logical))
-    memory = read_number(root, "hw.memsize")
+    memory = read_sysctl_value(root, "hw.memsize")
     topology = Topology(
         cpus=tuple(c.replace(node=0) for c in cpus),
         nodes=(Node(0, everything, memory),),
@@ -96,33 +96,32 @@ def read_darwin(root: Root) -> Machine:
 
 
 def read_perflevels(root: Root, logical: int) -> list[tuple[int, int, int]]:
-    """(logical cpus, physical cores, cpus that share an L2) of each kind, least capable first.
-
-    Apple numbers its levels from the most capable one on.
-    """
+    """Return (logical cpus, physical cores, cpus that share an L2) of each kind, least capable
+    first; Apple numbers its levels from the most capable."""
     levels = []
-    for n in range(min(read_number(root, "hw.nperflevels") or 0, 16)):
+    for n in range(min(read_sysctl_value(root, "hw.nperflevels") or 0, 16)):
         name = f"hw.perflevel{n}"
-        count = read_number(root, f"{name}.logicalcpu") or 0
-        physical = read_number(root, f"{name}.physicalcpu") or count
-        levels.append((count, physical, read_number(root, f"{name}.cpusperl2") or 0))
+        count = read_sysctl_value(root, f"{name}.logicalcpu") or 0
+        physical = read_sysctl_value(root, f"{name}.physicalcpu") or count
+        levels.append((count, physical, read_sysctl_value(root, f"{name}.cpusperl2") or 0))
     levels = [level for level in reversed(levels) if level[0]]
     if sum(level[0] for level in levels) == logical:
         return levels
-    return [(logical, read_number(root, "hw.physicalcpu") or logical, 0)]
+    return [(logical, read_sysctl_value(root, "hw.physicalcpu") or logical, 0)]
 
 
 def read_cache_sharing(root: Root) -> dict[int, int]:
-    """How many cpus share a cache, by its level; from hw.cacheconfig, which Intel Macs have right.
+    """Return the number of cpus that share a cache, by level, from hw.cacheconfig, which is right
+    on Intel Macs only.
 
     Its first number is for memory, the n-th after it for level n; 0 or absent: no such cache.
     """
-    if read_number(root, "hw.nperflevels"):
+    if read_sysctl_value(root, "hw.nperflevels"):
         return {}
     words = (root.read("sysctl/hw.cacheconfig") or "").split()
-    good = all(w.isascii() and w.isdigit() and len(w) < 6 for w in words)
-    return {n: int(w) for n, w in enumerate(words) if int(w)} if good else {}
+    valid = all(w.isascii() and w.isdigit() and len(w) < 6 for w in words)
+    return {n: int(w) for n, w in enumerate(words) if int(w)} if valid else {}
 
 
-def read_number(root: Root, name: str) -> int | None:
+def read_sysctl_value(root: Root, name: str) -> int | None:
     return parse_whole((root.read(f"sysctl/{name}") or "").strip())

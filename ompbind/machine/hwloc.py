@@ -1,7 +1,7 @@
-"""The reader of hwloc's XML, version 2 as `lstopo --of xml` writes it, and version 1.
+"""Read hwloc's XML, version 2 as `lstopo --of xml` writes it, and version 1.
 
 Sources: hwloc's manual ("Importing and exporting topologies from/to XML files") and hwloc2.dtd.
-An hwloc object is a place in a tree; a cpu's groups are the objects above it.
+hwloc's objects form a tree; a cpu's groups are the objects above it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-LARGEST = 64 << 20  # bytes
-DEEPEST = 256  # hwloc's own trees are a dozen deep
-MOST_OBJECTS = 1 << 20
+MAX_BYTES = 64 << 20
+MAX_DEPTH = 256  # of nested elements; hwloc's have a dozen
+MAX_OBJECTS = 1 << 20
 
 # hwloc's type, or a Group's subtype, to our level.
 LEVELS = {
@@ -29,11 +29,11 @@ LEVELS = {
 
 
 def parse_xml(data: bytes) -> Machine:
-    """A machine from hwloc's XML. Raises TopologyError."""
-    if len(data) > LARGEST:
-        raise TopologyError(f"more than {LARGEST >> 20} MiB of XML")
+    """Parse a machine. Raises TopologyError."""
+    if len(data) > MAX_BYTES:
+        raise TopologyError(f"more than {MAX_BYTES >> 20} MiB of XML")
     reader = XmlReader()
-    parser = expat.ParserCreate("UTF-8")  # as hwloc writes; a file may claim an unknown one
+    parser = expat.ParserCreate("UTF-8")  # as hwloc writes it, whatever the file claims
     parser.buffer_text = True
     parser.StartElementHandler = reader.start
     parser.EndElementHandler = reader.end
@@ -53,11 +53,11 @@ def refuse_entities(*_: object) -> NoReturn:
 
 
 class XmlReader:
-    """Gathers a machine from the parser's events."""
+    """Collects a machine from the parser's events."""
 
     def __init__(self) -> None:
         self.version = ""
-        self.stack: list[dict[str, Any]] = []  # the elements that are open, objects with "levels"
+        self.stack: list[dict[str, Any]] = []  # the open elements
         self.counts: dict[str, int] = {}
         self.objects = 0
         self.cpus: dict[int, dict[str, int]] = {}
@@ -72,10 +72,10 @@ class XmlReader:
         self.objects += 1
         if not self.stack and tag != "topology":
             raise TopologyError(f"the XML is not hwloc's: it begins with <{tag[:40]}>")
-        if len(self.stack) >= DEEPEST or self.objects > MOST_OBJECTS:
+        if len(self.stack) >= MAX_DEPTH or self.objects > MAX_OBJECTS:
             raise TopologyError("the XML is larger or deeper than any machine")
         above = self.stack[-1] if self.stack else {}
-        # What lies below an object inherits the groups it is in and the cpus it is near.
+        # An element inherits the groups, the cpus and the device of the one around it.
         element = {"tag": tag, "levels": above.get("levels", {}), "cpuset": above.get("cpuset"),
                    "device": above.get("device")}  # fmt: skip
         self.stack.append(element)
@@ -109,15 +109,15 @@ class XmlReader:
             self.cpus[parse_number(attributes, "os_index")] = element["levels"]
         elif kind == "NUMANode":
             memory = parse_whole(attributes.get("local_memory", "0"))  # absent: it has none
-            own = (element["cpuset"] or CpuSet(), memory)
-            self.nodes[parse_number(attributes, "os_index")] = own
+            cpus = element["cpuset"] or CpuSet()
+            self.nodes[parse_number(attributes, "os_index")] = (cpus, memory)
         elif kind == "PCIDev":
             element["device"] = self.add_device(attributes, element["cpuset"] or CpuSet())
         elif kind == "OSDev" and attributes.get("osdev_type") in ("2", "3"):  # network, OpenFabrics
             self.add_name(element.get("device"), attributes.get("name", ""))
 
     def add_device(self, attributes: dict[str, str], cpus: CpuSet) -> int | None:
-        """Its place among the devices; None: it is of no kind that matters."""
+        """Add a device and return its position; None if its kind does not matter."""
         pci_class = attributes.get("pci_type", "")[:4]
         kind = KINDS_OF_DEVICES.get(pci_class[:2]) or KINDS_OF_DEVICES.get(pci_class)
         if not kind:
@@ -141,23 +141,23 @@ class XmlReader:
         self.stack.pop()
 
     def make_machine(self) -> Machine:
-        """What was gathered. Raises TopologyError when there is nothing to plan on."""
+        """Return the machine that was collected. Raises TopologyError if it has no cpus."""
         if not self.cpus:
-            raise TopologyError("the XML holds no cpu (no object of type PU)")
+            raise TopologyError("the XML has no cpu (no object of type PU)")
         online = CpuSet(self.cpus)
         root_cpus = parse_bitmap(self.machine.get("complete_cpuset", ""))
         allowed = self.bitmap("allowed_cpuset", online) & online
-        # A node of memory alone is listed with the cpus it is near; a cpu's own is its lowest.
+        # A node that is only memory is listed with cpus near it; a cpu is on its lowest node.
         left, node_of, nodes = online, dict[int, int](), []
         for number in sorted(self.nodes):
             cpus, memory = self.nodes[number]
-            own = cpus & left
-            left -= own
-            node_of |= dict.fromkeys(own, number)
-            nodes.append(Node(number, own, memory))
+            cpus = cpus & left
+            left -= cpus
+            node_of |= dict.fromkeys(cpus, number)
+            nodes.append(Node(number, cpus, memory))
         kinds = {cpu: k for k, cpus in enumerate(self.kinds) for cpu in cpus}
         kinds = kinds if len(self.kinds) > 1 else {}
-        groups = make_dense({c: self.cpus[c] for c in sorted(self.cpus)})
+        groups = renumber_groups({c: self.cpus[c] for c in sorted(self.cpus)})
         topology = Topology(
             cpus=tuple(
                 Cpu(c, **groups[c], node=node_of.get(c, None if nodes else 0), kind=kinds.get(c))
@@ -178,34 +178,34 @@ class XmlReader:
         return default if text is None else parse_bitmap(text)
 
     def make_distances(self) -> tuple[tuple[int, ...], ...]:
-        """In the order of the nodes; () where they are not said for all of them."""
+        """Return the distances in the order of nodes; () unless they are there for all nodes."""
         order, values = (
             [n for w in self.distances.get(tag, "").split() if (n := parse_whole(w)) is not None]
             for tag in ("indexes", "u64values")
         )
         if sorted(order) != sorted(self.nodes) or len(values) != len(order) ** 2:
             return ()
-        place = {node: n for n, node in enumerate(order)}
-        rows = sorted(self.nodes)
-        return tuple(tuple(values[place[a] * len(order) + place[b]] for b in rows) for a in rows)
+        position = {node: n for n, node in enumerate(order)}
+        columns = [position[node] for node in sorted(self.nodes)]
+        return tuple(tuple(values[a * len(order) + b] for b in columns) for a in columns)
 
     def make_devices(self, online: CpuSet) -> list[Device]:
-        """A device is on a node when the cpus near it are that node's."""
+        """Return the devices. One is on a node if the cpus near it are exactly the node's."""
         devices = []
         for device in sorted(self.devices, key=lambda d: (d.pci, d.kind)):
             cpus = device.cpus & online
-            on = [n for n, (own, _) in sorted(self.nodes.items()) if own & online == cpus]
-            devices.append(device.replace(node=on[0] if on else None, cpus=cpus))
+            nodes = [n for n, (near, _) in sorted(self.nodes.items()) if near & online == cpus]
+            devices.append(device.replace(node=nodes[0] if nodes else None, cpus=cpus))
         return devices
 
 
-def make_dense(levels: dict[int, dict[str, int]]) -> dict[int, dict[str, int]]:
-    """Group numbers in the order of each group's lowest cpu."""
+def renumber_groups(levels: dict[int, dict[str, int]]) -> dict[int, dict[str, int]]:
+    """Return group numbers in the order of each group's lowest cpu."""
     seen: dict[str, dict[int, int]] = {}
     result = {}
-    for cpu, own in levels.items():
+    for cpu, groups in levels.items():
         dense = {}
-        for level, number in own.items():
+        for level, number in groups.items():
             numbers = seen.setdefault(level, {})
             dense[level] = numbers.setdefault(number, len(numbers))
         result[cpu] = dense
@@ -213,13 +213,13 @@ def make_dense(levels: dict[int, dict[str, int]]) -> dict[int, dict[str, int]]:
 
 
 def parse_bitmap(text: str) -> CpuSet:
-    """hwloc's notation: words of 32 bits, `0x0000ffff,0xffffffff`, empty words for 0, and `0xf...f`
-    first for all bits above, of which a machine has none. Raises ParseError."""
+    """Parse hwloc's notation: words of 32 bits, `0x0000ffff,0xffffffff`, where an empty word is 0
+    and `0xf...f` in front stands for all higher bits, which no machine has. Raises ParseError."""
     words = text.strip().split(",")
     if words[0] == "0xf...f":
         words = words[1:]
     if len(words) > LIMIT // 32:
-        raise ParseError("a bitmap is longer than any machine's", text=text[:60])
+        raise ParseError("a bitmap is longer than that of any machine", text=text[:60])
     plain = ",".join(word.removeprefix("0x") or "0" for word in words)
     return CpuSet.parse_mask(plain)
 
@@ -228,5 +228,5 @@ def parse_number(attributes: dict[str, str], key: str) -> int:
     text = attributes.get(key, "")
     number = parse_whole(text)
     if number is None or number >= LIMIT:
-        raise ParseError(f"{key} {text[:60]!r} is not a number that a machine has", text=text[:60])
+        raise ParseError(f"{key} {text[:60]!r} is out of range", text=text[:60])
     return number

@@ -1,4 +1,4 @@
-"""The reader of `/proc`, and of the cgroup files that it leads to: what this process may use.
+"""Read what this process may use, from `/proc` and the cgroup files that it leads to.
 
 Sources: proc(5), cpuset(7), the kernel's cgroup-v1/cpusets.rst, cgroup-v2.rst and sched-bwc.rst.
 """
@@ -15,40 +15,40 @@ if TYPE_CHECKING:
     from ompbind.machine.roots import Root
     from ompbind.machine.topology import Topology
 
+# What containers leave at the root.
+CONTAINER_FILES = (".dockerenv", "run/.containerenv")
+
 
 class Mount(Record):
-    """A mounted file system: where, of what type, with what options, and which directory of it."""
+    """A mounted file system."""
 
     point: str
     fstype: str
     options: tuple[str, ...]
-    root: str = "/"
+    root: str = "/"  # the directory of the file system that is mounted
 
 
 class Surroundings(Record):
-    """What this process was started in. `mask`, `mems`: its own (None: not said); `cpuset`,
-    `cpuset_mems`: its cgroup's; `groups`: the cgroup's paths, the cpuset's first; `files`: what
-    containers leave at the root; `policy`: its memory policy, as the kernel writes it ("" where
-    there is none to see); `parent`, `parent_mask`: who started it."""
+    """What this process was started in; None where the system does not say."""
 
-    mask: CpuSet | None = None
-    mems: CpuSet | None = None
-    cpuset: CpuSet | None = None
-    cpuset_mems: CpuSet | None = None
-    groups: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
-    policy: str = ""
-    parent: str = ""
+    mask: CpuSet | None = None  # its affinity mask
+    mems: CpuSet | None = None  # the nodes whose memory it may use
+    cpuset: CpuSet | None = None  # its cgroup's cpus
+    cpuset_mems: CpuSet | None = None  # its cgroup's nodes
+    groups: tuple[str, ...] = ()  # the paths of its cgroups, the cpuset's first
+    files: tuple[str, ...] = ()  # those of CONTAINER_FILES that exist
+    policy: str = ""  # its memory policy, as the kernel writes it; "": unknown, or not read
+    parent: str = ""  # the name of the process that started it
     parent_mask: CpuSet | None = None
 
 
 def read_allowed(root: Root, topology: Topology) -> Allowed:
-    """What this process may use of `topology`: affinity mask ∩ cpuset ∩ online, and the quota.
+    """Return what this process may use of `topology`.
 
-    The process' own status is the last word (the kernel has applied the cpuset to it already):
-    where a cpuset, seen through some container's mounts, shares nothing with it, the status stays.
-    Raises TopologyError for a list of cpus or nodes that cannot be parsed: guessing there would
-    bind to what is forbidden.
+    The process's status decides, as the kernel has already applied the cpuset to it: a cpuset that
+    has nothing in common with it, as seen through some container's mounts, is ignored. Raises
+    TopologyError for a list of cpus or nodes that cannot be parsed: a guess could bind to what is
+    forbidden.
     """
     mounts = read_mounts(root)
     groups = parse_cgroups(root.read("proc/self/cgroup") or "")
@@ -67,20 +67,20 @@ def read_allowed(root: Root, topology: Topology) -> Allowed:
     )
 
 
-def make_allowed(there: CpuSet, status: CpuSet | None, cpuset: CpuSet | None) -> CpuSet:
-    """`there` ∩ status ∩ cpuset; None: not said, which restricts nothing."""
-    allowed = there if status is None else there & status
+def make_allowed(present: CpuSet, status: CpuSet | None, cpuset: CpuSet | None) -> CpuSet:
+    """Return `present` ∩ status ∩ cpuset; None stands for no restriction."""
+    allowed = present if status is None else present & status
     both = allowed if cpuset is None else allowed & cpuset
     return allowed if not both and status is not None else both
 
 
 def read_hostname(root: Root) -> str:
-    """The host's name, "" where it is not said."""
+    """Return the host's name; "" if unknown."""
     return (root.read("proc/sys/kernel/hostname") or "").strip()
 
 
 def read_emulators(root: Root) -> list[str]:
-    """The programs that the kernel hands other machines' binaries to (binfmt_misc), by name."""
+    """Return the names of the emulators registered for other machines' binaries (binfmt_misc)."""
     names = root.names("proc/sys/fs/binfmt_misc")
     return [name for name in names if name not in ("register", "status")]
 
@@ -102,28 +102,28 @@ def parse_family(cpuinfo: str) -> str:
 
 
 def read_stat_cpus(root: Root) -> CpuSet:
-    """The online cpus by `/proc/stat`, for where `/sys` is hidden; empty where it is not there."""
+    """Return the online cpus by `/proc/stat`, for use where `/sys` is hidden; empty without it."""
     return parse_stat_cpus(root.read("proc/stat") or "")
 
 
 def parse_stat_cpus(text: str) -> CpuSet:
-    """From lines such as `cpu12 1 2 3`; the one without a number is the sum."""
+    """Parse lines such as `cpu12 1 2 3`; the one without a number is the sum."""
     words = (line.split(None, 1)[0] for line in text.splitlines() if line.startswith("cpu"))
     numbers = (parse_whole(word[3:]) for word in words)
     return CpuSet(n for n in numbers if n is not None and n < LIMIT)
 
 
 def read_memory_bytes(root: Root) -> int | None:
-    """The machine's memory in bytes; None where it is not said."""
+    """Return the machine's memory in bytes; None if unknown."""
     return parse_memory_bytes(root.read("proc/meminfo") or "")
 
 
 def parse_memory_bytes(text: str) -> int | None:
-    """From a `MemTotal:  123 kB` line, also with `Node 0` before it; None when there is none."""
+    """Parse a `MemTotal:  123 kB` line, also with `Node 0` before it; None without one."""
     for line in text.splitlines():
-        _, found, rest = line.partition("MemTotal:")
+        _, label, rest = line.partition("MemTotal:")
         words = rest.split()
-        if found and len(words) == 2 and words[1] == "kB":
+        if label and len(words) == 2 and words[1] == "kB":
             size = parse_whole(words[0])
             return None if size is None else size * 1024
     return None
@@ -132,14 +132,14 @@ def parse_memory_bytes(text: str) -> int | None:
 def read_has_numa(root: Root) -> bool:
     """Whether the kernel was built with NUMA: only then does a process have a `numa_maps`.
 
-    By its name: reading it would walk all of the process' memory.
+    Only its name is looked up: reading it would walk all of the process's memory.
     """
     return "numa_maps" in root.names("proc/self")
 
 
 def parse_status(text: str, name: str) -> CpuSet | None:
-    """The list of `Cpus_allowed` or `Mems_allowed` in a `/proc/PID/status`; None where it is not
-    said. Raises TopologyError."""
+    """Return the list of `Cpus_allowed` or `Mems_allowed` in a `/proc/PID/status`; None if absent.
+    Raises TopologyError."""
     for line in text.splitlines():
         key, _, value = line.partition(":")
         if key == f"{name}_list" and value.strip():
@@ -147,24 +147,24 @@ def parse_status(text: str, name: str) -> CpuSet | None:
     return None
 
 
-def parse_list(text: str, where: str) -> CpuSet:
-    """A kernel's list. Raises TopologyError that names the file."""
+def parse_list(text: str, path: str) -> CpuSet:
+    """Parse a kernel's list. Raises TopologyError, which names `path`."""
     try:
         return CpuSet.parse_kernel(text)
     except ParseError as e:
-        raise TopologyError(f"{where}: {e.message}", hint=e.hint, text=text) from None
+        raise TopologyError(f"{path}: {e.message}", hint=e.hint, text=text) from None
 
 
 def read_mounts(root: Root) -> list[Mount]:
-    """The mounted cgroup and cpuset file systems, in the order of mounting."""
+    """Return the mounted cgroup and cpuset file systems, in the order of mounting."""
     if text := root.read("proc/self/mountinfo"):
         return parse_mountinfo(text)
     return parse_mounts(root.read("proc/self/mounts") or root.read("proc/mounts") or "")
 
 
 def parse_mountinfo(text: str) -> list[Mount]:
-    """From `36 35 98:0 /root /point options… - cgroup source superoptions` lines; others are
-    left out. Source: proc_pid_mountinfo(5)."""
+    """Parse `36 35 98:0 /root /point options… - cgroup source superoptions` lines; others are
+    skipped. Source: proc_pid_mountinfo(5)."""
     mounts = []
     for line in text.splitlines():
         left, _, right = line.partition(" - ")
@@ -177,7 +177,7 @@ def parse_mountinfo(text: str) -> list[Mount]:
 
 
 def parse_mounts(text: str) -> list[Mount]:
-    """From `source point cgroup options 0 0` lines; others are left out. Source: fstab(5)."""
+    """Parse `source point cgroup options 0 0` lines; others are skipped. Source: fstab(5)."""
     mounts = []
     for line in text.splitlines():
         words = line.split(" ")
@@ -187,7 +187,7 @@ def parse_mounts(text: str) -> list[Mount]:
 
 
 def unescape(path: str) -> str:
-    """A path as the mount tables write it: blanks and backslashes in octal, `\\040`."""
+    """Decode a path of the mount tables, which write blanks and backslashes in octal, `\\040`."""
     if "\\" not in path:
         return path
     for octal, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
@@ -196,7 +196,7 @@ def unescape(path: str) -> str:
 
 
 def parse_cgroups(text: str) -> dict[str, str]:
-    """This process' cgroup paths by controller, "" for the one of version 2.
+    """Return this process's cgroup paths by controller, "" for the one of version 2.
 
     From `4:cpuset,cpu:/path` and `0::/path` lines. Source: cgroups(7).
     """
@@ -210,45 +210,46 @@ def parse_cgroups(text: str) -> dict[str, str]:
 
 
 def parse_cpuset_path(text: str) -> dict[str, str]:
-    """The same from `/proc/self/cpuset`, which does not say the cgroup's version."""
+    """Parse the same from `/proc/self/cpuset`, which does not say which version the cgroup is."""
     path = text.strip("\n")
     return {"cpuset": path, "": path} if path.startswith("/") else {}
 
 
 def read_cpuset(
-    root: Root, mounts: list[Mount], groups: dict[str, str], what: str
+    root: Root, mounts: list[Mount], groups: dict[str, str], kind: str
 ) -> CpuSet | None:
-    """The cpus or mems (`what`) of this process' cpuset; None where nothing restricts them.
+    """Return the "cpus" or "mems" (`kind`) of this process's cpuset; None if unrestricted.
 
-    Version 1 before 2: a controller is in one of them only, and where it has a hierarchy of its
-    own, the cgroup of version 2 is a bystander. Raises TopologyError.
+    Version 1 comes first: a controller belongs to one version only, and where it has a hierarchy of
+    version 1, the cgroup of version 2 says nothing about it. Raises TopologyError.
     """
     for controller in ("cpuset", ""):
         mount = find_mount(mounts, groups, controller)
-        # A cgroup of version 2 without the controller has no such files: its parent's hold. In
+        # A cgroup of version 2 without the controller has no such files, and its parent's apply. In
         # version 1 no process is in a cgroup with an empty set.
         for directory in list_directories(mount, groups, controller):
-            for name in cpuset_files(mount, what):
+            for name in cpuset_files(mount, kind):
                 path = f"{directory}/{name}"
                 if (text := root.read(path)) and text.strip():
                     return parse_list(text, path)
     return None
 
 
-def cpuset_files(mount: Mount | None, what: str) -> tuple[str, str]:
-    """Where a cpuset's cpus or mems are written: what it has, before what it asks for."""
+def cpuset_files(mount: Mount | None, kind: str) -> tuple[str, str]:
+    """Return the files with a cpuset's cpus or mems: the effective ones before the configured."""
     if mount is None or mount.fstype == "cgroup2":
-        return f"cpuset.{what}.effective", f"cpuset.{what}"
+        return f"cpuset.{kind}.effective", f"cpuset.{kind}"
     if mount.fstype == "cpuset" or "noprefix" in mount.options:
-        return f"effective_{what}", what
-    return f"cpuset.effective_{what}", f"cpuset.{what}"
+        return f"effective_{kind}", kind
+    return f"cpuset.effective_{kind}", f"cpuset.{kind}"
 
 
 def read_quota(root: Root, mounts: list[Mount], groups: dict[str, str]) -> float | None:
-    """The smallest quota from this process' cgroup up to the mount's root, in cpus' worth of time.
+    """Return the smallest quota from this process's cgroup up to the mount's root, in cpus' worth
+    of time; None if unlimited.
 
-    None: no quota. A file that cannot be parsed sets none: the quota only advises the number of
-    threads, and a wrong small number would do more harm than none.
+    A file that cannot be parsed is ignored: the quota only limits the default number of threads,
+    and a number that is wrong and small would do more harm than none.
     """
     quotas = []
     for d in list_directories(find_mount(mounts, groups, ""), groups, ""):
@@ -262,7 +263,7 @@ def read_quota(root: Root, mounts: list[Mount], groups: dict[str, str]) -> float
 
 
 def parse_cpu_max(text: str) -> float | None:
-    """`150000 100000` (microseconds of each period) is 1.5; `max 100000` is None, as is garbage."""
+    """Return 1.5 for `150000 100000` (microseconds of each period); None for `max` and garbage."""
     words = text.split()
     if not 1 <= len(words) <= 2:
         return None
@@ -271,29 +272,29 @@ def parse_cpu_max(text: str) -> float | None:
 
 
 def find_mount(mounts: list[Mount], groups: dict[str, str], controller: str) -> Mount | None:
-    """Where this process' cgroup is to be found; `controller` "" is version 2."""
+    """Return the mount that shows this process's cgroup; `controller` "" is version 2."""
     path = groups.get(controller)
-    fitting = [m for m in mounts if holds_controller(m, controller)]
-    # A container may see several mounts, only one of them with its own cgroup below.
-    below = [m for m in fitting if path is not None and is_below(path, m.root)]
-    return next(iter(below or fitting), None)
+    candidates = [m for m in mounts if has_controller(m, controller)]
+    # A container may see several mounts, but only one of them with its cgroup below.
+    above = [m for m in candidates if path is not None and is_below(path, m.root)]
+    return next(iter(above or candidates), None)
 
 
 def list_directories(mount: Mount | None, groups: dict[str, str], controller: str) -> list[str]:
-    """The directories, without the leading `/`, of this process' cgroup and of those above it up
-    to the mount's root."""
+    """Return the directories, without the leading `/`, of this process's cgroup and of those above
+    it up to the mount's root."""
     path = groups.get(controller)
     if mount is None or path is None:
         return []
     inner = path[len(mount.root.rstrip("/")) :] if is_below(path, mount.root) else ""
     parts = [p for p in inner.split("/") if p]
-    if ".." in parts:  # the cgroup is outside of this process' namespace: it cannot be seen
+    if ".." in parts:  # the cgroup is outside this process's namespace and cannot be seen
         parts = []
     top = mount.point.strip("/")
     return ["/".join([top, *parts[:depth]]) for depth in range(len(parts), -1, -1)]
 
 
-def holds_controller(mount: Mount, controller: str) -> bool:
+def has_controller(mount: Mount, controller: str) -> bool:
     if controller == "":
         return mount.fstype == "cgroup2"
     if mount.fstype == "cpuset":
@@ -305,12 +306,12 @@ def is_below(path: str, above: str) -> bool:
     return above in ("/", path) or path.startswith(above.rstrip("/") + "/")
 
 
-# --- what was there before, and what the kernel is told to do --------------------------------
+# --- what this process was started in, and kernel settings -----------------------------------
 
 
 def read_surroundings(root: Root, *, policy: bool = False) -> Surroundings:
-    """What this process was started in; its memory policy on request, as that walks its memory."""
-
+    """Return what this process was started in; its memory policy on request, as the kernel walks
+    its memory for that. Raises TopologyError."""
     mounts = read_mounts(root)
     groups = parse_cgroups(root.read("proc/self/cgroup") or "")
     status = root.read("proc/self/status") or ""
@@ -329,11 +330,8 @@ def read_surroundings(root: Root, *, policy: bool = False) -> Surroundings:
     )
 
 
-CONTAINER_FILES = (".dockerenv", "run/.containerenv")
-
-
 def read_policy(root: Root) -> str:
-    """This thread's memory policy as `numa_maps` writes it; "" where there is no such file."""
+    """Return this process's memory policy as `numa_maps` has it; "" without that file."""
     for line in (root.read("proc/self/numa_maps") or "").splitlines():
         words = line.split(" ")
         if len(words) > 2 and " stack" in line:
@@ -342,12 +340,12 @@ def read_policy(root: Root) -> str:
 
 
 def read_sysctl(root: Root, name: str) -> str | None:
-    """A setting of the kernel, such as `vm/zone_reclaim_mode`; None where it is not there."""
+    """Return a kernel setting such as `vm/zone_reclaim_mode`; None if it does not exist."""
     text = root.read(f"proc/sys/{name}")
     return None if text is None else text.strip()
 
 
 def has_process(root: Root, name: str) -> bool:
-    """Whether a process of this name is to be seen."""
+    """Whether a process of this name is visible."""
     pids = (pid for pid in root.names("proc") if pid.isdigit())
     return any((root.read(f"proc/{pid}/comm") or "").strip() == name for pid in pids)

@@ -1,4 +1,4 @@
-"""The reader of systems that have no other: what psutil knows. Planning works, binding does not."""
+"""Read any other system through psutil. Its machines can be planned for, but not bound."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class PsutilRoot:
-    """The running system as psutil sees it, as files `generic/NAME`."""
+    """The running system as psutil describes it, as files `generic/NAME`."""
 
     def read(self, path: str) -> str | None:
         import platform
@@ -38,20 +38,20 @@ class PsutilRoot:
 
 
 def read_generic(root: Root) -> Machine:
-    """The machine under `root`. Raises TopologyError when the number of cpus is not known.
+    """Return the machine under `root`. Raises TopologyError if the number of cpus is unknown.
 
-    Cores are told apart only where every core has one thread, or every one two: Windows and the
-    BSDs then number a core's threads as neighbours.
+    Cores are known only if each has one thread, or each has two: Windows and the BSDs then give
+    adjacent numbers to the threads of a core.
     """
-    logical, physical = (read_number(root, n) for n in ("logical", "physical"))
+    logical, physical = (read_count(root, n) for n in ("logical", "physical"))
     if not logical or logical >= LIMIT:
-        raise TopologyError("this system does not say how many cpus it has")
+        raise TopologyError("the number of cpus of this system is unknown")
     threads = {physical: 1, 2 * (physical or 0): 2}.get(logical)
     everything = CpuSet(range(logical))
     cpus = [Cpu(c, core=None if threads is None else c // threads, node=0) for c in everything]
     topology = Topology(
         cpus=tuple(cpus),
-        nodes=(Node(0, everything, read_number(root, "memory")),),
+        nodes=(Node(0, everything, read_count(root, "memory")),),
         possible=everything,
         numa=False,
     )
@@ -59,5 +59,5 @@ def read_generic(root: Root) -> Machine:
     return Machine(topology, Allowed(everything, CpuSet([0])), name, can_bind=False)
 
 
-def read_number(root: Root, name: str) -> int | None:
+def read_count(root: Root, name: str) -> int | None:
     return parse_whole(root.read(f"generic/{name}") or "")

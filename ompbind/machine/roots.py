@@ -1,6 +1,7 @@
-"""Where a machine's files are read from: a directory that holds its `/sys` and `/proc`.
+"""Roots: where a machine's files are read from, and the formats of the kernel's small files.
 
-The readers take any object with `read` and `names`, so a saved machine is read like a living one.
+A root is a directory that holds a machine's `/sys` and `/proc`, or anything else with the same
+methods, so that a saved machine is read exactly as the running one.
 """
 
 from __future__ import annotations
@@ -17,35 +18,37 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Root(Protocol):
-        """Paths are relative, `/` between parts and no `..`: `sys/devices/system/cpu/online`."""
+        """Paths are relative and have no `..`: `sys/devices/system/cpu/online`."""
 
         def read(self, path: str) -> str | None:
-            """The text of a file without NUL bytes; None when it is absent or cannot be read."""
+            """Return a file's text without NUL bytes; None if it is absent or unreadable."""
 
         def names(self, path: str) -> list[str]:
-            """The names in a directory, sorted; [] when it is absent or cannot be read."""
+            """Return the names in a directory, sorted; [] if it is absent or unreadable."""
 
         def resolve(self, path: str) -> str | None:
-            """The path that the symbolic link at `path` leads to; None when it is no link."""
+            """Return the path that the symbolic link at `path` leads to; None if it is no link."""
 
     class LivingRoot(Root, Protocol):
-        """A root whose files can be read as they are, and tell why they cannot."""
+        """A root whose files can also be read as bytes, with the reason if that fails."""
 
         def read_whole(self, path: str) -> bytes:
-            """All of a file. Raises OSError."""
+            """Return all of a file. Raises OSError."""
 
 
-# Without blocking, where the system has that: a FIFO where a file is expected must not hang us.
+# O_NONBLOCK, where the system has it: a FIFO in place of a file must not block us.
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-# These tell of this process, not of the file: what cannot be read for them is not absent.
-OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-LARGEST = 1 << 20  # bytes of one file; the largest that is wanted, /proc/cpuinfo, can be cut
+# Errors of this process, not of the file, which must therefore not count as absent.
+OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+MAX_FILE_BYTES = 1 << 20  # the only larger file, /proc/cpuinfo, may be truncated
 
 
 class DirectoryRoot:
-    """A directory that holds `sys` and `proc`; "/" is the running machine. Reading raises OSError
-    when this process has no descriptors or no memory left: a plan made without what could not be
-    read would be another one."""
+    """A directory that holds `sys` and `proc`; "/" is the running machine.
+
+    Reading raises OSError when this process has no descriptors or memory left: without the file,
+    the plan would be a different one.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path.rstrip("/")
@@ -54,16 +57,16 @@ class DirectoryRoot:
         try:
             fd = os.open(f"{self.path}/{path}", OPEN_FLAGS)
         except OSError as e:
-            if e.errno in OURS:
+            if e.errno in OUT_OF_RESOURCES:
                 raise
             return None
         try:
             data = os.read(fd, 65536)
-            if len(data) >= 4096:  # sysfs files end at a page; others may go on
-                while len(data) < LARGEST and (more := os.read(fd, 65536)):
+            if len(data) >= 4096:  # files of sysfs have at most a page
+                while len(data) < MAX_FILE_BYTES and (more := os.read(fd, 65536)):
                     data += more
-        except OSError as e:  # sysfs answers ENODEV, EIO… for what an offlined cpu takes with it
-            if e.errno in OURS:
+        except OSError as e:  # ENODEV, EIO…: the cpu has just gone offline
+            if e.errno in OUT_OF_RESOURCES:
                 raise
             return None
         finally:
@@ -84,7 +87,7 @@ class DirectoryRoot:
         try:
             return sorted(os.listdir(f"{self.path}/{path}"))
         except OSError as e:
-            if e.errno in OURS:
+            if e.errno in OUT_OF_RESOURCES:
                 raise
             return []
 
@@ -92,14 +95,14 @@ class DirectoryRoot:
         try:
             target = os.readlink(f"{self.path}/{path}")
         except OSError as e:
-            if e.errno in OURS:
+            if e.errno in OUT_OF_RESOURCES:
                 raise
             return None
         return os.path.normpath(os.path.join(os.path.dirname(path), target))
 
 
 class SnapshotRoot:
-    """A saved machine: texts of files, names in directories and targets of links, by path."""
+    """A saved machine: by path, texts of files, names in directories and targets of links."""
 
     def __init__(
         self, files: dict[str, str], directories: dict[str, list[str]], links: dict[str, str]
@@ -119,7 +122,7 @@ class SnapshotRoot:
 
 
 class RecordingRoot(SnapshotRoot):
-    """Another root that remembers what was read of it, and so can be saved."""
+    """A root that records what is read from another, so that it can be saved."""
 
     def __init__(self, inner: Root) -> None:
         super().__init__({}, {}, {})
@@ -144,22 +147,22 @@ class RecordingRoot(SnapshotRoot):
         return target
 
 
-# --- what the kernel's small files hold: lists, masks, numbers, and numbered names ---------------
+# --- the kernel's small files: lists, masks, numbers, and numbered names --------------------------
 
 
 def read_list(root: Root, path: str) -> CpuSet | None:
-    """A list such as `0-3,8`; None when it is absent. Raises TopologyError for garbage."""
+    """Return a list such as `0-3,8`; None if it is absent. Raises TopologyError for garbage."""
     text = root.read(path)
     try:
         return None if text is None else CpuSet.parse_kernel(text)
     except ParseError as e:
-        raise garbage(path, e) from None
+        raise damaged(path, e) from None
 
 
-def read_unless_garbage(root: Root, path: str) -> CpuSet:
-    """A list that only advises: absent and garbage are the empty set.
+def read_optional_list(root: Root, path: str) -> CpuSet:
+    """Return a list that only advises; the empty set if it is absent or garbage.
 
-    `nohz_full` holds "(null)" on kernels that support it but were not told to use it.
+    `nohz_full` contains "(null)" on kernels that support but do not use it.
     """
     try:
         return CpuSet.parse_kernel(root.read(path) or "")
@@ -168,29 +171,29 @@ def read_unless_garbage(root: Root, path: str) -> CpuSet:
 
 
 def read_mask(root: Root, path: str) -> CpuSet | None:
-    """A mask, or the list beside it; None when neither is there. Raises TopologyError."""
+    """Return a mask, or the list beside it; None if both are absent. Raises TopologyError."""
     text = root.read(path)
     try:
         if text is not None:
             return CpuSet.parse_mask(text)
     except ParseError as e:
-        raise garbage(path, e) from None
+        raise damaged(path, e) from None
     return read_list(root, f"{path}_list")
 
 
-def garbage(path: str, error: ParseError) -> TopologyError:
+def damaged(path: str, error: ParseError) -> TopologyError:
     hint = "the machine's files are damaged; ompbind does not guess its topology"
     return TopologyError(f"{path}: {error.message}", hint=hint, path=path)
 
 
 def read_int(root: Root, path: str) -> int | None:
-    """A whole number; None when it is absent or anything else."""
+    """Return a whole number; None if it is absent or anything else."""
     text = (root.read(path) or "").strip()
     value = parse_whole(text.removeprefix("-"))
     return -value if value is not None and text.startswith("-") else value
 
 
-def numbered(names: Iterable[str], prefix: str) -> list[int]:
-    """12 of `cpu12`, for every name of that form."""
+def parse_numbered(names: Iterable[str], prefix: str) -> list[int]:
+    """Return 12 for `cpu12`, of every name of that form, in ascending order."""
     parts = (name[len(prefix) :] for name in names if name.startswith(prefix))
     return sorted(int(p) for p in parts if p.isascii() and p.isdigit() and len(p) < 6)

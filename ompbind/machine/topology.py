@@ -1,4 +1,4 @@
-"""What a machine is made of and what of it may be used: frozen values and questions on them."""
+"""A machine's parts and what may be used of them: frozen values and questions about them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ LEVELS: tuple[Level, ...] = (
     "core", "package", "die", "cluster", "l2", "l3", "node", "book", "drawer", "kind",
 )  # fmt: skip
 
-# The tree that a machine is divided by and drawn as; where two levels divide it into as many parts,
-# the first is the coarser.
+# The tree by which a machine is divided and drawn. Of two levels with the same number of parts, the
+# first one here is the coarser.
 TREE: tuple[Level, ...] = ("drawer", "book", "package", "node", "die", "l3", "cluster", "l2")
 
 
 class Cpu(Record):
     """An online OS logical cpu (a hardware thread).
 
-    `node` is the real NUMA node number. The others are group numbers, dense, in the order of each
-    group's lowest cpu, unique over the machine: two cpus share one exactly when they share the
-    thing. `kind` numbers the kinds of core, least capable first; `capacity` is what a kind can do
-    beside the most capable one, which has 1024; it is read with `kind`. None: the machine does not
-    say, has one kind only, or was not asked (see the readers' `levels`).
+    All fields but `cpu`, `node` and `capacity` are group numbers: dense, in the order of each
+    group's lowest cpu, and unique over the machine, so that two cpus have the same number exactly
+    when they share the thing. None: the machine does not say, or the reader was not asked for it
+    (see `levels` there).
     """
 
     cpu: int
@@ -40,67 +39,54 @@ class Cpu(Record):
     cluster: int | None = None
     l2: int | None = None
     l3: int | None = None
-    node: int | None = None
+    node: int | None = None  # the number of its NUMA node
     book: int | None = None
     drawer: int | None = None
-    kind: int | None = None
-    capacity: int | None = None
+    kind: int | None = None  # of core, least capable first; None also where there is one kind only
+    capacity: int | None = None  # relative to the most capable kind, 1024; read with `kind`
 
 
 class Node(Record):
-    """A NUMA node: its online cpus (it may have none) and its memory in bytes.
-
-    memory_bytes 0: a node without memory; None: the machine does not say.
-    """
+    """A NUMA node."""
 
     node: int
-    cpus: CpuSet
-    memory_bytes: int | None = None
+    cpus: CpuSet  # the online ones; it may have none
+    memory_bytes: int | None = None  # 0: a node without memory; None: the machine does not say
 
 
 class Device(Record):
-    """A PCI device and the node and cpus near it; node None: not on one, or not said.
-
-    `names` are those of its network interfaces and the like; `driver` "" is none, None: the machine
-    does not say of any; `virtual`: an SR-IOV function of another device. A GPU's driver tells its
-    `uuid`, the `minor` number of its device file, its `position` in the driver's own order, the
-    `parts` (MIG instances, partitions, tiles; 0: it is not divided), and whether it is `hidden`
-    from this process."""
+    """A PCI device, and what its driver reports about a GPU."""
 
     kind: str  # "gpu", "nic", "accelerator" or "coprocessor"
     pci: str  # the address, "0000:3b:00.0"
-    node: int | None
-    cpus: CpuSet
+    node: int | None  # the one it is near; None: none, or the machine does not say
+    cpus: CpuSet  # the online ones near it
     vendor: str = ""  # "10de"; a management controller's display is a "gpu" of 1a03 or 102b
     model: str = ""
-    names: tuple[str, ...] = ()
-    driver: str | None = None
-    virtual: bool = False
+    names: tuple[str, ...] = ()  # of its network interfaces and the like
+    driver: str | None = None  # "": none; None: the machine names no device's driver
+    virtual: bool = False  # an SR-IOV function of another device
     uuid: str = ""
-    minor: int | None = None
-    position: int | None = None
-    parts: int = 0
-    hidden: bool = False
+    minor: int | None = None  # the number of its device file
+    position: int | None = None  # in the driver's order
+    parts: int = 0  # MIG instances, partitions or tiles; 0: it is not divided
+    hidden: bool = False  # from this process, as in a container that was given others
 
 
 class Topology(Record):
-    """A machine. `cpus` are the online ones in ascending order; `nodes` in ascending order.
+    """A machine's parts."""
 
-    `distances[i][j]` is the ACPI SLIT distance from nodes[i] to nodes[j] (10: itself); () where the
-    machine does not say. `possible` are the cpus that may ever be online, `offline` those that are
-    there but switched off; `isolated` and `nohz_full` what the kernel keeps free of other work
-    (isolcpus=, nohz_full=). `numa` is False where the kernel has no NUMA support: node 0 then
-    stands for the whole machine, and there is no memory policy to set.
-    """
-
-    cpus: tuple[Cpu, ...]
-    nodes: tuple[Node, ...]
+    cpus: tuple[Cpu, ...]  # the online ones, ascending
+    nodes: tuple[Node, ...]  # ascending
+    # distances[i][j]: the ACPI SLIT distance from nodes[i] to nodes[j], 10 to itself; (): unknown.
     distances: tuple[tuple[int, ...], ...] = ()
     devices: tuple[Device, ...] = ()
-    possible: CpuSet = CpuSet()
-    offline: CpuSet = CpuSet()
-    isolated: CpuSet = CpuSet()
-    nohz_full: CpuSet = CpuSet()
+    possible: CpuSet = CpuSet()  # cpus that may ever be online
+    offline: CpuSet = CpuSet()  # present, but switched off
+    isolated: CpuSet = CpuSet()  # kept free of other work by the kernel's isolcpus=
+    nohz_full: CpuSet = CpuSet()  # ... by nohz_full=
+    # False: the kernel has no NUMA support. Node 0 then stands for the whole machine, and there is
+    # no memory policy to set.
     numa: bool = True
 
     @property
@@ -112,19 +98,19 @@ class Topology(Record):
         return CpuSet(n.node for n in self.nodes)
 
     def nodes_of(self, cpus: CpuSet) -> CpuSet:
-        """The nodes that hold any of `cpus`; a cpu in several counts for the lowest."""
-        found = []
+        """Return the nodes that have any of `cpus`; a cpu in several counts for the lowest."""
+        numbers = []
         for node in self.nodes:
             if node.cpus & cpus:
-                found.append(node.node)
+                numbers.append(node.node)
                 cpus -= node.cpus
-        return CpuSet(found)
+        return CpuSet(numbers)
 
     def find_node(self, number: int) -> Node | None:
         return next((n for n in self.nodes if n.node == number), None)
 
     def groups(self, level: Level, within: CpuSet | None = None) -> list[CpuSet]:
-        """The groups of cpus at `level`, by group number; cpus of no group are left out."""
+        """Return the groups of cpus at `level` by number, without cpus that are in none."""
         masks: dict[int, int] = {}
         for c in self.cpus:
             number: int | None = getattr(c, level)
@@ -133,38 +119,37 @@ class Topology(Record):
         return [CpuSet.from_mask(masks[n]) for n in sorted(masks)]
 
     def nearest(self, node: int, among: CpuSet) -> int | None:
-        """Of the nodes `among`, the one nearest to `node` (ties: the lowest); None if none.
-
-        Without distances, the lowest.
-        """
+        """Return the node of `among` nearest to `node`, the lowest of several; None if `among` has
+        none. Without distances it is the lowest."""
         numbers = [n.node for n in self.nodes]
-        choice = [n for n in numbers if n in among]
+        candidates = [n for n in numbers if n in among]
         if self.distances and node in numbers:
             row = self.distances[numbers.index(node)]
-            choice.sort(key=lambda n: (row[numbers.index(n)], n))
-        return choice[0] if choice else None
+            candidates.sort(key=lambda n: (row[numbers.index(n)], n))
+        return candidates[0] if candidates else None
 
 
 class Allowed(Record):
-    """What this process may use: online cpus in its affinity mask and cpuset, memory nodes, and
-    the cgroup's quota in cpus' worth of time (None: no quota)."""
+    """What this process may use of a machine."""
 
-    cpus: CpuSet
-    nodes: CpuSet
-    quota: float | None = None
+    cpus: CpuSet  # affinity mask ∩ cgroup cpuset ∩ online
+    nodes: CpuSet  # for memory
+    quota: float | None = None  # the cgroup's, in cpus' worth of time; None: unlimited
 
 
 class Machine(Record):
-    """A topology, what is allowed of it, the host's name ("" where it is not known), and whether
-    its system lets processes be bound to cpus and memory."""
+    """A machine and this process on it."""
 
     topology: Topology
     allowed: Allowed
-    name: str = ""
-    can_bind: bool = True
+    name: str = ""  # the host's; "": unknown
+    can_bind: bool = True  # whether its system binds processes to cpus and memory
 
     def to_json(self) -> str:
-        """The contract's object of `ompbind topo`, as text that ends in a newline. No host name."""
+        """Return the object that `ompbind topo` prints, as text that ends in a newline. It does not
+        name the host."""
+        import json
+
         topology, allowed = self.topology, self.allowed
         data = {
             "schema": 1,
@@ -189,30 +174,12 @@ class Machine(Record):
             "nohz_full": str(topology.nohz_full),
             "numa": topology.numa,
         }  # fmt: skip
-        # A line for each cpu, node, row and device: short enough to read, and to compare.
+        # A line for each cpu, node, row of distances and device: two machines can be diffed.
         lines = []
         for key, value in data.items():
             if isinstance(value, list) and value:
-                rows = ",\n  ".join(map(make_json, value))
-                lines.append(f"{make_json(key)}: [\n  {rows}]")
+                rows = ",\n  ".join(map(json.dumps, value))
+                lines.append(f'"{key}": [\n  {rows}]')
             else:
-                lines.append(f"{make_json(key)}: {make_json(value)}")
+                lines.append(f'"{key}": {json.dumps(value)}')
         return "{" + ",\n ".join(lines) + "}\n"
-
-
-def make_json(value: object) -> str:
-    """`value` as json.dumps would write it, without the import: reading a machine takes less time
-    than `json` does to load."""
-    if value is None or value is True or value is False:
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{make_json(k)}: {make_json(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(make_json, value)) + "]"
-    if isinstance(value, str):
-        if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
-            return f'"{value}"'
-        import json
-
-        return json.dumps(value)
-    return repr(value)
