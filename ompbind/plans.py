@@ -132,6 +132,7 @@ class RankPlan(Record):
     command: tuple[str, ...]
     gpus: tuple[str, ...] = ()
     why: str = ""
+    why_shared: str = ""  # without which part of a domain this rank has
 
     @property
     def cpus(self) -> CpuSet:
@@ -230,6 +231,7 @@ class Plan(Record):
                     "env": dict(r.env),
                     "unset": list(r.unset),
                     "argv": list(r.argv),
+                    "why_shared": r.why_shared,
                     "why": r.why,
                 }
                 for r in self.ranks
@@ -339,6 +341,7 @@ def read_rank(rank: Reader, binder: str) -> RankPlan:
         command=command,
         gpus=rank.texts("gpus", []),
         why=rank.get("why", str, ""),
+        why_shared=rank.get("why_shared", str, ""),
     )
 
 

@@ -40,7 +40,7 @@ def make_cores(*columns: str, kinds: str = "", weights: Sequence[int] = ()) -> t
 
 
 def numbers(parts: Sequence[Sequence[Core]]) -> list[list[int]]:
-    return [[core.traits.cpu for core in part] for part in parts]
+    return [[core.first_cpu.cpu for core in part] for part in parts]
 
 
 def compositions(total: int) -> Iterator[tuple[int, ...]]:

@@ -308,7 +308,7 @@ def test_one_of_several_is_unknown() -> None:
     plan = plan_for(make_machine(shape), "--per gpu")
     assert cpus(plan) == ["0-1", "4-7", "2-3"]
     assert plan.warnings == (
-        "the machine does not say which node is near 0000:3d:00.0: the emptiest is taken",
+        "the NUMA node of GPU 0000:3d:00.0 is not known; using the least loaded node 1",
     )
 
 

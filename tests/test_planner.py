@@ -417,7 +417,8 @@ class Case:
 
 WORTH = "the cgroup's quota is worth 2.5 cpus: "
 CROWDED = "more ranks than cores: {} ranks share {} and will wait for each other"
-UNEVEN = "ranks get from {} to {} cores, so that none leaves its node"
+UNEVEN = "ranks get from {} to {} cores, so that no node is divided"
+INSIDE = "ranks get from {} to {} cores, so that no rank spans two nodes"
 
 CASES = [
     # -n: packages before nodes before caches before cores
@@ -428,7 +429,7 @@ CASES = [
     Case("server", "-n 4", ["0-3", "4-7", "8-11", "12-15"], nodes="0 1 2 3"),
     Case("server", "-n 8", ["0-1", "2-3", "4-5", "6-7", "8-9", "10-11", "12-13", "14-15"]),
     Case("server", "-n 5", ["0-1", "2-3", "4-7", "8-11", "12-15"],
-         warnings=[UNEVEN.format(2, 4)]),
+         warnings=[INSIDE.format(2, 4)]),
     Case("paired", "-n 2", ["0,2,4,6,8,10,12,14", "16,18,20,22,24,26,28,30"]),
     Case("alternating", "-n 2", ["0,2,4,6,8,10,12,14", "1,3,5,7,9,11,13,15"], nodes="0-1 2-3"),
     Case("alternating", "-n 4", ["0,2,4,6", "8,10,12,14", "1,3,5,7", "9,11,13,15"]),
@@ -438,7 +439,8 @@ CASES = [
     Case("desktop", "-n 6", ["0", "1", "2", "3", "4", "5"]),
     Case("desktop", "-n 2 --share", ["0-5", "0-5"]),
     Case("mute", "-n 3", ["0-1", "2", "3"], warnings=[
-        "the system does not say which cpus share a core (/sys is hidden?): each counts as one"]),
+        "the system does not say which cpus share a core (/sys may be hidden): each cpu counts as "
+        "a core"]),
     Case("one-core", "", ["0"]),
     # in a container: both threads of a core count as one core, a lone thread is one too
     Case("container", "", ["0-5,7"], nodes="0-1",
@@ -472,7 +474,7 @@ CASES = [
     Case("server", "--numa-bind -n 2", ["0-3 || bind 0", "4-7 || bind 1"], unused="8-15,24-31"),
     Case("server", "--numa-bind -n 5",
          ["0-1 || bind 0", "2-3 || bind 0", "4-7 || bind 1", "8-11 || bind 2", "12-15 || bind 3"],
-         warnings=[UNEVEN.format(2, 4)]),
+         warnings=[INSIDE.format(2, 4)]),
     Case("server", "--numa-bind-nodes 0 0 1 1",
          ["0-1 || bind 0", "2-3 || bind 0", "4-5 || bind 1", "6-7 || bind 1"],
          nodes="0 0 1 1", unused="8-15,24-31"),
@@ -516,9 +518,9 @@ CASES = [
          warnings=["rank 0: its memory is on node 2, its cpus on 0 "
                    "(farther away: name its cpus' node, or --mem interleave)"]),
     Case("hungry", "--per numa --numa-bind", ["0-1 || bind 0", "2-3 || bind 0", "4-5 || bind 2"],
-         warnings=["node 1 has no memory: the nearest that has, node 0, is taken"]),
+         warnings=["node 1 has no memory; using node 0, the nearest that has"]),
     Case("hungry", "--numa-bind-nodes 1 --mem preferred", ["2-3 || preferred 0"], unused="0-1,4-5",
-         warnings=["node 1 has no memory: the nearest that has, node 0, is taken"]),
+         warnings=["node 1 has no memory; using node 0, the nearest that has"]),
     Case("flat", "--numa-bind", ["0-3"],
          warnings=["this kernel has no NUMA: all memory is one node, so no policy is set"]),
     Case("flat", "--mem local", ["0-3"],
@@ -697,7 +699,7 @@ def test_too_many_threads_are_told() -> None:
         (5.0, "-n 2", [3, 2], "5 threads instead of 8 over all ranks"),
         (4.0, "--numa-bind-nodes 0 1 1", [2, 1, 1], "4 threads instead of 8 over all ranks"),
         (4.0, "-n 2 --share", [2, 2], "4 threads instead of 16 over all ranks"),
-        (2.0, "-n 4", [1, 1, 1, 1], "each of 4 ranks has one thread, and will be held up"),
+        (2.0, "-n 4", [1, 1, 1, 1], "each of 4 ranks has one thread, and will be throttled"),
         (0.5, "", [1], "there is one thread"),
         (3.0, "--places one --smt all", [3], "3 threads instead of 16"),
     ],
@@ -724,7 +726,7 @@ def test_threads_asked_for_are_not_the_quotas() -> None:
     asked = make_plan(machine, make_asked(["--threads", "6"]))
     assert dict(asked.ranks[0].env)["OMP_NUM_THREADS"] == "6"
     assert asked.warnings == (
-        "the cgroup's quota is worth 4 cpus, and 6 threads are asked for: they will be held up",
+        "the cgroup's quota is worth 4 cpus, but 6 threads are asked for: they will be throttled",
     )
     found = make_plan(machine, make_asked(["-n", "2"], environ={"OMP_NUM_THREADS": "2,4"}))
     assert [dict(r.env)["OMP_NUM_THREADS"] for r in found.ranks] == ["2,4", "2,4"]
@@ -750,8 +752,8 @@ def test_isolated_cpus_are_told() -> None:
     machine = make_machine(Shape(cores=4, isolated="2-3"))
     mixed = ("cpus 2-3 of this plan are isolated (isolcpus) and others are not: --exclude 2-3 "
              "leaves them out")  # fmt: skip
-    trap = ("cpus 2-3 are isolated: the kernel spreads no threads over them, those of one place "
-            "stay together on one cpu; --places cores gives each its own")  # fmt: skip
+    trap = ("cpus 2-3 are isolated: the kernel does not balance threads over them, so those of "
+            "one place stay together on one cpu; --places cores gives each its own")  # fmt: skip
     for args, told in (
         ("", [mixed]),
         ("--places one", [mixed, trap]),
@@ -824,7 +826,7 @@ def test_a_crowded_package_does_not_make_ranks_cross_nodes() -> None:
          "allowed cpus: 0-1,8-9,16-17,24-25"),
         ("container", "--numa-bind-cpus 6",
          "rank 0: cpu 6 is not allowed (affinity mask or cgroup)", "allowed cpus: 0-5,7,16-21"),
-        ("server", "--numa-bind-cpus 0-1 1-2", "rank 1: cpu 1 is rank 0's already",
+        ("server", "--numa-bind-cpus 0-1 1-2", "rank 1: cpu 1 already belongs to rank 0",
          "--share lets ranks overlap"),
         ("server", "-n 17", "rank 16: the machine has 16 usable cores for 17 ranks",
          "at most 16 ranks there, or --oversubscribe to let them share cores"),
@@ -883,9 +885,9 @@ def test_a_crowded_package_does_not_make_ranks_cross_nodes() -> None:
          "--kind efficiency: the cores of this machine are all of one kind", "leave --kind out"),
         ("hybrid", "--kind performance --exclude 0-7",
          "--kind performance: none of the usable cores is of that kind",
-         "ompbind topo tells the kinds of core"),
+         "ompbind topo shows the kinds of core"),
         ("server", "--per package --numa-bind",
-         "rank 0: package 0 is on nodes 0-1, --numa-bind for one",
+         "rank 0: package 0 spans nodes 0-1, but --numa-bind needs a single node",
          "--per numa, or --mem interleave without --numa-bind"),
         ("server", "--numa-bind-cpus 0 --numa-bind-nodes 9", "rank 0: node 9 does not exist",
          "nodes: 0-3"),

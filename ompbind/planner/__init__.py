@@ -5,15 +5,21 @@ What only some requests need is imported where they are met: a launch waits for 
 
 from __future__ import annotations
 
-from ompbind import openmp
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
-from ompbind.messages import counted, label, plural
-from ompbind.planner.cores import group_cores, keep_kind, llc_level, make_cores, split_by
-from ompbind.planner.mapping import cut_part, deal, deal_exactly
-from ompbind.planner.memory import memory_of
-from ompbind.planner.threads import make_threads
-from ompbind.plans import Binding, Caution, Host, Plan, RankPlan, Role
+from ompbind.messages import label, plural
+from ompbind.planner.cores import group_cores, keep_kind, make_cores
+from ompbind.planner.mapping import (
+    DECLINED,
+    Mapped,
+    cut_part,
+    map_by_cpus,
+    map_by_division,
+    map_by_domain,
+    map_by_nodes,
+)
+from ompbind.planner.ranks import explain_places, make_ranks, make_threads, warn_of_threads
+from ompbind.plans import Caution, Host, Plan
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -23,7 +29,9 @@ if TYPE_CHECKING:
     from ompbind.machine.topology import Machine
     from ompbind.planner.cores import Core
     from ompbind.planner.mapping import Share
+    from ompbind.planner.ranks import SharedPart
     from ompbind.planner.request import Request
+    from ompbind.plans import Role
 
 
 LARGEST_WEIGHT = 1024  # of the most capable core, where there are several kinds
@@ -33,48 +41,41 @@ CHANGING = ("smt", "reserve", "role", "exclude", "part", "kind", "oversubscribe"
 
 
 def make_plan(machine: Machine, request: Request) -> Plan:
-    """The plan, with `request.binder` already resolved to numactl, native or none.
+    """Return the plan. `request.binder` must be resolved to numactl, native or none.
 
     Raises PlanError where what was asked cannot be had, naming the rank, what was wanted and what
     is there.
     """
     check_request(request)
-    warnings = [*machine_warnings(machine, request)]
-    reserved, others = CpuSet(), CpuSet()
+    if request.place_list is not None:
+        from ompbind.planner.by_place_list import without_unusable_list
+
+        request = without_unusable_list(machine, request)
+    usable = find_usable(machine, request)
+    shares, mapping_cautions = map_ranks(machine, request, usable.cores)
+    reserved = CpuSet()
     roles: tuple[Role, ...] = ()
-    if request.place_list is not None:
-        from ompbind.planner.by_place_list import deal_places, settle_places
+    if request.reserve.cores or request.roles:
+        from ompbind.planner.reservation import set_aside
 
-        request = settle_places(machine, request)
-    if request.place_list is not None:
-        shares = deal_places(machine, request, warnings)
-    elif request.cpus is not None:
-        shares = deal_exactly(machine, request, warnings)
-    else:
-        cores, elsewhere = cut_part(make_cores(machine, request), request)
-        others = union(core.threads for core in elsewhere)
-        cores = keep_kind(machine, request, cores)
-        shares = deal_all(machine, request, cores, warnings)
-        if request.reserve.cores or request.roles:
-            from ompbind.planner.reservation import set_aside
-
-            shares, reserved, roles = set_aside(shares, request)
-        warn_uneven(shares, request, warnings)
-        warn_crowded(shares, request, warnings)
-    threads = make_threads(machine, request, shares, warnings)
-    commons: dict[tuple[int, int | None, str], Common] = {}
-    ranks = []
-    for r, share in enumerate(shares):
-        key = (id(share.cores), share.node, threads[r])
-        if key not in commons:
-            commons[key] = make_common(machine, request, r, share, threads[r], warnings)
-        ranks.append(make_rank(request, r, len(shares), share, commons[key], roles))
+        shares, reserved, roles = set_aside(shares, request)
+    threads, thread_cautions = make_threads(machine, request, shares)
+    ranks, parts, memory_cautions = make_ranks(machine, request, shares, threads, roles)
+    cautions = [
+        *warn_of_machine(machine, request),
+        *usable.cautions,
+        *mapping_cautions,
+        *warn_of_sizes(shares, request),
+        *warn_of_oversubscription(shares, request),
+        *thread_cautions,
+        *memory_cautions,
+        *warn_of_threads(ranks),
+        *warn_of_isolation(machine, parts),
+    ]
     allowed = machine.allowed.cpus
-    used = union(common.cpus for common in commons.values())
-    taken = union([used, *(r.cpus for r in roles), reserved, others])
+    taken = union(part.binding.cpus for part in parts)
+    taken = union([taken, *(role.cpus for role in roles), reserved, usable.others])
     free = [cpus for cpus, _ in group_cores(machine, allowed) if not cpus & taken]
-    warn_threads(ranks, warnings)
-    warn_isolated(machine, used, [*commons.values()], warnings)
     return Plan(
         host=Host(machine.name, machine.topology.online, allowed, machine.topology.node_numbers,
                   machine.allowed.quota),
@@ -83,29 +84,81 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         roles=roles,
         unused=union(free) - request.exclude,
         part="/".join(map(str, request.part or ())),
-        others=others,
-        cautions=tuple(dict.fromkeys(warnings)),
+        others=usable.others,
+        cautions=tuple(dict.fromkeys(cautions)),
         inherited=request.inherited,
         command=request.command,
         template=request.template,
-        places_why=why_places(request),
+        places_why=explain_places(request),
     )  # fmt: skip
 
 
-def deal_all(
-    machine: Machine, request: Request, cores: tuple[Core, ...], warnings: list[Caution]
-) -> list[Share]:
-    """Each rank's share, by devices where those say it."""
-    if not is_about_devices(request):
-        return deal(machine, request, cores)
-    from ompbind.planner import by_gpu as gpus  # seldom wanted
+class Usable(Record):
+    """The cores to which ranks may be mapped, and the cpus of other launches' parts."""
 
+    cores: tuple[Core, ...]
+    others: CpuSet
+    cautions: list[Caution]
+
+
+def find_usable(machine: Machine, request: Request) -> Usable:
+    """Return the cores that remain under --exclude, --smt, --part, --kind and --near. Raises
+    PlanError."""
+    cores, others = cut_part(make_cores(machine, request), request)
+    cores = keep_kind(machine, request, cores)
+    cautions: list[Caution] = []
     if request.near is not None:
-        cores = gpus.keep_near(machine, request, cores, warnings)
-    shares = gpus.deal_gpus(machine, request, cores, warnings) or deal(machine, request, cores)
-    if request.near is not None:
-        shares = [share.replace(why=f"{share.why}, near {request.near}") for share in shares]
-    return shares
+        from ompbind.planner.by_gpu import keep_near  # seldom wanted
+
+        cores, cautions = keep_near(machine, request, cores)
+    return Usable(cores, union(core.threads for core in others), cautions)
+
+
+# --- mapping -------------------------------------------------------------------------------------
+
+
+def map_by_place_list(machine: Machine, request: Request, cores: tuple[Core, ...]) -> Mapped:
+    if request.place_list is None:
+        return DECLINED
+    from ompbind.planner.by_place_list import map_places  # seldom wanted
+
+    return map_places(machine, request)
+
+
+def map_by_gpu(machine: Machine, request: Request, cores: tuple[Core, ...]) -> Mapped:
+    if request.visible is None:
+        return DECLINED
+    from ompbind.planner.by_gpu import map_gpus  # seldom wanted
+
+    return map_gpus(machine, request, cores)
+
+
+# The first that does not decline maps the ranks.
+MAPPERS = (
+    map_by_place_list,  # OMP_PLACES as a list
+    map_by_cpus,  # --numa-bind-cpus
+    map_by_gpu,  # --per gpu; --numa-bind with a rank for each GPU
+    map_by_nodes,  # --numa-bind-nodes
+    map_by_domain,  # --per, --numa-bind
+    map_by_division,  # -n, or none of these
+)
+
+
+def map_ranks(
+    machine: Machine, request: Request, cores: tuple[Core, ...]
+) -> tuple[list[Share], list[Caution]]:
+    """Return each rank's share, and the mappers' warnings. Raises PlanError."""
+    cautions: list[Caution] = []
+    for mapper in MAPPERS:
+        mapped = mapper(machine, request, cores)
+        cautions += mapped.cautions
+        if mapped.shares is None:
+            continue
+        if request.near is None:
+            return mapped.shares, cautions
+        near = f", near {request.near}"
+        return [share.replace(notes=share.notes + near) for share in mapped.shares], cautions
+    raise AssertionError("map_by_division never declines")
 
 
 def is_about_devices(request: Request) -> bool:
@@ -157,7 +210,11 @@ def check_request(request: Request) -> None:
         check_gpus(request)
 
 
-def machine_warnings(machine: Machine, request: Request) -> list[Caution]:
+# --- warnings ------------------------------------------------------------------------------------
+
+
+def warn_of_machine(machine: Machine, request: Request) -> list[Caution]:
+    """Return warnings of what the machine does not have, or does not say."""
     topology = machine.topology
     cautions = []
     if missing := request.exclude - topology.online - topology.offline:
@@ -165,13 +222,14 @@ def machine_warnings(machine: Machine, request: Request) -> list[Caution]:
         cautions.append(Caution("exclude", text))
     if not machine.can_bind:
         text = (
-            "this system binds no process to cpus or memory: the OpenMP variables are all that a "
-            "worker gets of this plan"
+            "this system cannot bind processes to cpus or memory: the OpenMP variables are all "
+            "that a worker gets of this plan"
         )
         cautions.append(Caution("no-binding", text))
     elif topology.cpus[1:] and all(c.core is None for c in topology.cpus):
         text = (
-            "the system does not say which cpus share a core (/sys is hidden?): each counts as one"
+            "the system does not say which cpus share a core (/sys may be hidden): each cpu counts "
+            "as a core"
         )
         cautions.append(Caution("no-cores", text))
     elif not topology.numa and (request.numa_bind or request.mem not in (None, "none")):
@@ -180,204 +238,88 @@ def machine_warnings(machine: Machine, request: Request) -> list[Caution]:
     return cautions
 
 
-class Common(Record):
-    """What ranks with the same share have in common, worked out once: a thousand ranks may share a
-    thousand cores."""
-
-    binding: Binding
-    places: tuple[CpuSet, ...]
-    nodes: CpuSet
-    env: tuple[tuple[str, str], ...]
-
-    @property
-    def cpus(self) -> CpuSet:
-        return self.binding.cpus
-
-
-def make_common(
-    machine: Machine,
-    request: Request,
-    rank: int,
-    share: Share,
-    threads: str,
-    warnings: list[Caution],
-) -> Common:
-    cpus = share.cpus
-    mem, mems = memory_of(machine, request, rank, share, warnings)
-    places = make_places(machine, request, share)
-    return Common(
-        binding=Binding(cpus, mem, mems, request.binder),
-        places=places,
-        nodes=machine.topology.nodes_of(cpus),
-        env=openmp.make_environment(places, request.proc_bind, threads, len(share.cores)),
-    )
-
-
-def make_rank(
-    request: Request, rank: int, count: int, share: Share, common: Common, roles: tuple[Role, ...]
-) -> RankPlan:
-    env = common.env + make_rank_environment(rank, count, request.rank_env)
-    env += common.binding.environment()
-    env += tuple((role.variable, str(role.cpus)) for role in roles if rank in role.ranks)
-    gpus = tuple(gpu.name for gpu in share.gpus)
-    removed = {i.name for i in request.inherited if i.action == "removed"}
-    unset = (*openmp.REMOVED, *(name for name in openmp.LIMITS if name in removed))
-    if request.gpu_env and request.visible is not None:
-        env += ((request.visible.variable, ",".join(gpus)), *request.visible.env)
-        unset += request.visible.unset
-    command = request.command
-    if request.template:
-        from ompbind.worker.template import (  # not on everybody's start path
-            fill_arguments,
-            make_names,
-        )
-
-        command = fill_arguments(command, make_names(rank, count, common.cpus, common.nodes))
-    return RankPlan(
-        rank=rank,
-        binding=common.binding,
-        places=common.places,
-        nodes=common.nodes,
-        env=env,
-        unset=unset,
-        command=command,
-        gpus=gpus,
-        why=share.why,
-    )
-
-
-def why_places(request: Request) -> str:
-    """What settled what a place is, in a few words."""
-    if request.proc_bind == "false":
-        return "one place: threads are not to be bound (--proc-bind false)"
-    if request.place_list is not None:
-        return "the places of OMP_PLACES, dealt out"
-    many = {"one": "one place", "wide": "a place for each core, the first for all"}
-    what = many.get(request.places, f"places are {request.places}")
-    return f"{what}: {request.places_why}" if request.places_why else what
-
-
-def make_places(machine: Machine, request: Request, share: Share) -> tuple[CpuSet, ...]:
-    """The OpenMP places of a rank, in the order in which `close` fills them."""
-    what = request.places
-    if (what == "one" and not share.places) or request.proc_bind == "false":
-        # LLVM's runtime may bind to several even so, by the order of variables in the environment.
-        return (share.cpus,)
-    if share.places:
-        return share.places
-    if what == "wide":
-        return (share.cpus, *(core.cpus for core in share.cores[1:]))
-    if what == "threads":
-        return tuple(CpuSet([cpu]) for core in share.cores for cpu in core.cpus)
-    if what == "cores":
-        return tuple(core.cpus for core in share.cores)
-    level = llc_level(machine) if what == "l3" else "node"
-    for core in share.cores:
-        if getattr(core.traits, level) is None:
-            thing = "last-level cache" if what == "l3" else "node"
-            raise PlanError(
-                f"--places {what}: the machine does not say which {thing} "
-                f"cpu {core.cpus.first} is on",
-                hint="--places cores, threads or one",
-            )
-    return tuple(union(c.cpus for c in group) for group in split_by(share.cores, level))
-
-
-def make_rank_environment(
-    rank: int, count: int, rank_env: bool | None
-) -> tuple[tuple[str, str], ...]:
-    """Who a worker is. RANK and the like only among several ranks, unless asked for: a single one
-    may itself stand under torchrun, whose variables must reach the program."""
-    env = [("OMPBIND_RANK", str(rank)), ("OMPBIND_RANKS", str(count))]
-    if rank_env or (rank_env is None and count > 1):
-        env += [("RANK", str(rank)), ("LOCAL_RANK", str(rank))]
-        env += [("WORLD_SIZE", str(count)), ("LOCAL_WORLD_SIZE", str(count))]
-    return tuple(env)
-
-
-def warn_uneven(shares: list[Share], request: Request, warnings: list[Caution]) -> None:
+def warn_of_sizes(shares: Sequence[Share], request: Request) -> list[Caution]:
+    """Return a warning where ranks differ by more than one core, and nobody asked for that."""
+    if request.per is not None or request.cpus is not None or request.place_list is not None:
+        return []
     if any(core.weight > 1 for share in shares for core in share.cores):
         from ompbind.planner.division import weigh
 
         sums = [weigh(share.cores) for share in shares]
-        if max(sums) - min(sums) > LARGEST_WEIGHT and request.per is None:
-            warnings.append(
-                Caution(
-                    "uneven",
-                    f"ranks get from {min(sums)} to {max(sums)} of capacity "
-                    f"({LARGEST_WEIGHT}: the most capable core)",
-                )
-            )
-        return
+        if max(sums) - min(sums) <= LARGEST_WEIGHT:
+            return []
+        text = (
+            f"ranks get from {min(sums)} to {max(sums)} of capacity "
+            f"({LARGEST_WEIGHT}: the most capable core)"
+        )
+        return [Caution("uneven", text)]
     sizes = [len(share.cores) for share in shares]
-    if max(sizes) - min(sizes) > 1 and request.per is None:
-        warnings.append(
-            Caution(
-                "uneven",
-                f"ranks get from {min(sizes)} to {max(sizes)} cores, so that none leaves its node"
-                if request.nodes is None
-                else f"ranks get from {min(sizes)} to {max(sizes)} cores",
-            )
-        )
+    if max(sizes) - min(sizes) <= 1:
+        return []
+    reason = "" if request.nodes is not None else explain_sizes(shares)
+    return [Caution("uneven", f"ranks get from {min(sizes)} to {max(sizes)} cores{reason}")]
 
 
-def warn_crowded(shares: list[Share], request: Request, warnings: list[Caution]) -> None:
-    """Ranks that share cores because there are more of them; --share is another matter."""
-    if request.oversubscribe and not request.share:
-        ranks_on: dict[int, int] = {}
-        for share in shares:
-            ranks_on[id(share.cores)] = ranks_on.get(id(share.cores), 0) + 1
-        crowds = [count for count in ranks_on.values() if count > 1]
-        if crowds:
-            warnings.append(
-                Caution(
-                    "oversubscribed",
-                    f"more ranks than cores: {sum(crowds)} ranks share {len(crowds)} "
-                    f"{plural('core', len(crowds))} and will wait for each other",
-                )
-            )
+def explain_sizes(shares: Sequence[Share]) -> str:
+    """Return which bounds of memory the shares keep, as the end of a sentence; "": none."""
+    from ompbind.planner.division import MEMORY_LEVELS
+
+    runs = {id(share.cores): share.cores for share in shares}
+    for level in reversed(MEMORY_LEVELS):
+        groups = [{getattr(core.first_cpu, level) for core in cores} for cores in runs.values()]
+        every = set().union(*groups)
+        if None in every or len(every) < 2:
+            continue
+        if sum(map(len, groups)) == len(every):
+            return f", so that no {level} is divided"
+        if all(len(group) == 1 for group in groups):
+            return f", so that no rank spans two {plural(level, 2)}"
+    return ""
 
 
-def warn_threads(ranks: Sequence[RankPlan], warnings: list[Caution]) -> None:
-    """More threads than cpus, ranks of the same numbers told together."""
-    crowded: dict[tuple[int, int], list[int]] = {}
-    for r in ranks:
-        threads = int(dict(r.env)["OMP_NUM_THREADS"].partition(",")[0])
-        if threads > len(r.cpus):
-            crowded.setdefault((threads, len(r.cpus)), []).append(r.rank)
-    for (threads, cpus), found in crowded.items():
-        who = f"ranks {CpuSet(found)}" if found[1:] else f"rank {found[0]}"
-        warnings.append(
-            Caution(
-                "threads",
-                f"{who}: {threads} threads on {counted(cpus, 'cpu')} "
-                f"(--threads {cpus} gives each its own)",
-            )
-        )
+def warn_of_oversubscription(shares: Sequence[Share], request: Request) -> list[Caution]:
+    """Return a warning where ranks share cores because there are more of them. With --share they
+    are meant to."""
+    if not request.oversubscribe or request.share:
+        return []
+    ranks_on: dict[int, int] = {}
+    for share in shares:
+        ranks_on[id(share.cores)] = ranks_on.get(id(share.cores), 0) + 1
+    crowds = [count for count in ranks_on.values() if count > 1]
+    if not crowds:
+        return []
+    text = (
+        f"more ranks than cores: {sum(crowds)} ranks share {len(crowds)} "
+        f"{plural('core', len(crowds))} and will wait for each other"
+    )
+    return [Caution("oversubscribed", text)]
 
 
-def warn_isolated(
-    machine: Machine, used: CpuSet, commons: Sequence[Common], warnings: list[Caution]
-) -> None:
-    """Cpus that the kernel balances nothing on (isolcpus=, isolated partitions)."""
+def warn_of_isolation(machine: Machine, parts: Sequence[SharedPart]) -> list[Caution]:
+    """Return warnings of cpus over which the kernel balances no threads (isolcpus=, isolated
+    partitions)."""
+    used = union(part.binding.cpus for part in parts)
     isolated = machine.topology.isolated & used
     if not isolated:
-        return
+        return []
+    cautions = []
     if used - isolated:
-        warnings.append(
-            Caution(
-                "isolated",
-                f"{label('cpu', isolated)} of this plan are isolated (isolcpus) "
-                f"and others are not: --exclude {isolated} leaves them out",
-            )
+        verb, them = ("are", "them") if len(isolated) > 1 else ("is", "it")
+        text = (
+            f"{label('cpu', isolated)} of this plan {verb} isolated (isolcpus) and others are not: "
+            f"--exclude {isolated} leaves {them} out"
         )
+        cautions.append(Caution("isolated", text))
     cores = machine.topology.groups("core", isolated)
-    if any(len(place & isolated) > 1 and sum(bool(core & place) for core in cores) > 1
-           for common in commons for place in common.places):  # fmt: skip
-        warnings.append(
-            Caution(
-                "isolated",
-                f"cpus {isolated} are isolated: the kernel spreads no threads over them, those of "
-                "one place stay together on one cpu; --places cores gives each its own",
-            )
+    places = [place for part in parts for place in part.places]
+    if any(
+        len(place & isolated) > 1 and sum(bool(core & place) for core in cores) > 1
+        for place in places
+    ):
+        text = (
+            f"{label('cpu', isolated)} are isolated: the kernel does not balance threads over "
+            "them, so those of one place stay together on one cpu; --places cores gives each its "
+            "own"
         )
+        cautions.append(Caution("isolated", text))
+    return cautions

@@ -1,13 +1,21 @@
-"""Ranks by GPU, and what is near a device: from visible devices to shares of the cores. Pure."""
+"""Maps ranks by GPU, and finds the cores near a device. Pure."""
 
 from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
-from ompbind.messages import plural, quote
+from ompbind.messages import label, plural, quote
 from ompbind.planner.cores import llc_level, split_by
 from ompbind.planner.division import blocks, divide
-from ompbind.planner.mapping import Share, deal_one, describe, node_domains
+from ompbind.planner.mapping import (
+    DECLINED,
+    Domain,
+    Mapped,
+    Share,
+    find_nodes,
+    map_to_domain,
+    share_parts,
+)
 from ompbind.plans import Caution
 from ompbind.record import Record
 
@@ -23,21 +31,20 @@ if TYPE_CHECKING:
     ByNode = dict[int | None, tuple[Core, ...]]
 
 
-class Spot(Record):
-    """The node whose cores serve a device (None: not known), and what is to be said about it;
-    `grave`: in a warning, as the device is not near."""
+class NearestNode(Record):
+    """The node whose usable cores are nearest to a device."""
 
-    node: int | None
-    told: str = ""
-    grave: bool = False
+    node: int | None  # None: not known
+    note: str = ""  # how it is related to the device's own node, where it is another one
+    far: bool = False  # the device's own node has cpus, none of which may be used
 
 
 # --- when GPUs say where ranks go ----------------------------------------------------------------
 
 
 def is_by_gpu(request: Request) -> bool:
-    """Whether GPUs say where the ranks go: --per gpu; or --numa-bind with a rank for each visible
-    GPU, or one rank for them all, and nothing else that says it."""
+    """Return whether GPUs say where the ranks go: --per gpu; or --numa-bind with a rank for each
+    visible GPU, or one rank for them all, and nothing else that says it."""
     if request.per is not None or not request.numa_bind:
         return request.per == "gpu"
     named = (request.nodes, request.cpus, request.near)
@@ -76,278 +83,286 @@ def check_gpus(request: Request) -> None:
         )
 
 
-# --- dealing -------------------------------------------------------------------------------------
+# --- mapping -------------------------------------------------------------------------------------
 
 
-def deal_gpus(
-    machine: Machine, request: Request, cores: tuple[Core, ...], warnings: list[Caution]
-) -> list[Share] | None:
-    """Each rank on the cores near its GPU; the ranks of one node split its cores, or share them.
+def map_gpus(machine: Machine, request: Request, cores: tuple[Core, ...]) -> Mapped:
+    """Map each rank to the cores near its GPU; the ranks of one node split or share its cores.
 
-    None: GPUs do not say where ranks go; with --numa-bind also where they had better not. Raises
-    PlanError.
+    Declines where GPUs do not say where ranks go, and with --numa-bind alone also where they had
+    better not, with a warning. Raises PlanError.
     """
     visible = request.visible
     if visible is None or not is_by_gpu(request):
         if visible is not None and visible.bad and request.numa_bind:
-            warnings.append(
-                Caution("gpu", f"{visible.problem}: --numa-bind takes the nodes in order")
-            )
-        return None
+            return decline(visible.problem)
+        return DECLINED
     by_node = nodes_with_cores(machine, request, cores)
-    owned = own_gpus(request, visible.gpus)
-    used = dict.fromkeys(gpu for own in owned for gpu in own)
-    spots = {gpu: locate(machine, gpu.device, by_node) for gpu in used}
-    if request.per is None and (why_not := why_not_by_gpu(request, owned, spots, by_node)):
+    gpus_of = assign_gpus(request, visible.gpus)
+    used = dict.fromkeys(gpu for gpus in gpus_of for gpu in gpus)
+    nearest = {gpu: find_nearest_node(machine, gpu.device, by_node) for gpu in used}
+    if request.per is None and (problem := why_not_by_gpu(request, gpus_of, nearest, by_node)):
         if request.gpu_env:
-            raise PlanError(f"--gpu-env: {why_not}", hint="--per gpu gives each GPU a rank")
-        if owned[1:]:
-            warnings.append(Caution("gpu", f"{why_not}: --numa-bind takes the nodes in order"))
-        return None
-    warnings += [Caution("gpu", text) for text in visible.warnings]
-    warn_gpus(request, visible.gpus, len(owned), warnings)
-    unknown = [gpu for gpu, spot in spots.items() if spot.node is None]
+            raise PlanError(f"--gpu-env: {problem}", hint="--per gpu gives each GPU a rank")
+        return decline(problem) if gpus_of[1:] else DECLINED
+    cautions = [Caution("gpu", text) for text in visible.warnings]
+    cautions += warn_of_gpus(request, visible.gpus, len(gpus_of))
+    unknown = [gpu for gpu in used if nearest[gpu].node is None]
     if unknown and len(by_node) > 1:
-        if len(unknown) == len(spots):
-            return deal_unknown(machine, request, cores, owned, warnings)
-        settle_unknown(spots, owned, by_node)
-        which = " ".join(gpu.device.pci for gpu in unknown)
-        warnings.append(
-            Caution(
-                "gpu", f"the machine does not say which node is near {which}: the emptiest is taken"
-            )
-        )
-    warnings += [
-        Caution("gpu", f"GPU {g.device.pci} {s.told}") for g, s in spots.items() if s.grave
+        if len(unknown) == len(used):
+            return map_without_nodes(machine, request, cores, gpus_of, cautions)
+        chosen = choose_nodes(unknown, nearest, gpus_of, by_node)
+        nearest |= chosen
+        names = " ".join(gpu.device.pci for gpu in unknown)
+        nodes = CpuSet(near.node for near in chosen.values() if near.node is not None)
+        least = f"the least loaded {label('node', nodes)}"
+        text = f"the NUMA node of GPU {names} is not known; using {least}"
+        cautions.append(Caution("gpu", text))
+    cautions += [
+        Caution("gpu", f"GPU {gpu.device.pci} {nearest[gpu].note}")
+        for gpu in used
+        if nearest[gpu].far
     ]
-    return deal_nodes(machine, request, cores, by_node, owned, spots)
+    return Mapped(
+        map_near_gpus(machine, request, cores, by_node, gpus_of, nearest), tuple(cautions)
+    )
 
 
-def deal_nodes(
+def decline(problem: str) -> Mapped:
+    text = f"{problem}: --numa-bind takes the nodes in order"
+    return Mapped(None, (Caution("gpu", text),))
+
+
+def map_near_gpus(
     machine: Machine,
     request: Request,
     cores: tuple[Core, ...],
     by_node: ByNode,
-    owned: Sequence[tuple[Gpu, ...]],
-    spots: Mapping[Gpu, Spot],
+    gpus_of: Sequence[tuple[Gpu, ...]],
+    nearest: Mapping[Gpu, NearestNode],
 ) -> list[Share]:
-    """Each node's cores among the ranks whose GPUs it serves. GPUs that are near a part of it, as
-    hwloc knows of some, get neighbouring parts in the order of their cores."""
+    """Map to each node's cores the ranks whose GPUs are nearest to it. GPUs that are near a part
+    of it, as hwloc knows of some, get neighbouring parts in the order of their cores."""
     shares: dict[int, Share] = {}
-    nodes = [spots[own[0]].node for own in owned]
-    for where, ranks, group in domains_of(machine, request, cores, by_node, nodes):
-        ranks.sort(key=lambda r, group=group: first_near(group, owned[r][0].device))  # type: ignore[misc]
-        for rank, share in zip(ranks, deal_one(request, ranks, group, where), strict=True):
-            node, told = nodes[rank], spots[owned[rank][0]].told
+    nodes = [nearest[gpus[0]].node for gpus in gpus_of]
+    for domain, ranks in find_gpu_domains(machine, request, cores, by_node, nodes):
+        ranks.sort(key=lambda r, d=domain: first_near(d.cores, gpus_of[r][0].device))  # type: ignore[misc]
+        for rank, share in zip(ranks, map_to_domain(request, ranks, domain), strict=True):
+            note = nearest[gpus_of[rank][0]].note
             shares[rank] = share.replace(
-                why=f"{gpu_names(owned[rank])}, {share.why}{f' ({told})' if told else ''}",
-                node=node if request.numa_bind else None,
-                gpus=owned[rank],
+                domain=f"{name_gpus(gpus_of[rank])}, {share.domain}",
+                notes=f"{share.notes} ({note})" if note else share.notes,
+                node=nodes[rank] if request.numa_bind else None,
+                gpus=gpus_of[rank],
             )
-    return [shares[r] for r in range(len(owned))]
+    return [shares[rank] for rank in sorted(shares)]
 
 
 def first_near(cores: Sequence[Core], device: Device) -> int:
+    """Return the position of the first core that is near a device; 0 where none is."""
     return next((n for n, core in enumerate(cores) if core.cpus & device.cpus), 0)
 
 
-def domains_of(
+def find_gpu_domains(
     machine: Machine,
     request: Request,
     cores: tuple[Core, ...],
     by_node: ByNode,
     nodes: Sequence[int | None],
-) -> list[tuple[str, list[int], tuple[Core, ...]]]:
-    """What is near the GPU of each rank, whose node is given: name, ranks and cores of each such
-    domain. The caches of a node are dealt round its ranks, larger ones first."""
-    found: dict[str, tuple[list[int], tuple[Core, ...]]] = {}
+) -> list[tuple[Domain, list[int]]]:
+    """Return each domain of --gpu-domain near a GPU, with its ranks. `nodes`: the node nearest to
+    the GPU of each rank. The ranks of a node go round its caches, larger ones first."""
+    domains: dict[str, tuple[Domain, list[int]]] = {}
     for rank, node in enumerate(nodes):
-        where = "the machine" if node is None else f"node {node}"
+        name = "the machine" if node is None else f"node {node}"
         group = by_node.get(node, cores)
         if node is not None and request.gpu_domain == "package":
-            package = group[0].traits.package
-            where = f"package {package}"
-            group = tuple(core for core in cores if core.traits.package == package)
+            package = group[0].first_cpu.package
+            name = f"package {package}"
+            group = tuple(core for core in cores if core.first_cpu.package == package)
         elif node is not None and request.gpu_domain == "l3":
             caches = sorted(split_by(group, llc_level(machine)), key=len, reverse=True)
-            which = nodes[:rank].count(node) % len(caches)
-            where, group = f"node {node}, cache {which}", caches[which]
-        found.setdefault(where, ([], group))[0].append(rank)
-    return [(where, ranks, group) for where, (ranks, group) in found.items()]
+            number = nodes[:rank].count(node) % len(caches)
+            name, group = f"node {node}, cache {number}", caches[number]
+        domains.setdefault(name, (Domain(group, name), []))[1].append(rank)
+    return list(domains.values())
 
 
 def why_not_by_gpu(
     request: Request,
-    owned: Sequence[tuple[Gpu, ...]],
-    spots: Mapping[Gpu, Spot],
+    gpus_of: Sequence[tuple[Gpu, ...]],
+    nearest: Mapping[Gpu, NearestNode],
     by_node: Mapping[int | None, Sequence[Core]],
 ) -> str:
-    """Why --numa-bind alone had better leave GPUs out of it, as its ranks may not use any."""
-    nodes = [spots[own[0]].node for own in owned]
-    if None in [spot.node for spot in spots.values()]:
+    """Return why --numa-bind alone had better leave the GPUs out of it, as its ranks may not use
+    any; "": it may go by them."""
+    nodes = [nearest[gpus[0]].node for gpus in gpus_of]
+    every = {near.node for near in nearest.values()}
+    if None in every:
         return "the machine does not say which nodes the GPUs are near"
-    if not owned[1:] and len({spot.node for spot in spots.values()}) > 1:
+    if not gpus_of[1:] and len(every) > 1:
         return "the one rank's GPUs are near several nodes"
     for node in dict.fromkeys(nodes):
-        many = nodes.count(node)
-        if many > len(by_node[node]) and not (request.share or request.oversubscribe):
-            return f"node {node} is near {many} ranks' GPUs and has {len(by_node[node])} cores"
+        count = nodes.count(node)
+        if count > len(by_node[node]) and not (request.share or request.oversubscribe):
+            return f"node {node} is near {count} ranks' GPUs and has {len(by_node[node])} cores"
     return ""
 
 
-def own_gpus(request: Request, gpus: tuple[Gpu, ...]) -> list[tuple[Gpu, ...]]:
-    """Each rank's GPUs: one, in consecutive blocks of ranks or round them; all for the single rank
-    of --numa-bind."""
+def assign_gpus(request: Request, gpus: tuple[Gpu, ...]) -> list[tuple[Gpu, ...]]:
+    """Return each rank's GPUs: one, in consecutive blocks of ranks or round them; all for the
+    single rank of --numa-bind."""
     if request.per is None and (request.ranks or 1) == 1:
         return [gpus]
     count = request.ranks or len(gpus)
     if request.distribution == "cyclic":
         return [(gpus[rank % len(gpus)],) for rank in range(count)]
-    dealt = blocks(range(count), min(count, len(gpus)))
-    return [(gpu,) for gpu, block in zip(gpus, dealt, strict=False) for _ in block]
+    ranks_of = blocks(range(count), min(count, len(gpus)))
+    return [(gpu,) for gpu, ranks in zip(gpus, ranks_of, strict=False) for _ in ranks]
 
 
 def nodes_with_cores(machine: Machine, request: Request, cores: tuple[Core, ...]) -> ByNode:
-    """The usable cores by node; with --numa-bind only of nodes whose memory is allowed."""
+    """Return the usable cores by node; with --numa-bind only of nodes whose memory is allowed."""
     if request.numa_bind and machine.topology.numa and machine.topology.nodes:
-        groups, _, numbers = node_domains(machine, cores)
-        return dict(zip(numbers, groups, strict=True))
-    return {group[0].traits.node: group for group in split_by(cores, "node")}
+        return {domain.node: domain.cores for domain in find_nodes(machine, cores)}
+    return {group[0].first_cpu.node: group for group in split_by(cores, "node")}
 
 
-def deal_unknown(
+def map_without_nodes(
     machine: Machine,
     request: Request,
     cores: tuple[Core, ...],
-    owned: Sequence[tuple[Gpu, ...]],
-    warnings: list[Caution],
-) -> list[Share]:
-    """Of no GPU is the node known: the machine is divided as by -n."""
-    count = len(owned)
-    warnings.append(
-        Caution(
-            "gpu",
-            "the machine does not say which node its GPUs are near: it is divided evenly, "
-            "as without GPUs",
-        )
+    gpus_of: Sequence[tuple[Gpu, ...]],
+    cautions: Sequence[Caution],
+) -> Mapped:
+    """Divide the machine as -n does, where no GPU's node is known. Raises PlanError."""
+    count = len(gpus_of)
+    text = (
+        "the machine does not say which node its GPUs are near: it is divided evenly, "
+        "as without GPUs"
     )
     if request.share or count > len(cores):
-        shares = deal_one(request, range(count), cores, "the machine")
+        shares = map_to_domain(request, range(count), Domain(cores, "the machine"))
     else:
-        shares = describe(machine, divide(cores, count), f"1/{count} of the machine")
+        shares = share_parts(machine, divide(cores, count), f"1/{count} of the machine")
     placed = []
     for rank, share in enumerate(shares):
-        on = machine.topology.nodes_of(share.cpus)
-        if request.numa_bind and len(on) != 1:
+        nodes = machine.topology.nodes_of(share.cpus)
+        if request.numa_bind and len(nodes) != 1:
             raise PlanError(
-                f"rank {rank}: the node of GPU {owned[rank][0].device.pci} is not known, "
-                f"--numa-bind is for one",
+                f"rank {rank}: the node of GPU {gpus_of[rank][0].device.pci} is not known, "
+                "but --numa-bind needs a single node",
                 hint="name each rank's node: --numa-bind-nodes 0 0 1 1",
                 rank=rank,
             )
-        why = f"{gpu_names(owned[rank])}, {share.why}"
-        node = on.first if request.numa_bind else None
-        placed.append(share.replace(why=why, node=node, gpus=owned[rank]))
-    return placed
+        domain = f"{name_gpus(gpus_of[rank])}, {share.domain}"
+        node = nodes.first if request.numa_bind else None
+        placed.append(share.replace(domain=domain, node=node, gpus=gpus_of[rank]))
+    return Mapped(placed, (*cautions, Caution("gpu", text)))
 
 
-def settle_unknown(
-    spots: dict[Gpu, Spot], owned: Sequence[tuple[Gpu, ...]], by_node: Mapping[int | None, object]
-) -> None:
-    """Puts the GPUs of unknown place where fewest ranks are for the cores."""
-    sizes = {n: len(by_node[n]) for n in by_node if n is not None}  # type: ignore[arg-type]
+def choose_nodes(
+    unknown: Sequence[Gpu],
+    nearest: Mapping[Gpu, NearestNode],
+    gpus_of: Sequence[tuple[Gpu, ...]],
+    by_node: Mapping[int | None, Sequence[Core]],
+) -> dict[Gpu, NearestNode]:
+    """Return for each GPU of unknown node the one with the fewest ranks for its cores."""
+    sizes = {node: len(cores) for node, cores in by_node.items() if node is not None}
     ranks = dict.fromkeys(sizes, 0)
-    for own in owned:
-        node = spots[own[0]].node
+    for gpus in gpus_of:
+        node = nearest[gpus[0]].node
         if node in ranks:
             ranks[node] += 1
-    for own in owned:
-        if spots[own[0]].node is None:
+    chosen: dict[Gpu, NearestNode] = {}
+    for gpus in gpus_of:
+        if gpus[0] not in unknown:
+            continue
+        if gpus[0] not in chosen:
             node = min(sizes, key=lambda n: (ranks[n] / sizes[n], n))
-            spots[own[0]] = Spot(node, "of unknown place")
-        node = spots[own[0]].node
-        if node is not None and spots[own[0]].told == "of unknown place":
+            chosen[gpus[0]] = NearestNode(node, "its node is not known")
+        node = chosen[gpus[0]].node
+        if node is not None:
             ranks[node] += 1
+    return chosen
 
 
-def warn_gpus(request: Request, gpus: Sequence[Gpu], count: int, warnings: list[Caution]) -> None:
+def warn_of_gpus(request: Request, gpus: Sequence[Gpu], count: int) -> list[Caution]:
+    """Return warnings of GPUs and ranks of which there are not as many. `count`: ranks."""
+    texts = []
     if request.per is not None and count < len(gpus):
-        warnings.append(
-            Caution("gpu", f"{count} of {len(gpus)} visible GPUs get a rank, the last ones none")
-        )
+        texts.append(f"{count} of {len(gpus)} visible GPUs get a rank, the last ones none")
     if request.per is not None and count > len(gpus) and not request.gpu_env:
-        warnings.append(
-            Caution(
-                "gpu",
-                f"{count} ranks share {len(gpus)} GPUs: LOCAL_RANK does not name a rank's GPU, "
-                "--gpu-env gives it that one only",
-            )
+        texts.append(
+            f"{count} ranks share {len(gpus)} GPUs: LOCAL_RANK does not name a rank's GPU, "
+            "--gpu-env gives it that one only"
         )
     if gpus[1:] and any(gpu.name.startswith("MIG-") for gpu in gpus) and not request.gpu_env:
-        warnings.append(
-            Caution("gpu", "a process sees one MIG device, the first: --gpu-env gives each its own")
-        )
+        texts.append("a process sees one MIG device, the first: --gpu-env gives each its own")
+    return [Caution("gpu", text) for text in texts]
 
 
-def gpu_names(own: Sequence[Gpu]) -> str:
-    places = list(dict.fromkeys(gpu.device.pci for gpu in own))
-    more = f" and {len(places) - 2} more" if places[2:] else ""
-    return f"{plural('GPU', len(places))} {' '.join(places[:2])}{more}"
+def name_gpus(gpus: Sequence[Gpu]) -> str:
+    addresses = list(dict.fromkeys(gpu.device.pci for gpu in gpus))
+    more = f" and {len(addresses) - 2} more" if addresses[2:] else ""
+    return f"{plural('GPU', len(addresses))} {' '.join(addresses[:2])}{more}"
 
 
-# --- what is near --------------------------------------------------------------------------------
+# --- devices -------------------------------------------------------------------------------------
 
 
-def locate(machine: Machine, device: Device, by_node: Mapping[int | None, object]) -> Spot:
-    """The node whose usable cores are nearest to a device."""
+def find_nearest_node(
+    machine: Machine, device: Device, by_node: Mapping[int | None, object]
+) -> NearestNode:
+    """Return the node whose usable cores are nearest to a device."""
     topology = machine.topology
     if list(by_node) == [None]:
-        return Spot(None)
-    node = device.node
+        return NearestNode(None)
+    number = device.node
     near = topology.nodes_of(device.cpus)  # a node of memory alone is near some other's cpus
-    if node is None:
+    if number is None:
         if len(topology.nodes) == 1:
-            node = topology.nodes[0].node
+            number = topology.nodes[0].node
         elif len(near) == 1:
-            node = near.first
-        else:  # where one node may be used, there is nothing to choose
-            return Spot(next(iter(by_node)) if len(by_node) == 1 else None)
-    if node in by_node:
-        return Spot(node)
-    found = topology.find_node(node)
+            number = near.first
+        else:  # where only one node may be used, there is nothing to choose
+            return NearestNode(next(iter(by_node)) if len(by_node) == 1 else None)
+    if number in by_node:
+        return NearestNode(number)
+    node = topology.find_node(number)
     usable = CpuSet(n for n in by_node if n is not None)
-    if found is not None and found.cpus:
-        taken = topology.nearest(node, usable)
-        told = f"is near node {node}, whose cpus may not be used; the nearest is node {taken}"
-        return Spot(taken, told, grave=True)
-    told = f"nearest to its node {node}, which has no cpus"
+    if node is not None and node.cpus:
+        other = topology.nearest(number, usable)
+        note = f"is near node {number}, whose cpus may not be used; the nearest is node {other}"
+        return NearestNode(other, note, far=True)
+    note = f"nearest to its node {number}, which has no cpus"
     if len(near) == 1 and near.first in by_node:
-        return Spot(near.first, told)
-    return Spot(topology.nearest(node, near & usable or usable), told)
+        return NearestNode(near.first, note)
+    return NearestNode(topology.nearest(number, near & usable or usable), note)
 
 
 def keep_near(
-    machine: Machine, request: Request, cores: tuple[Core, ...], warnings: list[Caution]
-) -> tuple[Core, ...]:
-    """The cores nearest to the device that --near names. Raises PlanError."""
+    machine: Machine, request: Request, cores: tuple[Core, ...]
+) -> tuple[tuple[Core, ...], list[Caution]]:
+    """Return the cores nearest to the device that --near names, and warnings. Raises PlanError."""
     device = find_device(machine, request)
-    by_node: ByNode = {group[0].traits.node: group for group in split_by(cores, "node")}
-    spot = locate(machine, device, by_node)
-    if spot.node is None:
-        own = tuple(core for core in cores if core.cpus & device.cpus)
-        if own and (len(own) < len(cores) or len(by_node) == 1):
-            return own
+    by_node: ByNode = {group[0].first_cpu.node: group for group in split_by(cores, "node")}
+    nearest = find_nearest_node(machine, device, by_node)
+    if nearest.node is None:
+        near = tuple(core for core in cores if core.cpus & device.cpus)
+        if near and (len(near) < len(cores) or len(by_node) == 1):
+            return near, []
         raise PlanError(
             f"--near {request.near}: the machine does not say which node {device.pci} is near",
             hint="name the node: --numa-bind-nodes; the machine's manual or its vendor knows it",
         )
-    if spot.grave:
-        warnings.append(Caution("gpu", f"--near {request.near}: {device.pci} {spot.told}"))
-    return by_node[spot.node]
+    text = f"--near {request.near}: {device.pci} {nearest.note}"
+    return by_node[nearest.node], [Caution("gpu", text)] if nearest.far else []
 
 
 def find_device(machine: Machine, request: Request) -> Device:
-    """By an interface's name, a PCI address, or gpuN as workers count. Raises PlanError."""
+    """Return the device of --near, named by an interface, a PCI address, or gpuN as workers count.
+    Raises PlanError."""
     name = request.near or ""
     devices = machine.topology.devices
     visible = request.visible

@@ -1,4 +1,4 @@
-"""The user's own list of places, dealt out: one part to each rank."""
+"""Maps ranks by the user's own list of places: each gets consecutive places of OMP_PLACES."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ from ompbind.cpuset import union
 from ompbind.messages import counted, label, plural
 from ompbind.planner.cores import Core, group_cores, in_tree_order, levels_for
 from ompbind.planner.division import blocks
-from ompbind.planner.mapping import Share
-from ompbind.plans import Caution
+from ompbind.planner.mapping import Mapped, Share, find_shared_cores
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ompbind.machine.topology import Machine
     from ompbind.planner.request import Request
 
 
-def settle_places(machine: Machine, request: Request) -> Request:
-    """Without the list where it cannot be dealt out: that is told as with any inherited variable
-    that is overridden."""
-    places = request.place_list
-    if places is None:
-        return request
-    stray = union(places) - machine.allowed.cpus
-    if stray:
-        why = f"{label('cpu', stray)} of it may not be used here"
+def without_unusable_list(machine: Machine, request: Request) -> Request:
+    """Return the request without a list of places that ranks cannot be mapped by. It is then
+    reported as any inherited variable that is overridden."""
+    places = request.place_list or ()
+    disallowed = union(places) - machine.allowed.cpus
+    if disallowed:
+        why = f"{label('cpu', disallowed)} of it may not be used here"
     elif (request.ranks or 1) > len(places) and not request.share:
         why = f"it has {counted(len(places), 'place')} for {request.ranks} ranks"
     else:
@@ -35,33 +34,19 @@ def settle_places(machine: Machine, request: Request) -> Request:
     return request.replace(place_list=None, inherited=inherited)
 
 
-def deal_places(machine: Machine, request: Request, warnings: list[Caution]) -> list[Share]:
-    """Consecutive places to each rank, evenly; with --share all of them to each."""
-    places = request.place_list or ()
-    count = request.ranks or 1
-    parts = [range(len(places))] * count if request.share else blocks(range(len(places)), count)
-    shares: list[Share] = []
-    owner: dict[int, int] = {}
-    for rank, part in enumerate(parts):
-        if request.share and shares:
-            shares.append(shares[0])
-            continue
-        own = tuple(places[i] for i in part)
-        groups = group_cores(machine, union(own))
-        cores = in_tree_order(
-            (Core(cpus, cpus, traits) for cpus, traits in groups), levels_for(request)
-        )
-        which = f"{part[0] + 1}-{part[-1] + 1}" if part[1:] else f"{part[0] + 1}"
-        why = f"{plural('place', len(part))} {which} of OMP_PLACES"
-        shares.append(Share(cores, why, places=own))
-        for core in cores:
-            if core.traits.core is not None and owner.setdefault(core.traits.core, rank) != rank:
-                other = owner[core.traits.core]
-                warnings.append(
-                    Caution(
-                        "shared-core",
-                        f"ranks {other} and {rank} have hardware threads of one core "
-                        "(slower: give each whole cores)",
-                    )
-                )
-    return shares
+def map_places(machine: Machine, request: Request) -> Mapped:
+    """Map consecutive places to each rank, evenly; with --share all of them to each."""
+    places, count = request.place_list or (), request.ranks or 1
+    if request.share:
+        return Mapped([make_share(machine, request, range(len(places)))] * count)
+    shares = [make_share(machine, request, part) for part in blocks(range(len(places)), count)]
+    return Mapped(shares, find_shared_cores(shares))
+
+
+def make_share(machine: Machine, request: Request, part: Sequence[int]) -> Share:
+    """Return the share of the rank that gets these places, given by their positions in the list."""
+    places = tuple((request.place_list or ())[i] for i in part)
+    groups = group_cores(machine, union(places))
+    cores = in_tree_order((Core(cpus, cpus, cpu) for cpus, cpu in groups), levels_for(request))
+    numbers = f"{part[0] + 1}-{part[-1] + 1}" if part[1:] else f"{part[0] + 1}"
+    return Share(cores, f"{plural('place', len(part))} {numbers} of OMP_PLACES", places=places)

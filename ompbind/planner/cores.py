@@ -16,21 +16,19 @@ if TYPE_CHECKING:
 
 
 class Core(Record):
-    """A physical core as a rank may use it: `cpus` the hardware threads used, `threads` all that
-    are allowed, `traits` its first cpu's place in the tree, `weight` what it can do beside others
-    of the machine."""
+    """A physical core as a rank may use it."""
 
-    cpus: CpuSet
-    threads: CpuSet
-    traits: Cpu
-    weight: int = 1
+    cpus: CpuSet  # the hardware threads that are used
+    threads: CpuSet  # all its hardware threads that are allowed
+    first_cpu: Cpu  # the first of them, for the core's place in the tree
+    weight: int = 1  # its capacity, on a machine with several kinds of core
 
 
 def levels_for(request: Request) -> tuple[Level, ...]:
-    """The levels of the topology that planning `request` looks at; the rest need not be read."""
+    """Return the levels of the topology that planning `request` reads."""
     dividing = (request.ranks, request.per, request.nodes, request.part)
-    if all(wish is None for wish in dividing):
-        # Nothing is divided. Without an L3 anywhere, a place of `l3` is the L2.
+    if all(value is None for value in dividing):
+        # Nothing is divided. On a machine without an L3, a place of `l3` is an L2.
         more: list[Level] = ["l2"] if request.places == "l3" else []
         more += ["kind"] if request.kind != "all" or request.reserve.cores or request.roles else []
         return ("core", "package", "node", "l3", *more)
@@ -38,7 +36,8 @@ def levels_for(request: Request) -> tuple[Level, ...]:
 
 
 def make_cores(machine: Machine, request: Request) -> tuple[Core, ...]:
-    """The cores that may be used, in the tree's order, each with the hardware threads to use."""
+    """Return the cores that may be used, in the tree's order, each with the hardware threads to
+    use. Raises PlanError."""
     usable = machine.allowed.cpus - request.exclude
     if not usable:
         raise PlanError(
@@ -47,8 +46,8 @@ def make_cores(machine: Machine, request: Request) -> tuple[Core, ...]:
             wanted=1,
             available=0,
         )
-    threads = group_cores(machine, usable)
-    most = max(len(cpus) for cpus, _ in threads)
+    groups = group_cores(machine, usable)
+    most = max(len(threads) for threads, _ in groups)
     if request.smt is not None and request.smt > most:
         raise PlanError(
             f"--smt {request.smt}: no core has that many allowed hardware threads",
@@ -58,15 +57,16 @@ def make_cores(machine: Machine, request: Request) -> tuple[Core, ...]:
         )
     return in_tree_order(
         (
-            Core(CpuSet(list(cpus)[: request.smt]), cpus, traits, traits.capacity or 1)
-            for cpus, traits in threads
+            Core(CpuSet(list(threads)[: request.smt]), threads, cpu, cpu.capacity or 1)
+            for threads, cpu in groups
         ),
         levels_for(request),
     )
 
 
 def keep_kind(machine: Machine, request: Request, cores: tuple[Core, ...]) -> tuple[Core, ...]:
-    """Those of --kind. Where all cores are of one kind, none can do more."""
+    """Return the cores of --kind; all are performance cores where there is one kind only. Raises
+    PlanError."""
     kinds = {c.kind for c in machine.topology.cpus if c.kind is not None}
     if request.kind == "all" or (not kinds and request.kind == "performance"):
         return cores
@@ -76,11 +76,11 @@ def keep_kind(machine: Machine, request: Request, cores: tuple[Core, ...]) -> tu
             hint="leave --kind out",
         )
     top = max(kinds)
-    kept = tuple(c for c in cores if (c.traits.kind == top) == (request.kind == "performance"))
+    kept = tuple(c for c in cores if (c.first_cpu.kind == top) == (request.kind == "performance"))
     if not kept:
         raise PlanError(
             f"--kind {request.kind}: none of the usable cores is of that kind",
-            hint="ompbind topo tells the kinds of core",
+            hint="ompbind topo shows the kinds of core",
             wanted=1,
             available=0,
         )
@@ -88,7 +88,7 @@ def keep_kind(machine: Machine, request: Request, cores: tuple[Core, ...]) -> tu
 
 
 def group_cores(machine: Machine, cpus: CpuSet) -> list[tuple[CpuSet, Cpu]]:
-    """`cpus` by core, with the first one's traits; where cores are not known, each by itself."""
+    """Return `cpus` by core, each with its first cpu; a cpu whose core is unknown is a core."""
     groups: dict[object, list[Cpu]] = {}
     for c in machine.topology.cpus:
         if c.cpu in cpus:
@@ -97,25 +97,28 @@ def group_cores(machine: Machine, cpus: CpuSet) -> list[tuple[CpuSet, Cpu]]:
 
 
 def in_tree_order(cores: Iterable[Core], levels: Sequence[Level]) -> tuple[Core, ...]:
-    """Neighbours stand together: sorted by package, node, cache, then by core; by those `levels`
-    only that are surely known, so that the order does not depend on what else was read."""
+    """Return the cores sorted by package, node, cache, then core: neighbours stand together.
+
+    Only `levels` are compared, which are surely read, so that the order does not depend on what
+    else was read.
+    """
     order = [level for level in (*TREE, "core") if level in levels]
 
     def place(core: Core) -> tuple[int, ...]:
-        keys = [getattr(core.traits, level) for level in order]
+        keys = [getattr(core.first_cpu, level) for level in order]
         return (*(-1 if k is None else k for k in keys), core.cpus.first)
 
     return tuple(sorted(cores, key=place))
 
 
 def split_by(cores: Sequence[Core], level: Level) -> list[tuple[Core, ...]]:
-    """The cores by their group at `level`, groups in the order of their first core."""
+    """Return the cores by their group at `level`, groups in the order of their first core."""
     groups: dict[int | None, list[Core]] = {}
     for core in cores:
-        groups.setdefault(getattr(core.traits, level), []).append(core)
+        groups.setdefault(getattr(core.first_cpu, level), []).append(core)
     return [tuple(group) for group in groups.values()]
 
 
 def llc_level(machine: Machine) -> Level:
-    """The level of the last-level cache: L3, on machines without one L2."""
+    """Return the level of the last-level cache: L3, or L2 on a machine without an L3."""
     return "l3" if any(c.l3 is not None for c in machine.topology.cpus) else "l2"

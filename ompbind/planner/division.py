@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from ompbind.planner.cores import Core
 
 # Levels where staying inside comes before parts of equal size: memory is further away outside.
-FIRM: tuple[Level, ...] = ("drawer", "book", "package", "node")
-SOFT: tuple[Level, ...] = ("die", "l3", "cluster", "l2")
+MEMORY_LEVELS: tuple[Level, ...] = ("drawer", "book", "package", "node")
+CACHE_LEVELS: tuple[Level, ...] = ("die", "l3", "cluster", "l2")
 
 # With more caches of unlike size, which fit together is not looked for: it takes 3^n steps.
-MOST_CACHES = 8
+MAX_CACHES = 8
 
 
 def divide(cores: tuple[Core, ...], count: int) -> list[tuple[Core, ...]]:
@@ -32,7 +32,7 @@ def divide(cores: tuple[Core, ...], count: int) -> list[tuple[Core, ...]]:
     a node that need not; within a node the parts are as equal as they can be.
     """
     kinds = split_by(cores, "kind")
-    firm = [lv for lv in FIRM if lv == "node" or not kinds[1:] or is_mixed(cores, lv)]
+    firm = [lv for lv in MEMORY_LEVELS if lv == "node" or not kinds[1:] or is_mixed(cores, lv)]
     return divide_by(cores, count, firm)
 
 
@@ -57,7 +57,7 @@ def divide_by(
     if count < len(groups):
         return [tuple(c for g in groups[a:b] for c in g) for a, b in cut(weights, count)]
     # A part for each finest group first, where there are enough: then none crosses any of them.
-    finest = [len({tuple(getattr(c.traits, lv) for lv in levels) for c in g}) for g in groups]
+    finest = [len({tuple(getattr(c.first_cpu, lv) for lv in levels) for c in g}) for g in groups]
     least = finest if sum(finest) <= count else [1] * len(groups)
     dealt = apportion(weights, count, least, [len(group) for group in groups])
     divided = [divide_by(g, n, levels) for g, n in zip(groups, dealt, strict=True)]
@@ -132,7 +132,7 @@ def split_evenly(cores: tuple[Core, ...], count: int) -> list[tuple[Core, ...]]:
     kinds = split_by(cores, "kind")
     if not kinds[1:]:
         return split_in_runs(cores, count)
-    kinds.sort(key=lambda group: (-group[0].weight, -(group[0].traits.kind or 0)))
+    kinds.sort(key=lambda group: (-group[0].weight, -(group[0].first_cpu.kind or 0)))
     parts: list[list[Core]] = [[] for _ in range(count)]
     numbers = balance([(group[0].weight, len(group)) for group in kinds], count)
     for group, sizes in zip(kinds, numbers, strict=True):
@@ -217,7 +217,7 @@ def pair_caches(cores: tuple[Core, ...], count: int) -> list[tuple[tuple[Core, .
     levels = parting_levels(cores)
     caches = split_by(cores, levels[0]) if levels else []
     sizes = [len(cache) for cache in caches]
-    if count == 1 or len(set(sizes)) < 2 or len(caches) > MOST_CACHES:
+    if count == 1 or len(set(sizes)) < 2 or len(caches) > MAX_CACHES:
         return [(cores, count)]
     length = len(cores) // count
     # By set of caches and number of runs: how many groups, the one with the first cache, its runs.
@@ -282,15 +282,15 @@ def value_cuts(cores: tuple[Core, ...]) -> dict[int, int]:
     worth: dict[int, int] = {}
     for nth, level in enumerate(reversed(parting_levels(cores))):
         for i in range(1, len(cores)):
-            if getattr(cores[i].traits, level) != getattr(cores[i - 1].traits, level):
+            if getattr(cores[i].first_cpu, level) != getattr(cores[i - 1].first_cpu, level):
                 worth[i] = worth.get(i, 0) + (len(cores) + 1) ** nth
     return worth
 
 
 def parting_levels(cores: tuple[Core, ...]) -> list[Level]:
     """The kinds of cache that part them, the coarsest first; not those that each core has."""
-    levels = [(len(split_by(cores, level)), i) for i, level in enumerate(SOFT)]
-    return [SOFT[i] for number, i in sorted(levels) if 1 < number < len(cores)]
+    levels = [(len(split_by(cores, level)), i) for i, level in enumerate(CACHE_LEVELS)]
+    return [CACHE_LEVELS[i] for number, i in sorted(levels) if 1 < number < len(cores)]
 
 
 def blocks(items: Sequence[int], count: int) -> list[Sequence[int]]:

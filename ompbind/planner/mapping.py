@@ -1,4 +1,8 @@
-"""Who gets which cores: a rank's share of the machine by what was asked."""
+"""Maps ranks to cores: by cpu lists, by named nodes, by --per, or by dividing the machine.
+
+A mapper is given the machine, the request and the cores that may be used, and returns what it
+mapped, or declines. The list of mappers, in their order, is in `ompbind.planner`.
+"""
 
 from __future__ import annotations
 
@@ -19,44 +23,363 @@ if TYPE_CHECKING:
 
 
 class Share(Record):
-    """What a rank was dealt: its cores (in the tree's order), why, the node named for its memory,
-    its GPUs, and its part of the user's own list of places."""
+    """The cores that a rank is mapped to, and why."""
 
-    cores: tuple[Core, ...]
-    why: str
-    node: int | None = None
+    cores: tuple[Core, ...]  # in the tree's order
+    domain: str  # what these are, or are a part of: "node 0"
+    part: str = ""  # which part of that, where it is divided: "part 1 of 2"
+    notes: str = ""  # what follows both: ", less 1 reserved"
+    node: int | None = None  # the node named for its memory
     gpus: tuple[Gpu, ...] = ()
-    places: tuple[CpuSet, ...] = ()
+    places: tuple[CpuSet, ...] = ()  # its part of the user's own list of places
 
     @property
     def cpus(self) -> CpuSet:
         return union(core.cpus for core in self.cores)
 
+    @property
+    def why(self) -> str:
+        """The reason for these cores, in a few words."""
+        return f"{self.domain}{', ' * bool(self.part)}{self.part}{self.notes}"
 
-def deal(machine: Machine, request: Request, cores: tuple[Core, ...]) -> list[Share]:
-    """Each rank's cores, before anything is reserved."""
-    if request.nodes is not None:
-        return deal_named_nodes(machine, request, cores)
+    @property
+    def why_shared(self) -> str:
+        """The reason that all ranks of the domain have in common: without the part."""
+        return self.domain + self.notes
+
+
+class Mapped(Record):
+    """What a mapper returns. `shares`: each rank's; None where the mapper declines. A mapper that
+    declines may warn, too."""
+
+    shares: list[Share] | None
+    cautions: tuple[Caution, ...] = ()
+
+
+class Domain(Record):
+    """Cores that ranks share or split, as a node's or a cache's. `node`: for their memory."""
+
+    cores: tuple[Core, ...]
+    name: str
+    node: int | None = None
+
+
+DECLINED = Mapped(None)
+
+
+# --- mappers -------------------------------------------------------------------------------------
+
+
+def map_by_cpus(machine: Machine, request: Request, cores: tuple[Core, ...]) -> Mapped:
+    """Map rank r to exactly the r-th list of --numa-bind-cpus. Raises PlanError."""
+    if request.cpus is None:
+        return DECLINED
+    rank_of: dict[int, int] = {}
+    shares = []
+    for rank, cpus in enumerate(request.cpus):
+        check_cpus(machine, rank, cpus)
+        for cpu in cpus:
+            if cpu in rank_of and not request.share:
+                raise PlanError(
+                    f"rank {rank}: cpu {cpu} already belongs to rank {rank_of[cpu]}",
+                    hint="--share lets ranks overlap",
+                    rank=rank,
+                    wanted=cpus,
+                )
+            rank_of[cpu] = rank
+        named = [Core(threads, threads, cpu) for threads, cpu in group_cores(machine, cpus)]
+        node = None if request.nodes is None else request.nodes[rank]
+        ordered = in_tree_order(named, levels_for(request))
+        shares.append(Share(ordered, "the cpus named", node=node))
+    return Mapped(shares, () if request.share else find_shared_cores(shares))
+
+
+def check_cpus(machine: Machine, rank: int, cpus: CpuSet) -> None:
+    """Refuse cpus that cannot be used. Raises PlanError."""
+    topology, allowed = machine.topology, machine.allowed.cpus
+    for one, several, bad in (
+        ("does not exist", "do not exist", cpus - topology.online - topology.offline),
+        ("is offline", "are offline", cpus & topology.offline),
+        ("is not allowed", "are not allowed", cpus - allowed),
+    ):
+        if bad:
+            cause = " (affinity mask or cgroup)" if one == "is not allowed" else ""
+            raise PlanError(
+                f"rank {rank}: {label('cpu', bad)} {one if len(bad) == 1 else several}{cause}",
+                hint=f"allowed cpus: {allowed}",
+                rank=rank,
+                wanted=cpus,
+                available=allowed,
+            )
+
+
+def find_shared_cores(shares: Sequence[Share]) -> tuple[Caution, ...]:
+    """Return a warning for each core of which two ranks have hardware threads."""
+    rank_of: dict[int, int] = {}
+    cautions = []
+    for rank, share in enumerate(shares):
+        for core in share.cores:
+            number = core.first_cpu.core
+            if number is not None and rank_of.setdefault(number, rank) != rank:
+                text = (
+                    f"ranks {rank_of[number]} and {rank} have hardware threads of one core "
+                    "(slower: give each whole cores)"
+                )
+                cautions.append(Caution("shared-core", text))
+    return tuple(cautions)
+
+
+def map_by_nodes(machine: Machine, request: Request, cores: tuple[Core, ...]) -> Mapped:
+    """Map rank r to the r-th node of --numa-bind-nodes; the ranks of one node share or split its
+    cores. Raises PlanError."""
+    if request.nodes is None:
+        return DECLINED
+    by_node = {group[0].first_cpu.node: group for group in split_by(cores, "node")}
+    ranks_of: dict[int, list[int]] = {}
+    for rank, node in enumerate(request.nodes):
+        if node not in by_node:
+            raise no_such_node(machine, request, rank, node, by_node)
+        ranks_of.setdefault(node, []).append(rank)
+    domains = [
+        (Domain(by_node[node], f"node {node}", node), ranks) for node, ranks in ranks_of.items()
+    ]
+    return Mapped(map_to_domains(request, domains))
+
+
+def map_by_domain(machine: Machine, request: Request, cores: tuple[Core, ...]) -> Mapped:
+    """Map ranks to the things that --per names, or with --numa-bind alone to the nodes: one rank
+    to each, or `request.ranks` in balanced blocks, or round them. Raises PlanError."""
     if request.per is not None:
-        return deal_domains(request, *domains_per(machine, request, cores))
-    if request.numa_bind:
-        domains, names, nodes = node_domains(machine, cores)
-        plain = request if request.ranks else request.replace(ranks=1)
-        return deal_domains(plain, domains, names, nodes)
+        domains = find_domains(machine, request, cores)
+        count = request.ranks or len(domains)
+    elif request.numa_bind:
+        domains = find_nodes(machine, cores)
+        count = request.ranks or 1
+    else:
+        return DECLINED
+    domains = domains[:count]
+    ranks_of: Sequence[Sequence[int]]
+    if request.distribution == "cyclic":
+        ranks_of = [range(d, count, len(domains)) for d in range(len(domains))]
+    else:
+        from ompbind.planner.division import blocks
+
+        ranks_of = blocks(range(count), len(domains))
+    return Mapped(map_to_domains(request, list(zip(domains, ranks_of, strict=True))))
+
+
+def map_by_division(machine: Machine, request: Request, cores: tuple[Core, ...]) -> Mapped:
+    """Map each rank to a part of the machine, which its own tree divides. Never declines. Raises
+    PlanError."""
     whole = f"{part_name(request)} of the machine" if request.part else "the machine"
     if request.ranks is None:
-        why = whole if request.part else "every allowed core"
-        return [Share(take(cores, request, 0, whole), why)]
+        domain = whole if request.part else "every allowed core"
+        return Mapped([Share(first_cores(cores, request, 0, whole), domain)])
     count = request.ranks
     if request.share:
-        of = whole if request.part else "the whole machine"
-        return [Share(cores, f"{of}, shared by {count} ranks")] * count
+        domain = whole if request.part else "the whole machine"
+        return Mapped([Share(cores, f"{domain}, shared by {count} ranks")] * count)
     if count > len(cores):
-        return crowd(request, range(count), cores, whole)
+        return Mapped(oversubscribe(request, range(count), Domain(cores, whole)))
     from ompbind.planner.division import divide
 
-    parts = [take(part, request, r, "its part") for r, part in enumerate(divide(cores, count))]
-    return describe(machine, parts, f"1/{count} of {whole}")
+    parts = [
+        first_cores(part, request, r, "its part") for r, part in enumerate(divide(cores, count))
+    ]
+    return Mapped(share_parts(machine, parts, f"1/{count} of {whole}"))
+
+
+# --- domains -------------------------------------------------------------------------------------
+
+
+def find_domains(machine: Machine, request: Request, cores: tuple[Core, ...]) -> list[Domain]:
+    """Return the things that --per names, with --numa-bind each with its node. Raises PlanError."""
+    per = request.per or ""
+    if per == "numa" and request.numa_bind:
+        return find_nodes(machine, cores)
+    groups: list[tuple[Core, ...]]
+    if per == "core":
+        groups = [(core,) for core in cores]
+    else:
+        level = llc_level(machine) if per == "l3" else "node" if per == "numa" else "package"
+        groups = split_by(cores, level)
+        unknown = [core for core in cores if getattr(core.first_cpu, level) is None]
+        if unknown:
+            cpu = unknown[0].cpus.first
+            raise PlanError(
+                f"--per {per}: the machine does not say which {per} cpu {cpu} is in",
+                hint="-n N divides the machine by what it does say",
+            )
+    domains = [Domain(group, domain_name(per, group)) for group in groups]
+    if not request.numa_bind:
+        return domains
+    return [domain.replace(node=single_node(rank, domain)) for rank, domain in enumerate(domains)]
+
+
+def domain_name(per: str, cores: tuple[Core, ...]) -> str:
+    cpu = cores[0].first_cpu
+    if per == "core":
+        return f"core {cpu.core}" if cpu.core is not None else f"cpu {cpu.cpu}"
+    if per == "l3":
+        return f"L3 {cpu.l3}" if cpu.l3 is not None else f"L2 {cpu.l2}"
+    return f"node {cpu.node}" if per == "numa" else f"package {cpu.package}"
+
+
+def single_node(rank: int, domain: Domain) -> int:
+    """Return the node that all cores of a domain are on. Raises PlanError."""
+    nodes = nodes_of(domain.cores)
+    if len(nodes) != 1:
+        on = f"spans {label('node', nodes)}" if nodes else "is on no known node"
+        raise PlanError(
+            f"rank {rank}: {domain.name} {on}, but --numa-bind needs a single node",
+            hint="--per numa, or --mem interleave without --numa-bind",
+            rank=rank,
+        )
+    return nodes.first
+
+
+def find_nodes(machine: Machine, cores: tuple[Core, ...]) -> list[Domain]:
+    """Return the nodes that have usable cores and whose memory is allowed, by number.
+
+    A node without memory is among them: its ranks' memory comes from the nearest that has some.
+    Raises PlanError.
+    """
+    topology, allowed = machine.topology, machine.allowed
+    domains = []
+    for group in split_by(cores, "node"):
+        number = group[0].first_cpu.node
+        if number is None:
+            continue
+        node = topology.find_node(number)
+        if node is None or node.memory_bytes == 0 or number in allowed.nodes:
+            domains.append(Domain(group, f"node {number}", number))
+    if not domains:
+        raise PlanError(
+            "--numa-bind: no node has both usable cpus and allowed memory",
+            hint=f"nodes of the machine: {topology.node_numbers or 'none'}; "
+            f"memory allowed on: {allowed.nodes or 'none'}; --mem none binds cpus only",
+            available=allowed.nodes,
+        )
+    return sorted(domains, key=lambda domain: domain.node or 0)
+
+
+def no_such_node(
+    machine: Machine, request: Request, rank: int, number: int, usable: Mapping[int | None, object]
+) -> PlanError:
+    """Return why ranks cannot run on a node: it does not exist, has no cpus, or none is allowed."""
+    topology = machine.topology
+    node = topology.find_node(number)
+    available = CpuSet(n for n in usable if n is not None)
+    hint = f"nodes with usable cpus: {available or 'none'}"
+    if node is None:
+        problem = f"node {number} does not exist"
+    elif not node.cpus:
+        problem = f"node {number} has no cpus"
+        nearest = topology.nearest(number, available)
+        if nearest is not None:
+            hint += f"; the nearest is {nearest}. --numa-bind-cpus gives cpus, the node then memory"
+    elif request.part and node.cpus & machine.allowed.cpus - request.exclude:
+        problem = f"none of the cpus of node {number} ({node.cpus}) is in {part_name(request)}"
+    else:
+        problem = f"none of the cpus of node {number} ({node.cpus}) may be used"
+        hint += f"; allowed cpus: {machine.allowed.cpus}"
+    return PlanError(
+        f"rank {rank}: {problem}", hint=hint, rank=rank, wanted=number, available=available
+    )
+
+
+# --- the ranks of a domain -----------------------------------------------------------------------
+
+
+def map_to_domains(
+    request: Request, domains: Sequence[tuple[Domain, Sequence[int]]]
+) -> list[Share]:
+    """Map to each domain its ranks; return the shares by rank. Raises PlanError."""
+    shares: dict[int, Share] = {}
+    for domain, ranks in domains:
+        for rank, share in zip(ranks, map_to_domain(request, ranks, domain), strict=True):
+            shares[rank] = share.replace(node=domain.node)
+    return [shares[rank] for rank in sorted(shares)]
+
+
+def map_to_domain(request: Request, ranks: Sequence[int], domain: Domain) -> list[Share]:
+    """Give each rank all of the domain, or split it evenly. Raises PlanError."""
+    cores, name, count = domain.cores, domain.name, len(ranks)
+    if count == 1:
+        return [Share(first_cores(cores, request, ranks[0], name), name)]
+    if request.share:
+        return [Share(cores, f"{name}, shared by {count} ranks") for _ in ranks]
+    if count > len(cores):
+        return oversubscribe(request, ranks, domain)
+    if each := request.cores_per_rank:
+        if each * count > len(cores):
+            raise too_few_cores(each, ranks, domain)
+        parts = [cores[each * i : each * (i + 1)] for i in range(count)]
+    else:
+        from ompbind.planner.division import split_evenly
+
+        parts = split_evenly(cores, count)
+    return [Share(part, name, f"part {i} of {count}") for i, part in enumerate(parts, 1)]
+
+
+def oversubscribe(request: Request, ranks: Sequence[int], domain: Domain) -> list[Share]:
+    """With --oversubscribe: consecutive ranks share a core. Raises PlanError without it."""
+    cores = domain.cores
+    if not request.oversubscribe:
+        raise too_many_ranks(ranks, domain)
+    from ompbind.planner.division import blocks
+
+    shares = []
+    for core, block in zip(cores, blocks(ranks, len(cores)), strict=True):
+        sharing = f", a core shared by {len(block)} ranks" if len(block) > 1 else ", a core"
+        shares += [Share((core,), domain.name + sharing)] * len(block)
+    return shares
+
+
+def first_cores(
+    cores: tuple[Core, ...], request: Request, rank: int, name: str
+) -> tuple[Core, ...]:
+    """Return the first of a rank's cores, as many as --cores-per-rank says. Raises PlanError."""
+    wanted = request.cores_per_rank
+    if wanted is not None and wanted > len(cores):
+        raise PlanError(
+            f"rank {rank}: {name} has {counted(len(cores), 'usable core')}, "
+            f"--cores-per-rank asks for {wanted}",
+            hint="fewer ranks, or fewer cores for each",
+            rank=rank,
+            wanted=wanted,
+            available=len(cores),
+        )
+    return cores[:wanted]
+
+
+def too_many_ranks(ranks: Sequence[int], domain: Domain) -> PlanError:
+    available = len(domain.cores)
+    rank = ranks[available]
+    return PlanError(
+        f"rank {rank}: {domain.name} has {counted(available, 'usable core')} "
+        f"for {len(ranks)} ranks",
+        hint=f"at most {available} ranks there, or --oversubscribe to let them share cores",
+        rank=rank,
+        wanted=len(ranks),
+        available=available,
+    )
+
+
+def too_few_cores(each: int, ranks: Sequence[int], domain: Domain) -> PlanError:
+    available = len(domain.cores)
+    rank = ranks[available // each]
+    return PlanError(
+        f"rank {rank}: {domain.name} has {counted(available, 'usable core')}, not "
+        f"{each} for each of {len(ranks)} ranks",
+        hint=f"at most {available // each} ranks there with --cores-per-rank {each}",
+        rank=rank,
+        wanted=each * len(ranks),
+        available=available,
+    )
+
+
+# --- the machine, whole or in parts --------------------------------------------------------------
 
 
 def part_name(request: Request) -> str:
@@ -67,8 +390,11 @@ def part_name(request: Request) -> str:
 def cut_part(
     cores: tuple[Core, ...], request: Request
 ) -> tuple[tuple[Core, ...], tuple[Core, ...]]:
-    """The cores of this launch and those of the other parts. What else is asked must not change
-    the cut, or launches of different parts would meet."""
+    """Return the cores of this launch's --part, and those of the other parts.
+
+    Nothing else in the request may change the cut, or launches of different parts would overlap.
+    Raises PlanError.
+    """
     if request.part is None:
         return cores, ()
     number, count = request.part
@@ -86,267 +412,23 @@ def cut_part(
     return parts[number - 1], tuple(others)
 
 
-def crowd(
-    request: Request, ranks: Sequence[int], cores: tuple[Core, ...], where: str
-) -> list[Share]:
-    """More ranks than cores, a core for each block of them: where that is wished."""
-    if not request.oversubscribe:
-        raise too_many(ranks, where, len(cores))
-    shares = []
-    from ompbind.planner.division import blocks
-
-    for core, block in zip(cores, blocks(ranks, len(cores)), strict=True):
-        with_others = f", a core shared by {len(block)} ranks" if len(block) > 1 else ", a core"
-        shares += [Share((core,), where + with_others)] * len(block)
-    return shares
-
-
-def take(cores: tuple[Core, ...], request: Request, rank: int, where: str) -> tuple[Core, ...]:
-    """The first of a rank's cores, as many as --cores-per-rank says."""
-    wanted = request.cores_per_rank
-    if wanted is not None and wanted > len(cores):
-        raise PlanError(
-            f"rank {rank}: {where} has {counted(len(cores), 'usable core')}, "
-            f"--cores-per-rank asks for {wanted}",
-            hint="fewer ranks, or fewer cores for each",
-            rank=rank,
-            wanted=wanted,
-            available=len(cores),
-        )
-    return cores[:wanted]
-
-
-def too_many(ranks: Sequence[int], where: str, available: int) -> PlanError:
-    last = ranks[available]
-    return PlanError(
-        f"rank {last}: {where} has {counted(available, 'usable core')} for {len(ranks)} ranks",
-        hint=f"at most {available} ranks there, or --oversubscribe to let them share cores",
-        rank=last,
-        wanted=len(ranks),
-        available=available,
-    )
-
-
-def too_few(request: Request, ranks: Sequence[int], where: str, available: int) -> PlanError:
-    each = request.cores_per_rank or 1
-    rank = ranks[available // each]
-    return PlanError(
-        f"rank {rank}: {where} has {counted(available, 'usable core')}, not "
-        f"{each} for each of {len(ranks)} ranks",
-        hint=f"at most {available // each} ranks there with --cores-per-rank {each}",
-        rank=rank,
-        wanted=each * len(ranks),
-        available=available,
-    )
-
-
-def deal_named_nodes(machine: Machine, request: Request, cores: tuple[Core, ...]) -> list[Share]:
-    """Rank r on the r-th node named; the ranks of one node share or split its cores."""
-    named = request.nodes or ()
-    by_node = {group[0].traits.node: group for group in split_by(cores, "node")}
-    for rank, node in enumerate(named):
-        if node not in by_node:
-            raise no_such_node(machine, request, rank, node, by_node)
-    shares: dict[int, Share] = {}
-    for node in dict.fromkeys(named):
-        ranks = [r for r, n in enumerate(named) if n == node]
-        dealt = deal_one(request, ranks, by_node[node], f"node {node}")
-        shares |= {r: s.replace(node=node) for r, s in zip(ranks, dealt, strict=True)}
-    return [shares[r] for r in range(len(named))]
-
-
-def no_such_node(
-    machine: Machine, request: Request, rank: int, node: int, usable: Mapping[int | None, object]
-) -> PlanError:
-    """Why ranks cannot run on a node: it is not there, has no cpus, or none is allowed."""
-    topology = machine.topology
-    found = topology.find_node(node)
-    good = CpuSet(n for n in usable if n is not None)
-    hint = f"nodes with usable cpus: {good or 'none'}"
-    if found is None:
-        problem = f"node {node} does not exist"
-    elif not found.cpus:
-        problem = f"node {node} has no cpus"
-        near = topology.nearest(node, good)
-        if near is not None:
-            hint += f"; the nearest is {near}. --numa-bind-cpus gives cpus, the node then memory"
-    elif request.part and found.cpus & machine.allowed.cpus - request.exclude:
-        problem = f"none of the cpus of node {node} ({found.cpus}) is in {part_name(request)}"
-    else:
-        problem = f"none of the cpus of node {node} ({found.cpus}) may be used"
-        hint += f"; allowed cpus: {machine.allowed.cpus}"
-    return PlanError(f"rank {rank}: {problem}", hint=hint, rank=rank, wanted=node, available=good)
-
-
-def node_domains(
-    machine: Machine, cores: tuple[Core, ...]
-) -> tuple[list[tuple[Core, ...]], list[str], list[int | None]]:
-    """The nodes with usable cores whose memory is allowed: cores, names, numbers."""
-    topology, allowed = machine.topology, machine.allowed
-    groups = [g for g in split_by(cores, "node") if g[0].traits.node is not None]
-    good = []
-    for group in groups:
-        node = topology.find_node(group[0].traits.node or 0)
-        if node is None or node.memory_bytes == 0 or node.node in allowed.nodes:
-            good.append(group)
-    if not good:
-        raise PlanError(
-            "--numa-bind: no node has both usable cpus and allowed memory",
-            hint=f"nodes of the machine: {topology.node_numbers or 'none'}; "
-            f"memory allowed on: {allowed.nodes or 'none'}; --mem none binds cpus only",
-            available=allowed.nodes,
-        )
-    good.sort(key=lambda g: g[0].traits.node or 0)
-    numbers = [g[0].traits.node for g in good]
-    return good, [f"node {n}" for n in numbers], numbers
-
-
-def domains_per(
-    machine: Machine, request: Request, cores: tuple[Core, ...]
-) -> tuple[list[tuple[Core, ...]], list[str], list[int | None]]:
-    """The things that --per names: cores, names, and with --numa-bind the node of each."""
-    per = request.per or ""
-    if per == "numa" and request.numa_bind:
-        return node_domains(machine, cores)
-    groups: list[tuple[Core, ...]]
-    if per == "core":
-        groups = [(core,) for core in cores]
-    else:
-        level = llc_level(machine) if per == "l3" else "node" if per == "numa" else "package"
-        groups = split_by(cores, level)
-        lost = [core for core in cores if getattr(core.traits, level) is None]
-        if lost:
-            raise PlanError(
-                f"--per {per}: the machine does not say which {per} cpu {lost[0].cpus.first} is in",
-                hint="-n N divides the machine by what it does say",
-            )
-    names = [domain_name(per, group) for group in groups]
-    nodes: list[int | None] = [None] * len(groups)
-    if request.numa_bind:
-        for rank, group in enumerate(groups):
-            of = CpuSet(c.traits.node for c in group if c.traits.node is not None)
-            if len(of) != 1:
-                raise PlanError(
-                    f"rank {rank}: {names[rank]} is on nodes {of or 'none'}, --numa-bind for one",
-                    hint="--per numa, or --mem interleave without --numa-bind",
-                    rank=rank,
-                )
-            nodes[rank] = of.first
-    return groups, names, nodes
-
-
-def domain_name(per: str, group: tuple[Core, ...]) -> str:
-    traits = group[0].traits
-    if per == "core":
-        return f"core {traits.core}" if traits.core is not None else f"cpu {traits.cpu}"
-    if per == "l3":
-        return f"L3 {traits.l3}" if traits.l3 is not None else f"L2 {traits.l2}"
-    return f"node {traits.node}" if per == "numa" else f"package {traits.package}"
-
-
-def deal_domains(
-    request: Request,
-    domains: list[tuple[Core, ...]],
-    names: list[str],
-    nodes: list[int | None],
-) -> list[Share]:
-    """One rank for each domain, or `request.ranks` dealt over them in balanced blocks."""
-    count = request.ranks if request.ranks is not None else len(domains)
-    domains = domains[:count]
-    cyclic = request.distribution == "cyclic"
-    from ompbind.planner.division import blocks
-
-    dealt = blocks(range(count), len(domains))
-    if cyclic:
-        dealt = [range(d, count, len(domains)) for d in range(len(domains))]
-    shares: dict[int, Share] = {}
-    for d, ranks in enumerate(dealt):
-        for rank, share in zip(ranks, deal_one(request, ranks, domains[d], names[d]), strict=True):
-            shares[rank] = share.replace(node=nodes[d])
-    return [shares[r] for r in range(count)]
-
-
-def deal_one(
-    request: Request, ranks: Sequence[int], cores: tuple[Core, ...], name: str
-) -> list[Share]:
-    """One domain among its ranks: all of it to each, or split evenly."""
-    if len(ranks) == 1:
-        return [Share(take(cores, request, ranks[0], name), name)]
-    if request.share:
-        return [Share(cores, f"{name}, shared by {len(ranks)} ranks") for _ in ranks]
-    if len(ranks) > len(cores):
-        return crowd(request, ranks, cores, name)
-    if each := request.cores_per_rank:
-        if each * len(ranks) > len(cores):
-            raise too_few(request, ranks, name, len(cores))
-        parts = [cores[each * i : each * (i + 1)] for i in range(len(ranks))]
-    else:
-        from ompbind.planner.division import split_evenly
-
-        parts = split_evenly(cores, len(ranks))
-    return [Share(p, f"{name}, part {i + 1} of {len(ranks)}") for i, p in enumerate(parts)]
-
-
-def describe(machine: Machine, parts: Sequence[tuple[Core, ...]], what: str) -> list[Share]:
-    """The parts of a divided machine, each with where it lies: the packages and nodes it is on."""
-    several = bool(machine.topology.groups("package")[1:]), bool(machine.topology.nodes[1:])
+def share_parts(machine: Machine, parts: Sequence[tuple[Core, ...]], name: str) -> list[Share]:
+    """Return a share for each part of the divided machine, with the packages and nodes it is on."""
+    several_packages = bool(machine.topology.groups("package")[1:])
+    several_nodes = bool(machine.topology.nodes[1:])
     shares = []
     for cores in parts:
-        packages = CpuSet(c.traits.package for c in cores if c.traits.package is not None)
-        nodes = CpuSet(c.traits.node for c in cores if c.traits.node is not None)
-        why = [what]
-        if several[0] and packages:
-            why.append(label("package", packages))
-        if several[1] and nodes:
-            why.append(label("node", nodes))
-        shares.append(Share(cores, ", ".join(why)))
+        packages = CpuSet(c.first_cpu.package for c in cores if c.first_cpu.package is not None)
+        nodes = nodes_of(cores)
+        words = [name]
+        if several_packages and packages:
+            words.append(label("package", packages))
+        if several_nodes and nodes:
+            words.append(label("node", nodes))
+        shares.append(Share(cores, ", ".join(words)))
     return shares
 
 
-def deal_exactly(machine: Machine, request: Request, warnings: list[Caution]) -> list[Share]:
-    """Rank r on exactly the r-th cpu list."""
-    topology, allowed = machine.topology, machine.allowed
-    lists = request.cpus or ()
-    owner: dict[int, int] = {}
-    core_owner: dict[int, int] = {}
-    shares = []
-    for rank, cpus in enumerate(lists):
-        for name, bad in (
-            ("does not exist", cpus - topology.online - topology.offline),
-            ("is offline", cpus & topology.offline),
-            ("is not allowed (affinity mask or cgroup)", cpus - allowed.cpus),
-        ):
-            if bad:
-                verb = name if len(bad) == 1 else name.replace("is ", "are ").replace("does", "do")
-                raise PlanError(
-                    f"rank {rank}: {label('cpu', bad)} {verb}",
-                    hint=f"allowed cpus: {allowed.cpus}",
-                    rank=rank,
-                    wanted=cpus,
-                    available=allowed.cpus,
-                )
-        for cpu in cpus:
-            if cpu in owner and not request.share:
-                raise PlanError(
-                    f"rank {rank}: cpu {cpu} is rank {owner[cpu]}'s already",
-                    hint="--share lets ranks overlap",
-                    rank=rank,
-                    wanted=cpus,
-                )
-            owner[cpu] = rank
-        cores = [Core(own, own, traits) for own, traits in group_cores(machine, cpus)]
-        for core in cores:
-            number = core.traits.core
-            if number is not None and core_owner.setdefault(number, rank) != rank:
-                other = core_owner[number]
-                if not request.share:
-                    warnings.append(
-                        Caution(
-                            "shared-core",
-                            f"ranks {other} and {rank} have hardware threads of one core "
-                            "(slower: give each whole cores)",
-                        )
-                    )
-        node = None if request.nodes is None else request.nodes[rank]
-        shares.append(Share(in_tree_order(cores, levels_for(request)), "the cpus named", node))
-    return shares
+def nodes_of(cores: Sequence[Core]) -> CpuSet:
+    """Return the nodes that cores are on, as far as they are known."""
+    return CpuSet(c.first_cpu.node for c in cores if c.first_cpu.node is not None)

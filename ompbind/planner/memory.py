@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     from ompbind.planner.request import Request
 
 
-def memory_of(
-    machine: Machine, request: Request, rank: int, share: Share, warnings: list[Caution]
-) -> tuple[str, CpuSet]:
-    """A rank's memory policy and its nodes (none for local and none)."""
+def find_memory(
+    machine: Machine, request: Request, rank: int, share: Share
+) -> tuple[str, CpuSet, list[Caution]]:
+    """Return a rank's memory policy, its nodes (none for local and none), and warnings. Raises
+    PlanError."""
     topology = machine.topology
     policy = request.mem or ("bind" if request.numa_bind else "none")
     if request.nodes is not None and request.cpus is not None:
         check_memory_node(machine, rank, request.nodes[rank])
     if policy in ("none", "local") or not topology.numa:
-        return ("local" if policy == "local" and topology.numa else "none"), CpuSet()
+        return ("local" if policy == "local" and topology.numa else "none"), CpuSet(), []
     cpus = share.cpus
     wanted = CpuSet([share.node]) if share.node is not None else topology.nodes_of(cpus)
     if not wanted:
@@ -35,49 +36,47 @@ def memory_of(
     if policy == "preferred" and len(wanted) > 1:  # the kernel's policy takes one
         most = max(wanted, key=lambda n: (len(cpus & node_cpus(machine, n)), -n))
         wanted = CpuSet([most])
+    cautions: list[Caution] = []
     if request.degrade:
-        wanted = keep_allowed(machine, rank, wanted, warnings)
+        wanted, cautions = keep_allowed(machine, rank, wanted)
         if not wanted:
-            return "none", CpuSet()
-    mems = CpuSet(with_memory(machine, rank, n, warnings) for n in wanted)
+            return "none", CpuSet(), cautions
+    mems = CpuSet(node_with_memory(machine, rank, node) for node in wanted)
+    for node in wanted - mems:
+        near = node_with_memory(machine, rank, node)
+        text = f"node {node} has no memory; using node {near}, the nearest that has"
+        cautions.append(Caution("memory", text))
     cpu_nodes = topology.nodes_of(cpus)
     if request.cpus is not None and request.nodes is not None and not mems & cpu_nodes:
-        warnings.append(
-            Caution(
-                "memory",
-                f"rank {rank}: its memory is on node {mems}, its cpus on {cpu_nodes} "
-                "(farther away: name its cpus' node, or --mem interleave)",
-            )
+        text = (
+            f"rank {rank}: its memory is on node {mems}, its cpus on {cpu_nodes} "
+            "(farther away: name its cpus' node, or --mem interleave)"
         )
-    return policy, mems
+        cautions.append(Caution("memory", text))
+    return policy, mems, cautions
 
 
-def keep_allowed(machine: Machine, rank: int, wanted: CpuSet, warnings: list[Caution]) -> CpuSet:
-    """The nodes whose memory may be had, for --on-denied degrade; what is dropped is said."""
+def keep_allowed(machine: Machine, rank: int, wanted: CpuSet) -> tuple[CpuSet, list[Caution]]:
+    """Return the nodes whose memory is allowed, for --on-denied degrade, and a warning of those
+    that are dropped."""
     topology, allowed = machine.topology, machine.allowed.nodes
     bare = CpuSet(n.node for n in topology.nodes if n.memory_bytes == 0)
     dropped = wanted - allowed - bare
-    kept = wanted - dropped
-    if not allowed:
-        kept = CpuSet()
-    if dropped:
-        left = f"its memory is on {label('node', kept)}" if kept else "none is bound"
-        warnings.append(
-            Caution(
-                "memory",
-                f"rank {rank}: memory of {label('node', dropped)} is not allowed "
-                f"(cgroup cpuset): {left}",
-            )
-        )
-    return kept
+    kept = wanted - dropped if allowed else CpuSet()
+    if not dropped:
+        return kept, []
+    rest = f"its memory is on {label('node', kept)}" if kept else "none is bound"
+    text = f"rank {rank}: memory of {label('node', dropped)} is not allowed (cgroup cpuset): {rest}"
+    return kept, [Caution("memory", text)]
 
 
-def node_cpus(machine: Machine, node: int) -> CpuSet:
-    found = machine.topology.find_node(node)
-    return found.cpus if found else CpuSet()
+def node_cpus(machine: Machine, number: int) -> CpuSet:
+    node = machine.topology.find_node(number)
+    return node.cpus if node else CpuSet()
 
 
 def check_memory_node(machine: Machine, rank: int, node: int) -> None:
+    """Refuse a node that does not exist. Raises PlanError."""
     numbers = machine.topology.node_numbers
     if node not in numbers:
         raise PlanError(
@@ -89,8 +88,8 @@ def check_memory_node(machine: Machine, rank: int, node: int) -> None:
         )
 
 
-def with_memory(machine: Machine, rank: int, number: int, warnings: list[Caution]) -> int:
-    """The node itself, or where it has no memory the nearest that has, said in a warning."""
+def node_with_memory(machine: Machine, rank: int, number: int) -> int:
+    """Return the node itself, or where it has no memory the nearest that has. Raises PlanError."""
     topology, allowed = machine.topology, machine.allowed
     node = topology.find_node(number)
     if node is not None and node.memory_bytes == 0:
@@ -102,12 +101,6 @@ def with_memory(machine: Machine, rank: int, number: int, warnings: list[Caution
                 hint=f"memory allowed on nodes: {allowed.nodes or 'none'}",
                 rank=rank,
             )
-        warnings.append(
-            Caution(
-                "memory",
-                f"node {number} has no memory: the nearest that has, node {near}, is taken",
-            )
-        )
         return near
     if number not in allowed.nodes:
         raise PlanError(

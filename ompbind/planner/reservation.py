@@ -13,28 +13,28 @@ if TYPE_CHECKING:
     from ompbind.planner.request import Pool, Request
 
 
-class Stock:
-    """What one or, where they share, several ranks have; cores are taken from its end."""
+class CorePool:
+    """The cores of one rank, or of several that share them; cores are taken from its end."""
 
     def __init__(self, share: Share) -> None:
         self.cores = list(share.cores)
         self.ranks: list[int] = []
-        self.taken: dict[str, int] = {}  # how many cores, by role; "": reserved
+        self.taken: dict[str, int] = {}  # the number of cores by role; "": reserved
 
     @property
     def weight(self) -> int:
         return sum(core.weight for core in self.cores)
 
-    def take(self, name: str) -> Core:
-        """The least capable core, of several the last."""
-        self.taken[name] = self.taken.get(name, 0) + 1
+    def take_core(self, role: str) -> Core:
+        """Remove and return the least capable core, of several the last. `role`: "" to reserve."""
+        self.taken[role] = self.taken.get(role, 0) + 1
         least = min(core.weight for core in self.cores)
         last = max(i for i, core in enumerate(self.cores) if core.weight == least)
         return self.cores.pop(last)
 
-    def told(self) -> str:
-        """What was taken, for the `why` of its ranks."""
-        parts = [f"{n} for {name}" if name else f"{n} reserved" for name, n in self.taken.items()]
+    def make_note(self) -> str:
+        """Return what was taken, for the `why` of the pool's ranks."""
+        parts = [f"{n} for {role}" if role else f"{n} reserved" for role, n in self.taken.items()]
         *first, last = parts or [""]
         return f", less {', '.join(first)}{' and ' * bool(first)}{last}" if last else ""
 
@@ -42,52 +42,54 @@ class Stock:
 def set_aside(
     shares: list[Share], request: Request
 ) -> tuple[list[Share], CpuSet, tuple[Role, ...]]:
-    """The shares without, then the cpus reserved, and the roles.
+    """Return the remaining shares, the cpus reserved, and the roles. Raises PlanError.
 
-    What each rank gives comes first, from its own cores; what all give together is taken one at a
-    time from whoever has the most, the last such rank first. Ranks that share a domain lose it
-    together. Of a reserved core every thread is kept free, of a role's those are used that
-    workers would use.
+    First each rank gives cores of its share for what is asked of each. What is asked of all
+    together is then taken one core at a time from the rank with the most, of several the last.
+    Ranks that share their cores lose them together. All hardware threads of a reserved core are
+    kept free; of a role's core those are used that workers would use.
     """
     asked = [*request.roles, request.reserve]
     pools = sorted((p for p in asked if p.cores), key=lambda p: not p.per_rank)
     if not pools:
         return shares, CpuSet(), ()
-    stocks: dict[int, Stock] = {}
+    core_pools: dict[int, CorePool] = {}
     for rank, share in enumerate(shares):
-        stocks.setdefault(id(share.cores), Stock(share)).ranks.append(rank)
+        core_pools.setdefault(id(share.cores), CorePool(share)).ranks.append(rank)
     reserved: list[Core] = []
     roles: list[Role] = []
     for pool in pools:
-        for ranks, cores in take_pool(pool, list(stocks.values())):
+        for ranks, cores in take_cores(pool, list(core_pools.values())):
             if pool.name:
                 roles.append(Role(pool.name, union(c.cpus for c in cores), CpuSet(ranks)))
             else:
                 reserved += cores
-    left = {key: tuple(stock.cores) for key, stock in stocks.items()}
-    shares = [
-        s.replace(cores=left[id(s.cores)], why=s.why + stocks[id(s.cores)].told()) for s in shares
-    ]
-    return shares, union(core.threads for core in reserved), tuple(roles)
+    rest = {key: (tuple(p.cores), p.make_note()) for key, p in core_pools.items()}
+    remaining = []
+    for share in shares:
+        left, note = rest[id(share.cores)]
+        remaining.append(share.replace(cores=left, notes=share.notes + note))
+    return remaining, union(core.threads for core in reserved), tuple(roles)
 
 
-def take_pool(pool: Pool, stocks: list[Stock]) -> list[tuple[list[int], list[Core]]]:
-    """Which ranks got which cores set aside. Raises PlanError where a rank would have none left."""
+def take_cores(pool: Pool, core_pools: list[CorePool]) -> list[tuple[list[int], list[Core]]]:
+    """Take the cores of one --reserve or --role; return them, each time with the ranks that they
+    are for. Raises PlanError where a rank would have none left."""
     if pool.per_rank:
-        for stock in stocks:
-            spare = (len(stock.cores) - 1) // len(stock.ranks)
+        for core_pool in core_pools:
+            spare = (len(core_pool.cores) - 1) // len(core_pool.ranks)
             if pool.cores > spare:
                 raise PlanError(
-                    f"rank {stock.ranks[0]}: {pool} would leave it without a core",
+                    f"rank {core_pool.ranks[0]}: {pool} would leave it without a core",
                     hint=f"at most {spare} can be taken from each rank there",
-                    rank=stock.ranks[0],
+                    rank=core_pool.ranks[0],
                     wanted=pool.cores,
                     available=spare,
                 )
-        dealt = [([r], [stock.take(pool.name) for _ in range(pool.cores)])
-                 for stock in stocks for r in stock.ranks]  # fmt: skip
-        return sorted(dealt, key=lambda d: d[0])
-    spare = sum(len(stock.cores) - 1 for stock in stocks)
+        taken = [([rank], [core_pool.take_core(pool.name) for _ in range(pool.cores)])
+                 for core_pool in core_pools for rank in core_pool.ranks]  # fmt: skip
+        return sorted(taken, key=lambda ranks_and_cores: ranks_and_cores[0])
+    spare = sum(len(core_pool.cores) - 1 for core_pool in core_pools)
     if pool.cores > spare:
         raise PlanError(
             f"{pool} would leave ranks without a core",
@@ -98,7 +100,7 @@ def take_pool(pool: Pool, stocks: list[Stock]) -> list[tuple[list[int], list[Cor
         )
     cores = []
     for _ in range(pool.cores):
-        able = [i for i, stock in enumerate(stocks) if len(stock.cores) > 1]
-        most = max(able, key=lambda i: (stocks[i].weight, i))
-        cores.append(stocks[most].take(pool.name))
-    return [([r for stock in stocks for r in stock.ranks], cores)]
+        able = [i for i, core_pool in enumerate(core_pools) if len(core_pool.cores) > 1]
+        most = max(able, key=lambda i: (core_pools[i].weight, i))
+        cores.append(core_pools[most].take_core(pool.name))
+    return [([rank for core_pool in core_pools for rank in core_pool.ranks], cores)]

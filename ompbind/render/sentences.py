@@ -82,7 +82,8 @@ def explain_ranks(plan: Plan) -> list[str]:
     """A line for each kind of rank: those that differ only in which cpus they have are one."""
     kinds: dict[tuple[str, str], list[RankPlan]] = {}
     for rank in plan.ranks:
-        kinds.setdefault((shared_why(rank.why), explain_one(rank)), []).append(rank)
+        why = rank.why_shared or rank.why
+        kinds.setdefault((why, explain_one(rank)), []).append(rank)
     lines = []
     for (why, text), ranks in kinds.items():
         numbers = CpuSet(r.rank for r in ranks)
@@ -97,12 +98,6 @@ def explain_ranks(plan: Plan) -> list[str]:
     if plan.places_why:
         lines.append(f"Why these places: {plan.places_why}.")
     return lines
-
-
-def shared_why(why: str) -> str:
-    """Why without which of several parts it is: `node 0, part 1 of 2` is `node 0`."""
-    pieces = (p for p in why.split(", ") if not (p.startswith("part ") and " of " in p))
-    return ", ".join(pieces)
 
 
 def explain_one(rank: RankPlan) -> str:

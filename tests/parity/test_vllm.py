@@ -132,7 +132,7 @@ def test_options_win_over_the_variables(tmp_path: Path) -> None:
     [
         ({BIND: "0-3|x"}, "rank 1"),
         ({BIND: "0-3|40"}, "rank 1: cpu 40 does not exist"),
-        ({BIND: "0-3|2-5"}, "rank 1: cpu 2 is rank 0's already"),
+        ({BIND: "0-3|2-5"}, "rank 1: cpu 2 already belongs to rank 0"),
         ({BIND: "0-1|2-3|4-5"}, "the number of ranks is unclear"),
         ({NODES: "0;1"}, "is no list of nodes"),
         ({NODES: "5"}, "names no node that is allowed"),

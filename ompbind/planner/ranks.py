@@ -1,0 +1,228 @@
+"""What each rank gets on its cores: threads, OpenMP places, memory, environment, command."""
+
+from __future__ import annotations
+
+from ompbind import openmp
+from ompbind.cpuset import CpuSet, union
+from ompbind.errors import PlanError
+from ompbind.messages import counted, label, plural
+from ompbind.planner.cores import llc_level, split_by
+from ompbind.plans import Binding, Caution, RankPlan
+from ompbind.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ompbind.machine.topology import Machine
+    from ompbind.planner.mapping import Share
+    from ompbind.planner.request import Request
+    from ompbind.plans import Role
+
+
+class SharedPart(Record):
+    """What ranks with the same cores, node and threads have in common. It is made once: a thousand
+    ranks may share a thousand cores."""
+
+    binding: Binding
+    places: tuple[CpuSet, ...]
+    nodes: CpuSet
+    env: tuple[tuple[str, str], ...]
+
+
+def make_ranks(
+    machine: Machine,
+    request: Request,
+    shares: Sequence[Share],
+    threads: Sequence[str],
+    roles: tuple[Role, ...],
+) -> tuple[list[RankPlan], list[SharedPart], list[Caution]]:
+    """Return the ranks, their distinct shared parts, and warnings. `threads`: OMP_NUM_THREADS of
+    each rank. Raises PlanError."""
+    parts: dict[tuple[int, int | None, str], SharedPart] = {}
+    ranks, cautions = [], []
+    for rank, share in enumerate(shares):
+        key = (id(share.cores), share.node, threads[rank])
+        if key not in parts:
+            mem, mems, warned = choose_memory(machine, request, rank, share)
+            binding = Binding(share.cpus, mem, mems, request.binder)
+            parts[key] = make_shared_part(machine, request, share, binding, threads[rank])
+            cautions += warned
+        ranks.append(make_rank(request, rank, len(shares), share, parts[key], roles))
+    return ranks, list(parts.values()), cautions
+
+
+def choose_memory(
+    machine: Machine, request: Request, rank: int, share: Share
+) -> tuple[str, CpuSet, list[Caution]]:
+    if not request.numa_bind and request.mem in (None, "none"):
+        return "none", CpuSet(), []
+    from ompbind.planner.memory import find_memory  # not on everybody's start path
+
+    return find_memory(machine, request, rank, share)
+
+
+def make_shared_part(
+    machine: Machine, request: Request, share: Share, binding: Binding, threads: str
+) -> SharedPart:
+    places = make_places(machine, request, share)
+    return SharedPart(
+        binding=binding,
+        places=places,
+        nodes=machine.topology.nodes_of(binding.cpus),
+        env=openmp.make_environment(places, request.proc_bind, threads, len(share.cores)),
+    )
+
+
+def make_rank(
+    request: Request, rank: int, count: int, share: Share, part: SharedPart, roles: tuple[Role, ...]
+) -> RankPlan:
+    binding = part.binding
+    env = part.env + make_rank_environment(rank, count, request.rank_env) + binding.environment()
+    env += tuple((role.variable, str(role.cpus)) for role in roles if rank in role.ranks)
+    gpus = tuple(gpu.name for gpu in share.gpus)
+    removed = {i.name for i in request.inherited if i.action == "removed"}
+    unset = (*openmp.REMOVED, *(name for name in openmp.LIMITS if name in removed))
+    if request.gpu_env and request.visible is not None:
+        env += ((request.visible.variable, ",".join(gpus)), *request.visible.env)
+        unset += request.visible.unset
+    command = request.command
+    if request.template:
+        from ompbind.worker.template import (  # not on everybody's start path
+            fill_arguments,
+            make_names,
+        )
+
+        command = fill_arguments(command, make_names(rank, count, binding.cpus, part.nodes))
+    return RankPlan(
+        rank=rank,
+        binding=binding,
+        places=part.places,
+        nodes=part.nodes,
+        env=env,
+        unset=unset,
+        command=command,
+        gpus=gpus,
+        why=share.why,
+        why_shared=share.why_shared,
+    )
+
+
+def make_rank_environment(
+    rank: int, count: int, rank_env: bool | None
+) -> tuple[tuple[str, str], ...]:
+    """Return the variables of a rank's number. RANK and the like only among several ranks, unless
+    asked for: a single one may itself run under torchrun, whose variables must reach the program.
+    """
+    env = [("OMPBIND_RANK", str(rank)), ("OMPBIND_RANKS", str(count))]
+    if rank_env or (rank_env is None and count > 1):
+        env += [("RANK", str(rank)), ("LOCAL_RANK", str(rank))]
+        env += [("WORLD_SIZE", str(count)), ("LOCAL_WORLD_SIZE", str(count))]
+    return tuple(env)
+
+
+# --- places --------------------------------------------------------------------------------------
+
+
+def make_places(machine: Machine, request: Request, share: Share) -> tuple[CpuSet, ...]:
+    """Return the OpenMP places of a rank, in the order in which `close` fills them. Raises
+    PlanError."""
+    kind = request.places
+    if (kind == "one" and not share.places) or request.proc_bind == "false":
+        # LLVM's runtime may bind to several even so, by the order of variables in the environment.
+        return (share.cpus,)
+    if share.places:
+        return share.places
+    if kind == "wide":
+        return (share.cpus, *(core.cpus for core in share.cores[1:]))
+    if kind == "threads":
+        return tuple(CpuSet([cpu]) for core in share.cores for cpu in core.cpus)
+    if kind == "cores":
+        return tuple(core.cpus for core in share.cores)
+    level = llc_level(machine) if kind == "l3" else "node"
+    for core in share.cores:
+        if getattr(core.first_cpu, level) is None:
+            thing = "last-level cache" if kind == "l3" else "node"
+            raise PlanError(
+                f"--places {kind}: the machine does not say which {thing} "
+                f"cpu {core.cpus.first} is on",
+                hint="--places cores, threads or one",
+            )
+    return tuple(union(c.cpus for c in group) for group in split_by(share.cores, level))
+
+
+def explain_places(request: Request) -> str:
+    """Return what a place is, and what decided that, in a few words."""
+    if request.proc_bind == "false":
+        return "one place: threads are not to be bound (--proc-bind false)"
+    if request.place_list is not None:
+        return "the places of OMP_PLACES, distributed over the ranks"
+    names = {"one": "one place", "wide": "a place for each core, the first for all"}
+    name = names.get(request.places, f"places are {request.places}")
+    return f"{name}: {request.places_why}" if request.places_why else name
+
+
+# --- threads -------------------------------------------------------------------------------------
+
+
+def make_threads(
+    machine: Machine, request: Request, shares: Sequence[Share]
+) -> tuple[list[str], list[Caution]]:
+    """Return OMP_NUM_THREADS of each rank, and warnings.
+
+    The cgroup's quota is an amount of time, not a set of cpus: more threads than it is worth all
+    run for a part of each period and are then throttled together. So it is shared out as threads,
+    at least one for each rank.
+    """
+    if request.threads is not None:
+        texts = [openmp.limited(request.threads, request.limit)] * len(shares)
+        numbers = [int(text.partition(",")[0]) for text in texts]
+    else:
+        counts = [count_threads(request, share) for share in shares]
+        numbers = [int(openmp.limited(str(count), request.limit)) for count in counts]
+        texts = [*map(str, numbers)]
+    quota, total = machine.allowed.quota, sum(numbers)
+    if quota is None or total <= max(quota, 1):
+        return texts, []
+    worth = f"the cgroup's quota is worth {quota:g} {plural('cpu', quota)}"
+    if request.threads is not None:
+        text = f"{worth}, but {total} threads are asked for: they will be throttled"
+        return texts, [Caution("quota", text)]
+    within = max(int(quota), len(shares))
+    from ompbind.planner.division import apportion
+
+    numbers = apportion(numbers, within, [1] * len(shares), numbers)
+    if within > quota:
+        result = f"each of {len(shares)} ranks has one thread, and will be throttled"
+        result = "there is one thread" if len(shares) == 1 else result
+    else:
+        result = f"{counted(within, 'thread')} instead of {total}"
+        result += " over all ranks" if len(shares) > 1 else ""
+    text = f"{worth}: {result} (--threads N overrides)"
+    return [*map(str, numbers)], [Caution("quota", text)]
+
+
+def count_threads(request: Request, share: Share) -> int:
+    """Return one thread for each place of a core or less, else one for each cpu."""
+    if share.places:
+        cores = [core.cpus for core in share.cores]
+        small = all(any(place <= cpus for cpus in cores) for place in share.places)
+        return len(share.places) if small else len(share.cpus)
+    return len(share.cores) if request.places in ("cores", "wide") else len(share.cpus)
+
+
+def warn_of_threads(ranks: Sequence[RankPlan]) -> list[Caution]:
+    """Return a warning for ranks with more threads than cpus, one for all of the same numbers."""
+    ranks_with: dict[tuple[int, int], list[int]] = {}
+    for r in ranks:
+        threads = int(dict(r.env)["OMP_NUM_THREADS"].partition(",")[0])
+        if threads > len(r.cpus):
+            ranks_with.setdefault((threads, len(r.cpus)), []).append(r.rank)
+    return [
+        Caution(
+            "threads",
+            f"{label('rank', CpuSet(numbers))}: {threads} threads on "
+            f"{counted(cpus, 'cpu')} (--threads {cpus} gives each its own)",
+        )
+        for (threads, cpus), numbers in ranks_with.items()
+    ]
