@@ -14,14 +14,14 @@ from collections.abc import Callable
 import atheris
 
 with atheris.instrument_imports(include=["ompbind"]):
-    from ompbind import cpuset, openmp, plan
+    from ompbind import cpuset, openmp, plans
     from ompbind.errors import OmpbindError
     from ompbind.machine import hwloc, read_system, snapshot
     from ompbind.machine import limits as procfs
     from ompbind.machine.roots import SnapshotRoot
     from ompbind.options import parse as arguments
+    from ompbind.options import request
     from ompbind.options import table as options
-    from ompbind.planner import request
 
 
 def lists(text: str) -> None:
@@ -66,9 +66,9 @@ def saved(text: str) -> None:
     read_system(system, root).to_json()
 
 
-def plans(text: str) -> None:
-    found = plan.parse_plan(text)
-    assert plan.parse_plan(found.to_json()) == found
+def saved_plan(text: str) -> None:
+    found = plans.parse_plan(text)
+    assert plans.parse_plan(found.to_json()) == found
 
 
 def command_line(text: str) -> None:
@@ -78,7 +78,7 @@ def command_line(text: str) -> None:
 
 
 TARGETS: dict[str, Callable[[str], None]] = {
-    f.__name__: f for f in (lists, proc, tree, xml, saved, plans, command_line)
+    f.__name__: f for f in (lists, proc, tree, xml, saved, saved_plan, command_line)
 }
 
 

@@ -309,7 +309,7 @@ def test_an_environment_is_exactly_what_was_given(
 def test_an_argument_arrives_as_it_is(plan: ompbind.Plan, tmp_path: Path) -> None:
     """Bytes that are no text, quotes, line ends, nothing: no shell, no encoding between."""
     odd = [os.fsdecode(b"\xff\xfe"), "a'b\"c $(id) *", "two\nlines\r\n", "", "-x", "ünï", "{rank}"]
-    command = ["sh", "-c", "read x", *odd, tmp_path]
+    command: list[str | Path] = ["sh", "-c", "read x", *odd, tmp_path]
     with plan.popen(0, command, stdin=subprocess.PIPE) as process:
         assert read_words(process_of(process) / "cmdline") == [*command[:-1], str(tmp_path)]
 
@@ -442,8 +442,13 @@ def test_what_cannot_be_had_is_refused(plan: ompbind.Plan, keywords: dict[str, A
     (name,) = keywords
     with pytest.raises(ompbind.UsageError, match=name):
         plan.popen(0, ["true"], **keywords)
-    good = {"shell": False, "preexec_fn": None, "executable": None, "close_fds": True,
-            "restore_signals": True}  # fmt: skip
+    good: dict[str, Any] = {
+        "shell": False,
+        "preexec_fn": None,
+        "executable": None,
+        "close_fds": True,
+        "restore_signals": True,
+    }
     with plan.popen(0, ["true"], **{name: good[name]}) as process:
         assert process.wait() == 0
 

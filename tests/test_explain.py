@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,8 @@ TOPOLOGY = Topology(
 MACHINE = Machine(TOPOLOGY, Allowed(CpuSet(range(8)), CpuSet([0, 1])))
 
 
-def planned(machine: Machine = MACHINE, **values: object) -> Plan:
-    request = make_request(values).replace(binder="native")  # type: ignore[arg-type]
+def planned(machine: Machine = MACHINE, **values: Any) -> Plan:
+    request = make_request(values).replace(binder="native")
     return make_plan(machine, request)
 
 
@@ -80,7 +81,7 @@ def test_one_budget_of_threads(quota: float | None, threads: str | None, said: s
         ({"ranks": "2", "share": True}, "Ranks 0-1: cpus 0-7, all of them the same"),
     ],
 )
-def test_each_choice_has_words(values: dict[str, object], words: str) -> None:
+def test_each_choice_has_words(values: dict[str, Any], words: str) -> None:
     """Memory, places, threads, sharing."""
     assert words in " ".join(explain(planned(**values)))
 
@@ -97,7 +98,7 @@ def test_each_choice_has_words(values: dict[str, object], words: str) -> None:
         ({"ranks": "2", "share": True}, "1", "ranks 0-1"),
     ],
 )
-def test_balancing_at_work(values: dict[str, object], balancing: str, ranks: str) -> None:
+def test_balancing_at_work(values: dict[str, Any], balancing: str, ranks: str) -> None:
     """Only ranks on several nodes without a policy have their pages moved."""
     cautions = advise(planned(**values), balancing)
     assert bool(cautions) == bool(ranks)

@@ -4,9 +4,12 @@ call fails, and ompbind does what it was asked or refuses in the words of the co
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ompbind.cpuset import CpuSet
 from tests import faults
 from tests.support.needs import unavailable
 
@@ -36,12 +39,12 @@ def test_the_faults_are_really_made(results: list[faults.Result]) -> None:
 
 def test_what_is_wrong_is_found() -> None:
     """The judge itself: each kind of bad end is called one."""
-    place = faults.Place(faults.Path(), faults.Path(), 1, {"show json": [], "run native": [
-        (faults.CpuSet([0]), "bind:0")]})  # fmt: skip
+    place = faults.Place(Path(), Path(), 1, {"show json": [], "run native": [
+        (CpuSet([0]), "bind:0")]})  # fmt: skip
     good = faults.Outcome(0, "{}", "", {}, [], {}, False)
     error = "ompbind: error: no\n"
 
-    def judge(name: str = "show json", **changes: object) -> str:
+    def judge(name: str = "show json", **changes: Any) -> str:
         return faults.judge(name, place, good._replace(**changes))
 
     assert judge() == ""

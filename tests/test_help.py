@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -126,7 +127,7 @@ def test_help_needs_no_other_package() -> None:
         assert done.stdout.splitlines()[-1] == "", args
 
 
-def test_help_is_the_workers_after_the_command(tmp_path: os.PathLike[str]) -> None:
+def test_help_is_the_workers_after_the_command(tmp_path: Path) -> None:
     """--help behind the command or -- is not ours."""
     worker = report_command(tmp_path)
     assert ompbind_run("run", *worker, "--help").returncode == 0

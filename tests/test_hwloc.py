@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
@@ -139,7 +140,7 @@ def test_an_unknown_encoding_is_not_believed() -> None:
     assert parse_xml(claimed).topology == parse_xml(SMALL.encode()).topology
 
 
-def partition(groups: dict[int, int | None]) -> set[frozenset[int]]:
+def partition(groups: Mapping[int, int | None]) -> set[frozenset[int]]:
     """The groups as sets of cpus, cpus of no group left out."""
     sets: dict[int, set[int]] = {}
     for cpu, number in groups.items():

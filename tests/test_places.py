@@ -172,8 +172,9 @@ def places_of_libgomp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not shutil.which("gcc"):
         unavailable("there is no gcc; `tools/setup-system test` installs it")
     (folder / "places.c").write_text(PROGRAM)
-    command = ["gcc", "-fopenmp", "-o", folder / "places", folder / "places.c"]
-    subprocess.run(command, check=True, timeout=120)
+    subprocess.run(
+        ["gcc", "-fopenmp", "-o", folder / "places", folder / "places.c"], check=True, timeout=120
+    )
     return folder / "places"
 
 

@@ -304,7 +304,7 @@ def test_the_command_is_the_users(asked: tuple[Machine, Request]) -> None:
 def test_levels_not_asked_for_do_not_matter(asked: tuple[Machine, Request]) -> None:
     """What levels_for leaves out need not be read: the plan is the same without it."""
     machine, request = asked
-    keep = [*levels_for(request)]
+    keep: list[str] = [*levels_for(request)]
     keep += ["capacity"] if "kind" in keep else []
     cpus = tuple(
         Cpu(c.cpu, **{level: getattr(c, level) for level in keep}) for c in machine.topology.cpus

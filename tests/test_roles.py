@@ -32,7 +32,7 @@ print("main", *sorted(main), "role", *role)
 
 def two_cores() -> list[CpuSet]:
     """The cores that may be used here, of which there must be two."""
-    topology = read_machine(None, ("core",), devices=False).topology
+    topology = read_machine(None, ["core"], devices=False).topology
     cores = topology.groups("core", CpuSet(os.sched_getaffinity(0)))
     if len(cores) < 2:
         unavailable("two cores are needed")

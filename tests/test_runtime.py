@@ -70,7 +70,8 @@ def build(folder: Path, name: str, *options: str, main: bool = False) -> Path:
     source = folder / f"{name}.c"
     source.write_text("int main(void) { return 0; }\n" if main else "int here;\n")
     kind = [] if main else ["-shared", "-fPIC", f"-Wl,-soname,{name}"]
-    command = ["gcc", *kind, "-o", folder / name, source, "-Wl,--no-as-needed", *options]
+    command: list[str | Path] = ["gcc", *kind, "-o", folder / name, source]
+    command += ["-Wl,--no-as-needed", *options]
     subprocess.run(command, check=True, timeout=60)
     return folder / name
 

@@ -336,7 +336,7 @@ def test_a_second_int_goes_a_step_further_at_once(tmp_path: Path, start: Starter
     wait_for_pids(tmp_path, 2)
     for sent in (["2"], ["2", "15"]):
         process.send_signal(signal.SIGINT)
-        wait_for(lambda sent=sent: all(record(tmp_path, r)[2:] == sent for r in (0, 1)))
+        wait_for(lambda: all(record(tmp_path, r)[2:] == sent for r in (0, 1)))  # noqa: B023
     process.send_signal(signal.SIGINT)
     assert process.wait(TIMEOUT) == 137
 

@@ -80,7 +80,7 @@ def test_only_what_is_asked_is_read() -> None:
     root = MemoryRoot(
         make_files(Shape(cores=8, threads=2, devices=(Pci("0000:01:00.0", "030200"),)))
     )
-    read_topology(root, ("core",), devices=False)
+    read_topology(root, ["core"], devices=False)
     assert not [p for p in root.reads if "cache" in p or "cpufreq" in p or "package" in p]
     assert not [p for p in root.reads if "/pci" in p]
 
@@ -211,9 +211,10 @@ def test_numbers_where_there_are_no_masks() -> None:
 
 def test_mask_before_list() -> None:
     """Where a mask and the list beside it contradict, the mask holds."""
-    lists: dict[str, str | None] = {
-        f"{CPUS}/cpu{c}/cache/index3/shared_cpu_list": "0\n" for c in range(4)
-    } | {f"{CPUS}/cpu{c}/topology/core_cpus_list": "0-3\n" for c in range(4)}
+    lists: dict[str, str | None] = {}
+    for cpu in range(4):
+        lists[f"{CPUS}/cpu{cpu}/cache/index3/shared_cpu_list"] = "0\n"
+        lists[f"{CPUS}/cpu{cpu}/topology/core_cpus_list"] = "0-3\n"
     topology = read_with(Shape(cores=4), lists)
     assert groups(topology, "l3") == ["0-3"]
     assert groups(topology, "core") == ["0", "1", "2", "3"]
@@ -766,7 +767,7 @@ def test_4096_cpus() -> None:
     """4,096 cpus are read right, with one read a core."""
     shape = Shape(packages=8, nodes=64, l3s=256, cores=2048, threads=2, numbering="halves")
     root = MemoryRoot(make_files(shape))
-    assert read_topology(root, ("core",), devices=False).cpus
+    assert read_topology(root, ["core"], devices=False).cpus
     assert sum("topology" in p for p in root.reads) <= 2048 + 8
     assert read_topology(root) == make_topology(shape)
 

@@ -65,7 +65,8 @@ def parse_machine(text: str) -> Machine:
     found = re.fullmatch(r"(\d+)p(\d+)n(\d+)c(\d+)t(?:(\d+)m)?", text)
     if not found:
         raise ValueError(f"{text!r} is not a machine like 2p2n4c2t or 1p2n2c1t1m")
-    return Machine(*map(int, found.groups("0")))
+    packages, nodes, cores, threads, memory_only = map(int, found.groups("0"))
+    return Machine(packages, nodes, cores, threads, memory_only)
 
 
 def make_qemu_arguments(machine: Machine) -> list[str]:
@@ -110,11 +111,11 @@ def make_processor_table(machine: Machine) -> bytes:
     """
     if machine.numbering == "adjacent":
         return b""
-    key = {
-        "spread": lambda p, n, c, t: (t, p, n, c),
-        "interleaved": lambda p, n, c, t: (t, c, n, p),
-    }[machine.numbering]
-    order = sorted(product(*map(range, machine.shape)), key=lambda place: key(*place))
+    outermost_first = {"spread": (3, 0, 1, 2), "interleaved": (3, 2, 1, 0)}[machine.numbering]
+    order = sorted(
+        product(*map(range, machine.shape)),
+        key=lambda place: [place[level] for level in outermost_first],
+    )
     uids = {place: uid for uid, place in enumerate(product(*map(range, machine.shape)))}
     local_apic, usual = 0xFEE00000, 1
     body = struct.pack("<II", local_apic, usual)

@@ -105,7 +105,7 @@ def let_all_read(command: Sequence[str]) -> list[str]:
 
 def read_until_ready(stream: Any, ranks: int) -> list[str] | None:
     """The lines before every rank's "ready"; None when they end earlier."""
-    lines = []
+    lines: list[str] = []
     for line in stream:
         if line == "ready\n":
             ranks -= 1

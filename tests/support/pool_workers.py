@@ -38,6 +38,7 @@ def send(connection: Any, lock: Any, value: Any, name: str) -> None:
     with lock:
         value.value += 10 ** see()[0]
     memory = shared_memory.SharedMemory(name)
+    assert memory.buf is not None
     memory.buf[see()[0]] = see()[0] + 1
     memory.close()
     connection.send(see())
