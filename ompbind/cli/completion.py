@@ -50,10 +50,10 @@ def answer(instruction: str, environ: Mapping[str, str]) -> tuple[str, int] | No
         if shell == "bash":
             return answer_bash(environ), 0
         words, last = split_line(environ.get("_TYPER_COMPLETE_ARGS", ""))
-        found = suggest(words, last)
+        matches = suggest(words, last)
         if shell == "zsh":
-            return answer_zsh(found), 0
-        return answer_fish(found, words, last, environ)
+            return answer_zsh(matches), 0
+        return answer_fish(matches, words, last, environ)
     except (OmpbindError, OSError, ValueError):  # a TAB is no place for a message
         return "", 1
 
@@ -75,11 +75,11 @@ def answer_bash(environ: Mapping[str, str]) -> str:
             words.append(part)
     last = words.pop()
     kept = len(last) - (0 if is_break(parts[-1]) else len(parts[-1]))
-    found = suggest(words, last)
-    if found.begin == len(words):
+    matches = suggest(words, last)
+    if matches.begin == len(words):
         texts = commands_in_path(last)
     else:
-        texts = [found.head + value for value, _ in found.pairs]
+        texts = [matches.head + value for value, _ in matches.pairs]
     return "".join(f"{text[kept:]}\n" for text in texts if text.startswith(last))
 
 
@@ -88,33 +88,33 @@ def is_break(part: str) -> bool:
     return bool(part) and not part.strip("=:")
 
 
-def answer_zsh(found: Suggestions) -> str:
+def answer_zsh(matches: Suggestions) -> str:
     """Return a line of zsh's code, which the script evaluates. The worker's own words are completed
     as they are without ompbind."""
-    if found.begin:
-        return f"shift {found.begin} words; (( CURRENT -= {found.begin} )); _normal\n"
-    skip = f"compset -P {zsh_quote(pattern(found.head))}; " if found.head else ""
-    if not found.pairs:
-        return f"{skip}_files\n" if found.files else "_message 'nothing to complete'\n"
+    if matches.begin:
+        return f"shift {matches.begin} words; (( CURRENT -= {matches.begin} )); _normal\n"
+    skip = f"compset -P {zsh_quote(pattern(matches.head))}; " if matches.head else ""
+    if not matches.pairs:
+        return f"{skip}_files\n" if matches.files else "_message 'nothing to complete'\n"
     texts = [
         value.replace("\\", "\\\\").replace(":", "\\:") + (f":{text}" if text else "")
-        for value, text in found.pairs
+        for value, text in matches.pairs
     ]
-    option = "-o " if found.pairs[0][0].startswith("-") else ""
+    option = "-o " if matches.pairs[0][0].startswith("-") else ""
     listed = " ".join(zsh_quote(text) for text in texts)
-    more = "; _files" if found.files else ""
+    more = "; _files" if matches.files else ""
     return (
         f"{skip}local -a ompbind_; ompbind_=({listed}); _describe {option}ompbind ompbind_{more}\n"
     )
 
 
 def answer_fish(
-    found: Suggestions, words: Sequence[str], last: str, environ: Mapping[str, str]
+    matches: Suggestions, words: Sequence[str], last: str, environ: Mapping[str, str]
 ) -> tuple[str, int]:
     """Return whole words, each with its description; the status says whether there are any: if not,
     fish completes files."""
-    pairs = [(found.head + value, text) for value, text in found.pairs]
-    if found.begin == len(words):
+    pairs = [(matches.head + value, text) for value, text in matches.pairs]
+    if matches.begin == len(words):
         pairs = [(name, "command") for name in commands_in_path(last)]
     pairs = [(value, text) for value, text in pairs if value.startswith(last)]
     if environ.get("_TYPER_COMPLETE_FISH_ACTION") == "is-args":
@@ -188,10 +188,18 @@ def suggest(words: Sequence[str], last: str) -> Suggestions:
     if equals and start in options:
         return values_of(options[start], value, f"{start}=", words)
     if last.startswith("-") or name not in WORKER_COMMANDS:
-        return Suggestions(pairs=tuple((n, o.help) for n, o in options.items()))
+        return Suggestions(pairs=described(options))
     if not last:
-        return Suggestions(pairs=(*((n, o.help) for n, o in options.items()), ("--", "")))
+        return Suggestions(pairs=(*described(options), ("--", "the worker's command")))
     return Suggestions(begin=len(words))
+
+
+def described(options: Mapping[str, Option]) -> tuple[tuple[str, str], ...]:
+    """Return the options' names, each with a few words."""
+    return tuple(
+        (name, o.brief or o.help.partition(";")[0].partition(" (")[0])
+        for name, o in options.items()
+    )
 
 
 def values_of(option: Option, value: str, head: str, words: Sequence[str]) -> Suggestions:
@@ -222,21 +230,32 @@ def look_up(kind: str, words: Sequence[str]) -> Iterable[tuple[str, str]]:
         return []
     from ompbind.machine import read_machine
 
-    path = next((b for a, b in zip(words, words[1:], strict=False) if a == "--topology"), None)
-    machine = read_machine(path)
+    machine = read_machine(find_value(words, "--topology"))
     topology, allowed = machine.topology, machine.allowed.cpus
     if kind == "<smt>":
         most = max((len(core & allowed) for core in topology.groups("core")), default=1)
         return [(str(threads), "") for threads in range(1, most + 1)]
     if kind == "<device>":
-        gpus = [d for d in topology.devices if d.kind == "gpu"]
-        named = [(f"gpu{n}", d.pci) for n, d in enumerate(gpus)]
+        from ompbind.gpus.visible import make_visible
+
+        gpus = make_visible(topology.devices, os.environ).gpus
+        named = [(f"gpu{n}", gpu.device.pci) for n, gpu in enumerate(gpus)]
         named += [(name, f"{d.kind} {d.pci}") for d in topology.devices for name in d.names]
         return [*named, *((d.pci, d.kind) for d in topology.devices)]
     nodes = [n for n in topology.nodes if n.cpus & allowed]
     if kind == "<node>":
         return [(str(n.node), f"cpus {n.cpus & allowed}") for n in nodes]
     return [(str(n.cpus & allowed), f"node {n.node}") for n in nodes]
+
+
+def find_value(words: Sequence[str], name: str) -> str | None:
+    """Return the value that an option has among the words; None: it is not there."""
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        if word == name:
+            return after
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None
 
 
 def count_ranks(words: Sequence[str]) -> int:

@@ -32,6 +32,9 @@ def set_up_completion(name: str, words: list[str]) -> int:
         os.environ[VARIABLE] = f"source_{shell}"
         return answer_with_typer()
     _, path = install(shell, "ompbind", VARIABLE)
+    if shell == "zsh":  # else the first TAB of a session only loads the file
+        with open(path, "a", encoding="utf-8") as file:
+            file.write('\n_ompbind_completion "$@"\n')
     write_output(f"installed completion for {shell} in {path}; start a new shell to use it\n")
     return 0
 
