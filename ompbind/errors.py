@@ -1,10 +1,10 @@
-"""What can go wrong, each with its data, a hint and the exit status of the contract."""
+"""Errors, each with its data, a hint and the exit status that the command line documents."""
 
 from __future__ import annotations
 
 
 class OmpbindError(Exception):
-    """The base: a message of one line, a hint (or ""), and the data it was made from.
+    """The base class: a message of one line, a hint (or ""), and the data they are made from.
 
     `status` is the exit status of the command line.
     """
@@ -19,24 +19,24 @@ class OmpbindError(Exception):
 
 
 class UsageError(OmpbindError):
-    """The command line itself is off: an unknown option, a missing value, no command."""
+    """The command line is wrong: an unknown option, a missing value, no command."""
 
 
 class ParseError(OmpbindError, ValueError):
-    """A text is not what it should be. data: text, part, problem."""
+    """A text cannot be parsed. data: text, part, problem."""
 
 
 class TopologyError(OmpbindError):
-    """A machine's description cannot be read, or says nothing to plan on."""
+    """A machine's description cannot be read, or is not enough to plan on."""
 
 
 class PlanError(OmpbindError):
-    """What was asked cannot be had on this machine. data: rank (where one is at fault), wanted,
+    """The request cannot be met on this machine. data: rank (where there is one), wanted,
     available."""
 
 
 class DeniedError(OmpbindError):
-    """The system refuses a binding. data: rank, part ("cpus" or "memory"), errno."""
+    """The system denies a binding. data: rank, part ("cpus", "memory" or "numactl")."""
 
 
 class CommandError(OmpbindError):

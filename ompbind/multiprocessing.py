@@ -1,9 +1,9 @@
 """A multiprocessing context whose processes are a plan's ranks: each is bound, with its environment
 complete, before its interpreter starts.
 
-The ways of the standard library's "spawn" method, but for what is started: a process that binds
-itself and then becomes the interpreter, with the same pid and descriptors. What multiprocessing
-keeps for the whole program, its executable for one, stays as it is.
+It works as the standard library's "spawn" method, but what it starts is a process that binds itself
+and then becomes the interpreter, with the same pid and descriptors. What multiprocessing keeps for
+the whole program, such as its executable, is not changed.
 """
 
 from __future__ import annotations
@@ -30,25 +30,24 @@ if TYPE_CHECKING:
 
     from ompbind.plans import Plan
 
-PATIENCE = 5.0  # seconds that a start waits for an ending process to free its rank
+PATIENCE = 5.0  # seconds that a start waits for an exiting process to free its rank
 
 
 def get_context(
     plan: Plan, method: str = "spawn", *, on_denied: Literal["error", "degrade"] = "error"
 ) -> Context:
-    """A context for the plan's ranks. Raises UsageError for another method than spawn."""
+    """Return a context for the plan's ranks. Raises UsageError for any method but spawn."""
     check_method(method)
     if os.name != "posix":
-        raise UsageError("ranks cannot be multiprocessing's processes on this system")
+        raise UsageError("multiprocessing cannot start ranks on this system")
     return Context(Ranks(plan, on_denied))
 
 
 def check_method(method: str | None) -> None:
     if method not in (None, "spawn"):
         raise UsageError(
-            f"method {method!r}: only spawned processes are bound before their interpreter starts",
-            hint="spawn is the method; a forked process inherits its parent's binding, threads and"
-            " OpenMP runtime",
+            f"method {method!r}: only a spawned process can be bound before its interpreter starts",
+            hint="use spawn; a forked process inherits binding, threads and OpenMP runtime",
         )
 
 
@@ -62,9 +61,9 @@ class Ranks:
         self._holders: dict[int, Popen] = {}
 
     def take(self, wanted: int | None, holder: Popen) -> int:
-        """The lowest free rank, or the wanted one, which is then not free any more.
+        """Assign the wanted rank, or the lowest free one, to `holder` and return it.
 
-        A process that is about to end is waited for, not long. Raises PlanError.
+        Waits for up to PATIENCE seconds for a process to exit. Raises PlanError.
         """
         count = len(self.plan.ranks)
         if wanted is not None and not 0 <= wanted < count:
@@ -80,7 +79,7 @@ class Ranks:
                     self._holders[rank] = holder
                     return rank
             if time.monotonic() > deadline:
-                raise taken(wanted, live)
+                raise make_taken(wanted, live)
             time.sleep(0.01)
 
     def give_back(self, rank: int) -> None:
@@ -88,7 +87,8 @@ class Ranks:
             del self._holders[rank]
 
 
-def taken(wanted: int | None, live: Mapping[int, int | None]) -> PlanError:
+def make_taken(wanted: int | None, live: Mapping[int, int | None]) -> PlanError:
+    """Return the error for a rank that is not free; `live`: the pid of each live rank's process."""
     if wanted is not None:
         message = f"rank {wanted} has a live process (pid {live[wanted]})"
     else:
@@ -98,7 +98,7 @@ def taken(wanted: int | None, live: Mapping[int, int | None]) -> PlanError:
 
 
 class Popen(popen_spawn_posix.Popen):
-    """A started process, as multiprocessing sees it."""
+    """A started process, with the interface that multiprocessing expects."""
 
     _fds: list[int]
     _process: Subprocess[Any] | None = None
@@ -118,7 +118,7 @@ class Popen(popen_spawn_posix.Popen):
 
     def _start(self, process_obj: Process, ranks: Ranks, rank: int) -> None:
         tracker = resource_tracker.getfd()
-        self._fds.append(tracker)  # type: ignore[arg-type]  # it runs: this started it
+        self._fds.append(tracker)  # type: ignore[arg-type]  # getfd has started it
         data = self._dump(process_obj)
         with ExitStack() as ours, ExitStack() as theirs:
             self.sentinel, child_writes = open_pipe(ours, theirs)
@@ -136,16 +136,16 @@ class Popen(popen_spawn_posix.Popen):
             ours.pop_all()
         self.pid = self._process.pid
         self.finalizer = util.Finalize(self, close_fds, (self.sentinel, parent_writes))
-        # Only the child has its ends now: should it have died, this does not wait for a reader.
+        # Only the child has its ends now: if it has died, this does not wait for a reader.
         try:
             with open(parent_writes, "wb", closefd=False, buffering=0) as file:
                 while data:
                     data = data[file.write(data) :]
         except BrokenPipeError:
-            pass  # its exit status tells
+            pass  # it has died; its exit status says why
 
     def _dump(self, process_obj: Process) -> memoryview:
-        """What the child is to know and do."""
+        """Return the pickled preparation and process object, for the child to read."""
         preparation = spawn.get_preparation_data(process_obj.name)
         buffer = io.BytesIO()
         set_spawning_popen(self)
@@ -164,8 +164,8 @@ class Popen(popen_spawn_posix.Popen):
         return self._process is not None and self.poll() is not None
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
-        """The exit status, if it has ended; unlike multiprocessing's own, safe from several
-        threads at once."""
+        """Return the exit status, None while it runs. Unlike multiprocessing's own method, this one
+        may be called from several threads at once."""
         if self.returncode is None and self._process is not None:
             code = self._process.poll() if flag == os.WNOHANG else self._process.wait()
             if code is not None:
@@ -174,7 +174,7 @@ class Popen(popen_spawn_posix.Popen):
 
 
 def open_pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
-    """A pipe, each end to be closed with its stack."""
+    """Return a new pipe's ends; each is closed with its stack."""
     reads, writes = os.pipe()
     reader.callback(os.close, reads)
     writer.callback(os.close, writes)
@@ -187,7 +187,7 @@ def close_fds(*fds: int) -> None:
 
 
 class Process(SpawnProcess):
-    """A process that is a rank: `rank` when it was asked for, and in any case once started."""
+    """A process that is a rank. `rank`: its number; before the start None, unless requested."""
 
     _ranks: Ranks
 
@@ -200,7 +200,7 @@ class Process(SpawnProcess):
         return Popen(process_obj)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """In the child it is one of the standard library's: the class itself is a context's own."""
+        """Become one of the standard library's in the child: this class belongs to a context."""
         kind = type(self)
         return make_process, (SpawnProcess if "_ranks" in vars(kind) else kind,), vars(self)
 
@@ -210,8 +210,8 @@ def make_process(kind: type[SpawnProcess]) -> SpawnProcess:
 
 
 class Context(SpawnContext):
-    """What multiprocessing.get_context returns, for a plan's ranks: the n-th process started gets
-    the n-th rank, one that has ended frees its own, and the lowest free comes first."""
+    """The counterpart of what multiprocessing.get_context returns, for a plan's ranks. A process
+    gets the lowest free rank; one that has exited frees its rank."""
 
     Process: type[Process]  # type: ignore[misc]  # each context has its own
 
@@ -220,10 +220,10 @@ class Context(SpawnContext):
         self.Process = type("Process", (Process,), {"_ranks": ranks})
 
     def __reduce__(self) -> tuple[object, ...]:
-        raise TypeError("a context knows which ranks are free: it stays in the program it is from")
+        raise TypeError("a context knows which ranks are free: it cannot be pickled")
 
     def get_context(self, method: str | None = None) -> Context:  # type: ignore[override]
-        """This context; another method than spawn raises UsageError."""
+        """Return this context. Raises UsageError for any method but spawn."""
         check_method(method)
         return self
 
@@ -234,10 +234,10 @@ class Context(SpawnContext):
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
     ) -> Pool:
-        """A pool of as many processes as there are ranks, if `processes` does not say."""
+        """Return a pool with as many processes as there are ranks, unless `processes` is given."""
         count = len(self.plan.ranks) if processes is None else processes
         return super().Pool(count, initializer, initargs, maxtasksperchild)
 
     def Manager(self) -> SyncManager:  # noqa: N802
-        """A manager, whose process is no rank."""
+        """Return a manager, whose process is not a rank."""
         return multiprocessing.get_context("spawn").Manager()

@@ -1,4 +1,4 @@
-"""A plan: what every rank gets. Frozen values, to JSON and back."""
+"""A plan: what every rank gets, as frozen values, and its JSON both ways. No algorithm."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ RANK_VARIABLE, CPUS_VARIABLE, MEMORY_VARIABLE = "OMPBIND_RANK", "OMPBIND_CPUS", 
 
 
 class Host(Record):
-    """The machine a plan was made for. `quota`: the cgroup's, in cpus' worth of time, or None."""
+    """The machine a plan was made for."""
 
     name: str
     cpus: CpuSet
     allowed: CpuSet
     nodes: CpuSet
-    quota: float | None = None
+    quota: float | None = None  # the cgroup's, as a number of cpus; None without one
 
 
 class Role(Record):
-    """Cpus set aside under a name, for these ranks' own use."""
+    """Cpus set aside under a name, for threads that these ranks bind themselves."""
 
     name: str
     cpus: CpuSet
@@ -96,8 +96,8 @@ class Binding(Record):
         return command[1:] if words and command[:1] == ("--",) else command
 
     def environment(self) -> tuple[tuple[str, str], ...]:
-        """Return the variables by which other tools find the binding: `0-3` and `bind:0`, `local`
-        or `none`. No cpus: it is bound to none."""
+        """Return the variables that advertise the binding: cpus `0-3`, "" for any, and memory
+        `bind:0`, `local` or `none`."""
         memory = f"{self.mem}:{self.mems}" if self.mems else self.mem
         return (CPUS_VARIABLE, str(self.cpus)), (MEMORY_VARIABLE, memory)
 
@@ -119,20 +119,18 @@ class Binding(Record):
 
 
 class RankPlan(Record):
-    """One worker. `places`: in OpenMP's order; `nodes`: those of its cpus; `env`: what is added to
-    its environment, which does not hold `unset`; `command`: its own, without numactl; `why`: the
-    reason for its cpus, in a few words."""
+    """One worker."""
 
     rank: int
     binding: Binding
-    places: tuple[CpuSet, ...]
-    nodes: CpuSet
-    env: tuple[tuple[str, str], ...]
-    unset: tuple[str, ...]
-    command: tuple[str, ...]
+    places: tuple[CpuSet, ...]  # in OpenMP's order
+    nodes: CpuSet  # of its cpus
+    env: tuple[tuple[str, str], ...]  # what is added to its environment
+    unset: tuple[str, ...]  # what is removed from it, unless it is in env
+    command: tuple[str, ...]  # without numactl, templates filled in
     gpus: tuple[str, ...] = ()
-    why: str = ""
-    why_shared: str = ""  # without which part of a domain this rank has
+    why: str = ""  # the reason for its cpus, in a few words
+    why_shared: str = ""  # the same without the part of a domain that this rank has
 
     @property
     def cpus(self) -> CpuSet:
@@ -153,7 +151,7 @@ class RankPlan(Record):
         return self.binding.make_argv(self.command)
 
     def rebind(self, binding: Binding) -> RankPlan:
-        """Return the rank with another binding, which its environment tells."""
+        """Return the rank with another binding, also in its environment."""
         env = dict(self.env) | dict(binding.environment())
         return self.replace(binding=binding, env=tuple(env.items()))
 
@@ -171,25 +169,22 @@ class Caution(Record):
 
 
 class Plan(Record):
-    """All ranks, and what is said about them. `unused`: allowed cpus of cores that no rank got;
-    `part` ("1/2") is that of the machine, `others` the cpus of the other parts;
-    `places_why`: what a place is, and what settled that; `narrowed`: what was narrowed before;
-    `command`: the worker's, as the user gave it, without binding and unfilled."""
+    """All ranks, and what explains them."""
 
     host: Host
     ranks: tuple[RankPlan, ...]
     reserved: CpuSet = CpuSet()
     roles: tuple[Role, ...] = ()
-    unused: CpuSet = CpuSet()
-    part: str = ""
-    others: CpuSet = CpuSet()
+    unused: CpuSet = CpuSet()  # allowed cpus of cores that no rank got
+    part: str = ""  # "1/2" is the first half of the machine; "" is all of it
+    others: CpuSet = CpuSet()  # the cpus of the other parts
     cautions: tuple[Caution, ...] = ()
-    inherited: tuple[Inherited, ...] = ()
-    command: tuple[str, ...] = ()
+    inherited: tuple[Inherited, ...] = ()  # variables
+    command: tuple[str, ...] = ()  # the worker's as the user gave it, templates not filled in
     template: bool = False
-    places_why: str = ""
-    narrowed: tuple[Inherited, ...] = ()
-    reset_inherited: bool = False
+    places_why: str = ""  # what a place is, and the reason
+    narrowed: tuple[Inherited, ...] = ()  # restrictions
+    reset_inherited: bool = False  # whether the launcher's own mask and policy are reset first
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -198,15 +193,15 @@ class Plan(Record):
 
     @property
     def binder(self) -> str:
-        """What binds the ranks, the same for all."""
+        """The binder, the same for all ranks."""
         return self.ranks[0].binding.binder
 
     def to_json(self, explanation: Sequence[str] = ()) -> str:
-        """The contract's object, as text that ends in a newline."""
+        """Return the documented JSON object, as text that ends in a newline."""
         import json
 
-        told = {"explanation": list(explanation)} if explanation else {}
-        return json.dumps(self.to_dict() | told, indent=1) + "\n"
+        extra = {"explanation": list(explanation)} if explanation else {}
+        return json.dumps(self.to_dict() | extra, indent=1) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
         host = self.host
@@ -256,7 +251,7 @@ class Plan(Record):
 
 
 def parse_plan(text: str) -> Plan:
-    """A plan from its JSON; fields it does not know are ignored. Raises ParseError."""
+    """Return the plan in a JSON text; unknown fields are ignored. Raises ParseError."""
     import json
 
     try:
@@ -307,7 +302,7 @@ def read_inherited(plan: Reader, key: str) -> tuple[Inherited, ...]:
 
 
 def read_cautions(plan: Reader) -> tuple[Caution, ...]:
-    """The warnings, each with its kind where the plan lists as many kinds."""
+    """Return the warnings, with their kinds if the plan lists as many kinds."""
     texts, kinds = plan.texts("warnings", []), plan.texts("warning_kinds", [])
     if len(kinds) != len(texts):
         kinds = ("",) * len(texts)
@@ -346,7 +341,7 @@ def read_rank(rank: Reader, binder: str) -> RankPlan:
 
 
 def is_argument(value: object) -> bool:
-    """Whether a process can be given it: a text without NUL whose every character has bytes."""
+    """Whether it can be an argument or a variable: a text without NUL that can be encoded."""
     if not isinstance(value, str) or "\0" in value:
         return False
     try:
@@ -360,7 +355,7 @@ MISSING = object()
 
 
 class Reader:
-    """A JSON object whose fields are asked for by type; what is wrong names its place."""
+    """A JSON object whose fields are read by type. Errors name the field."""
 
     def __init__(self, data: object, where: str) -> None:
         if not isinstance(data, dict):

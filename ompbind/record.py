@@ -1,4 +1,4 @@
-"""Frozen value classes: the part of `dataclasses` used here, without its import.
+"""Frozen value classes: the part of `dataclasses` that is used here, without importing it.
 
 `import dataclasses` takes longer than starting Python (it pulls in `inspect`, `re` and `enum`), and
 every launch would pay for it. Type checkers see a frozen dataclass.
@@ -6,7 +6,7 @@ every launch would pay for it. Type checkers see a frozen dataclass.
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # typing itself would cost as much; checkers know the name
+TYPE_CHECKING = False  # type checkers know the name; importing typing would cost as much
 if TYPE_CHECKING:
     from typing import Any, ClassVar
 
@@ -19,10 +19,10 @@ else:
 
 @dataclass_transform(frozen_default=True)
 class Record:
-    """Base of the frozen value classes: fields are the annotations, in order, with their defaults.
+    """Base of the frozen value classes. The annotations are the fields, in order, with defaults.
 
-    Two records are equal when they are of one class and all their fields are equal. Assigning to a
-    field raises AttributeError; a missing or unknown field raises TypeError.
+    Two records are equal when they are of the same class and all their fields are equal. Assigning
+    to a field raises AttributeError; a missing or unknown field raises TypeError.
     """
 
     _fields: ClassVar[tuple[str, ...]] = ()
@@ -33,7 +33,7 @@ class Record:
         cls._fields += names
         cls._defaults = cls._defaults | {n: cls.__dict__[n] for n in names if n in cls.__dict__}
 
-    if not TYPE_CHECKING:  # checkers make the signature from the fields
+    if not TYPE_CHECKING:  # type checkers derive the signature from the fields
 
         def __init__(self, *args, **kwargs):
             fields, values = self._fields, self.__dict__
@@ -61,5 +61,5 @@ class Record:
         return f"{type(self).__name__}({inner})"
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with the named fields changed."""
+        """Return a copy with the named fields changed."""
         return type(self)(**(self.__dict__ | changes))

@@ -294,7 +294,7 @@ def test_reader_that_has_gone(stage: Make) -> None:
     s = stage(2)
     os.close(s.reader)
     s.write(0, b"lost\n")
-    assert isinstance(s.sink.trouble, BrokenPipeError)
+    assert isinstance(s.sink.error, BrokenPipeError)
     for rank in (0, 1):
         with pytest.raises(BrokenPipeError):
             os.write(s.pipes[rank], b"more")
@@ -312,7 +312,7 @@ def test_reader_that_goes_while_it_is_waited_for(stage: Make) -> None:
     assert s.sink._pending
     os.close(s.reader)
     s.turn(0.05)
-    assert isinstance(s.sink.trouble, BrokenPipeError)
+    assert isinstance(s.sink.error, BrokenPipeError)
     with pytest.raises(BrokenPipeError):
         os.write(s.pipes[0], b"more")
 

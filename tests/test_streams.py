@@ -254,7 +254,7 @@ def test_files_are_not_overwritten(run: Run, tmp_path: Path) -> None:
     done = run(*TWO, "--output-dir", "logs", *sh("touch started"))
     assert done.returncode == 125
     assert done.stderr.decode() == (
-        "ompbind: error: --output-dir: 'logs/rank-0.err' is there already (and 1 more)\n"
+        "ompbind: error: --output-dir: 'logs/rank-0.err' already exists (and 1 more)\n"
         "hint: name another directory; --overwrite replaces such files\n"
     )
     assert sorted(os.listdir(tmp_path / "logs")) == ["rank-0.err", "rank-1.out"]
@@ -281,7 +281,7 @@ def test_files_that_cannot_be_made(run: Run, tmp_path: Path) -> None:
 def test_files_are_made_exclusively(tmp_path: Path) -> None:
     """Even a link that leads nowhere is not written through unasked."""
     (tmp_path / "rank-0.out").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(Exception, match="is there already"):
+    with pytest.raises(Exception, match="already exists"):
         make_files(str(tmp_path), 1, overwrite=False)
     assert not (tmp_path / "elsewhere").exists()
 

@@ -1,7 +1,7 @@
-"""The event loop of the process that watches over ranks: descriptors and timers.
+"""The supervisor's event loop: descriptors and timers.
 
-It sleeps until something happens: without a timer there is no timeout, so nothing ever wakes up
-for nothing.
+It sleeps until something happens. Without a timer there is no timeout, so it never wakes up for
+nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Loop:
-    """Calls back when a descriptor can be read (or written), and when a time has passed.
+    """Calls back when a descriptor is readable (or writable), and when a time has passed.
 
-    A callback may watch, unwatch, arm and cancel as it likes; one for a descriptor that has been
-    unwatched meanwhile is not called any more.
+    A callback may watch, unwatch, arm and cancel at will; once a descriptor is unwatched, its
+    callback is not called any more.
     """
 
     def __init__(self) -> None:
@@ -33,20 +33,20 @@ class Loop:
         self._stopped = False
 
     def watch(self, fd: int, callback: Callback, *, write: bool = False) -> None:
-        """Calls back whenever `fd` can be read (with `write`: written), has ended or has failed.
+        """Call back whenever `fd` is readable (with `write`: writable), at its end or has failed.
 
-        One callback for each descriptor: the last that was asked for.
+        A descriptor has one callback: the last that was given.
         """
         self._poll.register(fd, self._events[write])
         self._watched[fd] = callback
 
     def unwatch(self, fd: int) -> None:
-        """Forgets `fd`, which must still be open, if it is watched."""
+        """Stop watching `fd`, which must still be open; it need not be watched."""
         if self._watched.pop(fd, None):
             self._poll.unregister(fd)
 
     def after(self, seconds: float, callback: Callback) -> int:
-        """Calls back once, later; the timer's number, for `cancel`."""
+        """Call back once, after `seconds`; return the timer's number, for `cancel`."""
         self._armed += 1
         self._timers[self._armed] = (time.monotonic() + seconds, callback)
         return self._armed
@@ -55,28 +55,28 @@ class Loop:
         self._timers.pop(timer, None)
 
     def stop(self) -> None:
-        """Makes `run` return after the callback that says so."""
+        """Make `run` return after the callback that calls this."""
         self._stopped = True
 
     def run(self) -> None:
-        """Waits and calls back until `stop`."""
+        """Wait and call back until `stop`."""
         self._stopped = False
         while not self._stopped:
             for fd, _ in self._poll.poll(self._timeout()):
                 callback = self._watched.get(fd)
                 if callback and not self._stopped:
                     callback()
-            self._ring()
+            self._fire()
 
     def _timeout(self) -> float | None:
-        """Milliseconds to the next timer; None: there is none."""
+        """Return the milliseconds to the next timer, None without timers."""
         if not self._timers:
             return None
         left = min(when for when, _ in self._timers.values()) - time.monotonic()
-        return min(max(left, 0.0) * 1000, 2.0e9)  # what poll takes
+        return min(max(left, 0.0) * 1000, 2.0e9)  # the most that poll takes
 
-    def _ring(self) -> None:
-        """Calls back for the timers whose time has come."""
+    def _fire(self) -> None:
+        """Call back for the timers that are due."""
         if not self._timers:
             return
         now = time.monotonic()

@@ -1,10 +1,10 @@
-"""Ranks' lines, each behind its rank's tag, on our own streams.
+"""Writing ranks' lines to ompbind's standard output and error, each with its rank's tag.
 
-What a rank writes passes as it is, whatever bytes it is made of: a tag goes in front of each line,
-and after each carriage return, with which progress bars begin anew. Lines of several ranks are
-never mixed. A line that is not finished waits in memory until it is, up to LONGEST bytes, and on a
-terminal for a moment only, as it may be a question; after that it is written as far as it goes. If
-another rank's line comes before its rest, it is ended there, and the rest stands behind `[3]+`.
+What a rank writes passes unchanged, whatever its bytes: a tag goes before each line, and after each
+carriage return, with which progress bars start over. Lines of several ranks are never mixed. An
+unfinished line is kept in memory until its end comes, up to LONGEST bytes, and on a terminal only
+for a moment, as it may be a question; after that it is written as far as it goes. If another rank's
+line comes before its rest, it is cut there, and the rest gets the tag `[3]+`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ CHUNK = 1 << 16  # bytes read at once: as many as a pipe holds
 FULLEST = 17  # chunks that the largest pipe holds, and one more that is not quite full
 LONGEST = 1 << 20  # bytes of an unfinished line that are held back
 PAUSE = 0.1  # seconds after which an unfinished line is shown on a terminal
-CERTAIN = 4096  # bytes that surely can be written, once poll says so: POSIX's PIPE_BUF on Linux
+SAFE = 4096  # bytes that can be written without blocking once poll says so: PIPE_BUF on Linux
 ERASE = b"\x1b[K"  # to the end of the line, where another line's longer text may stand
 
 
 class Sink:
-    """One of our own streams, or both where they are the same file (`stands_for`). `ansi`: it is a
-    terminal that knows escape sequences, as all do but `plain` ones."""
+    """Standard output, standard error, or both where they are the same file (`stands_for`). `ansi`:
+    it is a terminal that knows escape sequences, as all do but `plain` ones."""
 
     def __init__(self, loop: Loop, stands_for: tuple[int, ...], *, plain: bool) -> None:
         self.loop = loop
@@ -36,15 +36,15 @@ class Sink:
         self.ansi = self.terminal and not plain
         self.fd, self._most = open_again(stands_for[0])
         self.sources: list[Source] = []
-        self.unfinished: Source | None = None  # whose line was written last and has not ended
-        self.trouble: OSError | None = None  # why nothing can be written any more
+        self.unfinished: Source | None = None  # whose line was written last, without its end
+        self.error: OSError | None = None  # why nothing can be written any more
         self._done: Callable[[], object] | None = None
         self._pending: list[bytes | memoryview] = []
         self._timer = 0
 
     def put(self, pieces: Sequence[bytes | memoryview]) -> None:
-        """Writes, or keeps what cannot be written now; until it is, nothing is read."""
-        if self.trouble:
+        """Write, or keep what cannot be written now; until it is written, nothing is read."""
+        if self.error:
             return
         waiting = bool(self._pending)
         self._pending += pieces
@@ -54,9 +54,9 @@ class Sink:
         if self._pending:
             for source in self.sources:
                 self.loop.unwatch(source.fd)
-            self.loop.watch(self.fd, self._go_on, write=True)
+            self.loop.watch(self.fd, self._resume, write=True)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         self._write()
         if not self._pending:
             self.loop.unwatch(self.fd)
@@ -67,15 +67,15 @@ class Sink:
                     self.loop.watch(source.fd, source.read)
 
     def _write(self) -> None:
-        """As much as can be written now."""
+        """Write as much as can be written now."""
         try:
             while self._pending:
-                some = self._pending[:64]
+                pieces = self._pending[:64]
                 if self._most:
-                    some = [memoryview(self._pending[0])[: self._most]]
-                written = os.writev(self.fd, some)
-                self._pending = after(self._pending, written)
-                if self._most:  # poll says when the next is sure not to block
+                    pieces = [memoryview(self._pending[0])[: self._most]]
+                written = os.writev(self.fd, pieces)
+                self._pending = drop_bytes(self._pending, written)
+                if self._most:  # poll says when the next does not block
                     return
         except BlockingIOError:
             pass
@@ -83,15 +83,15 @@ class Sink:
             self._fail(e)
 
     def _fail(self, error: OSError) -> None:
-        """Nobody reads any more: the ranks are to feel it as if they wrote there themselves."""
-        self.trouble = error
+        """Nobody reads any more: close the ranks' pipes, as if they wrote there themselves."""
+        self.error = error
         self._pending = []
         self.loop.unwatch(self.fd)
         for source in list(self.sources):
             source.close()
 
     def finish(self, done: Callable[[], object]) -> None:
-        """Takes what is in the pipes now, no more, and calls `done` when all is written."""
+        """Take only what is in the pipes now, and call `done` when all is written."""
         self._done = done
         if not self._pending:
             self._drain()
@@ -102,14 +102,14 @@ class Sink:
                 if self._pending or not source.read():
                     break
             if self._pending:
-                return  # when that is written, it goes on
+                return  # _resume continues when that is written
             source.end()
         if not self._pending and self._done:
             done, self._done = self._done, None
             done()
 
     def watch_unfinished(self) -> None:
-        """An unfinished line is held back: on a terminal, not for long."""
+        """Show an unfinished line soon, if this is a terminal."""
         if self.terminal and not self._timer:
             self._timer = self.loop.after(PAUSE, self._show_unfinished)
 
@@ -119,14 +119,14 @@ class Sink:
             source.put_held()
 
     def end_line(self) -> None:
-        """Ends a line that was written as far as it goes, for something else to follow."""
+        """Cut a line that was written without its end, for something else to follow."""
         if self.unfinished is not None:
             self.unfinished.cut = True
             self.unfinished = None
             self.put([b"\n"])
 
     def close(self) -> None:
-        """Forgets what was not read and not written."""
+        """Close, dropping what was not read or not written."""
         for source in list(self.sources):
             source.close()
         self.loop.cancel(self._timer)
@@ -136,8 +136,8 @@ class Sink:
 
 
 class Source:
-    """A rank's stream, read through the pipe `fd`. `cut`: the rest of a line is to come whose
-    beginning was ended before it."""
+    """A rank's stream, read through the pipe `fd`. `cut`: its last line was cut, and the rest is
+    still to come."""
 
     def __init__(self, fd: int, tag: bytes, cut_tag: bytes, sink: Sink) -> None:
         self.fd = fd
@@ -154,7 +154,7 @@ class Source:
         sink.loop.watch(fd, self.read)
 
     def read(self) -> bool:
-        """Takes what the rank has written; whether there may be more."""
+        """Take what the rank has written; return whether there may be more."""
         if self.closed:
             return False
         try:
@@ -168,7 +168,7 @@ class Source:
         return True
 
     def _take(self, data: bytes) -> None:
-        if self._held and self._held[-1].endswith(b"\r"):  # is it a line's end, together with \n?
+        if self._held and self._held[-1].endswith(b"\r"):  # perhaps the first half of \r\n
             data = b"".join([*self._held, data])
             self._held, self._size = [], 0
         lines: bytes | memoryview
@@ -193,8 +193,8 @@ class Source:
                 self.sink.watch_unfinished()
 
     def _tag_both(self, data: bytes) -> tuple[bytes, bytes]:
-        """The tagged lines and the rest, of a text with carriage returns; one at its very end may
-        be the first half of a line's end."""
+        """Return the tagged lines and the rest of a text with carriage returns; one at its very end
+        may be the first half of a line's end."""
         end = max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1)) + 1
         lines, tail = data[:end], data[end:]
         last = 2 if lines.endswith(b"\r\n") else 1
@@ -203,7 +203,7 @@ class Source:
         return body.replace(b"\n", b"\n" + self.tag) + lines[-last:], tail
 
     def _put(self, pieces: Sequence[bytes | memoryview]) -> None:
-        """Writes behind the tag, or after what was written of this line already."""
+        """Write after the tag, or after what was already written of this line."""
         if self.sink.unfinished is self:
             self.sink.put(pieces)
             return
@@ -212,14 +212,14 @@ class Source:
         self.cut = False
 
     def put_held(self) -> None:
-        """Writes an unfinished line as far as it goes."""
+        """Write an unfinished line as far as it goes."""
         if self._held:
             self._put(self._held)
             self.sink.unfinished = self
             self._held, self._size = [], 0
 
     def end(self) -> None:
-        """Nothing more will come."""
+        """Write what is held back, and close: nothing more will come."""
         if not self.closed:
             self.put_held()
             self.close()
@@ -232,8 +232,8 @@ class Source:
             os.close(self.fd)
 
 
-def after(pieces: list[bytes | memoryview], count: int) -> list[bytes | memoryview]:
-    """What is left of `pieces` without their first `count` bytes."""
+def drop_bytes(pieces: list[bytes | memoryview], count: int) -> list[bytes | memoryview]:
+    """Return `pieces` without their first `count` bytes."""
     for n, piece in enumerate(pieces):
         if count < len(piece):
             return [memoryview(piece)[count:], *pieces[n + 1 :]]
@@ -241,17 +241,17 @@ def after(pieces: list[bytes | memoryview], count: int) -> list[bytes | memoryvi
     return []
 
 
-def open_again(own: int) -> tuple[int, int]:
-    """A description of one of our streams that does not block, without changing the one that we
-    share with others; where there can be none, the stream itself and how much may be written at
-    once (0: any, as nothing ever blocks)."""
+def open_again(stream: int) -> tuple[int, int]:
+    """Open a standard stream a second time so that it does not block, since the description that
+    other processes share must not change. Return the descriptor and 0; where that is impossible,
+    the stream itself and how many bytes may be written at once (0: any, it never blocks)."""
     import stat
 
-    mode = os.fstat(own).st_mode
-    if stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and os.isatty(own)):
+    mode = os.fstat(stream).st_mode
+    if stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and os.isatty(stream)):
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
         try:
-            return os.open(f"/dev/fd/{own}", flags), 0
-        except OSError:  # another user's, or there is no /dev/fd
-            return own, CERTAIN
-    return own, CERTAIN if stat.S_ISSOCK(mode) else 0
+            return os.open(f"/dev/fd/{stream}", flags), 0
+        except OSError:  # another user's, or no /dev/fd
+            return stream, SAFE
+    return stream, SAFE if stat.S_ISSOCK(mode) else 0

@@ -1,4 +1,4 @@
-"""Which standard streams each rank gets: ours, pipes that we read and write, files."""
+"""The standard streams of each rank: ompbind's own, pipes to and from ompbind, or files."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from ompbind.launch.rank import Settings, Start
     from ompbind.launch.stdin import Feed
 
-    Three = tuple[int | None, int | None, int | None]  # None: ours, as it is
+    Three = tuple[int | None, int | None, int | None]  # None: shared with ompbind
 
 NAMES = ("out", "err")
 
 
 class Streams:
-    """The streams of all ranks: `connect` them while ranks are started, `watch` what goes through
-    our hands, `finish` that, and `close` in any case."""
+    """The streams of all ranks: `connect` them while ranks are started, `watch` the pipes, `finish`
+    what is left in them, and `close` in any case."""
 
     def __init__(self, settings: Settings, count: int, environ: Mapping[str, str]) -> None:
         """Raises UsageError where the ranks' files cannot be made."""
@@ -40,27 +40,28 @@ class Streams:
         if self._directory:
             make_files(self._directory, count, overwrite=settings.overwrite)
         self._theirs: list[int] = []  # what the rank that is being started inherits
-        self._outputs: list[tuple[int, int, tuple[int, ...]]] = []  # rank, pipe, ours it stands for
-        self._inputs: list[int] = []  # pipes that ranks read from, our ends
+        # Pipes that ranks write to: rank, our end, the standard streams that they stand for.
+        self._outputs: list[tuple[int, int, tuple[int, ...]]] = []
+        self._inputs: list[int] = []  # pipes that ranks read from: our ends
         self._sinks: list[Sink] = []
         self._feed: Feed | None = None
 
     def connect(self, starts: Iterable[Start]) -> Iterator[Start]:
-        """Each rank with the descriptors that become its streams. They are open until the next is
-        asked for: by then it must have been forked. Raises OSError."""
-        self.close()  # what was for ranks that have not come to run
+        """Yield each start with the descriptors that become its streams. They stay open until the
+        next is taken: fork the rank before that. Raises OSError."""
+        self.close()  # of a first attempt, when a binding was denied
         for start in starts:
             stdin, stdout, stderr = self._open(start.rank.rank)
             yield start.replace(stdin=stdin, stdout=stdout, stderr=stderr)
             self._close_theirs()
 
     def connect_alone(self, start: Start) -> Start:
-        """The only rank, which this process becomes. Raises OSError."""
+        """Return the start of the only rank, which this process becomes. Raises OSError."""
         stdin, stdout, stderr = self._open(start.rank.rank)
         return start.replace(stdin=stdin, stdout=stdout, stderr=stderr)
 
     def watch(self, loop: Loop) -> None:
-        """From now on the loop carries what ranks write and read."""
+        """Let the loop carry what ranks write and read."""
         self._close_theirs()
         if self._outputs:
             from ompbind.launch.output import Sink, Source
@@ -82,8 +83,8 @@ class Streams:
         self._outputs, self._inputs = [], []
 
     def finish(self, done: Callable[[], object]) -> None:
-        """After the ranks have ended: takes what is left in their pipes, and calls `done` when all
-        is written. Whoever else still holds a rank's streams is not waited for."""
+        """After all ranks have exited: take what is left in their pipes, and call `done` when it is
+        written. Other processes that still hold a rank's streams are not waited for."""
         if self._feed:
             self._feed.close()
         left = list(self._sinks)
@@ -99,30 +100,30 @@ class Streams:
             done()
 
     def say(self, text: str) -> bool:
-        """Writes a message where ranks' lines go to our standard error, between two of them; False:
-        they do not pass through our hands."""
+        """Write a message between two lines of ranks, if they go through ompbind to standard error;
+        return whether they do."""
         for sink in self._sinks:
-            if 2 in sink.stands_for and not sink.trouble:
+            if 2 in sink.stands_for and not sink.error:
                 sink.end_line()
                 sink.put([text.encode("utf-8", "surrogateescape")])
                 return True
         return False
 
     def end(self) -> list[str]:
-        """Ends an unfinished line on our standard error, for messages to follow; what kept output
-        from being written, but for a reader that has gone."""
-        troubles = []
+        """End an unfinished line on standard error, for messages to follow. Return why output could
+        not be written, except that its reader has gone."""
+        problems = []
         for sink in self._sinks:
             if 2 in sink.stands_for:
                 sink.end_line()
-            if sink.trouble and not isinstance(sink.trouble, BrokenPipeError):
+            if sink.error and not isinstance(sink.error, BrokenPipeError):
                 name = "standard output" if 1 in sink.stands_for else "standard error"
-                reason = sink.trouble.strerror or str(sink.trouble)
-                troubles.append(f"{name} cannot be written: {reason}")
-        return troubles
+                reason = sink.error.strerror or str(sink.error)
+                problems.append(f"{name} cannot be written: {reason}")
+        return problems
 
     def close(self) -> None:
-        """Forgets all that is still open."""
+        """Close all that is still open."""
         self._close_theirs()
         for fd in (*(fd for _, fd, _ in self._outputs), *self._inputs):
             os.close(fd)
@@ -133,7 +134,7 @@ class Streams:
         self._outputs, self._inputs, self._sinks, self._feed = [], [], [], None
 
     def _open(self, rank: int) -> Three:
-        """A rank's standard input, output and error."""
+        """Open a rank's standard input, output and error."""
         stdin: int | None = None
         if self._stdin == "all":
             stdin = self._pipe_in() if self._count > 1 else None
@@ -155,44 +156,44 @@ class Streams:
         self._theirs = []
 
     def _pipe_out(self, rank: int, group: tuple[int, ...]) -> int:
-        """A pipe that the rank writes to: its end."""
+        """Return the rank's end of a pipe that it writes to."""
         ours, theirs = make_pipe()
         self._outputs.append((rank, ours, group))
         return self._keep(theirs)
 
     def _pipe_in(self) -> int:
-        """A pipe that the rank reads from: its end."""
+        """Return the rank's end of a pipe that it reads from."""
         theirs, ours = make_pipe()
         self._inputs.append(ours)
         return self._keep(theirs)
 
     def _keep(self, fd: int) -> int:
-        """Remembers to close what a rank inherits; its number is none of a standard stream's."""
+        """Return a descriptor above 2 for what a rank inherits; it is closed after the fork."""
         self._theirs.append(move_up(fd))
         return self._theirs[-1]
 
 
 def is_tagged(settings: Settings, count: int) -> bool:
-    """Whether lines go through our hands: by default with several ranks."""
+    """Whether lines go through ompbind and get tags: by default with several ranks."""
     return settings.output == "tag" or (
         not settings.output and not settings.output_dir and count > 1
     )
 
 
 def make_tags(rank: int, *, colour: bool) -> tuple[bytes, bytes]:
-    """What stands before a line, and before the rest of one that was ended too early."""
+    """Return the prefix of a line, and that of the rest of a line that was cut."""
     tag = f"[{rank}]"
     tag = coloured(tag, rank) if colour else tag
     return f"{tag} ".encode(), f"{tag}+".encode()
 
 
 def group_streams() -> list[tuple[int, ...]]:
-    """Our standard output and error, each by itself, or together where they are the same file: a
-    rank then gets a single pipe for both, which keeps their order. Closed ones are left out."""
-    there = [fd for fd in (1, 2) if is_open(fd)]
-    if there[1:] and os.path.samestat(os.fstat(1), os.fstat(2)):
+    """Return (1,) and (2,), or (1, 2) where standard output and error are the same file: a rank
+    then has one pipe for both, which keeps their order. Closed ones are left out."""
+    streams = [fd for fd in (1, 2) if is_open(fd)]
+    if streams[1:] and os.path.samestat(os.fstat(1), os.fstat(2)):
         return [(1, 2)]
-    return [(fd,) for fd in there]
+    return [(fd,) for fd in streams]
 
 
 def is_open(fd: int) -> bool:
@@ -211,23 +212,23 @@ def path_of(directory: str, rank: int, name: str) -> str:
 
 
 def make_files(directory: str, count: int, *, overwrite: bool) -> None:
-    """Every rank's files, empty, all or none. Raises UsageError."""
+    """Create every rank's files, empty: all or none. Raises UsageError."""
     paths = [path_of(directory, rank, name) for rank in range(count) for name in NAMES]
     made: list[str] = []
     path = directory
     try:
         os.makedirs(directory, exist_ok=True)
-        there = [path for path in paths if os.path.lexists(path)]
-        if there and not overwrite:
-            others = f" (and {len(there) - 1} more)" if there[1:] else ""
+        existing = [path for path in paths if os.path.lexists(path)]
+        if existing and not overwrite:
+            others = f" (and {len(existing) - 1} more)" if existing[1:] else ""
             raise UsageError(
-                f"--output-dir: {quote(there[0], 400)} is there already{others}",
+                f"--output-dir: {quote(existing[0], 400)} already exists{others}",
                 hint="name another directory; --overwrite replaces such files",
             )
-        how = os.O_TRUNC if overwrite else os.O_EXCL
+        mode = os.O_TRUNC if overwrite else os.O_EXCL
         for path in paths:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | how, 0o666))
-            made += [] if path in there else [path]
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | mode, 0o666))
+            made += [] if path in existing else [path]
     except OSError as e:
         for path_made in made:
             os.unlink(path_made)
