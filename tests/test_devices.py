@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ompbind.gpus.variables import Picked, pick_cuda, pick_hip, pick_level_zero, pick_rocr
+from ompbind.gpus.variables import Selection, pick_cuda, pick_hip, pick_level_zero, pick_rocr
 from tests.support.needs import unavailable
 
 UUIDS = ("GPU-8932f937-d72c-4106", "GPU-8932aaaa-0000-1111", "GPU-b5c92e4d-8a1f-6c3b")
 
 
-def numbers(picked: Picked) -> list[int]:
+def numbers(picked: Selection) -> list[int]:
     return [n for _, n in picked.entries]
 
 
@@ -199,7 +199,7 @@ def test_any_order_of_numbers(order: list[int], count: int) -> None:
     text = ",".join(map(str, order[:count]))
     wanted = tuple((str(n), n) for n in order[:count])
     for pick in (pick_cuda, pick_rocr, pick_hip):
-        assert pick(text, ["", "", "", ""]) == Picked(wanted)
+        assert pick(text, ["", "", "", ""]) == Selection(wanted)
 
 
 @given(words=st.lists(WORDS, min_size=1, max_size=4), more=st.lists(WORDS, max_size=3))

@@ -471,7 +471,7 @@ def addresses(visible: Visible) -> list[str]:
     [
         ((), "no GPU to compute with was found"),
         ((gpu("02", vendor="1a03"),), "0000:02:00.0 is a display of vendor 1a03"),
-        ((Pci("0000:00:02.0", "030000", vendor=INTEL),), "is the processor's own display"),
+        ((Pci("0000:00:02.0", "030000", vendor=INTEL),), "is the package's own display"),
         ((gpu("1b", driver=""), gpu("3d", vendor="1a03", driver="ast")), "1b:00.0 has no driver"),
         ((gpu("1b", driver="vfio-pci"),), "is held by the driver vfio-pci"),
         ((gpu("1b", driver="nouveau"),), "is held by the driver nouveau"),
@@ -785,15 +785,15 @@ def test_the_library_without_a_driver() -> None:
         unavailable("nvidia-ml-py is not installed: pip install 'ompbind[nvidia]'")
     if os.path.exists("/dev/nvidiactl"):
         pytest.skip("there is a driver here; the test of a machine with a GPU asks it")
-    warnings: list[str] = []
-    assert read_nvml(pynvml, warnings) is None
+    gpus, warnings = read_nvml(pynvml)
+    assert gpus is None
     assert "NVML Shared Library Not Found" in warnings[0]
 
 
 @pytest.mark.parametrize(
     ("files", "wanted", "said"),
     [
-        ({}, ["1b", "3d"], "/dev/nvidiactl is not there"),
+        ({}, ["1b", "3d"], "/dev/nvidiactl does not exist"),
         ({"ctl": True, "0": True, "1": True}, ["1b", "3d"], ""),
         ({"ctl": True, "1": True}, ["3d"], ""),
         ({"ctl": True, "0": True, "1": False}, ["1b"], ""),
@@ -1184,7 +1184,7 @@ def test_nvml_and_files_agree(smi: Callable[..., list[list[str]]]) -> None:
     except ImportError:
         unavailable("nvidia-ml-py is not installed: pip install 'ompbind[nvidia]'")
     devices = read_machine().topology.devices
-    asked = read_nvml(pynvml, [])
+    asked, _ = read_nvml(pynvml)
     assert asked is not None
     assert [g.uuid for g in asked] == [uuid for (uuid,) in told]
     known = {d.pci: d.uuid for d in devices if d.uuid}

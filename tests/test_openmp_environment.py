@@ -68,7 +68,7 @@ def test_a_wish_is_respected(name: str, key: str, value: str, meaning: str) -> N
 @pytest.mark.parametrize(
     ("name", "value", "why"),
     [
-        ("OMP_PLACES", "{0},{0}", "it is no list of places: '{0},{0}': cpu 0 is in two places"),
+        ("OMP_PLACES", "{0},{0}", "it is not a list of places: '{0},{0}': cpu 0 is in two places"),
         ("OMP_PLACES", "cores(4)", "the plan gives each rank its own places"),
         ("OMP_PLACES", "sockets", "the plan gives each rank its own places"),
         ("OMP_PLACES", "", "the plan gives each rank its own places"),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import ParseError
-from ompbind.openmp.places import MOST_PLACES, parse_places
+from ompbind.openmp.places import MAX_PLACES, parse_places
 from ompbind.planner import make_plan
 from ompbind.plans import Plan
 from tests.support.machines import MACHINES, make_asked
@@ -82,8 +82,8 @@ def test_a_list_of_places(text: str, places: list[str]) -> None:
         ("{0}:4:-1", "':4:-1' leads to numbers that are not from 0 to 65535"),
         ("{65000:600}", "':600' leads to numbers that are not from 0 to 65535"),
         ("{65536}", "65536 is too large: numbers end at 65535"),
-        ("{0:8000},{8000:8000},{0},!{77}", "'!{77}' excludes nothing that stands before it"),
-        ("!{1},{1}", "'!{1}' excludes nothing that stands before it"),
+        ("{0:8000},{8000:8000},{0},!{77}", "'!{77}' excludes nothing before it"),
+        ("!{1},{1}", "'!{1}' excludes nothing before it"),
         ("{0,!0}", "nothing is left"),
         ("{0},!{0}", "nothing is left"),
         ("{0}:3:0", "cpu 0 is in two places"),
@@ -108,7 +108,7 @@ def test_any_text_is_a_list_or_an_error(text: str) -> None:
     except ParseError as e:
         assert e.message.isprintable()  # whichever it is
         return
-    assert 0 < len(places) <= MOST_PLACES
+    assert 0 < len(places) <= MAX_PLACES
     assert all(places)
     assert sum(map(len, places)) == len(CpuSet(n for place in places for n in place))
 
@@ -258,8 +258,12 @@ def test_threads_of_one_core_in_two_ranks_are_told() -> None:
         ("-n 2", "{0},{99}", "cpu 99 of it may not be used here"),
         ("-n 2", "{0},{90}:3", "cpus 90-92 of it may not be used here"),
         ("-n 3", "{0},{1}", "it has 2 places for 3 ranks"),
-        ("-n 2", "{0,1},{1,2}", "it is no list of places: '{0,1},{1,2}': cpu 1 is in two places"),
-        ("-n 2", "{0-3}", "it is no list of places: '{0-3}': a comma or } expected at '-3}'"),
+        (
+            "-n 2",
+            "{0,1},{1,2}",
+            "it is not a list of places: '{0,1},{1,2}': cpu 1 is in two places",
+        ),
+        ("-n 2", "{0-3}", "it is not a list of places: '{0-3}': a comma or } expected at '-3}'"),
         ("-n 2 --places cores", "{0},{1}", "--places is given"),
         ("--numa-bind-nodes 0 1", "{0},{1}", "--numa-bind-nodes is given"),
         ("--numa-bind-cpus 0 1", "{0},{1}", "--numa-bind-cpus is given"),

@@ -238,7 +238,7 @@ def show(ompbind: str, *words: str) -> dict[str, Any]:
         ("", "libomp", "places are cores: 'where-libomp' is a compiled program with one"),
         ("", "true", "one place: 'true' is a compiled program without an OpenMP runtime"),
         ("", "", "one place: no command is named"),
-        ("", "no-such-program", "one place: it cannot be told what 'no-such-program' is"),
+        ("", "no-such-program", "one place: what 'no-such-program' is cannot be seen"),
         ("--runtime libomp", "true", "places are cores: --runtime libomp"),
         ("--runtime auto", "true", "one place: 'true' is a compiled program without"),
         ("--runtime none", "libgomp", "one place: --runtime none"),

@@ -29,24 +29,22 @@ class Gpu(Record):
 
 
 class NvmlGpu(Record):
-    """What NVML says of a GPU. `mig`: the UUIDs of its MIG devices; None: it is not divided."""
+    """A GPU as NVML describes it."""
 
     pci: str
     uuid: str
-    mig: tuple[str, ...] | None = None
+    mig: tuple[str, ...] | None = None  # the UUIDs of its MIG devices; None: it is not divided
 
 
 class Visible(Record):
-    """The GPUs in the runtime's order, and how a rank is given its own: `variable`, beside it
-    `env`, without `unset`. `problem`: why there are none, or fewer than the
-    environment names; `bad`: because it names what is not there."""
+    """The GPUs in the runtime's order, and the variables that give a rank some of them."""
 
     gpus: tuple[Gpu, ...] = ()
-    variable: str = ""
-    env: tuple[tuple[str, str], ...] = ()
-    unset: tuple[str, ...] = ()
-    problem: str = ""
-    bad: bool = False
+    variable: str = ""  # selects a rank's GPUs
+    env: tuple[tuple[str, str], ...] = ()  # is set beside it
+    unset: tuple[str, ...] = ()  # would select otherwise
+    problem: str = ""  # why there are none, or fewer than the environment names
+    bad: bool = False  # the environment names what does not exist
     hint: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -54,12 +52,13 @@ class Visible(Record):
 def make_visible(
     devices: Sequence[Device],
     environ: Mapping[str, str],
-    asked: Sequence[NvmlGpu] | None = None,
+    nvml: Sequence[NvmlGpu] | None = None,
     warnings: Sequence[str] = (),
 ) -> Visible:
-    """From the machine's devices and the environment; `asked` is what NVML said, where it did."""
-    if asked is not None:
-        devices = [with_nvml(d, asked) for d in devices]
+    """Return the visible GPUs of these devices. `nvml`: the GPUs that NVML knows, None without it;
+    `warnings`: of what read them."""
+    if nvml is not None:
+        devices = [with_nvml(d, nvml) for d in devices]
     usable = [d for d in devices if d.vendor in VENDORS and not why_not(d)]
     vendors = [v for v in VENDORS if any(d.vendor == v for d in usable)]
     if not vendors:
@@ -68,23 +67,25 @@ def make_visible(
             hint="; ".join(warnings) or hint_for(environ),
             warnings=tuple(warnings),
         )
-    told = list(warnings)
+    messages = list(warnings)
     if vendors[1:]:
         others = " and ".join(VENDORS[v] for v in vendors[1:])
-        told.append(f"ranks go by the {VENDORS[vendors[0]]} GPUs; those of {others} are left out")
-    own = [d for d in usable if d.vendor == vendors[0]]
-    # That a container or a job was given some only is as it should be, and so not worth a word.
-    lost = [
+        messages.append(
+            f"ranks are mapped by the {VENDORS[vendors[0]]} GPUs; those of {others} are left out"
+        )
+    gpus = [d for d in usable if d.vendor == vendors[0]]
+    # A container or a job that was given only some is as it should be: no warning of hidden ones.
+    unusable = [
         f"{d.pci} {why_not(d)}"
         for d in devices
         if d.vendor == vendors[0] and d.kind in KINDS[d.vendor] and why_not(d)
         if not (d.virtual or d.hidden or is_integrated(d))
     ]
-    if lost:
-        told.append(f"not used: {shorten(lost)}")
-    visible = MAKERS[vendors[0]](own, environ, asked)
+    if unusable:
+        messages.append(f"not used: {shorten(unusable)}")
+    visible = MAKERS[vendors[0]](gpus, environ, nvml)
     return visible.replace(
-        warnings=(*told, *visible.warnings),
+        warnings=(*messages, *visible.warnings),
         unset=tuple(n for n in VARIABLES[vendors[0]] if n in environ and n != visible.variable),
     )
 
@@ -93,15 +94,16 @@ def make_visible(
 
 
 def why_not(device: Device) -> str:
-    """Why no worker can compute on a device; "": it can."""
+    """Return why no worker can compute on a device; "": it can."""
     vendor = device.vendor
     if vendor not in VENDORS or device.kind not in KINDS[vendor]:
-        made = f"of vendor {vendor or 'unknown'}"
-        return f"is a display {made}" if device.kind == "gpu" else f"is no GPU but {device.kind}"
+        if device.kind == "gpu":
+            return f"is a display of vendor {vendor or 'unknown'}"
+        return f"is not a GPU but of kind {device.kind}"
     if device.virtual:
         return "is a virtual function, for a guest"
     if is_integrated(device):
-        return "is the processor's own display"
+        return "is the package's own display"
     if device.driver == "":
         return "has no driver"
     if device.driver is not None and device.driver not in DRIVERS[vendor]:
@@ -110,15 +112,15 @@ def why_not(device: Device) -> str:
 
 
 def is_integrated(device: Device) -> bool:
-    """Intel puts the processor's own display there, and nothing else."""
+    """Return whether a device is the package's own display: Intel puts nothing else there."""
     return device.vendor == "8086" and device.pci == "0000:00:02.0"
 
 
-def with_nvml(device: Device, asked: Sequence[NvmlGpu]) -> Device:
-    """The device as NVML knows it; one that NVML does not know is not for this process."""
+def with_nvml(device: Device, nvml: Sequence[NvmlGpu]) -> Device:
+    """Return the device as NVML knows it; one that NVML does not know is hidden."""
     if device.vendor != "10de" or device.kind != "gpu":
         return device
-    for n, gpu in enumerate(asked):
+    for n, gpu in enumerate(nvml):
         if gpu.pci == device.pci:
             parts = 0 if gpu.mig is None else len(gpu.mig)
             return device.replace(uuid=gpu.uuid, position=n, parts=parts, hidden=False)
@@ -126,10 +128,13 @@ def with_nvml(device: Device, asked: Sequence[NvmlGpu]) -> Device:
 
 
 def explain_none(devices: Sequence[Device]) -> str:
-    """Why there is no GPU to compute with."""
-    found = [f"{d.pci} {why_not(d)}" for d in devices if d.kind == "gpu" or d.vendor in VENDORS]
-    found = [f for f in found if "is no GPU" not in f]
-    return f"no GPU to compute with was found{': ' if found else ''}{shorten(found)}"
+    """Return why there is no GPU to compute with."""
+    reasons = [
+        f"{d.pci} {why_not(d)}"
+        for d in devices
+        if d.kind == "gpu" or d.kind in KINDS.get(d.vendor, ())
+    ]
+    return f"no GPU to compute with was found{': ' if reasons else ''}{shorten(reasons)}"
 
 
 def shorten(texts: Sequence[str], most: int = 3) -> str:
@@ -148,21 +153,21 @@ def hint_for(environ: Mapping[str, str]) -> str:
 
 
 def make_nvidia(
-    own: Sequence[Device], environ: Mapping[str, str], asked: Sequence[NvmlGpu] | None
+    devices: Sequence[Device], environ: Mapping[str, str], nvml: Sequence[NvmlGpu] | None
 ) -> Visible:
-    gpus = sorted(own, key=pci_place)
+    gpus = sorted(devices, key=pci_place)
     text = environ.get("CUDA_VISIBLE_DEVICES")
     variable = "CUDA_VISIBLE_DEVICES"
     warnings = []
-    mig = {gpu.pci: gpu.mig or () for gpu in asked or ()}
+    mig = {gpu.pci: gpu.mig or () for gpu in nvml or ()}
     parts = [(name, gpu) for gpu in gpus for name in mig.get(gpu.pci, ())]
     divided = [gpu for gpu in gpus if gpu.parts and not mig.get(gpu.pci)]
     wants_mig = text is not None and text.strip().upper().startswith("MIG-")
-    if (divided and text is None) or (wants_mig and asked is None):
-        what = f"{variable} names MIG parts"
+    if (divided and text is None) or (wants_mig and nvml is None):
+        reason = f"{variable} names MIG parts"
         if not wants_mig:
-            what = f"GPU {divided[0].pci} is divided (MIG)"
-        return unnamed(variable, f"{what}, and only NVML knows the parts")
+            reason = f"GPU {divided[0].pci} is divided (MIG)"
+        return unnamed(variable, f"{reason}, and only NVML knows the parts")
     wants_uuid = text is not None and text.strip().upper().startswith("GPU-")
     if wants_uuid and not all(gpu.uuid for gpu in gpus):
         lacking = next(gpu.pci for gpu in gpus if not gpu.uuid)
@@ -171,7 +176,7 @@ def make_nvidia(
         named = [Gpu(name, device) for name, device in parts]
         named += [Gpu(gpu.uuid, gpu) for gpu in gpus if not gpu.parts]
         return Visible(tuple(named), variable)
-    picked = pick_cuda(text, [gpu.uuid for gpu in gpus], [name for name, _ in parts])
+    selection = pick_cuda(text, [gpu.uuid for gpu in gpus], [name for name, _ in parts])
     numbered = [*gpus, *(gpu for _, gpu in parts)]
     env: tuple[tuple[str, str], ...] = ()
     by_number = not (wants_uuid or wants_mig)
@@ -179,10 +184,10 @@ def make_nvidia(
         if text is None:
             env = (("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),)
         warnings.append(
-            "the GPUs are of several models, of which CUDA puts the fastest first; here they are "
-            "taken in the order of their addresses: set CUDA_DEVICE_ORDER=PCI_BUS_ID, or UUIDs"
+            "the GPUs are of several models, and CUDA puts the fastest first; ompbind takes them "
+            "in the order of their addresses: set CUDA_DEVICE_ORDER=PCI_BUS_ID, or use UUIDs"
         )
-    return visible_of(variable, picked.entries, numbered, picked.problem, text).replace(
+    return visible_of(variable, selection.entries, numbered, selection.problem, text).replace(
         env=env, warnings=tuple(warnings)
     )
 
@@ -198,35 +203,35 @@ def in_pci_order(environ: Mapping[str, str]) -> bool:
 
 
 def make_amd(
-    own: Sequence[Device], environ: Mapping[str, str], _: Sequence[NvmlGpu] | None
+    devices: Sequence[Device], environ: Mapping[str, str], _: Sequence[NvmlGpu] | None
 ) -> Visible:
-    known = all(d.position is not None for d in own)
-    gpus = sorted(own, key=lambda d: (d.position or 0,) if known else pci_place(d))
+    known = all(d.position is not None for d in devices)
+    gpus = sorted(devices, key=lambda d: (d.position or 0,) if known else pci_place(d))
     units = [gpu for gpu in gpus for _ in range(max(gpu.parts, 1))]
     variable = "ROCR_VISIBLE_DEVICES"
     text = environ.get(variable)
-    picked = pick_rocr(text, [gpu.uuid for gpu in units])
-    if picked.problem:
-        return visible_of(variable, picked.entries, units, picked.problem, text)
+    selection = pick_rocr(text, [gpu.uuid for gpu in units])
+    if selection.problem:
+        return visible_of(variable, selection.entries, units, selection.problem, text)
     # HIP counts anew what ROCr has left; the texts stay ROCr's.
     names = [n for n in VARIABLES["1002"][1:] if environ.get(n)]
-    left = [units[n] for _, n in picked.entries]
+    left = [units[n] for _, n in selection.entries]
     inner = pick_hip(environ[names[0]] if names else None, [gpu.uuid for gpu in left])
-    entries = [picked.entries[n] for _, n in inner.entries]
-    said = names[0] if names else variable
-    visible = visible_of(said, entries, units, inner.problem, environ.get(said))
+    entries = [selection.entries[n] for _, n in inner.entries]
+    source = names[0] if names else variable
+    visible = visible_of(source, entries, units, inner.problem, environ.get(source))
     return visible.replace(variable=variable)
 
 
 def make_intel(
-    own: Sequence[Device], environ: Mapping[str, str], _: Sequence[NvmlGpu] | None
+    devices: Sequence[Device], environ: Mapping[str, str], _: Sequence[NvmlGpu] | None
 ) -> Visible:
-    gpus = sorted(own, key=pci_place)
+    gpus = sorted(devices, key=pci_place)
     variable = "ZE_AFFINITY_MASK"
     text = environ.get(variable)
     flat = environ.get("ZE_FLAT_DEVICE_HIERARCHY") != "COMPOSITE"
-    picked = pick_level_zero(text, [max(gpu.parts, 1) for gpu in gpus], flat=flat)
-    return visible_of(variable, picked.entries, gpus, picked.problem, text)
+    selection = pick_level_zero(text, [max(gpu.parts, 1) for gpu in gpus], flat=flat)
+    return visible_of(variable, selection.entries, gpus, selection.problem, text)
 
 
 def visible_of(
@@ -247,12 +252,12 @@ def visible_of(
 
 
 def pci_place(device: Device) -> tuple[int, ...]:
-    """In the order of addresses, whose domain may have more than four digits."""
+    """Return a key for the order of addresses, whose domain may have more than four digits."""
     return tuple(any_hexadecimal(part) for part in device.pci.replace(".", ":").split(":"))
 
 
 def any_hexadecimal(text: str) -> int:
-    """A number; what is none, as another tool's file may hold, comes last."""
+    """Return a number; other text, as another tool's file may hold, comes last."""
     plain = text.isascii() and text.isalnum() and len(text) <= 8
     try:
         return int(text, 16) if plain else 1 << 32

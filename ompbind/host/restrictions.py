@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ompbind.machine.topology import Topology
 
 MASK, CPUSET, MEMS, POLICY = "affinity mask", "cpuset", "memory nodes", "memory policy"
+RESETTABLE = (MASK, POLICY)  # a process may undo them for its children, but not the others
 WIDENED = "widened"
 
 # How paths of cgroups tell who made them: a part of the path, and who that is.
@@ -58,7 +59,7 @@ def find_narrowed(
 def refuse(narrowed: tuple[Inherited, ...]) -> None:
     """Raises PlanError where the mask or the memory policy is among what was narrowed."""
     for n in narrowed:
-        if n.name in (MASK, POLICY):
+        if n.name in RESETTABLE:
             problem = f"the {n.name} was narrowed before: {n.value} is left (by {n.why})"
             hint = "--inherited intersect plans inside it, --inherited ignore resets it"
             raise PlanError(f"--inherited error: {problem}", hint=hint, wanted=n.name)
@@ -66,12 +67,12 @@ def refuse(narrowed: tuple[Inherited, ...]) -> None:
 
 def can_be_reset(narrowed: tuple[Inherited, ...]) -> bool:
     """Whether a restriction among these ends when ompbind resets its own mask and memory policy."""
-    return any(n.name in (MASK, POLICY) for n in narrowed)
+    return any(n.name in RESETTABLE for n in narrowed)
 
 
 def widened(narrowed: tuple[Inherited, ...]) -> tuple[Inherited, ...]:
     """The same where the mask and the memory policy are reset."""
-    return tuple(n.replace(action=WIDENED) if n.name in (MASK, POLICY) else n for n in narrowed)
+    return tuple(n.replace(action=WIDENED) if n.name in RESETTABLE else n for n in narrowed)
 
 
 def who_masked(found: Surroundings, topology: Topology, environ: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""OpenMP: a rank's places to environment variables, and what an inherited environment means."""
+"""OpenMP's variables: those of a rank's places and threads, and those inherited from outside."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from ompbind.cpuset import CpuSet
 
-# Whatever a runtime prefers to OMP_PLACES, or lets narrow it. Source: the manuals of libgomp and of
+# What a runtime prefers to OMP_PLACES, or restricts it by. Source: the manuals of libgomp and of
 # LLVM's and Intel's libomp; measured with all three. KMP_HIDDEN_HELPER_AFFINITY=none unbinds all
 # threads of Intel's 2026.2.
 REMOVED = ("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HIDDEN_HELPER_AFFINITY", "KMP_HW_SUBSET",
@@ -30,50 +30,52 @@ PLACES_BY_NAME = {"threads": "threads", "cores": "cores", "ll_caches": "l3", "nu
 PROC_BINDS = ("close", "spread", "primary", "master", "true")
 
 
-class Wishes(Record):
-    """What the inherited environment asks for; None where it does not. `limit`: no more threads
-    than that."""
+class InheritedSettings(Record):
+    """What the inherited environment asks for; None where it does not."""
 
     places: str | None
     proc_bind: str | None
     threads: str | None
     place_list: tuple[CpuSet, ...] | None
-    limit: int | None
+    limit: int | None  # the largest number of threads
     inherited: tuple[Inherited, ...]
 
 
-def judge_environment(environ: Mapping[str, str], given: Mapping[str, str]) -> Wishes:
-    """Decides for each OpenMP variable; `given` tells why a field ("places", "place_list",
-    "proc_bind", "threads") is settled already.
+def judge_environment(environ: Mapping[str, str], given: Mapping[str, str]) -> InheritedSettings:
+    """Decide for each OpenMP variable whether it is respected, overridden or removed.
 
-    A flag beats the environment, the environment beats a default, and what would defeat the plan
-    is overridden or removed.
+    `given`: why a field ("places", "place_list", "proc_bind", "threads") is decided already. A flag
+    beats the environment, the environment beats a default, and what would override the plan is
+    itself overridden or removed.
     """
-    found: list[Inherited] = []
-    wish: dict[str, str | None] = {"places": None, "proc_bind": None, "threads": None}
+    inherited: list[Inherited] = []
+    settings: dict[str, str | None] = {"places": None, "proc_bind": None, "threads": None}
+
+    def add(name: str, action: str, why: str) -> None:
+        inherited.append(Inherited(name, environ[name], action, why))
 
     def judge(name: str, key: str, value: str | None, why_not: str) -> None:
         if name not in environ:
             return
         if key in given:
-            found.append(Inherited(name, environ[name], "overridden", given[key]))
+            add(name, "overridden", given[key])
         elif value is None:
-            found.append(Inherited(name, environ[name], "overridden", why_not))
+            add(name, "overridden", why_not)
         else:
-            wish[key] = value
-            found.append(Inherited(name, environ[name], "respected", "as if given as an option"))
+            settings[key] = value
+            add(name, "respected", "as if given as an option")
 
     for name in REMOVED:
         if name in environ:
-            why = "a runtime would follow it instead of the plan's OMP_PLACES"
-            found.append(Inherited(name, environ[name], "removed", why))
-    places = PLACES_BY_NAME.get(environ.get("OMP_PLACES", "").strip().lower())
-    own, why_not = (None, "") if places else judge_list(environ.get("OMP_PLACES", ""), given)
-    if own and "places" not in given:
-        why = "its places are dealt out, one part to each rank"
-        found.append(Inherited("OMP_PLACES", environ["OMP_PLACES"], "respected", why))
+            add(name, "removed", "a runtime would follow it instead of the plan's OMP_PLACES")
+    text = environ.get("OMP_PLACES", "")
+    places = PLACES_BY_NAME.get(text.strip().lower())
+    place_list, why_not = (None, "") if places else judge_list(text, given)
+    if place_list and "places" not in given:
+        add("OMP_PLACES", "respected", "its places are distributed, one part to each rank")
     else:
         judge("OMP_PLACES", "places", places, why_not)
+        place_list = None
     judge("OMP_PROC_BIND", "proc_bind", parse_proc_bind(environ.get("OMP_PROC_BIND", "")),
           "it would leave threads unbound or is not a binding")  # fmt: skip
     judge("OMP_NUM_THREADS", "threads", parse_threads(environ.get("OMP_NUM_THREADS", "")),
@@ -83,19 +85,20 @@ def judge_environment(environ: Mapping[str, str], given: Mapping[str, str]) -> W
         if name not in environ:
             continue
         if "threads" in given:
-            found.append(Inherited(name, environ[name], "removed", given["threads"]))
+            add(name, "removed", given["threads"])
             continue
         why = "it can change the number of threads, never misplace one"
-        if name == "OMP_THREAD_LIMIT" and (text := parse_threads(environ[name])):
-            limit = int(text) if text.isdigit() else None
+        if name == "OMP_THREAD_LIMIT" and (number := parse_threads(environ[name])):
+            limit = int(number) if number.isdigit() else None
             why = "no more threads are planned"
-        found.append(Inherited(name, environ[name], "respected", why))
-    own = None if "places" in given else own
-    return Wishes(inherited=tuple(found), limit=limit, place_list=own, **wish)
+        add(name, "respected", why)
+    return InheritedSettings(
+        inherited=tuple(inherited), limit=limit, place_list=place_list, **settings
+    )
 
 
 def judge_list(text: str, given: Mapping[str, str]) -> tuple[tuple[CpuSet, ...] | None, str]:
-    """A list of places that can be dealt out, or None and why not."""
+    """Return a list of places by which ranks can be mapped, or None and why there is none."""
     if "place_list" in given:
         return None, given["place_list"]
     if text.strip()[:1] not in tuple("{!0123456789"):  # a name
@@ -105,11 +108,11 @@ def judge_list(text: str, given: Mapping[str, str]) -> tuple[tuple[CpuSet, ...] 
 
         return parse_places(text), ""
     except ParseError as e:
-        return None, f"it is no list of places: {e.message}"
+        return None, f"it is not a list of places: {e.message}"
 
 
 def parse_proc_bind(text: str) -> str | None:
-    """`close`, or a list by nesting level as the standard allows, `spread,close`; else None."""
+    """Return `close`, or a list by nesting level, `spread,close`; None for what is neither."""
     words = [w.strip().lower() for w in text.split(",")]
     if not all(w in PROC_BINDS for w in words) or ("true" in words and len(words) > 1):
         return None
@@ -117,7 +120,7 @@ def parse_proc_bind(text: str) -> str | None:
 
 
 def parse_threads(text: str) -> str | None:
-    """`4`, or a list by nesting level as the standard allows, `4,2`; else None."""
+    """Return `4`, or a list by nesting level, `4,2`; None for what is neither."""
     words = [w.strip() for w in text.split(",")]
     good = all(w.isascii() and w.isdigit() and len(w) <= 5 and int(w) > 0 for w in words)
     return ",".join(words) if good else None
@@ -126,10 +129,12 @@ def parse_threads(text: str) -> str | None:
 def make_environment(
     places: Sequence[CpuSet], proc_bind: str, threads: str, cores: int | None = None
 ) -> tuple[tuple[str, str], ...]:
-    """The standard variables, for a rank of so many `cores` (None: not known). Places are explicit
-    numbers, so that no runtime has to work the topology out again; never `{0-3}`, which is not a
-    place of four cpus in OpenMP's syntax. `primary` is written by its old name: torch's libgomp
-    does not know the new one, and all know the old."""
+    """Return the standard variables. `cores`: the number of the rank's cores, None where unknown.
+
+    Places are explicit numbers, so that no runtime has to work the topology out again; never
+    `{0-3}`, which is not a place of four cpus in OpenMP's syntax. `primary` is written by its old
+    name: torch's libgomp does not know the new one, and all know the old.
+    """
     env = [
         ("OMP_NUM_THREADS", threads),
         ("OMP_PLACES", ",".join("{" + ",".join(map(str, p)) + "}" for p in places)),
@@ -141,7 +146,7 @@ def make_environment(
 
 
 def limited(threads: str, limit: int | None) -> str:
-    """OMP_NUM_THREADS under OMP_THREAD_LIMIT: LLVM's and Intel's runtimes warn of more."""
+    """Return OMP_NUM_THREADS under OMP_THREAD_LIMIT: LLVM's and Intel's runtimes warn of more."""
     first, comma, rest = threads.partition(",")
     return threads if limit is None else f"{min(int(first), limit)}{comma}{rest}"
 
@@ -149,8 +154,8 @@ def limited(threads: str, limit: int | None) -> str:
 def choose_places(
     kind: str, runtimes: Sequence[str], name: str, runtime: str | None = None
 ) -> tuple[str, str]:
-    """What a place is for a worker where nobody said so, and why. `kind` and `runtimes`: what the
-    worker is (see `runtime`); `name`: its program; `runtime`: what --runtime says.
+    """Return what a place is for a worker where nobody said so, and why. `kind` and `runtimes`:
+    what the worker is (see `worker.runtimes`); `name`: its program; `runtime`: what --runtime says.
 
     With a place for each core a runtime binds the program's main thread to the first one, and
     whatever starts from there inherits that. A compiled OpenMP program is made for it; Python
@@ -163,10 +168,10 @@ def choose_places(
     if runtime is not None:
         return "cores", f"--runtime {runtime}"
     if len(runtimes) > 1:
-        told = ", ".join(runtimes)
+        names = ", ".join(runtimes)
         return (
             "one",
-            f"{name} has several OpenMP runtimes ({told}): each would bind all its threads",
+            f"{name} has several OpenMP runtimes ({names}): each would bind all its threads",
         )
     if runtimes:
         return "cores", f"{name} is a compiled program with one OpenMP runtime, {runtimes[0]}"
@@ -174,4 +179,4 @@ def choose_places(
         return "one", "no command is named; for a compiled OpenMP program it is cores"
     if kind == "compiled":
         return "one", f"{name} is a compiled program without an OpenMP runtime that can be seen"
-    return "one", f"it cannot be told what {name} is; --runtime says which OpenMP it has"
+    return "one", f"what {name} is cannot be seen; --runtime says which OpenMP it has"

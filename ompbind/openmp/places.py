@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Item = Callable[[], int]
 
 # More than Linux can have cpus.
-MOST_PLACES = 1 << 13
+MAX_PLACES = 1 << 13
 
 
 def parse_places(text: str, *, overlapping: bool = False) -> tuple[CpuSet, ...]:
@@ -50,16 +50,18 @@ class Scanner:
             part=self.text[self.at : self.at + 20],
         )
 
-    def expected(self, what: str) -> ParseError:
+    def expected(self, symbol: str) -> ParseError:
         rest = self.text[self.at :].strip()
-        return self.wrong(f"{what} expected " + (f"at {quote(rest, 20)}" if rest else "at the end"))
+        return self.wrong(
+            f"{symbol} expected " + (f"at {quote(rest, 20)}" if rest else "at the end")
+        )
 
     def skip_blanks(self) -> None:
         while self.at < len(self.text) and self.text[self.at] in " \t\n":
             self.at += 1
 
     def next_is(self, symbol: str) -> bool:
-        """Whether that comes next; it is read then. "" stands for the end."""
+        """Return whether `symbol` comes next, and read it if so. "": the end."""
         self.skip_blanks()
         if not self.text.startswith(symbol or "\0", self.at):
             return not symbol and self.at == len(self.text)
@@ -81,34 +83,34 @@ class Scanner:
         return -number if minus else number
 
     def list_of(self, item: Item, last: str) -> list[int]:
-        """Items with commas between, to `last`: `a`, `a:len`, `a:len:stride` or `!a`."""
-        found: list[int] = []
+        """Read items with commas between, up to `last`: `a`, `a:len`, `a:len:stride` or `!a`."""
+        masks: list[int] = []
         while True:
             start = self.at
             if self.next_is("!"):
                 mask = item()
-                if mask not in found:
+                if mask not in masks:
                     part = self.text[start : self.at].strip()
-                    raise self.wrong(f"{quote(part, 20)} excludes nothing that stands before it")
-                found = [m for m in found if m != mask]
+                    raise self.wrong(f"{quote(part, 20)} excludes nothing before it")
+                masks = [m for m in masks if m != mask]
             else:
-                found += self.repeat(item())
-            if len(found) > MOST_PLACES:
-                raise self.wrong(f"more than {MOST_PLACES} places or cpus of a place")
+                masks += self.repeat(item())
+            if len(masks) > MAX_PLACES:
+                raise self.wrong(f"more than {MAX_PLACES} places or cpus of a place")
             if self.next_is(last):
                 break
             if not self.next_is(","):
                 raise self.expected(f"a comma or {last or 'the end'}")
-        if not found:
+        if not masks:
             raise self.wrong("nothing is left")
-        return found
+        return masks
 
     def repeat(self, mask: int) -> list[int]:
-        """The interval that a length and a stride make of a number or of a place."""
+        """Read a length and a stride, and return the interval that they make of a mask."""
         start = self.at
         length = self.number() if self.next_is(":") else 1
-        if length < 1 or length > MOST_PLACES:
-            raise self.wrong(f"a length of {length} is not from 1 to {MOST_PLACES}")
+        if length < 1 or length > MAX_PLACES:
+            raise self.wrong(f"a length of {length} is not from 1 to {MAX_PLACES}")
         stride = self.number(signed=True) if self.at > start and self.next_is(":") else 1
         last = (length - 1) * stride
         lowest = (mask & -mask).bit_length() - 1
@@ -119,7 +121,7 @@ class Scanner:
         return [mask << move if move >= 0 else mask >> -move for move in moves]
 
     def place(self) -> int:
-        """`{...}`, or a number alone."""
+        """Read `{...}`, or a number alone."""
         if not self.next_is("{"):
             return self.cpu()
         place = 0
