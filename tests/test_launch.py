@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from ompbind.cpuset import CpuSet
+from ompbind.launch.rank import Inheritance
+from ompbind.launch.syscalls import Library
 from ompbind.machine import read_machine
 from tests.support.commands import (
     OMPBIND,
@@ -147,6 +149,42 @@ def test_signals_are_passed_on(tmp_path: Path, binder: str, start: Starter) -> N
     assert not any(alive(p) for p in pids)
 
 
+# A rank and a child in its process group: each notes the first signal it gets and exits.
+PAIR = """
+import os, signal, sys
+child = os.fork()
+path = f"{sys.argv[1]}/{'rank' if child else 'child'}.{os.environ['OMPBIND_RANK']}"
+def note(text):
+    with open(path, "a") as file:
+        file.write(text + " ")
+def handle(number, frame):
+    note(str(number))
+    if child:
+        os.waitpid(child, 0)
+    os._exit(0)
+for number in (1, 2, 3):
+    signal.signal(number, handle)
+note("ready")
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+def test_a_terminals_signals_reach_the_group(
+    number: int, tmp_path: Path, binder: str, start: Starter
+) -> None:
+    """Sent to ompbind alone, they reach a rank's children in its group as well, as Ctrl-C would."""
+    need_cpus(2)
+    worker = [sys.executable, "-I", "-S", "-c", PAIR, str(tmp_path)]
+    process = start("run", "-n", "2", "--binder", binder, "--grace", "600", "--", *worker)
+    notes = [tmp_path / f"{name}.{rank}" for name in ("rank", "child") for rank in (0, 1)]
+    wait_for(lambda: all(n.exists() and n.read_text() for n in notes))
+    process.send_signal(number)
+    assert process.wait(TIMEOUT) == 0
+    assert [n.read_text() for n in notes] == [f"ready {number:d} "] * 4
+
+
 def test_a_single_rank_gets_signals_itself(tmp_path: Path, binder: str, start: Starter) -> None:
     """There is nobody between: the worker is the process that was started."""
     process = start("run", "--binder", binder, "--", *recorder(tmp_path))
@@ -189,6 +227,51 @@ def test_interrupt_from_a_terminal(tmp_path: Path, start: Starter) -> None:
     process.terminate()
     assert process.wait(TIMEOUT) == 0
     os.close(master)
+
+
+# --- what a rank inherits ------------------------------------------------------------------------
+
+
+def test_a_variable_that_is_removed_and_set() -> None:
+    """A variable that the plan both takes away and sets is set: the user's value is gone, not the
+    plan's. More threads than cores make the planner do so."""
+    threads = 2 * len(os.sched_getaffinity(0))
+    args = ["run", "--threads", str(threads), "--", "env"]
+    done = ompbind_run(*args, env=environment(MKL_DYNAMIC="TRUE"))
+    assert done.returncode == 0
+    assert "MKL_DYNAMIC=FALSE" in done.stdout.splitlines()
+
+
+class Kernel(Library):
+    """Stands for the kernel's memory policy of a process, and lists what is set."""
+
+    def __init__(self) -> None:
+        self.policy = (3, CpuSet([0, 1]))
+        self.calls: list[tuple[int, CpuSet]] = []
+
+    def memory(self, which: int, mode: int = 0, mems: CpuSet | None = None) -> tuple[int, CpuSet]:
+        if which == 0:
+            self.policy = (mode, mems or CpuSet())
+            self.calls.append(self.policy)
+        return self.policy
+
+
+def test_memory_policies_of_ranks_that_differ() -> None:
+    """Each rank is forked with its own policy, whatever the one before had, and set only where it
+    differs; "none" is the launcher's own, which it has again in the end."""
+    kernel = Kernel()
+    first, second = CpuSet([0]), CpuSet([1])
+    inheritance = Inheritance(kernel, [])
+    seen = []
+    for mem, mems in (("bind", first), ("bind", first), ("bind", second), ("interleave", second),
+                      ("none", CpuSet()), ("bind", second)):  # fmt: skip
+        inheritance.set_memory(mem, mems)
+        seen.append(kernel.policy)
+    inheritance.restore()
+    original = (3, CpuSet([0, 1]))
+    assert seen == [(2, first), (2, first), (2, second), (3, second), original, (2, second)]
+    assert kernel.policy == original
+    assert len(kernel.calls) == 6  # the second rank shares the first one's
 
 
 # --- ends ----------------------------------------------------------------------------------------

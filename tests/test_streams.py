@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 
 from ompbind.launch.streams import group_streams, make_files
-from tests.support.recorder import alive, all_children, name_of, wait_for, wait_until_asleep
+from tests.support.recorder import (
+    alive,
+    all_children,
+    name_of,
+    record,
+    recorder,
+    wait_for,
+    wait_until_asleep,
+)
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 TWO = ["-n", "2", "--share", "--binder", "native"]
@@ -161,6 +169,34 @@ def test_reader_that_does_not_read(ompbind: str, plain_environ: dict[str, str]) 
         wait_for(lambda: not any(alive(pid) for pid in ranks))
         assert process.stdout.read().count(b"y\n") > 1000
         assert process.wait(30) == 128 + signal.SIGTERM
+
+
+def test_reader_that_does_not_read_and_ranks_that_are_killed(
+    tmp_path: Path, ompbind: str, plain_environ: dict[str, str]
+) -> None:
+    """The third INT kills ranks that ignore the first two; then ompbind exits soon, although what
+    they wrote has not been read."""
+    code = 'test $OMPBIND_RANK = 0 && exec "$@"; trap "" INT TERM; exec yes'
+    worker = ["sh", "-c", code, "sh", *recorder(tmp_path, "stubborn")]
+    with subprocess.Popen(
+        [ompbind, "run", *TWO, "--grace", "600", "--", *worker],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=plain_environ,
+    ) as process:
+        wait_for(lambda: len(record(tmp_path, 0)) == 2)
+        wait_for(lambda: len(all_children(process.pid)) == 3)
+        ranks = all_children(process.pid)[1:]
+        wait_for(lambda: name_of(ranks[1]) == "yes")
+        wait_until_asleep([process.pid, *all_children(process.pid)])  # all pipes are full
+        process.send_signal(signal.SIGINT)
+        wait_for(lambda: record(tmp_path, 0)[2:] == ["2"])
+        process.send_signal(signal.SIGINT)
+        wait_for(lambda: record(tmp_path, 0)[2:] == ["2", "15"])
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 128 + signal.SIGKILL
+        assert not any(alive(pid) for pid in ranks)
 
 
 def test_full_disk(ompbind: str, plain_environ: dict[str, str]) -> None:
