@@ -20,8 +20,6 @@ from ompbind.planner.division import (
     cut_runs,
     divide,
     split_evenly,
-    value_cuts,
-    weigh,
 )
 
 
@@ -103,10 +101,14 @@ def test_runs_end_where_caches_do(groups: list[int], inner: int, count: int) -> 
     cores = make_cores(f"l3={outer}", f"l2={fine}")
     if count > len(cores):
         return
-    worth = value_cuts(cores)
 
-    def value(sizes: Sequence[int]) -> int:
-        return sum(worth.get(end, 0) for end in itertools.accumulate(sizes[:-1]))
+    def value(sizes: Sequence[int]) -> tuple[int, int]:
+        """How many runs end with a coarser cache, and how many with a finer one."""
+        ends = list(itertools.accumulate(sizes[:-1]))
+        return (
+            sum(outer[end - 1] != outer[end] for end in ends),
+            sum(fine[end - 1] != fine[end] for end in ends),
+        )
 
     length, longer = divmod(len(cores), count)
     got = [len(run) for run in cut_runs(cores, count)]
@@ -251,7 +253,7 @@ def test_parts_of_several_kinds(kinds: str, count: int) -> None:
     parts = divide(cores, count)
     assert sorted(chain(*numbers(parts))) == list(range(len(kinds)))
     assert numbers(parts) == sorted(numbers(parts))
-    sums = [weigh(part) for part in parts]
+    sums = [sum((600, 1024)[int(kinds[n])] for n in part) for part in numbers(parts)]
     assert max(sums) - min(sums) <= 1024
     assert all(part == sorted(part) for part in numbers(parts))
 
