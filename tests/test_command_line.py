@@ -250,7 +250,7 @@ def make_programs(tmp_path: Path) -> None:
         ("./directory", 126, "command is a directory: './directory'", ""),
         ("./no-interpreter", 126,
          "command './no-interpreter': its interpreter '/nowhere/sh' cannot be executed",
-         "mend the file's first line"),
+         "fix the #! line"),
         ("./no-line", 126, "command './no-line' is neither a program nor a script with a #! line",
          "name its interpreter: -- sh SCRIPT"),
         ("./empty", 126, "command './empty' is neither a program nor a script with a #! line",
@@ -430,8 +430,8 @@ def test_template_refused(tmp_path: Path, ranks: int) -> None:
     command = [*report_command(tmp_path), '{"a": 1}']
     done = ompbind_run("run", "-n", str(ranks), "--template", "--", *command)
     assert done.returncode == 125
-    assert "argument 5, '{\"a\": 1}': '{\"a\": 1}': '\"' cannot stand there" in done.stderr
-    assert "doubled: {{ and }}" in done.stderr
+    assert "argument 5, '{\"a\": 1}': '{\"a\": 1}': unexpected '\"'" in done.stderr
+    assert "literal braces as {{ and }}" in done.stderr
     assert not list(tmp_path.glob("report.[0-9]"))
 
 

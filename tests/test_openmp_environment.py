@@ -31,7 +31,7 @@ FLAG = {k: f"--{k} is given" for k in ("places", "proc_bind", "threads")}
 def test_rivals_of_the_plan_are_removed(name: str, value: str, given_too: dict[str, str]) -> None:
     """Whatever a runtime would follow instead of OMP_PLACES goes, whatever it says."""
     wishes = judge_environment({name: value}, given_too)
-    why = "a runtime would follow it instead of the plan's OMP_PLACES"
+    why = "a runtime would obey it instead of the plan's OMP_PLACES"
     assert wishes.inherited == (Inherited(name, value, "removed", why),)
     assert (wishes.places, wishes.proc_bind, wishes.threads) == (None, None, None)
     assert name in REMOVED

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import ParseError
-from ompbind.worker.template import DEEPEST, LARGEST, fill, fill_arguments, make_names
+from ompbind.worker.template import MAX_DEPTH, MAX_RESULT, fill, fill_arguments, make_names
 
 NAMES = make_names(3, 8, CpuSet(range(4)), CpuSet([1]))
 
@@ -42,36 +42,36 @@ def test_fill(text: str, filled: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("{", "a { is never closed"),
-        ("a}", "a } stands alone"),
-        ("{rank}}", "a } stands alone"),
-        ("{}", "'{}': it is empty"),
-        ("{ }", "'{ }': something is missing at its end"),
-        ("{rank+}", "'{rank+}': something is missing at its end"),
-        ("{rank ranks}", "'{rank ranks}': 'ranks' does not go on what stands before it"),
-        ("{rank)}", "'{rank)}': ')' does not go on what stands before it"),
-        ("{(rank}", "'{(rank}': a parenthesis is not closed"),
-        ("{*rank}", "'{*rank}': '*' cannot stand there"),
-        ("{rank/2}", "'{rank/2}': '/' cannot stand there"),
-        ("{rank**2}", "'{rank**2}': '*' cannot stand there"),
-        ("{rank!r}", "'{rank!r}': '!' cannot stand there"),
-        ("{rank.real}", "'{rank.real}': '.' cannot stand there"),
-        ("{{rank:02}", "a } stands alone"),
-        ("{rank:02}", "'{rank:02}': ':' cannot stand there"),
-        ("{worker}", "'{worker}': there is no 'worker'"),
-        ("{__import__}", "'{__import__}': there is no '__import__'"),
+        ("{", "unclosed {"),
+        ("a}", "unmatched }"),
+        ("{rank}}", "unmatched }"),
+        ("{}", "'{}': empty expression"),
+        ("{ }", "'{ }': incomplete expression"),
+        ("{rank+}", "'{rank+}': incomplete expression"),
+        ("{rank ranks}", "'{rank ranks}': unexpected 'ranks' after 'rank'"),
+        ("{rank)}", "'{rank)}': unexpected ')' after 'rank'"),
+        ("{(rank}", "'{(rank}': unclosed ("),
+        ("{*rank}", "'{*rank}': unexpected '*'"),
+        ("{rank/2}", "'{rank/2}': unexpected '/'"),
+        ("{rank**2}", "'{rank**2}': unexpected '*'"),
+        ("{rank!r}", "'{rank!r}': unexpected '!'"),
+        ("{rank.real}", "'{rank.real}': unexpected '.'"),
+        ("{{rank:02}", "unmatched }"),
+        ("{rank:02}", "'{rank:02}': unexpected ':'"),
+        ("{worker}", "'{worker}': unknown name 'worker'"),
+        ("{__import__}", "'{__import__}': unknown name '__import__'"),
         ("{0x10}", "'{0x10}': '0x10' is not a whole number of at most 18 digits"),
         ("{1000000000000000000}",
          "'{1000000000000000000}': '1000000000000000000' is not a whole number of at most "
          "18 digits"),
-        ("{٣}", "'{٣}': '٣' cannot stand there"),
-        ("{cpus+1}", "'{cpus+1}': cpus is a text here, '0-3': nothing to compute with"),
-        ("{1//(rank-3)}", "'{1//(rank-3)}': it divides by zero"),
-        ("{1%0}", "'{1%0}': it divides by zero"),
+        ("{٣}", "'{٣}': unexpected '٣'"),
+        ("{cpus+1}", "'{cpus+1}': cpus is a text, '0-3', not a number"),
+        ("{1//(rank-3)}", "'{1//(rank-3)}': division by zero"),
+        ("{1%0}", "'{1%0}': division by zero"),
         ("{10*999999999999999999}",
-         f"'{{10*999999999999999999}}': it comes to more than {LARGEST}"),
-        ('{"a": 1}', "'{\"a\": 1}': '\"' cannot stand there"),
-        ("${HOME}", "'{HOME}': there is no 'HOME'"),
+         f"'{{10*999999999999999999}}': the result exceeds {MAX_RESULT}"),
+        ('{"a": 1}', "'{\"a\": 1}': unexpected '\"'"),
+        ("${HOME}", "'{HOME}': unknown name 'HOME'"),
     ],
 )  # fmt: skip
 def test_refused(text: str, problem: str) -> None:
@@ -86,20 +86,20 @@ def test_hint() -> None:
     with pytest.raises(ParseError) as caught:
         fill("${HOME}", NAMES)
     assert caught.value.hint == (
-        "rank, ranks, local_rank, cpus, nodes; braces that are meant are doubled: {{ and }}"
+        "rank, ranks, local_rank, cpus, nodes; write literal braces as {{ and }}"
     )
 
 
 @pytest.mark.parametrize("nested", ["(" * 60 + "1" + ")" * 60, "-" * 60 + "1", "(" * 100_000])
 def test_nested_too_deep(nested: str) -> None:
     """However deep it is nested, it is refused before Python's own stack is at its end."""
-    with pytest.raises(ParseError, match="within each other"):
+    with pytest.raises(ParseError, match="too many nested"):
         fill("{" + nested + "}", NAMES)
 
 
 def test_deep_enough() -> None:
     """Chains are not nested: their length is no limit, and parentheses can be closed and opened."""
-    assert fill("{" + "(" * DEEPEST + "7" + ")" * DEEPEST + "}", NAMES) == "7"
+    assert fill("{" + "(" * MAX_DEPTH + "7" + ")" * MAX_DEPTH + "}", NAMES) == "7"
     assert fill("{0" + "+(1)-(-2)" * 1000 + "}", NAMES) == "3000"
 
 
@@ -110,10 +110,10 @@ def test_arguments() -> None:
     with pytest.raises(ParseError) as caught:
         fill_arguments(["serve", "--json", '{"a": 1}'], NAMES)
     assert caught.value.message.startswith("--template: argument 2, '{\"a\": 1}': ")
-    assert caught.value.hint.endswith("braces that are meant are doubled: {{ and }}")
+    assert caught.value.hint.endswith("write literal braces as {{ and }}")
     with pytest.raises(ParseError) as caught:
         fill_arguments(["{x}"], NAMES)
-    assert caught.value.message == "--template: the command, '{x}': '{x}': there is no 'x'"
+    assert caught.value.message == "--template: the command, '{x}': '{x}': unknown name 'x'"
 
 
 BLANKS = st.text(" \t", max_size=1)
@@ -152,7 +152,7 @@ def test_arithmetic_is_pythons(expression: str, rank: int, count: int) -> None:
     try:
         filled = fill("{" + expression + "}", names)
     except ParseError as e:
-        assert "it comes to more than" in e.message or "within each other" in e.message
+        assert "the result exceeds" in e.message or "too many nested" in e.message
     else:
         assert filled == str(expected)
 

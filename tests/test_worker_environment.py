@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ompbind.errors import UsageError
-from ompbind.worker.environment import Asked, find_port, parse_line
+from ompbind.worker.environment import EnvVar, find_port, parse_line
 from tests.support.needs import unavailable
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -85,8 +85,8 @@ def test_name_alone(run: Run) -> None:
     done = run("show", "--env", "NOWHERE")
     assert done.returncode == 125
     assert done.stderr == (
-        "ompbind: error: --env NOWHERE: there is no such variable here whose value it could take\n"
-        "hint: NOWHERE=VALUE sets it\n"
+        "ompbind: error: --env NOWHERE: ompbind's environment has no such variable to pass on\n"
+        "hint: --env NOWHERE=VALUE sets it\n"
     )
 
 
@@ -94,30 +94,30 @@ def test_name_alone(run: Run) -> None:
     ("args", "error", "hint"),
     [
         (["--env", "OMP_PLACES={{0}}"], "--env OMP_PLACES: the plan sets it itself",
-         "--places is the option for it"),
+         "use --places"),
         (["--env", "OMP_NUM_THREADS"], "--env OMP_NUM_THREADS: the plan sets it itself",
-         "--threads is the option for it"),
+         "use --threads"),
         (["--env", "KMP_AFFINITY=none"],
-         "--env KMP_AFFINITY: the plan removes it: a runtime would follow it instead of the plan",
+         "--env KMP_AFFINITY: the plan removes it: a runtime would obey it instead of the plan",
          "leave it out"),
         (["-n", "2", "--share", "--env", "RANK=7"], "--env RANK: the plan sets it itself",
-         "--no-rank-env is the option for it"),
+         "use --no-rank-env"),
         (["--env", "OMPBIND_RANK=1"], "--env OMPBIND_RANK: the plan sets it itself",
          "leave it out"),
-        (["--env", "OMPBIND_FIX=x"], "--env OMPBIND_FIX: such names are ompbind's own",
-         "--fix is the option for it"),
+        (["--env", "OMPBIND_FIX=x"], "--env OMPBIND_FIX: such names are reserved for ompbind",
+         "use --fix"),
         (["--master-addr", "h", "--env", "MASTER_ADDR=x"],
          "--env MASTER_ADDR: --master-port sets it", "leave one of them out"),
         (["--fix", "auto", "--env", "PYTHONPATH=/x"],
-         "--env PYTHONPATH: --fix sets it, with what ompbind's own environment says in front",
+         "--env PYTHONPATH: --fix sets it, in front of the value in ompbind's environment",
          "PYTHONPATH=... ompbind run ... reaches the workers"),
-        (["--env", "A.B=1"], "--env: 'A.B' is no variable's name",
-         "NAME=VALUE, the name of letters, digits and underscores"),
-        (["--env", "=1"], "--env: '' is no variable's name",
-         "NAME=VALUE, the name of letters, digits and underscores"),
-        (["--env", 'A={"b": 1}'], "--env A: '{\"b\": 1}': '\"' cannot stand there",
-         "names, numbers, + - * // % and parentheses, as in {8000+rank}; "
-         "braces that are meant are doubled: {{ and }}"),
+        (["--env", "A.B=1"], "--env: 'A.B' is not a variable name",
+         "write NAME=VALUE, the name in letters, digits and underscores"),
+        (["--env", "=1"], "--env: '' is not a variable name",
+         "write NAME=VALUE, the name in letters, digits and underscores"),
+        (["--env", 'A={"b": 1}'], "--env A: '{\"b\": 1}': unexpected '\"'",
+         "use names, numbers, + - * // % and parentheses, as in {8000+rank}; "
+         "write literal braces as {{ and }}"),
         (["--env-file", "/nowhere/file"], "--env-file '/nowhere/file': No such file or directory",
          None),
         (["--master-port", "70000"], "--master-port: '70000' is not a port from 1 to 65535",
@@ -173,7 +173,7 @@ def test_saved_plan(run: Run, tmp_path: Path) -> None:
 )
 def test_lines(line: str, name: str, value: str) -> None:
     """A line's value is taken as it is, but for blanks around it and quotes that hold it."""
-    assert parse_line(line, "here") == Asked(name, value, f"here, {name}")
+    assert parse_line(line, "here") == EnvVar(name, value, f"here, {name}")
 
 
 @pytest.mark.parametrize("line", ["", "  ", "# A=b", "  ; A=b"])
@@ -186,14 +186,14 @@ def test_comments(line: str) -> None:
     ("line", "problem"),
     [
         ("A", "here: A has no value"),
-        ("two words", "here: 'two words' is no variable's name"),
-        ("1A=b", "here: '1A' is no variable's name"),
-        ("=b", "here: '' is no variable's name"),
-        ("A='b", "here: the value of A does not end with the quote that it begins with"),
-        ("A=\"", "here: the value of A does not end with the quote that it begins with"),
-        ('A="b" c', "here: the value of A does not end with the quote that it begins with"),
-        ('A="b\\"', "here: the value of A does not end with the quote that it begins with"),
-        ("A=b\0c", "here: the value of A has a NUL, which no variable can hold"),
+        ("two words", "here: 'two words' is not a variable name"),
+        ("1A=b", "here: '1A' is not a variable name"),
+        ("=b", "here: '' is not a variable name"),
+        ("A='b", "here: the value of A does not end with its opening quote"),
+        ("A=\"", "here: the value of A does not end with its opening quote"),
+        ('A="b" c', "here: the value of A does not end with its opening quote"),
+        ('A="b\\"', "here: the value of A does not end with its opening quote"),
+        ("A=b\0c", "here: the value of A has a NUL character"),
     ],
 )  # fmt: skip
 def test_bad_lines(line: str, problem: str) -> None:
@@ -217,12 +217,12 @@ def test_file_and_line_are_named(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "variables"
     file.write_text("# first\n\nA=b\nbad line\n")
     done = run("show", "--env-file", str(file))
-    error = f"ompbind: error: --env-file '{file}', line 4: 'bad line' is no variable's name\n"
-    assert done.stderr == f"{error}hint: NAME=VALUE\n"
+    error = f"ompbind: error: --env-file '{file}', line 4: 'bad line' is not a variable name\n"
+    assert done.stderr == f"{error}hint: write NAME=VALUE\n"
     file.write_text("OMP_PROC_BIND=false\n")
     done = run("show", "--env-file", str(file))
     error = f"--env-file '{file}', line 1, OMP_PROC_BIND: the plan sets it itself"
-    assert done.stderr == f"ompbind: error: {error}\nhint: --proc-bind is the option for it\n"
+    assert done.stderr == f"ompbind: error: {error}\nhint: use --proc-bind\n"
 
 
 # --- torch.distributed ---------------------------------------------------------------------------

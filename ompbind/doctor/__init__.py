@@ -14,7 +14,7 @@ from ompbind.machine.limits import read_surroundings
 from ompbind.openmp import judge_environment
 from ompbind.plans import Binding, Host, Plan, RankPlan
 from ompbind.worker.program import find_program, find_python, require_program
-from ompbind.worker.runtimes import guess_worker, merged, package_runtimes
+from ompbind.worker.runtimes import guess_worker, merge, package_runtimes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def with_command(facts: Facts, command: Sequence[str], environ: Mapping[str, str
                 directory = os.path.join(folder, name)
                 if os.path.isdir(directory):
                     packages.append(name)
-                    runtimes = merged(runtimes, package_runtimes(directory, environ))
+                    runtimes = merge(runtimes, package_runtimes(directory, environ))
                     break
                 if os.path.isfile(f"{directory}.py"):
                     break

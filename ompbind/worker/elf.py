@@ -1,6 +1,6 @@
-"""ELF files: the shared libraries that one needs, and where the dynamic linker finds them.
+"""ELF files: the shared libraries that a program needs, and where the dynamic linker finds them.
 
-Sources: elf(5), ld.so(8). Nothing is executed; what cannot be read needs nothing.
+Sources: elf(5), ld.so(8). Nothing is executed; a file that cannot be read needs nothing.
 """
 
 from __future__ import annotations
@@ -13,27 +13,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CACHE = "/etc/ld.so.cache"  # musl has none, and looks into the directories below
+CACHE = "/etc/ld.so.cache"  # musl has none; it searches these directories
 DIRECTORIES = ("/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib")
 PT_LOAD, PT_DYNAMIC = 1, 2
 DT_NULL, DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_RPATH, DT_RUNPATH = 0, 1, 5, 10, 15, 29
-LARGEST = 1 << 20  # bytes of one table; a larger one is damaged
-NO_MORE = 512  # files of one program
+MAX_TABLE_BYTES = 1 << 20  # larger tables are damaged
+MAX_LIBRARIES = 512  # of one program
 
 
 class Elf(Record):
-    """A program or shared library: `kind` is its class, byte order and machine, which all files of
-    one process share; `needed` the names of the libraries it asks for."""
+    """A program or shared library."""
 
     path: str
-    kind: bytes
-    needed: tuple[str, ...]
+    kind: bytes  # class, byte order and machine; the same for all files of a process
+    needed: tuple[str, ...]  # the names of the libraries it asks for
     rpath: tuple[str, ...]
     runpath: tuple[str, ...]
 
 
 def read_elf(path: str) -> Elf | None:
-    """What an ELF file needs; None for any other file, and for one that cannot be read."""
+    """Read what an ELF file needs; None for any other file, or if it cannot be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError):
@@ -62,14 +61,14 @@ def parse_elf(fd: int, path: str) -> Elf | None:
     if len(table) < size * count:
         table = os.pread(fd, size * count, start)
     loads, dynamic = [], b""
-    for at in range(0, len(table), size or LARGEST):
+    for at in range(0, len(table), size or MAX_TABLE_BYTES):
         kind = number(table, at, 4)
         offset, address = number(table, at + word, word), number(table, at + 2 * word, word)
         length = number(table, at + 4 * word, word)
         if kind == PT_LOAD:
             loads.append((address, offset, length))
         elif kind == PT_DYNAMIC:
-            dynamic = os.pread(fd, min(length, LARGEST), offset)
+            dynamic = os.pread(fd, min(length, MAX_TABLE_BYTES), offset)
     wanted: list[tuple[int, int]] = []
     text_at = text_size = 0
     for at in range(0, len(dynamic), 2 * word):
@@ -82,24 +81,24 @@ def parse_elf(fd: int, path: str) -> Elf | None:
             text_at = value
         elif tag == DT_STRSZ:
             text_size = value
-    found: dict[int, list[str]] = {DT_NEEDED: [], DT_RPATH: [], DT_RUNPATH: []}
+    texts_of: dict[int, list[str]] = {DT_NEEDED: [], DT_RPATH: [], DT_RUNPATH: []}
     inside = [(offset + text_at - a) for a, offset, length in loads if a <= text_at < a + length]
     if wanted and inside:
-        texts = os.pread(fd, min(text_size, LARGEST), inside[0])
+        texts = os.pread(fd, min(text_size, MAX_TABLE_BYTES), inside[0])
         for tag, value in wanted:
             if value < len(texts):
-                found[tag].append(os.fsdecode(texts[value : texts.index(b"\0", value)]))
+                texts_of[tag].append(os.fsdecode(texts[value : texts.index(b"\0", value)]))
     return Elf(
         path,
         head[4:6] + head[18:20],
-        tuple(found[DT_NEEDED]),
-        tuple(d for text in found[DT_RPATH] for d in text.split(":") if d),
-        tuple(d for text in found[DT_RUNPATH] for d in text.split(":") if d),
+        tuple(texts_of[DT_NEEDED]),
+        tuple(d for text in texts_of[DT_RPATH] for d in text.split(":") if d),
+        tuple(d for text in texts_of[DT_RUNPATH] for d in text.split(":") if d),
     )
 
 
 class Linker:
-    """Where a process finds its libraries, under one environment. Remembers what it has read."""
+    """Finds libraries as the dynamic linker does in one environment. Caches the files it reads."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         text = environ.get("LD_LIBRARY_PATH", "")
@@ -113,13 +112,15 @@ class Linker:
         return self.files[path]
 
     def find(self, name: str, by: Elf, above: tuple[str, ...] = ()) -> str | None:
-        """The file that `by` gets for `name`; `above`: directories of the DT_RPATH of those that
-        loaded it. None: there is none that fits."""
+        """Return the file that `by` loads for `name`; None if there is none that fits.
+
+        `above`: the DT_RPATH directories of the files that loaded `by`.
+        """
         if "/" in name:
             return name if self.fits(name, by) else None
         before = [] if by.runpath else [*expand(by.rpath, by.path), *above]
-        own = expand(by.runpath, by.path)
-        for directory in (*before, *self.library_path, *own):
+        after = expand(by.runpath, by.path)
+        for directory in (*before, *self.library_path, *after):
             path = os.path.join(directory or ".", name)
             if self.fits(path, by):
                 return path
@@ -133,26 +134,29 @@ class Linker:
         return elf is not None and elf.kind == by.kind
 
     def cached(self, name: str) -> list[str]:
-        """The paths in the linker's cache that end in `name`: it holds them as texts with a NUL at
-        either end, so looking for those is enough, and quicker than reading its tables."""
+        """Return the paths in the linker's cache that end in `name`.
+
+        The cache has them as texts between NULs: searching for these is quicker than reading its
+        tables.
+        """
         if self.cache is None:
             try:
                 with open(CACHE, "rb", buffering=0) as file:
                     self.cache = file.read()
             except OSError:
                 self.cache = b""
-        found = []
+        paths = []
         tail = b"/" + os.fsencode(name) + b"\0"
         at = self.cache.find(tail)
         while at >= 0:
             start = self.cache.rfind(b"\0", 0, at) + 1
-            found.append(os.fsdecode(self.cache[start : at + len(tail) - 1]))
+            paths.append(os.fsdecode(self.cache[start : at + len(tail) - 1]))
             at = self.cache.find(tail, at + 1)
-        return [path for path in found if path.startswith("/")]
+        return [path for path in paths if path.startswith("/")]
 
 
 def expand(directories: tuple[str, ...], path: str) -> tuple[str, ...]:
-    """$ORIGIN, where the file is; what is for the linker's own machine only is left out."""
+    """Replace $ORIGIN, the directory of the file at `path`, and $LIB; drop other variables."""
     origin = os.path.dirname(os.path.realpath(path))
     filled = (d.replace("${ORIGIN}", origin).replace("$ORIGIN", origin) for d in directories)
     lib = "lib64" if os.path.isdir("/lib64") else "lib"
@@ -162,24 +166,24 @@ def expand(directories: tuple[str, ...], path: str) -> tuple[str, ...]:
 
 
 def walk_needed(paths: list[str], linker: Linker, spare: tuple[str, ...]) -> list[tuple[str, str]]:
-    """All libraries that the files at `paths` bring into a process, nearest first: each name asked
-    for, and the file it means ("" where there is none). Names beginning with one of `spare` are
-    told but not looked into."""
-    found: dict[str, str] = {}
+    """Return all libraries that the files at `paths` load, nearest first: each name asked for and
+    its file, "" if not found. Names that begin with one of `spare` are listed without a file, and
+    what they need is not read."""
+    libraries: dict[str, str] = {}
     todo: list[tuple[Elf, tuple[str, ...]]] = []
     todo += [(elf, ()) for path in paths if (elf := linker.read(path)) is not None]
-    while todo and len(found) < NO_MORE:
+    while todo and len(libraries) < MAX_LIBRARIES:
         elf, above = todo.pop(0)
-        passed_on = (*(() if elf.runpath else expand(elf.rpath, elf.path)), *above)
+        below = (*(() if elf.runpath else expand(elf.rpath, elf.path)), *above)
         for name in elf.needed:
-            if name in found:
+            if name in libraries:
                 continue
             if name.startswith(spare):
-                found[name] = ""
+                libraries[name] = ""
                 continue
             path = linker.find(name, elf, above)
-            found[name] = path or ""
+            libraries[name] = path or ""
             inner = linker.read(path) if path else None
             if inner is not None:
-                todo.append((inner, passed_on))
-    return list(found.items())
+                todo.append((inner, below))
+    return list(libraries.items())

@@ -1,4 +1,4 @@
-"""The variables that --env, --env-file and --master-port add to the workers' environment."""
+"""Variables that --env, --env-file and --master-port add to the workers' environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ompbind.plans import Plan, RankPlan
 
-# Options that say what a variable of the plan would have said.
+# The option to use in place of a variable that the plan sets.
 OPTION_FOR = {
     "OMP_NUM_THREADS": "--threads",
     "OMP_PLACES": "--places",
@@ -26,112 +26,108 @@ OPTION_FOR = {
     "LOCAL_WORLD_SIZE": "--no-rank-env",
     "OMPBIND_FIX": "--fix",
 }
-
-
 QUOTES = ("'", '"')
-ESCAPES = {"\\": "\\", '"': '"', "n": "\n", "t": "\t"}  # in double quotes, after a backslash
+ESCAPES = {"\\": "\\", '"': '"', "n": "\n", "t": "\t"}  # after a backslash in double quotes
 
 
-class Asked(Record):
-    """A variable that is asked for: `where`, for messages, and whether its value is a template."""
+class EnvVar(Record):
+    """A variable to add."""
 
     name: str
     value: str
-    where: str
-    template: bool = False
+    source: str  # where it is given, for messages
+    template: bool = False  # whether the value is a template
 
 
 class Variables(Record):
-    """The variables that the options add. `texts`: of --env, NAME=VALUE or NAME; `files`: paths of
-    --env-file; `master_port`: "auto", a port's number or None, as not asked for; `rank_env`: None
-    means not asked for; `fixes`: whether --fix is given."""
+    """What the options say about variables; None: the option is not given."""
 
-    texts: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
-    master_port: int | str | None = None
+    texts: tuple[str, ...] = ()  # of --env: NAME=VALUE or NAME
+    files: tuple[str, ...] = ()  # the paths of --env-file
+    master_port: int | str | None = None  # a number or "auto"
     master_addr: str | None = None
     rank_env: bool | None = None
-    fixes: bool = False
+    fixes: bool = False  # whether --fix is given
 
 
 def with_environment(plan: Plan, variables: Variables, environ: Mapping[str, str]) -> Plan:
     """Return the plan whose workers also get these variables. Raises UsageError, ParseError."""
-    found = [a for path in variables.files for a in read_file(path)]
-    found += [parse_variable(text, environ) for text in variables.texts]
-    asked = {a.name: a for a in found}  # the last wins
+    given = [v for path in variables.files for v in read_variables(path)]
+    given += [parse_variable(text, environ) for text in variables.texts]
+    added = {v.name: v for v in given}  # the last one wins
     master = make_master(variables)
-    for a in asked.values():
-        check_name(a, plan, master, fixed=variables.fixes)
+    for v in added.values():
+        check_variable(v, plan, master, fixed=variables.fixes)
     count, ranks = len(plan.ranks), []
     for r in plan.ranks:
         env = dict(r.env)
         if master and variables.rank_env is not False:
-            who = {"RANK": str(r.rank), "WORLD_SIZE": str(count)}
-            env |= who | {f"LOCAL_{name}": value for name, value in who.items()}
-        env |= master | {a.name: make_value(a, r, count) for a in asked.values()}
+            numbers = {"RANK": str(r.rank), "WORLD_SIZE": str(count)}
+            env |= numbers | {f"LOCAL_{name}": value for name, value in numbers.items()}
+        env |= master | {v.name: make_value(v, r, count) for v in added.values()}
         ranks.append(r.replace(env=tuple(env.items())))
     return plan.replace(ranks=tuple(ranks))
 
 
-def parse_variable(text: str, environ: Mapping[str, str]) -> Asked:
-    """`NAME=VALUE`; NAME alone takes its value from `environ`. Raises UsageError."""
+def parse_variable(text: str, environ: Mapping[str, str]) -> EnvVar:
+    """Parse `NAME=VALUE`; NAME alone takes its value from `environ`. Raises UsageError."""
     name, equals, value = text.partition("=")
     if not is_name(name):
         raise UsageError(
-            f"--env: {quote(name)} is no variable's name",
-            hint="NAME=VALUE, the name of letters, digits and underscores",
+            f"--env: {quote(name)} is not a variable name",
+            hint="write NAME=VALUE, the name in letters, digits and underscores",
             text=text,
         )
     if not equals and name not in environ:
         raise UsageError(
-            f"--env {name}: there is no such variable here whose value it could take",
-            hint=f"{name}=VALUE sets it",
+            f"--env {name}: ompbind's environment has no such variable to pass on",
+            hint=f"--env {name}=VALUE sets it",
             text=text,
         )
-    where = f"--env {name}"
-    return Asked(name, value, where, True) if equals else Asked(name, environ[name], where)
+    source = f"--env {name}"
+    return EnvVar(name, value, source, True) if equals else EnvVar(name, environ[name], source)
 
 
 def is_name(text: str) -> bool:
     return text.isascii() and text.isidentifier()
 
 
-def make_value(asked: Asked, rank: RankPlan, count: int) -> str:
-    """A rank's value. Raises ParseError."""
-    if not asked.template:
-        return asked.value
+def make_value(variable: EnvVar, rank: RankPlan, count: int) -> str:
+    """Return the value for one of `count` ranks. Raises ParseError."""
+    if not variable.template:
+        return variable.value
     try:
-        return fill(asked.value, make_names(rank.rank, count, rank.cpus, rank.nodes))
+        return fill(variable.value, make_names(rank.rank, count, rank.cpus, rank.nodes))
     except ParseError as e:
-        raise ParseError(f"{asked.where}: {e.message}", hint=e.hint, **e.data) from None
+        raise ParseError(f"{variable.source}: {e.message}", hint=e.hint, **e.data) from None
 
 
-def check_name(asked: Asked, plan: Plan, master: Mapping[str, str], *, fixed: bool) -> None:
-    """Refuses to set what would defeat the plan, or what it sets itself. Raises UsageError."""
-    name = asked.name
+def check_variable(variable: EnvVar, plan: Plan, master: Mapping[str, str], *, fixed: bool) -> None:
+    """Raises UsageError for a variable that would override the plan, or that the plan sets."""
+    name = variable.name
     problem, hint = "", "leave it out"
     if any(name in r.unset for r in plan.ranks):
-        problem = "the plan removes it: a runtime would follow it instead of the plan"
+        problem = "the plan removes it: a runtime would obey it instead of the plan"
     elif any(name in dict(r.env) for r in plan.ranks):
         problem = "the plan sets it itself"
     elif name.startswith("OMPBIND_") and name != "OMPBIND_FIX_OFF":
-        problem = "such names are ompbind's own"
+        problem = "such names are reserved for ompbind"
     elif name in master:
         problem, hint = "--master-port sets it", "leave one of them out"
     elif name == "PYTHONPATH" and fixed:
-        problem = "--fix sets it, with what ompbind's own environment says in front"
+        problem = "--fix sets it, in front of the value in ompbind's environment"
         hint = "PYTHONPATH=... ompbind run ... reaches the workers"
     if problem:
         if name in OPTION_FOR:
-            hint = f"{OPTION_FOR[name]} is the option for it"
-        raise UsageError(f"{asked.where}: {problem}", hint=hint, text=name)
+            hint = f"use {OPTION_FOR[name]}"
+        raise UsageError(f"{variable.source}: {problem}", hint=hint, text=name)
 
 
 # --- files of variables --------------------------------------------------------------------------
 
 
-def read_file(path: str) -> list[Asked]:
-    """Raises UsageError."""
+def read_variables(path: str) -> list[EnvVar]:
+    """Read a file of --env-file. Raises UsageError."""
     name = f"--env-file {quote(path, 400)}"
     try:
         with open(path, "rb") as file:
@@ -140,15 +136,15 @@ def read_file(path: str) -> list[Asked]:
         raise UsageError(f"{name}: {e.strerror}") from None
     lines = enumerate(text.split("\n"), 1)
     parsed = [parse_line(line, f"{name}, line {n}") for n, line in lines]
-    return [asked for asked in parsed if asked is not None]
+    return [variable for variable in parsed if variable is not None]
 
 
-def parse_line(line: str, where: str) -> Asked | None:
-    """`NAME=VALUE` of a file; None for a blank line and for a comment, which begins with # or ;.
+def parse_line(line: str, source: str) -> EnvVar | None:
+    """Parse `NAME=VALUE`; None for a blank line and for a comment, which begins with # or ;.
 
-    Blanks around name and value are left out. A value in single quotes is taken as it is, one in
-    double quotes with \\\\, \\", \\n and \\t replaced; any other as it is, # and quotes inside it
-    too. Raises UsageError.
+    Blanks around name and value are dropped. A value in single quotes is taken literally, one in
+    double quotes with \\\\, \\", \\n and \\t replaced, and any other literally, even with # and
+    quotes inside. Raises UsageError.
     """
     line = line.strip(" \t\r")
     if not line or line[0] in "#;":
@@ -156,30 +152,33 @@ def parse_line(line: str, where: str) -> Asked | None:
     name, equals, value = line.removeprefix("export ").partition("=")
     name, value = name.strip(" \t"), value.strip(" \t")
     if not is_name(name):
-        raise UsageError(f"{where}: {quote(name)} is no variable's name", hint="NAME=VALUE")
+        raise UsageError(f"{source}: {quote(name)} is not a variable name", hint="write NAME=VALUE")
     if not equals:
-        raise UsageError(f"{where}: {name} has no value", hint=f"{name}=VALUE, or {name}= for none")
+        raise UsageError(
+            f"{source}: {name} has no value",
+            hint=f"write {name}=VALUE, or {name}= for an empty one",
+        )
     if "\0" in value:
-        raise UsageError(f"{where}: the value of {name} has a NUL, which no variable can hold")
+        raise UsageError(f"{source}: the value of {name} has a NUL character")
     if value[:1] in QUOTES:
         inner = unquote(value)
         if inner is None:
             raise UsageError(
-                f"{where}: the value of {name} does not end with the quote that it begins with",
-                hint='a double quote inside double quotes is written \\"',
+                f"{source}: the value of {name} does not end with its opening quote",
+                hint='write a double quote inside double quotes as \\"',
             )
         value = inner
-    return Asked(name, value, f"{where}, {name}")
+    return EnvVar(name, value, f"{source}, {name}")
 
 
 def unquote(text: str) -> str | None:
-    """What stands between the quotes that `text` begins with; None where it does not end there."""
-    quote, at = text[0], 1
+    """Return the text between the quotes that `text` begins and ends with; None if it does not."""
+    mark, at = text[0], 1
     done: list[str] = []
     while at < len(text):
-        if text[at] == quote:
+        if text[at] == mark:
             return "".join(done) if at == len(text) - 1 else None
-        pair = quote == '"' and text[at] == "\\" and text[at + 1 : at + 2] in ESCAPES
+        pair = mark == '"' and text[at] == "\\" and text[at + 1 : at + 2] in ESCAPES
         done.append(ESCAPES[text[at + 1]] if pair else text[at])
         at += 2 if pair else 1
     return None
@@ -189,7 +188,7 @@ def unquote(text: str) -> str | None:
 
 
 def make_master(variables: Variables) -> dict[str, str]:
-    """Return MASTER_ADDR and MASTER_PORT where they are asked for."""
+    """Return MASTER_ADDR and MASTER_PORT if they are asked for."""
     port, address = variables.master_port, variables.master_addr
     if port is None and address is None:
         return {}
@@ -199,10 +198,10 @@ def make_master(variables: Variables) -> dict[str, str]:
 
 
 def find_port() -> int:
-    """A port that is free now. Raises OSError."""
+    """Return a port that is free now. Raises OSError."""
     import socket
 
-    for family in (socket.AF_INET6, socket.AF_INET):  # the former listens for both where it can
+    for family in (socket.AF_INET6, socket.AF_INET):  # the former listens for both if possible
         try:
             with socket.socket(family, socket.SOCK_STREAM) as s:
                 s.bind(("", 0))

@@ -1,4 +1,4 @@
-"""Finding the file that a command names, as execvp would, and telling why it cannot be executed."""
+"""Find the file that a command names, as execvp would, and say why it cannot be executed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def find_program(name: str, environ: Mapping[str, str]) -> str | None:
-    """The path of an executable file in PATH (or `name` itself when it has a slash); None: none."""
-    if os.name == "nt":  # where a program's extension may be left out
+    """Return the path of an executable file in PATH, or `name` if it has a slash; or None."""
+    if os.name == "nt":  # where a command may omit the extension
         import shutil
 
         return shutil.which(name, path=environ.get("PATH"))
@@ -35,8 +35,9 @@ def candidates(name: str, environ: Mapping[str, str]) -> list[str]:
 
 
 def find_python(command: Sequence[str], environ: Mapping[str, str]) -> Sequence[str] | None:
-    """The part of a command that is Python with its options: itself, or its script's first line.
-    Empty for a command that is not there: starting it will tell."""
+    """Return the part of a command that is Python with its options: the command, or the words in
+    the first line of its script; None if it is not Python. Empty for a command that does not exist:
+    starting it will fail with the reason."""
     if is_python(command[0]):
         return command
     path = find_program(command[0], environ)
@@ -56,39 +57,41 @@ def find_python(command: Sequence[str], environ: Mapping[str, str]) -> Sequence[
         words = words[1:]
         while words and (words[0].startswith("-") or "=" in words[0]):
             words.pop(0)
-    elif lines[1:] and lines[1].startswith("'''exec' "):  # pip's, where the path is too long for #!
+    elif lines[1:] and lines[1].startswith("'''exec' "):  # by pip, if the path is too long for #!
         words = lines[1].removeprefix("'''exec' ").replace('"', "").split()
     return words if words and is_python(words[0]) else None
 
 
 def is_python(program: str) -> bool:
-    """By the file's name: python, python3.12, python3.13t, pypy3."""
+    """Whether a file has a name such as python, python3.12, python3.13t or pypy3."""
     name = os.path.basename(program).removesuffix(".exe")
     rest = name.removeprefix("python").removeprefix("pypy")
     return rest != name and all(c in "0123456789.td" for c in rest)
 
 
 def require_program(name: str, environ: Mapping[str, str]) -> str:
-    """The path to execute for a command. Raises CommandError: 127 not found, 126 not executable."""
+    """Return the path to execute for a command. Raises CommandError, with exit status 127 if it is
+    not found, 126 if it is not executable."""
     path = find_program(name, environ)
     if path is None:
-        there = [p for p in candidates(name, environ) if os.path.lexists(p)]
-        if not there:
-            where = "" if os.sep in name else " in PATH"
-            raise CommandError(f"command not found{where}: {quote(name)}", found=False)
-        what = "is a directory" if os.path.isdir(there[0]) else "is not executable"
-        hint = "" if os.path.isdir(there[0]) else f"chmod +x {there[0]}, or name its interpreter"
-        raise CommandError(f"command {what}: {quote(there[0])}", found=True, hint=hint)
+        existing = [p for p in candidates(name, environ) if os.path.lexists(p)]
+        if not existing:
+            place = "" if os.sep in name else " in PATH"
+            raise CommandError(f"command not found{place}: {quote(name)}", found=False)
+        problem, hint = "is a directory", ""
+        if not os.path.isdir(existing[0]):
+            problem, hint = "is not executable", f"chmod +x {existing[0]}, or name its interpreter"
+        raise CommandError(f"command {problem}: {quote(existing[0])}", found=True, hint=hint)
     if os.name != "nt":
         check_format(path)
     return path
 
 
 def check_format(path: str) -> None:
-    """Refuses what the kernel would: a script without `#!`, or whose interpreter is missing, a
-    damaged binary, another machine's binary.
+    """Raises CommandError for what the kernel cannot execute: a script without `#!` or without its
+    interpreter, a damaged binary, another machine's binary.
 
-    execvp, which numactl uses, hands those to a shell; nothing here goes through one.
+    execvp, which numactl uses, would hand these to a shell; ompbind never uses one.
     """
     try:
         with open(path, "rb", buffering=0) as file:
@@ -102,11 +105,11 @@ def check_format(path: str) -> None:
             raise CommandError(
                 f"command {quote(path)}: its interpreter {quote(interpreter)} cannot be executed",
                 found=True,
-                hint="mend the file's first line",
+                hint="fix the #! line",
             )
     elif head.startswith(b"\x7fELF"):
         check_elf(path, head)
-    elif b"\0" not in head[:64]:  # text: no binary format of any system looks so
+    elif b"\0" not in head[:64]:  # text: no binary format looks like that
         raise CommandError(
             f"command {quote(path)} is neither a program nor a script with a #! line",
             found=True,
@@ -114,23 +117,23 @@ def check_format(path: str) -> None:
         )
 
 
-# Other machines' numbers that a kernel of these takes as well: 32-bit programs of the same family.
+# Machine numbers in ELF files, and others that the same kernel executes: 32-bit programs.
 COMPATIBLE = {62: (3,), 183: (40,), 21: (20,), 22: (22,), 243: (243,)}
 
 
 def check_elf(path: str, head: bytes) -> None:
-    """Refuses a binary whose header is damaged or of another machine than Python's own.
+    """Raises CommandError for a binary with a damaged header, or of another machine than Python's.
 
-    Where emulators are registered with the kernel (binfmt_misc), another machine's is left to
-    them. Source: elf(5).
+    If emulators are registered with the kernel (binfmt_misc), they may execute another machine's.
+    Source: elf(5).
     """
     with open(sys.executable, "rb", buffering=0) as file:
-        own = file.read(20)
+        python = file.read(20)
     if len(head) < 52 or head[4] not in (1, 2) or head[5] not in (1, 2):
-        problem, hint = "is damaged: its ELF header makes no sense", "install it anew"
-    elif own.startswith(b"\x7fELF") and machine_of(head) not in (
-        machine_of(own),
-        *COMPATIBLE.get(machine_of(own), ()),
+        problem, hint = "is damaged: its ELF header is invalid", "reinstall it"
+    elif python.startswith(b"\x7fELF") and machine_of(head) not in (
+        machine_of(python),
+        *COMPATIBLE.get(machine_of(python), ()),
     ):
         if has_emulators():
             return

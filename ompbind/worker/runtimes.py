@@ -1,12 +1,12 @@
-"""What a worker is, and which OpenMP runtimes it brings: told from its files, nothing is started.
+"""What a worker is and which OpenMP runtimes it loads, by its files; nothing is executed.
 
-- `guess_worker(command, environ)`: Python, a compiled program, or unknown, with its runtimes. On
-  the launch path: it costs next to nothing for Python and less than half a millisecond for most
-  programs, and it never fails: what cannot be told is "unknown".
+- `guess_worker(command, environ)`: Python, a compiled program or unknown, with its runtimes. On
+  the launch path: it takes next to no time for Python and less than half a millisecond for most
+  programs, and never fails.
 - `package_runtimes(directory, environ)`: those of an installed Python package, which it ships
-  (torch/lib, scikit_learn.libs) or which its extension modules need, without importing it.
+  (torch/lib, scikit_learn.libs) or which its extension modules need. The package is not imported.
 
-What a program opens by itself while it runs (dlopen, Python's imports) cannot be seen from here.
+What a program opens while it runs (dlopen, Python's imports) cannot be known from its files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # How the files of OpenMP runtimes begin, and which runtime each is: GNU's, LLVM's, Intel's.
 RUNTIMES = {"libgomp": "libgomp", "libomp": "libomp", "libomp5": "libomp", "libiomp5": "libiomp5"}
-# Never need OpenMP; found in every program, so not looked into.
+# Libraries of every program that never need OpenMP: what they need is not read.
 PLAIN = ("libc.so", "libm.so", "libpthread.so", "libdl.so", "librt.so", "libgcc_s.so",
          "libstdc++.so", "libresolv.so", "libutil.so", "libz.so", "ld-linux", "ld-musl",
          "linux-vdso", "ld64.so")  # fmt: skip
@@ -37,15 +37,15 @@ class Runtime(Record):
 
 
 class Worker(Record):
-    """What a command is. `kind`: "python", "compiled" (an ELF program), or "unknown" (not there, a
-    script in another language, no command at all)."""
+    """What a command is."""
 
+    # "python", "compiled" (an ELF program), or "unknown" (missing, another language, no command)
     kind: str
     runtimes: tuple[Runtime, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its runtimes' names. Two files of one name are two runtimes."""
+        """The names of its runtimes. Two files with one name are two runtimes."""
         return tuple(r.name for r in self.runtimes)
 
 
@@ -53,8 +53,8 @@ UNKNOWN = Worker("unknown")
 
 
 def guess_worker(command: Sequence[str], environ: Mapping[str, str]) -> Worker:
-    """What a command is, as far as its files tell. Python's runtimes are not looked for: what it
-    imports is not known before it runs; LD_PRELOAD's are."""
+    """Return what a command is, as far as its files show. Of Python, only LD_PRELOAD's runtimes are
+    known: what it imports is not known before it runs."""
     if not command:
         return UNKNOWN
     try:
@@ -63,21 +63,21 @@ def guess_worker(command: Sequence[str], environ: Mapping[str, str]) -> Worker:
         path = find_program(command[0], environ)
         if path is None:
             return UNKNOWN
-        from ompbind.worker.elf import Linker, walk_needed  # nothing of it is needed for Python
+        from ompbind.worker.elf import Linker, walk_needed  # not needed for Python
 
         linker = Linker(environ)
         if linker.read(path) is None:
             return UNKNOWN
         names = walk_needed([path], linker, PLAIN)
         kind = "python" if any(n.startswith("libpython") for n, _ in names) else "compiled"
-        return Worker(kind, merged(preloaded(environ), pick(names)))
+        return Worker(kind, merge(preloaded(environ), find_runtimes(names)))
     except (OSError, ValueError):
         return UNKNOWN
 
 
 def package_runtimes(directory: str, environ: Mapping[str, str]) -> tuple[Runtime, ...]:
-    """The OpenMP runtimes of the Python package in `directory`: files of its own, wherever wheels
-    put them, and those that its extension modules need."""
+    """Return the OpenMP runtimes of the Python package in `directory`: files that it ships,
+    wherever wheels put them, and files that its extension modules need."""
     from ompbind.worker.elf import Linker, walk_needed
 
     linker = Linker(environ)
@@ -91,15 +91,13 @@ def package_runtimes(directory: str, environ: Mapping[str, str]) -> tuple[Runtim
                     shipped.append(Runtime(family, os.path.realpath(path), ""))
                 elif name.endswith(".so") or ".so." in name:
                     modules.append(path)
-    needed = [r for m in modules for r in pick(walk_needed([m], linker, PLAIN)) if r.path]
-    own = {
-        soname(r) for r in shipped
-    }  # loaded once, whatever directory another module would search
-    return merged(tuple(shipped), tuple(r for r in needed if r.via not in own))
+    needed = [r for m in modules for r in find_runtimes(walk_needed([m], linker, PLAIN)) if r.path]
+    sonames = {soname(r) for r in shipped}  # each is loaded once, wherever a module would search it
+    return merge(tuple(shipped), tuple(r for r in needed if r.via not in sonames))
 
 
 def preloaded(environ: Mapping[str, str]) -> tuple[Runtime, ...]:
-    """The runtimes that LD_PRELOAD names, or that its libraries need."""
+    """Return the runtimes that LD_PRELOAD names, or that its libraries need."""
     text = environ.get("LD_PRELOAD", "")
     if not text:
         return ()
@@ -107,30 +105,30 @@ def preloaded(environ: Mapping[str, str]) -> tuple[Runtime, ...]:
 
     linker = Linker(environ)
     paths = text.replace(":", " ").split()
-    own = pick((os.path.basename(p), p if "/" in p else "") for p in paths)
-    needed = pick(walk_needed([p for p in paths if "/" in p], linker, PLAIN))
-    return tuple(r.replace(via="LD_PRELOAD") for r in merged(own, needed))
+    named = find_runtimes((os.path.basename(p), p if "/" in p else "") for p in paths)
+    needed = find_runtimes(walk_needed([p for p in paths if "/" in p], linker, PLAIN))
+    return tuple(r.replace(via="LD_PRELOAD") for r in merge(named, needed))
 
 
-def pick(names: Iterable[tuple[str, str]]) -> tuple[Runtime, ...]:
-    """The OpenMP runtimes among libraries: names asked for and the files they mean. The file says
-    which it is: conda's and LLVM's libgomp.so.1 can be links to libomp."""
-    found = []
+def find_runtimes(names: Iterable[tuple[str, str]]) -> tuple[Runtime, ...]:
+    """Return the OpenMP runtimes among libraries, given as the names asked for and their files. The
+    file decides which runtime it is: conda's and LLVM's libgomp.so.1 can be links to libomp."""
+    runtimes = []
     for name, path in names:
         if family := family_of(name):
             real = os.path.realpath(path) if path else ""
-            found.append(Runtime(family_of(os.path.basename(real)) or family, real, name))
-    return tuple(found)
+            runtimes.append(Runtime(family_of(os.path.basename(real)) or family, real, name))
+    return tuple(runtimes)
 
 
-def merged(*several: tuple[Runtime, ...]) -> tuple[Runtime, ...]:
-    """Each file once, whoever asks for it; a preloaded one stands for others of its name."""
-    found: list[Runtime] = []
+def merge(*several: tuple[Runtime, ...]) -> tuple[Runtime, ...]:
+    """Return each file once, whatever asks for it; a preloaded one replaces others of its name."""
+    merged: list[Runtime] = []
     for r in (r for part in several for r in part):
         if not any(r.path == f.path or (f.via == "LD_PRELOAD" and soname(f) == soname(r))
-                   for f in found if f.name == r.name):  # fmt: skip
-            found.append(r)
-    return tuple(found)
+                   for f in merged if f.name == r.name):  # fmt: skip
+            merged.append(r)
+    return tuple(merged)
 
 
 def soname(runtime: Runtime) -> str:

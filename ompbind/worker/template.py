@@ -1,5 +1,5 @@
-"""Templates: texts in which {…} stands for a rank's values and whole-number arithmetic on them, as
-in --port={8000+rank}. Braces that are meant are doubled. Pure."""
+"""Templates: texts in which {…} is replaced by a rank's values and whole-number arithmetic on them,
+as in --port={8000+rank}. Literal braces are doubled. Pure."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ if TYPE_CHECKING:
 
     from ompbind.cpuset import CpuSet
 
-    Value = int | str  # a text stands alone: nothing can be computed with it
+    Value = int | str  # texts cannot be computed with
 
-LARGEST = 2**63 - 1
-DEEPEST = 50  # parentheses and signs within each other
-BRACES = "braces that are meant are doubled: {{ and }}"
+MAX_RESULT = 2**63 - 1
+MAX_DEPTH = 50  # of nested parentheses and signs
+BRACES = "write literal braces as {{ and }}"
 OPERATORS = ("//", "+", "-", "*", "%", "(", ")")
 
 
 def make_names(rank: int, count: int, cpus: CpuSet, nodes: CpuSet) -> dict[str, Value]:
-    """What a template of a rank can name."""
+    """Return the names that a rank's template can use."""
     numbers: dict[str, Value] = {"rank": rank, "ranks": count, "local_rank": rank}
     return numbers | {"cpus": str(cpus), "nodes": str(nodes)}
 
 
 def fill_arguments(words: Sequence[str], names: Mapping[str, Value]) -> tuple[str, ...]:
-    """A command whose arguments are templates. Raises ParseError, which tells the argument."""
+    """Fill in the templates in a command's arguments. Raises ParseError, naming the argument."""
     filled = []
     for number, word in enumerate(words):
         try:
             filled.append(fill(word, names))
         except ParseError as e:
-            where = f"argument {number}" if number else "the command"
-            problem = f"--template: {where}, {quote(word)}: {e.message}"
+            name = f"argument {number}" if number else "the command"
+            problem = f"--template: {name}, {quote(word)}: {e.message}"
             raise ParseError(problem, hint=e.hint, **e.data) from None
     return tuple(filled)
 
 
 def fill(text: str, names: Mapping[str, Value]) -> str:
-    """The text with every {…} replaced, {{ and }} by single braces. Raises ParseError."""
+    """Return the text with every {…} replaced, {{ and }} by single braces. Raises ParseError."""
     if "{" not in text and "}" not in text:
         return text
     done = []
@@ -51,11 +51,11 @@ def fill(text: str, names: Mapping[str, Value]) -> str:
             done.append(text[at])
             at += 2
         elif text[at] == "}":
-            raise ParseError("a } stands alone", hint=BRACES, text=text, part="}")
+            raise ParseError("unmatched }", hint=BRACES, text=text, part="}")
         elif text[at] == "{":
             end = text.find("}", at)
             if end < 0:
-                raise ParseError("a { is never closed", hint=BRACES, text=text, part=text[at:])
+                raise ParseError("unclosed {", hint=BRACES, text=text, part=text[at:])
             done.append(str(Expression(text[at + 1 : end], names).evaluate()))
             at = end + 1
         else:
@@ -66,13 +66,14 @@ def fill(text: str, names: Mapping[str, Value]) -> str:
 
 
 class Expression:
-    """What stands between two braces, with the precedence and the meaning that Python gives to
-    + - * // % and parentheses; results that need more than 63 bits are refused."""
+    """The text between two braces: + - * // % and parentheses as in Python, with results of at most
+    63 bits and a sign."""
 
     def __init__(self, text: str, names: Mapping[str, Value]) -> None:
         self.text = text
         self.names = names
-        self.rest = self.split(text)[::-1]  # what is not read yet, the next word last
+        self.words = self.split(text)
+        self.rest = self.words[::-1]  # those not read yet, the next one last
         self.depth = 0
 
     def evaluate(self) -> Value:
@@ -81,11 +82,12 @@ class Expression:
             return value
         number = self.sum()
         if self.rest:
-            raise self.problem(f"{quote(self.rest[-1])} does not go on what stands before it")
+            before = self.words[-len(self.rest) - 1]
+            raise self.problem(f"unexpected {quote(self.rest[-1])} after {quote(before)}")
         return number
 
     def split(self, text: str) -> list[str]:
-        """The words: numbers, names and signs."""
+        """Return the words: numbers, names and signs."""
         words = []
         at = 0
         while at < len(text):
@@ -99,7 +101,7 @@ class Expression:
             else:
                 sign = next((s for s in OPERATORS if text.startswith(s, at)), None)
                 if sign is None:
-                    raise self.problem(f"{quote(text[at])} cannot stand there")
+                    raise self.problem(f"unexpected {quote(text[at])}")
                 end = at + len(sign)
                 words.append(sign)
             at = end
@@ -119,23 +121,23 @@ class Expression:
 
     def factor(self) -> int:
         if not self.rest:
-            raise self.problem("something is missing at its end" if self.text else "it is empty")
+            raise self.problem("incomplete expression" if self.text else "empty expression")
         word = self.rest.pop()
         if word in ("+", "-", "("):
             self.depth += 1
-            if self.depth > DEEPEST:
-                raise self.problem("too many parentheses or signs within each other")
+            if self.depth > MAX_DEPTH:
+                raise self.problem("too many nested parentheses or signs")
             number = self.sum() if word == "(" else self.factor()
             self.depth -= 1
             if word == "(" and (not self.rest or self.rest.pop() != ")"):
-                raise self.problem("a parenthesis is not closed")
+                raise self.problem("unclosed (")
             return -number if word == "-" else number
         if is_wordy(word[0]):
             return self.value(word)
-        raise self.problem(f"{quote(word)} cannot stand there")
+        raise self.problem(f"unexpected {quote(word)}")
 
     def value(self, word: str) -> int:
-        """A number's, or a name's."""
+        """Return the value of a number or a name."""
         if word[0] in "0123456789":
             if (number := parse_whole(word)) is None:
                 raise self.problem(f"{quote(word)} is not a whole number of at most 18 digits")
@@ -144,12 +146,12 @@ class Expression:
         if isinstance(value, int):
             return value
         if value is not None:
-            raise self.problem(f"{word} is a text here, {quote(value)}: nothing to compute with")
-        raise self.problem(f"there is no {quote(word)}", f"{', '.join(self.names)}; {BRACES}")
+            raise self.problem(f"{word} is a text, {quote(value)}, not a number")
+        raise self.problem(f"unknown name {quote(word)}", f"{', '.join(self.names)}; {BRACES}")
 
     def compute(self, sign: str, a: int, b: int) -> int:
         if sign in ("//", "%") and b == 0:
-            raise self.problem("it divides by zero", "")
+            raise self.problem("division by zero", "")
         if sign == "+":
             number = a + b
         elif sign == "-":
@@ -158,17 +160,17 @@ class Expression:
             number = a * b
         else:
             number = a // b if sign == "//" else a % b
-        if not -LARGEST <= number <= LARGEST:
-            raise self.problem(f"it comes to more than {LARGEST}", "")
+        if not -MAX_RESULT <= number <= MAX_RESULT:
+            raise self.problem(f"the result exceeds {MAX_RESULT}", "")
         return number
 
     def problem(self, problem: str, hint: str | None = None) -> ParseError:
         if hint is None:
-            hint = f"names, numbers, + - * // % and parentheses, as in {{8000+rank}}; {BRACES}"
+            hint = f"use names, numbers, + - * // % and parentheses, as in {{8000+rank}}; {BRACES}"
         part = "{" + self.text + "}"
         return ParseError(f"{quote(part)}: {problem}", hint=hint, text=self.text, part=part)
 
 
 def is_wordy(char: str) -> bool:
-    """Whether it can be part of a number or a name."""
+    """Whether a character can be part of a number or a name."""
     return char.isascii() and (char.isalnum() or char == "_")
