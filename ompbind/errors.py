@@ -45,3 +45,10 @@ class CommandError(OmpbindError):
     def __init__(self, message: str, *, found: bool, hint: str = "", **data: object) -> None:
         super().__init__(message, hint=hint, **data)
         self.status = 126 if found else 127
+
+
+def system_error(error: OSError | MemoryError) -> OmpbindError:
+    """Return what to say where there are no descriptors, no processes or no memory left."""
+    too_many_files = isinstance(error, OSError) and error.errno in (23, 24)  # ENFILE, EMFILE
+    hint = "raise the limit of open files with ulimit -n" if too_many_files else ""
+    return OmpbindError(f"the system refused: {error or 'no memory is left'}", hint=hint)

@@ -649,6 +649,29 @@ def test_show_argv_without_numactl_says_so() -> None:
     assert "do not bind" in done.stderr
 
 
+def test_the_table_of_one_rank() -> None:
+    """--rank chooses whose command the table shows; JSON always has all ranks."""
+    need_cpus(2)
+    args = ["show", "-n", "2", "--rank", "1"]
+    done = ompbind_run(*args, "--", "true", env=environment(COLUMNS="200"))
+    assert "executed for rank 1" in done.stdout
+    assert "OMPBIND_RANK=1" in done.stdout
+    assert "OMPBIND_RANK=0" not in done.stdout
+    done = ompbind_run(*args, "--format", "json")
+    assert done.stderr == error("--rank has no effect on --format json", "leave one of them out")
+
+
+def test_too_few_descriptors() -> None:
+    """Where no more files can be opened the error says what to raise."""
+    command = ["sh", "-c", f"ulimit -n 8; exec {OMPBIND} run -n 2 -- true"]
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+    assert done.returncode == 125
+    assert "Too many open files" in done.stderr
+    assert done.stderr.endswith("\nhint: raise the limit of open files with ulimit -n\n")
+
+
 def test_show_for_another_machine(tmp_path: Path) -> None:
     """A directory with a machine's files is planned for, whatever is installed here."""
     shape = Shape(packages=2, nodes=4, l3s=8, cores=16, threads=2, numbering="halves")

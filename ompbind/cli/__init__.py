@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ompbind.errors import OmpbindError, UsageError
+from ompbind.errors import OmpbindError, UsageError, system_error
 from ompbind.messages import did_you_mean, one_line, quote, say, write_line, write_output
 from ompbind.options.parse import parse_arguments
 from ompbind.options.table import options_of
@@ -39,25 +39,27 @@ def main(args: Sequence[str]) -> int:
             return print_help(name, short=word == "-h")
         return find_command(name)(rest)
     except OmpbindError as e:
-        say("error", e.message)
-        if e.hint:
-            write_line(f"hint: {one_line(e.hint)}")
-        return e.status
+        return report(e)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except (OSError, MemoryError) as e:  # no descriptors, no processes, no memory left
-        say("error", f"the system refuses: {e or 'no memory is left'}")
-        return 125
-    except (ImportError, EOFError, SyntaxError) as e:  # a file of ours, or of Python's, is not read
-        say("error", f"the system refuses to load a module: {e}")
-        return 125
+        return report(system_error(e))
+    except (ImportError, EOFError, SyntaxError) as e:  # a file of ours or of Python's is unreadable
+        return report(OmpbindError(f"cannot load a module: {e}"))
     except Exception as e:
-        say("error", f"a fault of ompbind's own: {e!r}")
-        write_line(f"hint: please report it: {place_of(e)}")
-        return 125
+        hint = f"report it, with where it happened: {trace(e)}"
+        return report(OmpbindError(f"internal error: {e!r}", hint=hint))
+
+
+def report(error: OmpbindError) -> int:
+    """Write an error, and its hint where it has one; return its exit status."""
+    say("error", error.message)
+    if error.hint:
+        write_line(f"hint: {one_line(error.hint)}")
+    return error.status
 
 
 def find_command(name: str) -> Callable[[Sequence[str]], int]:
@@ -83,8 +85,8 @@ def find_command(name: str) -> Callable[[Sequence[str]], int]:
     return doctor
 
 
-def place_of(error: Exception) -> str:
-    """Where an exception was raised: module:line, from the outermost of ours on."""
+def trace(error: Exception) -> str:
+    """Return where an exception was raised as file:line, from the outermost call on."""
     places = []
     frame = error.__traceback__
     while frame is not None:
@@ -95,13 +97,13 @@ def place_of(error: Exception) -> str:
 
 
 def leave(status: int) -> NoReturn:
-    """Ends this process at once: what Python tidies up at its end takes a tenth of a start."""
+    """Exit at once: what Python tidies up at its end takes a tenth of a start."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:  # None: closed by whoever started us
                 stream.flush()
         except (OSError, ValueError):
-            pass  # nobody to tell
+            pass  # nobody reads it
     os._exit(status)
 
 

@@ -1,5 +1,4 @@
-"""What the process that `ompbind.run` starts does: it is `ompbind run`, and tells its refusals to
-who started it."""
+"""The process that `ompbind.run` starts: `ompbind run`, which reports refusals to its starter."""
 
 from __future__ import annotations
 
@@ -20,8 +19,10 @@ def main(words: Sequence[str]) -> None:
 
 
 def watch(words: Sequence[str], _: Callable[[str], None]) -> int:
-    """Runs the plan that can be read from the descriptor named second, as long as the process named
-    first lives. Raises OmpbindError."""
+    """Run a saved plan for as long as another process lives. Raises OmpbindError.
+
+    `words`: that process' number, the descriptor to read the plan from, and options of `run`.
+    """
     parent, plan, *rest = words
     die_with(int(parent))
     os.set_inheritable(int(plan), False)

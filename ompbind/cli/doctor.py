@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def doctor(args: Sequence[str]) -> int:
-    """`ompbind doctor`. Raises OmpbindError."""
+    """Carry out `ompbind doctor`; return the exit status. Raises OmpbindError."""
     from ompbind.doctor import gather
     from ompbind.doctor.findings import examine, prevents, to_json
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def run(args: Sequence[str]) -> int:
-    """`ompbind run`. Raises OmpbindError."""
+    """Carry out `ompbind run`; return the exit status. Raises OmpbindError."""
     import gc
 
     gc.disable()  # a launch is over before there is anything to collect
@@ -41,9 +41,9 @@ def run(args: Sequence[str]) -> int:
     if not command and "plan" not in values:
         from ompbind.options.request import make_request
 
-        make_request(values)  # a list option may have swallowed the command: it then says so
+        make_request(values)  # raises where a list option has taken the command for its values
         raise UsageError("no command to run", hint="put it after --: ompbind run -- COMMAND")
-    settings = make_settings(values).replace(prove=make_prover(values))
+    settings = make_settings(values).replace(prove=make_verifier(values))
     environ = given_environment()
     plan = resolve_plan(values, command, environ)
     if "plan" in values:
@@ -51,8 +51,8 @@ def run(args: Sequence[str]) -> int:
 
         check_plan(plan)
     if plan.inherited:
-        judged = "; ".join(f"{i.name}={i.value} {i.action}" for i in plan.inherited)
-        say("note", f"{judged} (ompbind show tells why)")
+        variables = "; ".join(f"{i.name}={i.value} {i.action}" for i in plan.inherited)
+        say("note", f"{variables} (ompbind show tells why)")
     for warning in plan.warnings:
         say("warning", warning)
     return launch.run(
@@ -64,8 +64,10 @@ def run(args: Sequence[str]) -> int:
 
 
 def given_environment() -> dict[str, str]:
-    """The environment as it was given to us. In the C locale Python puts an LC_CTYPE of its own
-    into it (PEP 538), which is no worker's."""
+    """Return the environment that ompbind was started with.
+
+    In the C locale Python adds an LC_CTYPE (PEP 538), which workers must not inherit.
+    """
     environ = dict(os.environ)
     if environ.get("LC_CTYPE") in ("C.UTF-8", "C.utf8", "UTF-8"):
         from ompbind.machine import living_root
@@ -77,8 +79,8 @@ def given_environment() -> dict[str, str]:
     return environ
 
 
-def make_prover(values: Values) -> Prove | None:
-    """What looks at the ranks for --verify. Raises UsageError, TopologyError."""
+def make_verifier(values: Values) -> Prove | None:
+    """Return what checks the ranks for --verify. Raises UsageError, TopologyError."""
     if "verify" not in values and "verify_strict" not in values:
         return None
     from ompbind.machine import living_root
@@ -91,11 +93,12 @@ def make_prover(values: Values) -> Prove | None:
 
 
 def wants_list(values: Values) -> bool:
-    """Whether --fix list is among what --fix names."""
+    """Whether `list` is among the names that --fix was given."""
     return "list" in str(values.get("fix")).split(",")
 
 
 def list_fixes() -> int:
+    """Print the fixes that there are; return the exit status."""
     from ompbind.fixes import registry
 
     write_output(registry.list_fixes())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def show(args: Sequence[str]) -> int:
-    """`ompbind show`. Raises OmpbindError."""
+    """Carry out `ompbind show`; return the exit status. Raises OmpbindError."""
     from ompbind.resolve import resolve_plan
 
     values, command = parse_arguments(args, options_of("show"))
@@ -28,7 +28,9 @@ def show(args: Sequence[str]) -> int:
         return list_fixes()
     plan = resolve_plan(values, command, dict(os.environ))
     form = values.get("format", "table")
-    rank = chosen_rank(plan, values.get("rank"), one_needed=form == "env")
+    rank = find_rank(plan, values.get("rank"), one_needed=form == "env")
+    if form == "json" and "rank" in values:
+        raise UsageError("--rank has no effect on --format json", hint="leave one of them out")
     sentences: list[str] = []
     if "explain" in values:
         if form in ("env", "argv"):
@@ -46,15 +48,15 @@ def show(args: Sequence[str]) -> int:
         from ompbind.render import make_text
         from ompbind.render.plan import draw_plan
 
-        write_output(make_text(draw_plan(plan, sentences)))
+        write_output(make_text(draw_plan(plan, sentences, rank or 0)))
         return 0
     for warning in plan.warnings if form != "json" else ():
         say("warning", warning)
     return 0
 
 
-def chosen_rank(plan: Plan, text: object, *, one_needed: bool) -> int | None:
-    """The rank that --rank names; None: all. Raises UsageError."""
+def find_rank(plan: Plan, text: object, *, one_needed: bool) -> int | None:
+    """Return the rank that --rank names; None: all. Raises UsageError."""
     last = len(plan.ranks) - 1
     hint = f"ranks: 0-{last}" if last else "the only rank is 0"
     if isinstance(text, str):
@@ -68,17 +70,18 @@ def chosen_rank(plan: Plan, text: object, *, one_needed: bool) -> int | None:
 
 
 def environment_lines(plan: Plan, rank: int) -> str:
-    """What a shell can eval to have the rank's environment."""
-
+    """Return commands for a shell to eval, which set the rank's environment."""
     chosen = plan.ranks[rank]
     unset = [f"unset {' '.join(chosen.unset)}\n"] if chosen.unset else []
     return "".join(unset + [f"export {k}={shlex.quote(v)}\n" for k, v in chosen.env])
 
 
 def argv_lines(plan: Plan, rank: int | None) -> str:
-    """Exactly what is executed, quoted for a shell, a line for each rank."""
-
+    """Return exactly what is executed, quoted for a shell, a line for each rank."""
     if plan.binder == "native":
-        say("note", "without numactl ompbind binds by itself: pasted, these lines do not bind")
+        say(
+            "note",
+            "ompbind binds without numactl here: pasted, these lines do not bind",
+        )
     ranks = plan.ranks if rank is None else (plan.ranks[rank],)
     return "".join(shlex.join(r.argv) + "\n" for r in ranks)

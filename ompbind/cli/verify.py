@@ -1,4 +1,4 @@
-"""`ompbind verify`: running workers beside their plan, once or again and again."""
+"""`ompbind verify`: compare running workers with their plan, once or repeatedly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def verify(args: Sequence[str]) -> int:
-    """`ompbind verify`. Raises OmpbindError."""
+    """Carry out `ompbind verify`; return the exit status. Raises OmpbindError."""
     from ompbind.machine import living_root
     from ompbind.options.parse import text_of
     from ompbind.saved import read_plan
@@ -44,7 +44,7 @@ def verify(args: Sequence[str]) -> int:
 
 
 def parse_verify(args: Sequence[str]) -> tuple[Values, list[int]]:
-    """The options and the pids, in any order. Raises UsageError."""
+    """Return the options and the process numbers, in any order. Raises UsageError."""
     options = options_of("verify")
     values, rest = parse_arguments(args, options)
     pids = []
@@ -62,7 +62,7 @@ def parse_verify(args: Sequence[str]) -> tuple[Values, list[int]]:
 
 
 def parse_interval(text: str) -> float:
-    """The seconds of --watch. Raises UsageError."""
+    """Return the seconds of --watch. Raises UsageError."""
     from ompbind.options.settings import parse_seconds
 
     seconds = parse_seconds(text or "2", "--watch")
@@ -72,8 +72,10 @@ def parse_interval(text: str) -> float:
 
 
 def watch(first: Report, look: Callable[[], Report], interval: float, form: object) -> int:
-    """Shows report after report, until interrupted or all have ended; the last one's status."""
+    """Print report after report until interrupted or all processes have exited.
 
+    Return the exit status for the last one.
+    """
     last = first
 
     def reports() -> Iterator[Report]:
@@ -87,7 +89,7 @@ def watch(first: Report, look: Callable[[], Report], interval: float, form: obje
             last = report
 
     try:
-        if form == "json":  # an object a line
+        if form == "json":  # one object a line
             for report in reports():
                 write_output(report.to_json(indent=None))
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from ompbind.errors import OmpbindError
+from ompbind.errors import OmpbindError, system_error
 from ompbind.launch.descendants import end_descendants
 from ompbind.launch.pipes import make_pipe, parse_error, receive, send_error
 from ompbind.launch.rank import flush
@@ -95,7 +95,7 @@ def become_supervisor(
     except OmpbindError as e:
         status, error = e.status, e
     except OSError as e:  # no descriptors, no memory left
-        error = OmpbindError(f"the system refuses: {e}")
+        error = system_error(e)
     except BaseException as e:
         error = OmpbindError(f"internal error: {e!r}")
     finally:

@@ -384,12 +384,12 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--rank",),
         "value",
-        "Print rank R only, with --format env or argv",
+        "Print the command of rank R, with --format env its environment",
         "R",
         commands=("show",),
         panel=OUTPUT,
         suggest=("<rank>",),
-        brief="the rank that --format env or argv is for",
+        brief="the rank whose command or environment is printed",
     ),
     Option(
         ("--explain",),

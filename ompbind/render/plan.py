@@ -25,7 +25,7 @@ RANK_MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
 ROLE_MARKS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def draw_plan(plan: Plan, explanation: Sequence[str] = ()) -> RenderableType:
+def draw_plan(plan: Plan, explanation: Sequence[str] = (), rank: int = 0) -> RenderableType:
     parts: list[RenderableType] = [headline(plan), rank_table(plan), Text()]
     if plan.places_why:
         parts += [Text(plan.places_why), Text()]
@@ -45,7 +45,7 @@ def draw_plan(plan: Plan, explanation: Sequence[str] = ()) -> RenderableType:
     for warning in plan.warnings:
         parts.append(Text.assemble(("warning: ", "bold yellow"), warning))
     if plan.command or any(r.argv for r in plan.ranks):
-        parts += [Text("\nexecuted for rank 0", style="bold"), command_line(plan)]
+        parts += [Text(f"\nexecuted for rank {rank}", style="bold"), command_line(plan, rank)]
     return Group(*parts)
 
 
@@ -187,11 +187,11 @@ def inherited_table(found: Sequence[Inherited]) -> RenderableType:
     return table
 
 
-def command_line(plan: Plan) -> RenderableType:
-    """Rank 0's arguments after its environment, as a shell would take them."""
+def command_line(plan: Plan, rank: int) -> RenderableType:
+    """A rank's arguments after its environment, as a shell would take them."""
     import shlex
 
-    rank = plan.ranks[0]
-    words = [f"{k}={shlex.quote(v)}" for k, v in rank.env]
-    text = " ".join([*words, shlex.join(rank.argv)])
+    chosen = plan.ranks[rank]
+    words = [f"{k}={shlex.quote(v)}" for k, v in chosen.env]
+    text = " ".join([*words, shlex.join(chosen.argv)])
     return Padding(Text(text.encode("utf-8", "replace").decode(), overflow="fold"), (0, 0))
