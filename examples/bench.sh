@@ -52,13 +52,28 @@ for ((turn = 0; turn < repeats; turn++)); do
     done
 done
 
-printf '%-8s %4s %8s %10s %10s\n' places smt threads median best
+seconds() { # from microseconds
+    printf '%d.%03d' $(($1 / 1000000)) $(($1 / 1000 % 1000))
+}
+
+printf '%-8s %4s %8s %10s %10s %10s\n' places smt threads median best worst
+ranges=()
 for combination in "${combinations[@]}"; do
     read -r places smt <<<"$combination"
     read -ra walls <<<"${times[$combination]}"
     mapfile -t walls < <(printf '%s\n' "${walls[@]}" | sort -n)
-    median=${walls[repeats / 2]}
-    printf '%-8s %4s %8s %6d.%03d %6d.%03d\n' "$places" "$smt" "${threads[$combination]}" \
-        $((median / 1000000)) $((median / 1000 % 1000)) \
-        $((walls[0] / 1000000)) $((walls[0] / 1000 % 1000))
+    ranges+=("${walls[0]} ${walls[-1]}")
+    printf '%-8s %4s %8s %10s %10s %10s\n' "$places" "$smt" "${threads[$combination]}" \
+        "$(seconds "${walls[repeats / 2]}")" "$(seconds "${walls[0]}")" "$(seconds "${walls[-1]}")"
 done
+
+# Where every two ranges from best to worst overlap, the order of the medians says nothing.
+overlap=${#ranges[@]}
+for one in "${ranges[@]}"; do
+    for other in "${ranges[@]}"; do
+        ((${one% *} <= ${other#* })) || overlap=0
+    done
+done
+if ((overlap > 1)); then
+    echo "the ranges from best to worst all overlap: this shows no difference" >&2
+fi

@@ -276,11 +276,30 @@ def test_bench_script() -> None:
         )  # fmt: skip
         assert Path(count).read_text() == "x\n" * 4
     head, *rows = [line.split() for line in done.stdout.splitlines()]
-    assert head == ["places", "smt", "threads", "median", "best"]
+    assert head == ["places", "smt", "threads", "median", "best", "worst"]
     assert [row[:2] for row in rows] == [["cores", "1"], ["one", "1"]]
     for row in rows:
-        assert float(row[4]) <= float(row[3])
+        assert float(row[4]) <= float(row[3]) <= float(row[5])
     assert done.stderr.count("ompbind: error: --smt 63: ") == 2
+
+
+def test_bench_script_judges_noise(tmp_path: Path) -> None:
+    """It says so where the times of all combinations overlap, and only there."""
+    script, words = str(EXAMPLES / "bench.sh"), {"PLACES": "cores l3", "SMT": "1", "REPEATS": "2"}
+    said = "this shows no difference"
+    later = f"echo x >>{tmp_path}/count; test $(wc -l <{tmp_path}/count) -lt 3 || sleep 1"
+    assert said in run_example(script, "sh", "-c", later, **words).stderr
+    words["PLACES"] = "cores one"
+    if ompbind_places("cores") != (one := ompbind_places("one")):  # not on a single core
+        slow = f'test "$OMP_PLACES" != {one} || sleep 2'
+        assert said not in run_example(script, "sh", "-c", slow, **words).stderr
+
+
+def ompbind_places(kind: str) -> str:
+    """OMP_PLACES here, with one kind of places."""
+    words = ["ompbind", "show", "--places", kind, "--rank", "0", "--format", "env"]
+    lines = run_example(*words).stdout.splitlines()
+    return next(line.partition("=")[2] for line in lines if "OMP_PLACES=" in line)
 
 
 def test_bench_script_failure() -> None:
