@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ompbind.cli.completion import suggest
+from ompbind.cli.completion import answer, suggest
 from ompbind.cli.help import COMMANDS
 from ompbind.options.table import OPTIONS
 from tests.support.commands import OMPBIND, TIMEOUT, environment, error, ompbind_run
@@ -60,6 +62,9 @@ def values(line: str) -> set[str]:
     return {v for v in (matches.head + value for value, _ in matches.pairs) if v.startswith(last)}
 
 
+NAMES = sorted({n for o in OPTIONS for n in o.names} - {"--rank", "--stdin", "--topology"})
+
+
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A machine with two nodes, hardware threads and a network card."""
@@ -84,6 +89,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("ompbind run -n 2 --rank-", {"--rank-env"}),
         ("ompbind show --plan x --fo", {"--format"}),
         ("ompbind topo --for", {"--format"}),
+        ("ompbind topo --he", {"--help"}),
         ("ompbind verify 47 --wa", {"--watch"}),
         ("ompbind run --nothing --places c", {"cores"}),
         ("ompbind run -- true --pl", set()),
@@ -129,6 +135,18 @@ def test_devices(tmp_path: Path) -> None:
         _OMPBIND_COMPLETE="complete_bash", COMP_WORDS="\n".join(parts), COMP_CWORD="8"
     )
     assert ompbind_run(env=env).stdout == "3b:00.0\n"
+
+
+@given(st.lists(st.text() | st.sampled_from([*NAMES, "--", "ompbind", "run", "show"])))
+def test_any_line(words: list[str]) -> None:
+    """Whatever was typed, in whatever quotes, each shell gets an answer it can read."""
+    line = " ".join(["ompbind", *words])
+    given_words = {"COMP_WORDS": line.replace(" ", "\n"), "COMP_CWORD": str(line.count(" "))}
+    for shell in ("bash", "zsh", "fish"):
+        answered = answer(f"complete_{shell}", given_words | {"_TYPER_COMPLETE_ARGS": line})
+        assert answered is not None
+        assert answered[1] in (0, 1)
+        assert shell != "zsh" or answered[0].count("\n") <= 1 or "\n" in line
 
 
 def test_every_option_is_suggested() -> None:

@@ -196,10 +196,11 @@ def suggest(words: Sequence[str], last: str) -> Suggestions:
 
 def described(options: Mapping[str, Option]) -> tuple[tuple[str, str], ...]:
     """Return the options' names, each with a few words."""
-    return tuple(
+    pairs = [
         (name, o.brief or o.help.partition(";")[0].partition(" (")[0])
         for name, o in options.items()
-    )
+    ]
+    return (*pairs, ("--help", "show all options"))
 
 
 def values_of(option: Option, value: str, head: str, words: Sequence[str]) -> Suggestions:
