@@ -121,8 +121,12 @@ def test_runs_end_where_caches_do(groups: list[int], inner: int, count: int) -> 
 
 def test_coarser_caches_come_first() -> None:
     """Ending at one die counts more than at any number of L2s."""
-    cores = make_cores("die=aaaabbb", "l2=aabccdd")
-    assert [len(run) for run in cut_runs(cores, 2)] == [4, 3]
+    for dies, l2s, sizes in (
+        ("aaabbbb", "aabbccd", [3, 4]),  # after four cores an L2 ends, after three a die
+        ("aaaabbb", "aabccdd", [4, 3]),
+    ):
+        cores = make_cores(f"die={dies}", f"l2={l2s}")
+        assert [len(run) for run in cut_runs(cores, 2)] == sizes
     assert numbers(split_evenly(make_cores("l3=aabbb"), 2)) == [[0, 1], [2, 3, 4]]
     # equal parts come before whole caches
     assert numbers(split_evenly(make_cores("l3=abbbb"), 2)) == [[0, 1, 2], [3, 4]]
@@ -203,6 +207,11 @@ def test_ranks_in_proportion(groups: int) -> None:
             assert (min(w // n for w, n in shares), -max(-(-w // n) for w, n in shares)) == best
 
 
+def test_the_largest_share_gets_the_next_rank() -> None:
+    """Half of the next rank is counted (Webster): counting all of it (D'Hondt) would give three."""
+    assert apportion([3, 2], 4, [1, 1], [3, 2]) == [2, 2]
+
+
 # --- several kinds of core ----------------------------------------------------------------------
 
 
@@ -264,3 +273,13 @@ def test_clusters_called_packages() -> None:
     assert numbers(divide(cores, 2)) == [[0, 1, 4, 5], [2, 3, 6, 7]]
     mixed = make_cores("package=aaaabbbb", "node=aaaaaaaa", kinds="00110011", weights=(400, 1024))
     assert numbers(divide(mixed, 2)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_the_most_capable_cores_are_distributed_first() -> None:
+    """Whichever kind has the lower numbers: the ranks that get one are the same."""
+    for kinds, parts in (
+        ("0000011", [[0, 5], [1, 6], [2, 3, 4]]),
+        ("1100000", [[0, 2], [1, 3], [4, 5, 6]]),
+    ):
+        cores = make_cores("l3=aaaaaaa", kinds=kinds, weights=(600, 1024))
+        assert numbers(split_evenly(cores, 3)) == parts

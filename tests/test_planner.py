@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import OmpbindError, PlanError
-from ompbind.machine.topology import Cpu, Machine
+from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.planner import make_plan
 from ompbind.planner.cores import levels_for
 from ompbind.planner.request import Request
@@ -930,3 +930,100 @@ def test_cores_per_rank_that_cannot_be_had(args: list[str], message: str) -> Non
     with pytest.raises(PlanError, match=message) as caught:
         make_plan(make_machine(TWO_PACKAGES), make_asked(args))
     assert caught.value.hint
+
+
+# --- rare machines and combinations ---------------------------------------------------------------
+
+# two packages, whose tree has nodes 0 and 2 before 1 and 3
+CROSSED = Machine(
+    Topology(
+        tuple(Cpu(n, core=n, package=n // 4, node=(0, 2, 1, 3)[n // 2]) for n in range(8)),
+        tuple(
+            Node(node, CpuSet([2 * i, 2 * i + 1]), 1 << 30)
+            for node, i in ((0, 0), (1, 2), (2, 1), (3, 3))
+        ),
+    ),
+    Allowed(CpuSet(range(8)), CpuSet(range(4))),
+)
+
+
+def test_nodes_go_by_their_numbers() -> None:
+    """--numa-bind takes the nodes in the order of their numbers, not of the machine's tree."""
+    plan = make_plan(CROSSED, make_asked(["--numa-bind", "-n", "2"]))
+    assert [str(r.mems) for r in plan.ranks] == ["0", "1"]
+    assert [str(r.cpus) for r in plan.ranks] == ["0-1", "4-5"]
+
+
+def test_nodes_whose_memory_is_denied_are_left_out() -> None:
+    """--per numa --numa-bind makes a rank for each node with cpus and allowed memory."""
+    machine = make_machine(Shape(nodes=2, packages=2, cores=4), "0-3", "0")
+    plan = make_plan(machine, make_asked(["--per", "numa", "--numa-bind"]))
+    assert [(str(r.cpus), str(r.mems)) for r in plan.ranks] == [("0-1", "0")]
+
+
+def test_an_excluded_node_is_not_said_to_be_in_another_part() -> None:
+    """Cpus that --exclude names are missing for that reason, in every part."""
+    machine = make_machine(Shape(nodes=2, packages=2, cores=4))
+    for exclude, wording in (("2-3", "may be used"), ("99", "is in part 1/2")):
+        args = ["--part", "1/2", "--exclude", exclude, "--numa-bind-nodes", "1"]
+        with pytest.raises(PlanError) as error:
+            make_plan(machine, make_asked(args))
+        expected = f"rank 0: none of the cpus of node 1 (2-3) {wording}"
+        assert error.value.message == expected
+
+
+def test_ranks_that_share_cores_may_differ_in_threads() -> None:
+    """A quota that is not divisible gives one of them more, and each its own environment."""
+    plan = make_plan(make_machine(Shape(cores=4), quota=3), make_asked(["-n", "2", "--share"]))
+    assert [dict(r.env)["OMP_NUM_THREADS"] for r in plan.ranks] == ["2", "1"]
+
+
+def test_a_warning_appears_once() -> None:
+    """However many ranks it is about."""
+    plan = make_plan(MACHINES["hungry"], make_asked(["--numa-bind-nodes", "1", "1"]))
+    assert plan.warnings == ("node 1 has no memory; using node 0, the nearest that has",)
+
+
+def test_a_list_of_places_beats_one_place() -> None:
+    """The user's own list stands where one place is only the default, as it is for Python."""
+    environ = {"OMP_PLACES": "{0},{1}"}
+    request = make_asked([], environ=environ).replace(places="one")
+    (rank,) = make_plan(MACHINES["desktop"], request).ranks
+    assert rank.places == (CpuSet([0]), CpuSet([1]))
+
+
+def test_isolated_threads_of_one_core_in_a_place() -> None:
+    """The kernel need not move threads between them: no trap, unlike two isolated cores."""
+    machine = make_machine(Shape(cores=2, threads=2, numbering="pairs", isolated="0-3"))
+    for args, kinds in (
+        ("--smt all --places cores", []),
+        ("--smt all --places one", ["isolated"]),
+    ):
+        plan = make_plan(machine, make_asked(args.split()))
+        assert [caution.kind for caution in plan.cautions] == kinds, args
+
+
+def test_sharing_is_not_oversubscription() -> None:
+    """With --share ranks are meant to have the same cores, however many there are."""
+    plan = make_plan(MACHINES["desktop"], make_asked(["-n", "8", "--share", "--oversubscribe"]))
+    assert plan.warnings == ()
+
+
+def test_uneven_ranks_say_which_bound_is_kept() -> None:
+    """No node is divided, or none is spanned; of packages where there are no nodes. Where the user
+    names the nodes, the sizes need no reason."""
+    packages = Machine(
+        Topology(tuple(Cpu(n, core=n, package=n // 4) for n in range(12)), ()),
+        Allowed(CpuSet(range(12)), CpuSet()),
+    )
+    for machine, args, reason in (
+        (MACHINES["server"], "-n 3", ", so that no node is divided"),
+        (MACHINES["server"], "-n 5", ", so that no rank spans two nodes"),
+        (packages, "-n 2", ", so that no package is divided"),
+        (packages, "-n 5", ", so that no rank spans two packages"),
+        (MACHINES["server"], "--numa-bind-nodes 0 0 0 1", ""),
+    ):
+        plan = make_plan(machine, make_asked(args.split()))
+        sizes = [len(r.places) for r in plan.ranks]
+        text = f"ranks get from {min(sizes)} to {max(sizes)} cores{reason}"
+        assert plan.warnings == (text,), args

@@ -60,8 +60,10 @@ MACHINES: dict[str, Machine] = {
     "container": make_machine(SERVER, "0-5,16-21,7", "0-1", 2.5),
     # 2 nodes with cpus, node 2 only memory
     "expander": make_machine(Shape(nodes=2, packages=2, cores=8, memory_only=(2,))),
-    # node 1 has cpus and no memory
-    "hungry": make_machine(Shape(nodes=3, packages=3, l3s=3, cores=6, without_memory=(1,))),
+    # node 1 has cpus and no memory, and so is not among the nodes of Mems_allowed
+    "hungry": make_machine(
+        Shape(nodes=3, packages=3, l3s=3, cores=6, without_memory=(1,)), nodes="0,2"
+    ),
     "power": make_machine(POWER),
     # a kernel without NUMA
     "flat": make_machine(Shape(cores=4, node_dir="none")),
