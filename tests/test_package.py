@@ -99,6 +99,15 @@ def test_classifiers_are_what_is_tested() -> None:
     assert f'requires-python = ">={claimed[0]}"' in read("pyproject.toml")
 
 
+def test_workflow_has_the_same_versions() -> None:
+    """A fork's CI runs the versions of Python that ours runs."""
+    if not (workflow := ROOT / ".github/workflows/ci.yml").exists():
+        pytest.skip("an sdist has no workflow")
+    match = re.search(r"python: \[(.*)\]", workflow.read_text(encoding="utf-8"))
+    assert match
+    assert [v.strip('"') for v in match[1].split(", ")] == read_versions_tested()
+
+
 def read_versions_tested() -> list[str]:
     match = re.search(r"^VERSIONS=\((.*)\)$", read("tools/test-pythons"), re.MULTILINE)
     assert match
