@@ -130,17 +130,16 @@ def settle_narrowed(
     root = linux_root(path)
     if root is None:
         return machine, ()
-    from ompbind.host import restrictions as narrowing
+    from ompbind.host.restrictions import find_restrictions, mark_reset, refuse_restrictions
     from ompbind.machine.limits import read_surroundings
 
-    found = read_surroundings(root, policy=how != "intersect")
-
-    narrowed = narrowing.find_narrowed(found, topology, environ if path is None else {})
+    surroundings = read_surroundings(root, policy=how != "intersect")
+    narrowed = find_restrictions(surroundings, topology, environ if path is None else {})
     if how == "error":
-        narrowing.refuse(narrowed)
+        refuse_restrictions(narrowed)
     if how == "ignore":
-        narrowed = narrowing.widened(narrowed)
-        cpuset = topology.online & (found.cpuset or topology.online)
+        narrowed = mark_reset(narrowed)
+        cpuset = topology.online & (surroundings.cpuset or topology.online)
         machine = machine.replace(allowed=allowed.replace(cpus=cpuset or allowed.cpus))
     return machine, narrowed
 

@@ -15,7 +15,7 @@ import pytest
 from ompbind.cpuset import CpuSet
 from ompbind.doctor import list_imports
 from ompbind.doctor.findings import Facts, Finding, examine, prevents
-from ompbind.host.kernel import Conditions, parse_choice, read_conditions
+from ompbind.host.kernel import KernelSettings, parse_choice, read_settings
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.openmp import judge_environment
 from ompbind.plans import Inherited
@@ -31,7 +31,7 @@ TOPOLOGY = Topology(
     nodes=(Node(0, CpuSet(range(4)), 1 << 30), Node(1, CpuSet(range(4, 8)), 1 << 30)),
 )
 MACHINE = Machine(TOPOLOGY, Allowed(CpuSet(range(8)), CpuSet([0, 1])))
-GOOD = Facts(machine=MACHINE, conditions=Conditions(), numactl="/usr/bin/numactl")
+GOOD = Facts(machine=MACHINE, settings=KernelSettings(), numactl="/usr/bin/numactl")
 
 
 def about(facts: Facts, name: str) -> Finding:
@@ -51,16 +51,26 @@ def test_a_good_machine() -> None:
 @pytest.mark.parametrize(
     ("facts", "name", "status", "words"),
     [
-        (GOOD.replace(refused=(("set_mempolicy", "EPERM"),)), "set_mempolicy", "problem", "EPERM"),
+        (GOOD.replace(denied=(("set_mempolicy", "EPERM"),)), "set_mempolicy", "problem", "EPERM"),
         (
-            GOOD.replace(refused=(("sched_setaffinity", "no"),)),
+            GOOD.replace(denied=(("sched_setaffinity", "no"),)),
             "sched_setaffinity",
             "problem",
             "seccomp",
         ),
-        (GOOD.replace(machine=MACHINE.replace(can_bind=False)), "binding", "problem", "no process"),
+        (
+            GOOD.replace(machine=MACHINE.replace(can_bind=False)),
+            "binding",
+            "problem",
+            "cannot bind",
+        ),
         (GOOD.replace(numactl=""), "numactl", "note", "not installed"),
-        (GOOD.replace(numactl_said="node out of range"), "numactl", "warning", "--binder native"),
+        (
+            GOOD.replace(numactl_problem="node out of range"),
+            "numactl",
+            "warning",
+            "--binder native",
+        ),
         (
             GOOD.replace(machine=MACHINE.replace(topology=TOPOLOGY.replace(numa=False))),
             "set_mempolicy",
@@ -88,37 +98,37 @@ def test_a_good_machine() -> None:
             "--exclude 6-7",
         ),
         (
-            GOOD.replace(narrowed=(Inherited("affinity mask", "0-3", "respected", "Slurm"),)),
+            GOOD.replace(restrictions=(Inherited("affinity mask", "0-3", "respected", "Slurm"),)),
             "affinity mask",
             "note",
             "by Slurm",
         ),
         (
-            GOOD.replace(conditions=Conditions(numa_balancing="1")),
+            GOOD.replace(settings=KernelSettings(numa_balancing="1")),
             "NUMA balancing",
             "warning",
             "sysctl kernel.numa_balancing=0",
         ),
-        (GOOD.replace(conditions=Conditions(numa_balancing="0")), "NUMA balancing", "ok", "=0"),
+        (GOOD.replace(settings=KernelSettings(numa_balancing="0")), "NUMA balancing", "ok", "=0"),
         (
-            GOOD.replace(conditions=Conditions(zone_reclaim="1")),
+            GOOD.replace(settings=KernelSettings(zone_reclaim="1")),
             "zone reclaim",
             "warning",
             "sysctl vm.zone_reclaim_mode=0",
         ),
         (
-            GOOD.replace(conditions=Conditions(huge_pages="never")),
+            GOOD.replace(settings=KernelSettings(huge_pages="never")),
             "transparent huge pages",
             "note",
             "madvise in",
         ),
         (
-            GOOD.replace(conditions=Conditions(governors=("performance", "powersave"))),
+            GOOD.replace(settings=KernelSettings(governors=("performance", "powersave"))),
             "CPU governor",
             "note",
             "cpupower",
         ),
-        (GOOD.replace(conditions=Conditions(irqbalance=True)), "irqbalance", "note", "BANNED"),
+        (GOOD.replace(settings=KernelSettings(irqbalance=True)), "irqbalance", "note", "BANNED"),
         (
             GOOD.replace(variables=judge_environment({"KMP_AFFINITY": "none"}, {}).inherited),
             "environment",
@@ -137,7 +147,7 @@ def test_findings(facts: Facts, name: str, status: str, words: str) -> None:
     """Each fact has its finding; only what prevents binding is a problem."""
     found = about(facts, name)
     assert found.status == status
-    assert words in f"{found.found} {found.remedy}"
+    assert words in f"{found.text} {found.remedy}"
     assert prevents(examine(facts)) == (status == "problem")
 
 
@@ -146,7 +156,7 @@ def test_settings_of_one_node_do_not_matter() -> None:
     one = TOPOLOGY.replace(nodes=(Node(0, CpuSet(range(8)), 1 << 30),))
     facts = GOOD.replace(
         machine=MACHINE.replace(topology=one),
-        conditions=Conditions(numa_balancing="1", zone_reclaim="1"),
+        settings=KernelSettings(numa_balancing="1", zone_reclaim="1"),
     )
     assert {f.status for f in examine(facts)} == {"ok"}
 
@@ -172,10 +182,10 @@ def test_read_from_files() -> None:
             "proc/12/comm": "irqbalance\n",
         }
     )
-    assert read_conditions(root, CpuSet([0, 1, 2])) == Conditions(
+    assert read_settings(root, CpuSet([0, 1, 2])) == KernelSettings(
         "1", "0", "madvise", "on", ("performance", "powersave"), irqbalance=True
     )
-    assert read_conditions(MemoryRoot({}), CpuSet([0])) == Conditions()
+    assert read_settings(MemoryRoot({}), CpuSet([0])) == KernelSettings()
     assert parse_choice("always madvise") is None
 
 
@@ -224,7 +234,7 @@ def test_a_call_that_is_refused(
         unavailable("this kernel has no NUMA")
     assert status == 1
     assert findings[call][0][0] == "problem"
-    assert findings[call][0][1].startswith("refused: ")
+    assert findings[call][0][1].startswith("denied: ")
     assert "not tried" in findings["numactl"][0][1] or findings["numactl"][0][0] == "note"
 
 
@@ -238,7 +248,7 @@ def test_a_mask_of_taskset(ompbind: str, plain_environ: dict[str, str]) -> None:
     assert status == 0
     told = findings["affinity mask"][0]
     assert told[0] == "note"
-    assert told[1].startswith(f"{first} is left, by ")
+    assert told[1].startswith(f"restricted to {first}, by ")
 
 
 @linux_only
@@ -248,7 +258,7 @@ def test_a_policy_of_numactl(ompbind: str, plain_environ: dict[str, str]) -> Non
     if not numactl or not Path("/proc/self/numa_maps").exists():
         unavailable("there is no numactl, or no NUMA")
     _, findings, _ = doctor(ompbind, plain_environ, under=(numactl, "--interleave=0"))
-    assert findings["memory policy"][0][1].startswith("interleave:0 is left")
+    assert findings["memory policy"][0][1].startswith("restricted to interleave:0")
 
 
 @linux_only
@@ -309,7 +319,7 @@ def test_a_cgroup_made_here(ompbind: str, plain_environ: dict[str, str]) -> None
     with in_cgroup("cpuset", {"cpuset.cpus": last}) as under:
         _, findings, _ = doctor(ompbind, plain_environ, under=tuple(under))
     if len(os.sched_getaffinity(0)) > 1:
-        assert findings["cpuset"][0][1].startswith(f"{last} is left, by cgroup /")
+        assert findings["cpuset"][0][1].startswith(f"restricted to {last}, by cgroup /")
     with in_cgroup("cpu", {"cpu.max": "50000 100000"}) as under:
         status, findings, _ = doctor(ompbind, plain_environ, under=tuple(under))
     assert status == 0

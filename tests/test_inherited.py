@@ -13,7 +13,7 @@ import pytest
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
-from ompbind.host.restrictions import find_narrowed, refuse, widened
+from ompbind.host.restrictions import find_restrictions, mark_reset, refuse_restrictions
 from ompbind.machine.limits import Surroundings, read_surroundings
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.options.request import make_request
@@ -34,15 +34,15 @@ CHILD = 'import os; os.write(1, f"{sorted(os.sched_getaffinity(0))}\\n".encode()
 def who(
     found: Surroundings, environ: Mapping[str, str] | None = None, topology: Topology = TWO_NODES
 ) -> dict[str, tuple[str, str]]:
-    told = find_narrowed(found, topology, environ or {})
+    told = find_restrictions(found, topology, environ or {})
     return {n.name: (n.value, n.why) for n in told}
 
 
 def test_nothing_narrowed() -> None:
     """A whole machine has nothing to tell; possible cpus that are not online do not count."""
     whole = Surroundings(mask=CpuSet(range(64)), mems=CpuSet([0, 1]), policy="default")
-    assert find_narrowed(whole, TWO_NODES, {}) == ()
-    assert find_narrowed(Surroundings(), TWO_NODES, {}) == ()
+    assert find_restrictions(whole, TWO_NODES, {}) == ()
+    assert find_restrictions(Surroundings(), TWO_NODES, {}) == ()
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,13 @@ def test_memory_that_was_narrowed() -> None:
 
 def test_refused_and_widened() -> None:
     """A cpuset can be neither refused nor widened: only the mask and the policy can."""
-    only_cpuset = find_narrowed(Surroundings(mask=HALF, cpuset=HALF), TWO_NODES, {})
-    refuse(only_cpuset)
-    assert [n.action for n in widened(only_cpuset)] == ["respected"]
-    both = find_narrowed(Surroundings(mask=HALF), TWO_NODES, {})
-    assert [n.action for n in widened(both)] == ["widened"]
-    with pytest.raises(PlanError, match="affinity mask was narrowed before: 0-3 is left"):
-        refuse(both)
+    only_cpuset = find_restrictions(Surroundings(mask=HALF, cpuset=HALF), TWO_NODES, {})
+    refuse_restrictions(only_cpuset)
+    assert [n.action for n in mark_reset(only_cpuset)] == ["respected"]
+    both = find_restrictions(Surroundings(mask=HALF), TWO_NODES, {})
+    assert [n.action for n in mark_reset(both)] == ["widened"]
+    with pytest.raises(PlanError, match="affinity mask is restricted to 0-3"):
+        refuse_restrictions(both)
 
 
 def test_read_from_files() -> None:
@@ -224,7 +224,7 @@ def test_a_narrowed_mask_refused(ompbind: str) -> None:
     """--inherited error starts nothing."""
     done = narrowed_run(ompbind, "run", "--inherited", "error", "--", "echo", "started")
     assert (done.returncode, done.stdout) == (125, "")
-    assert "error: --inherited error: the affinity mask was narrowed before" in done.stderr
+    assert "error: --inherited error: the affinity mask is restricted to" in done.stderr
     assert "hint: --inherited intersect" in done.stderr
 
 

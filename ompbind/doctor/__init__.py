@@ -1,13 +1,13 @@
-"""Gathers what `doctor` judges: reads the machine, tries to bind in a process that is gone
-afterwards, and looks into a command's files."""
+"""Collect what `doctor` judges: read the machine, try to bind in a child process, and examine a
+command's files."""
 
 from __future__ import annotations
 
 import os
 
 from ompbind.doctor.findings import Facts
-from ompbind.host import restrictions as narrowing
-from ompbind.host.kernel import read_conditions
+from ompbind.host.kernel import read_settings
+from ompbind.host.restrictions import find_restrictions
 from ompbind.launch.binding import CALLS, probe_numactl, probe_system_calls
 from ompbind.machine import linux_root, read_machine, running_system
 from ompbind.machine.limits import read_surroundings
@@ -25,37 +25,38 @@ if TYPE_CHECKING:
 
 
 def gather(command: Sequence[str], environ: Mapping[str, str]) -> Facts:
-    """The facts about this machine, and about a command. Raises OmpbindError."""
+    """Return the facts about this machine, and about a command. Raises OmpbindError."""
     machine = read_machine(devices=False)
     _, root = running_system()
     facts = Facts(
         machine=machine,
-        conditions=read_conditions(root, machine.allowed.cpus),
+        settings=read_settings(root, machine.allowed.cpus),
         variables=judge_environment(environ, {}).inherited,
         numactl=find_program("numactl", environ) or "",
     )
     if linux := linux_root():
-        found = read_surroundings(linux, policy=True)
-        facts = facts.replace(narrowed=narrowing.find_narrowed(found, machine.topology, environ))
+        surroundings = read_surroundings(linux, policy=True)
+        restrictions = find_restrictions(surroundings, machine.topology, environ)
+        facts = facts.replace(restrictions=restrictions)
     if machine.can_bind:
-        facts = try_all(facts, environ)
+        facts = try_binding(facts, environ)
     return with_command(facts, command, environ) if command else facts
 
 
-def try_all(facts: Facts, environ: Mapping[str, str]) -> Facts:
-    """The facts with what was refused when all that is allowed was bound to."""
+def try_binding(facts: Facts, environ: Mapping[str, str]) -> Facts:
+    """Return the facts with what was denied when binding to everything that is allowed."""
     plan = plan_of_all(facts.machine)
-    refused = tuple((CALLS[r.part], r.reason) for r in probe_system_calls(plan))
-    said = ""
-    if facts.numactl and facts.machine.topology.numa and not refused:
-        said = probe_numactl(plan, environ) or ""
+    denied = tuple((CALLS[r.part], r.reason) for r in probe_system_calls(plan))
+    problem = ""
+    if facts.numactl and facts.machine.topology.numa and not denied:
+        problem = probe_numactl(plan, environ) or ""
     elif facts.numactl and not facts.machine.topology.numa:
-        said = "the kernel has no NUMA"
-    return facts.replace(refused=refused, numactl_said=said)
+        problem = "the kernel has no NUMA"
+    return facts.replace(denied=denied, numactl_problem=problem)
 
 
 def plan_of_all(machine: Machine) -> Plan:
-    """One rank on all that is allowed, its memory bound."""
+    """Return a plan of one rank on everything that is allowed, its memory bound."""
     cpus, nodes = machine.allowed.cpus, machine.allowed.nodes
     numa = machine.topology.numa and bool(nodes)
     mem, mems = ("bind", nodes) if numa else ("none", type(nodes)())
@@ -68,12 +69,12 @@ def plan_of_all(machine: Machine) -> Plan:
 
 
 def with_command(facts: Facts, command: Sequence[str], environ: Mapping[str, str]) -> Facts:
-    """The facts with the OpenMP runtimes that a command brings. Raises CommandError."""
+    """Return the facts with the OpenMP runtimes that a command loads. Raises CommandError."""
     path = require_program(command[0], environ)
     worker = guess_worker(command, environ)
     facts = facts.replace(command=tuple(command), kind=worker.kind)
     packages: list[str] = []
-    unread: list[str] = []
+    missing: list[str] = []
     runtimes: tuple[Runtime, ...] = worker.runtimes
     if find_python(command, environ):
         folders = list_folders(path, command, environ)
@@ -87,12 +88,12 @@ def with_command(facts: Facts, command: Sequence[str], environ: Mapping[str, str
                 if os.path.isfile(f"{directory}.py"):
                     break
             else:
-                unread.append(name)
-    return facts.replace(runtimes=runtimes, packages=tuple(packages), unread=tuple(unread))
+                missing.append(name)
+    return facts.replace(runtimes=runtimes, packages=tuple(packages), missing=tuple(missing))
 
 
 def list_folders(path: str, command: Sequence[str], environ: Mapping[str, str]) -> list[str]:
-    """Where a Python finds packages, as far as its files tell; nothing is started."""
+    """Return the directories where a Python finds packages, as far as its files show."""
     prefixes = dict.fromkeys(os.path.dirname(os.path.dirname(p))
                              for p in (os.path.abspath(path), os.path.realpath(path)))  # fmt: skip
     folders = [p for p in environ.get("PYTHONPATH", "").split(os.pathsep) if p]
@@ -110,8 +111,8 @@ def list_folders(path: str, command: Sequence[str], environ: Mapping[str, str]) 
 
 
 def list_imports(path: str, command: Sequence[str]) -> list[str]:
-    """The packages that a Python command imports by its own code: of -c, -m or its script, but not
-    those of Python itself."""
+    """Return the packages that a Python command's own code imports (of -c, -m or its script),
+    without those of the standard library."""
     import ast
     import sys
 

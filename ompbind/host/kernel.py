@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
 from ompbind.machine.limits import has_process, read_sysctl
+from ompbind.messages import label
 from ompbind.plans import Caution
 from ompbind.record import Record
 
@@ -19,22 +20,22 @@ if TYPE_CHECKING:
 CPUS = "sys/devices/system/cpu"
 
 
-class Conditions(Record):
-    """Settings as the system writes them; None where it does not say. `governors`: the distinct
-    ones of the allowed cpus; `irqbalance`: whether that runs."""
+class KernelSettings(Record):
+    """Settings as the system writes them; None where it does not say."""
 
     numa_balancing: str | None = None
     zone_reclaim: str | None = None
     huge_pages: str | None = None
     smt: str | None = None
-    governors: tuple[str, ...] = ()
-    irqbalance: bool = False
+    governors: tuple[str, ...] = ()  # the distinct ones of the allowed cpus
+    irqbalance: bool = False  # whether it runs
 
 
-def read_conditions(root: Root, cpus: CpuSet) -> Conditions:
+def read_settings(root: Root, cpus: CpuSet) -> KernelSettings:
+    """Read the settings; the governors are those of `cpus`."""
     governors = {(root.read(f"{CPUS}/cpu{c}/cpufreq/scaling_governor") or "").strip() for c in cpus}
     smt = root.read(f"{CPUS}/smt/control")
-    return Conditions(
+    return KernelSettings(
         numa_balancing=read_sysctl(root, "kernel/numa_balancing"),
         zone_reclaim=read_sysctl(root, "vm/zone_reclaim_mode"),
         huge_pages=parse_choice(root.read("sys/kernel/mm/transparent_hugepage/enabled")),
@@ -45,23 +46,26 @@ def read_conditions(root: Root, cpus: CpuSet) -> Conditions:
 
 
 def parse_choice(text: str | None) -> str | None:
-    """`madvise` of `always [madvise] never`; None where none is chosen."""
+    """Return `madvise` of `always [madvise] never`; None if no word is in brackets."""
     words = (text or "").split()
     return next((w[1:-1] for w in words if w.startswith("[") and w.endswith("]")), None)
 
 
 def advise(plan: Plan, numa_balancing: str) -> list[Caution]:
-    """`numa_balancing`: kernel.numa_balancing, "" where that is not known."""
+    """Return the warnings for a plan under these settings, beside those of the planner.
+
+    `numa_balancing`: kernel.numa_balancing; "" if unknown.
+    """
     if numa_balancing in ("", "0") or len(plan.host.nodes) < 2:
         return []
-    # A rank on one node has its pages there already; a policy keeps them where they are.
-    loose = CpuSet(r.rank for r in plan.ranks if r.mem in ("none", "local") and len(r.nodes) > 1)
-    if not loose:
+    # A rank on one node has its pages there anyway, and a policy keeps them where they are.
+    spread = (r for r in plan.ranks if len(r.nodes) > 1)
+    migrating = CpuSet(r.rank for r in spread if r.mem in ("none", "local"))
+    if not migrating:
         return []
-    who = f"ranks {loose}" if len(loose) > 1 else f"rank {loose}"
     text = (
-        f"{who}: on several nodes without a memory policy, where the kernel's NUMA balancing "
-        "(kernel.numa_balancing) moves pages while they run: --mem interleave, a rank for each "
-        "node (--per numa --numa-bind), or sysctl kernel.numa_balancing=0"
+        f"{label('rank', migrating)}: on several nodes without a memory policy, where the kernel's "
+        "NUMA balancing (kernel.numa_balancing) migrates pages at run time; use --mem interleave, "
+        "a rank for each node (--per numa --numa-bind), or sysctl kernel.numa_balancing=0"
     )
     return [Caution("numa-balancing", text)]

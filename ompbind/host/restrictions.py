@@ -1,4 +1,4 @@
-"""What was narrowed before ompbind started, and by whom as far as that can be told; pure.
+"""Restrictions that held before ompbind started, and who probably made them. Pure.
 
 Sources: Slurm's srun(1) for its variables, the kernel's cgroup paths as docker, podman, kubernetes,
 Slurm and systemd make them, systemd.exec(5) for CPUAffinity.
@@ -21,7 +21,7 @@ MASK, CPUSET, MEMS, POLICY = "affinity mask", "cpuset", "memory nodes", "memory 
 RESETTABLE = (MASK, POLICY)  # a process may undo them for its children, but not the others
 WIDENED = "widened"
 
-# How paths of cgroups tell who made them: a part of the path, and who that is.
+# What a cgroup's path contains, and who makes such paths.
 MAKERS = (
     ("kubepods", "kubernetes"),
     ("docker", "docker"),
@@ -36,70 +36,79 @@ MAKERS = (
 )
 
 
-def find_narrowed(
-    found: Surroundings, topology: Topology, environ: Mapping[str, str]
+def find_restrictions(
+    surroundings: Surroundings, topology: Topology, environ: Mapping[str, str]
 ) -> tuple[Inherited, ...]:
-    """What is narrower than the machine: its name, what is left, "respected", and by whom."""
-    told = []
+    """Return what restricts this process: name, what remains, "respected", and by whom."""
+    restrictions = []
     online, nodes = topology.online, topology.node_numbers
-    cpuset = online if found.cpuset is None else online & found.cpuset
+    cpuset = online if surroundings.cpuset is None else online & surroundings.cpuset
     if cpuset and cpuset != online:
-        told.append(Inherited(CPUSET, f"{cpuset}", "respected", who_grouped(found, environ)))
-    mask = cpuset if found.mask is None else online & found.mask
+        restrictions.append(
+            Inherited(CPUSET, f"{cpuset}", "respected", explain_cgroup(surroundings, environ))
+        )
+    mask = cpuset if surroundings.mask is None else online & surroundings.mask
     if mask and cpuset - mask:
-        told.append(Inherited(MASK, f"{mask}", "respected", who_masked(found, topology, environ)))
-    mems = nodes if found.mems is None else nodes & found.mems
+        restrictions.append(
+            Inherited(MASK, f"{mask}", "respected", explain_mask(surroundings, topology, environ))
+        )
+    mems = nodes if surroundings.mems is None else nodes & surroundings.mems
     if mems and mems != nodes:
-        told.append(Inherited(MEMS, f"{mems}", "respected", who_grouped(found, environ)))
-    if found.policy not in ("", "default"):
-        told.append(Inherited(POLICY, found.policy, "respected", who_set(found, environ)))
-    return tuple(told)
+        restrictions.append(
+            Inherited(MEMS, f"{mems}", "respected", explain_cgroup(surroundings, environ))
+        )
+    if surroundings.policy not in ("", "default"):
+        restrictions.append(
+            Inherited(
+                POLICY, surroundings.policy, "respected", explain_policy(surroundings, environ)
+            )
+        )
+    return tuple(restrictions)
 
 
-def refuse(narrowed: tuple[Inherited, ...]) -> None:
-    """Raises PlanError where the mask or the memory policy is among what was narrowed."""
-    for n in narrowed:
-        if n.name in RESETTABLE:
-            problem = f"the {n.name} was narrowed before: {n.value} is left (by {n.why})"
-            hint = "--inherited intersect plans inside it, --inherited ignore resets it"
-            raise PlanError(f"--inherited error: {problem}", hint=hint, wanted=n.name)
+def refuse_restrictions(restrictions: tuple[Inherited, ...]) -> None:
+    """Raises PlanError if the affinity mask or the memory policy is restricted."""
+    for r in restrictions:
+        if r.name in RESETTABLE:
+            problem = f"the {r.name} is restricted to {r.value} (by {r.why})"
+            hint = "--inherited intersect plans within it, --inherited ignore resets it"
+            raise PlanError(f"--inherited error: {problem}", hint=hint, wanted=r.name)
 
 
-def can_be_reset(narrowed: tuple[Inherited, ...]) -> bool:
+def can_be_reset(restrictions: tuple[Inherited, ...]) -> bool:
     """Whether a restriction among these ends when ompbind resets its own mask and memory policy."""
-    return any(n.name in RESETTABLE for n in narrowed)
+    return any(r.name in RESETTABLE for r in restrictions)
 
 
-def widened(narrowed: tuple[Inherited, ...]) -> tuple[Inherited, ...]:
-    """The same where the mask and the memory policy are reset."""
-    return tuple(n.replace(action=WIDENED) if n.name in RESETTABLE else n for n in narrowed)
+def mark_reset(restrictions: tuple[Inherited, ...]) -> tuple[Inherited, ...]:
+    """Return the restrictions, those that --inherited ignore resets marked so."""
+    return tuple(r.replace(action=WIDENED) if r.name in RESETTABLE else r for r in restrictions)
 
 
-def who_masked(found: Surroundings, topology: Topology, environ: Mapping[str, str]) -> str:
-    """Who narrowed the affinity mask, below the cpuset."""
+def explain_mask(surroundings: Surroundings, topology: Topology, environ: Mapping[str, str]) -> str:
+    """Say who restricted the affinity mask to less than the cpuset."""
     online = topology.online
-    mask = online & (found.mask or CpuSet())
-    cpuset = online if found.cpuset is None else online & found.cpuset
-    if named := launcher_of(environ):
-        return named
+    mask = online & (surroundings.mask or CpuSet())
+    cpuset = online if surroundings.cpuset is None else online & surroundings.cpuset
+    if launcher := find_launcher(environ):
+        return launcher
     if topology.isolated and cpuset - mask == cpuset & topology.isolated:
-        return "the kernel: what is left out are isolated cpus (isolcpus=)"
-    if found.parent_mask is not None and online & found.parent_mask != mask:
-        by = f" after {found.parent}" if found.parent else ""
+        return "the kernel, which keeps isolated cpus out (isolcpus=)"
+    if surroundings.parent_mask is not None and online & surroundings.parent_mask != mask:
+        by = f" after {surroundings.parent}" if surroundings.parent else ""
         return f"the command that started it{by}, as taskset and numactl do"
-    unit = unit_of(found.groups)
-    if unit:
-        return f"inherited from {found.parent or 'its parent'}: systemd's CPUAffinity= of {unit}?"
-    by = found.parent or "its parent"
-    return f"inherited from {by}, which has the same mask (taskset or numactl around it?)"
+    parent = surroundings.parent or "its parent"
+    if unit := find_unit(surroundings.groups):
+        return f"inherited from {parent}: systemd's CPUAffinity= of {unit}?"
+    return f"inherited from {parent}, which has the same mask (taskset or numactl around it?)"
 
 
-def launcher_of(environ: Mapping[str, str]) -> str:
-    """The launcher that says in the environment that it binds; ""."""
+def find_launcher(environ: Mapping[str, str]) -> str:
+    """Return the launcher that binds, by the variables that it sets; ""."""
     bind = environ.get("SLURM_CPU_BIND", "")
     if "SLURM_STEP_ID" in environ and not bind.startswith(("none", "quiet,none", "verbose,none")):
-        how = f" (SLURM_CPU_BIND={bind})" if bind else ""
-        return f"Slurm{how}; srun --cpu-bind=none leaves the mask alone"
+        setting = f" (SLURM_CPU_BIND={bind})" if bind else ""
+        return f"Slurm{setting}; srun --cpu-bind=none leaves the mask alone"
     if "OMPBIND_CPUS" in environ:
         return f"ompbind: this runs inside rank {environ.get('OMPBIND_RANK', '?')} of a launch"
     if "OMPI_COMM_WORLD_RANK" in environ:
@@ -109,27 +118,27 @@ def launcher_of(environ: Mapping[str, str]) -> str:
     return ""
 
 
-def who_grouped(found: Surroundings, environ: Mapping[str, str]) -> str:
-    """Who made the cgroup."""
-    for path in found.groups:
+def explain_cgroup(surroundings: Surroundings, environ: Mapping[str, str]) -> str:
+    """Say who made the cgroup."""
+    for path in surroundings.groups:
         for part, name in MAKERS:
             if part in path:
                 return f"{name}: cgroup {path}"
-    if found.groups[:1] not in ((), ("/",)):
-        return f"cgroup {found.groups[0]}"
-    if ".dockerenv" in found.files:
+    if surroundings.groups[:1] not in ((), ("/",)):
+        return f"cgroup {surroundings.groups[0]}"
+    if ".dockerenv" in surroundings.files:
         return "docker (--cpuset-cpus, --cpuset-mems)"
-    if found.files:
+    if surroundings.files:
         return "podman (--cpuset-cpus, --cpuset-mems)"
     if "KUBERNETES_SERVICE_HOST" in environ:
         return "kubernetes"
     if "SLURM_JOB_ID" in environ:
         return f"Slurm: job {environ['SLURM_JOB_ID']}"
-    return "a cgroup above the one that can be seen"
+    return "a cgroup above the visible one"
 
 
-def who_set(found: Surroundings, environ: Mapping[str, str]) -> str:
-    """Who set the memory policy."""
+def explain_policy(surroundings: Surroundings, environ: Mapping[str, str]) -> str:
+    """Say who set the memory policy."""
     if environ.get("SLURM_MEM_BIND", "none") not in ("", "none"):
         return f"Slurm (SLURM_MEM_BIND={environ['SLURM_MEM_BIND']})"
     if "OMPBIND_MEM" in environ:
@@ -137,8 +146,8 @@ def who_set(found: Surroundings, environ: Mapping[str, str]) -> str:
     return "the command that started it, as numactl does"
 
 
-def unit_of(groups: tuple[str, ...]) -> str:
-    """systemd's service that a cgroup is in; ""."""
+def find_unit(groups: tuple[str, ...]) -> str:
+    """Return the systemd service that a cgroup belongs to; ""."""
     for path in groups:
         for part in reversed(path.split("/")):
             if part.endswith(".service") and not part.startswith("user@"):

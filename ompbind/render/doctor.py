@@ -20,16 +20,14 @@ STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "bold r
 
 def draw_findings(findings: list[Finding]) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
-    for name in ("status", "about", "found", "remedy"):
+    for name in ("status", "about", "result", "remedy"):
         table.add_column(name, overflow="fold")
     for f in findings:
-        table.add_row(
-            Text(f.status, style=STYLES[f.status]), f.about, Text(f.found), Text(f.remedy)
-        )
+        table.add_row(Text(f.status, style=STYLES[f.status]), f.about, Text(f.text), Text(f.remedy))
     counts = {s: sum(f.status == s for f in findings) for s in STYLES}
-    told = ", ".join(f"{n} {status}" for status, n in counts.items() if n and status != "ok")
+    others = ", ".join(f"{n} {status}" for status, n in counts.items() if n and status != "ok")
     if prevents(findings):
-        last = Text.assemble(("something prevents binding", "bold red"), f": {told}")
+        last = Text.assemble(("something prevents binding", "bold red"), f": {others}")
     else:
-        last = Text.assemble(("binding works here", "bold green"), f": {told}" if told else "")
+        last = Text.assemble(("binding works here", "bold green"), f": {others}" if others else "")
     return Group(table, Text(), last)
