@@ -1,9 +1,9 @@
-"""Cores into parts, by the machine's tree: pure algorithms.
+"""Divides cores into parts by the machine's tree: pure algorithms.
 
-What is best, in this order: a part lies in one package and one node where there are enough parts;
-parts of one node differ by one core at most, on a machine with several kinds of core by as little
-capacity as can be; caches are crossed as seldom as can be. Parts are runs of neighbours in the
-tree's order, of each kind of core by itself; only caches of unlike size are paired otherwise.
+The goals, in this order: with enough parts, each lies in one package and one node; the parts of one
+node differ by one core at most, or on a machine with several kinds of core by as little capacity as
+possible; as few parts as possible span two caches. A part is a run of neighbours in the tree's
+order, or one run of each kind of core; only caches of unlike size are combined out of order.
 """
 
 from __future__ import annotations
@@ -17,35 +17,39 @@ if TYPE_CHECKING:
     from ompbind.machine.topology import Level
     from ompbind.planner.cores import Core
 
-# Levels where staying inside comes before parts of equal size: memory is further away outside.
+# Levels where staying inside comes before parts of equal size: memory is farther away outside.
 MEMORY_LEVELS: tuple[Level, ...] = ("drawer", "book", "package", "node")
 CACHE_LEVELS: tuple[Level, ...] = ("die", "l3", "cluster", "l2")
 
-# With more caches of unlike size, which fit together is not looked for: it takes 3^n steps.
+# With more caches of unlike size, only neighbours are combined: the search takes 3^n steps.
 MAX_CACHES = 8
 
 
 def divide(cores: tuple[Core, ...], count: int) -> list[tuple[Core, ...]]:
-    """The machine in `count` <= len(cores) parts by its own tree.
+    """Return `count` <= len(cores) parts of the machine.
 
-    Parts are dealt to packages and nodes in proportion to what those can do, so that none crosses
-    a node that need not; within a node the parts are as equal as they can be.
+    Packages and nodes get parts in proportion to their capacity, so that no part spans two nodes
+    where that can be avoided; within a node the parts are as equal as possible.
     """
-    kinds = split_by(cores, "kind")
-    firm = [lv for lv in MEMORY_LEVELS if lv == "node" or not kinds[1:] or is_mixed(cores, lv)]
-    return divide_by(cores, count, firm)
+    several_kinds = bool(split_by(cores, "kind")[1:])
+    levels = [
+        level
+        for level in MEMORY_LEVELS
+        if level == "node" or not several_kinds or is_mixed(cores, level)
+    ]
+    return divide_by(cores, count, levels)
 
 
 def is_mixed(cores: tuple[Core, ...], level: Level) -> bool:
-    """Whether a group at `level` has several kinds of core. Old kernels on Arm call the clusters of
-    each kind packages: to stay inside one would be to stay with one kind."""
+    """Return whether a group at `level` has several kinds of core. Old kernels on Arm call the
+    clusters of each kind packages: a part that stays inside one would have one kind only."""
     return any(split_by(group, "kind")[1:] for group in split_by(cores, level))
 
 
 def divide_by(
     cores: tuple[Core, ...], count: int, levels: Sequence[Level]
 ) -> list[tuple[Core, ...]]:
-    """`count` parts along `levels`, the coarsest first; evenly below them."""
+    """Return `count` parts along `levels`, the coarsest first, and even ones below them."""
     if count == 1:
         return [cores]
     parted = [(len(groups), i) for i, level in enumerate(levels)
@@ -59,40 +63,46 @@ def divide_by(
     # A part for each finest group first, where there are enough: then none crosses any of them.
     finest = [len({tuple(getattr(c.first_cpu, lv) for lv in levels) for c in g}) for g in groups]
     least = finest if sum(finest) <= count else [1] * len(groups)
-    dealt = apportion(weights, count, least, [len(group) for group in groups])
-    divided = [divide_by(g, n, levels) for g, n in zip(groups, dealt, strict=True)]
+    counts = apportion(weights, count, least, [len(group) for group in groups])
+    divided = [divide_by(g, n, levels) for g, n in zip(groups, counts, strict=True)]
     return [part for parts in divided for part in parts]
 
 
 def weigh(cores: Sequence[Core]) -> int:
-    """What they can do: their number, where all are of one kind."""
+    """Return the capacity of cores: their number, where all are of one kind."""
     return sum(core.weight for core in cores)
 
 
 def apportion(
     weights: Sequence[int], count: int, least: Sequence[int], most: Sequence[int]
 ) -> list[int]:
-    """How many of `count` each group gets: its least, the next always where a share is largest when
-    half of that one is given already (ties: the first), but none gets more than its most. Of whole
-    cores, the smallest share is then the largest that can be, and the largest the smallest."""
-    dealt = list(least)
+    """Return how many of `count` parts each group gets, from its `least` to its `most`.
+
+    Each next part goes to the group with the largest weight for its parts, half of the next one
+    counted (Webster's method; ties: the first group). In whole cores, the smallest part is then as
+    large as possible, and the largest as small as possible.
+    """
+    counts = list(least)
     for _ in range(count - sum(least)):
-        able = [i for i, n in enumerate(dealt) if n < most[i]]
-        best = max(able, key=lambda i: (weights[i] / (dealt[i] + 0.5), -i))
-        dealt[best] += 1
-    return dealt
+        able = [i for i, n in enumerate(counts) if n < most[i]]
+        best = max(able, key=lambda i: (weights[i] / (counts[i] + 0.5), -i))
+        counts[best] += 1
+    return counts
 
 
 def cut(weights: Sequence[int], count: int) -> list[tuple[int, int]]:
-    """Consecutive groups in `count` runs, as [first, end): the lightest as heavy as can be, then
-    the heaviest as light as can be; where that leaves a choice, earlier runs are longer."""
+    """Return `count` runs of consecutive groups, as [first, end).
+
+    The lightest is as heavy as possible, then the heaviest as light as possible; where that leaves
+    a choice, earlier runs are longer.
+    """
     sums = [0]
     for weight in weights:
         sums.append(sums[-1] + weight)
 
     def find_ends(low: int, high: int) -> list[int] | None:
-        """Where runs that weigh from `low` to `high` can end; None: there are no such runs."""
-        # Bit k of after[i]: the groups from i on can be had in k runs.
+        """Return where runs that weigh from `low` to `high` end; None: there are no such runs."""
+        # Bit k of after[i]: the groups from i on can be cut into k such runs.
         after = [0] * len(sums)
         after[-1] = 1
         for i in reversed(range(len(weights))):
@@ -116,7 +126,7 @@ def cut(weights: Sequence[int], count: int) -> list[tuple[int, int]]:
 
 
 def largest(sure: int, most: int, fits: Callable[[int], bool]) -> int:
-    """The largest number from `sure`, which fits, to `most` that fits; none above it does."""
+    """Return the largest number up to `most` that fits. `sure` fits; above the result none does."""
     while sure < most:
         middle = (sure + most + 1) // 2
         if fits(middle):
@@ -127,8 +137,8 @@ def largest(sure: int, most: int, fits: Callable[[int], bool]) -> int:
 
 
 def split_evenly(cores: tuple[Core, ...], count: int) -> list[tuple[Core, ...]]:
-    """`count` parts that differ by at most one core, or on a machine with several kinds by as
-    little capacity as can be; inside caches where the numbers allow it."""
+    """Return `count` parts that differ by at most one core, or on a machine with several kinds by
+    as little capacity as possible; inside caches where the numbers allow it."""
     kinds = split_by(cores, "kind")
     if not kinds[1:]:
         return split_in_runs(cores, count)
@@ -147,8 +157,8 @@ def split_evenly(cores: tuple[Core, ...], count: int) -> list[tuple[Core, ...]]:
 def match_runs(
     cores: tuple[Core, ...], sizes: Sequence[int]
 ) -> tuple[list[int], list[tuple[Core, ...]]]:
-    """Runs of these sizes and whose each is: where sizes differ by one only, which runs are the
-    longer ones is chosen by caches."""
+    """Cut runs of these sizes; return the rank of each, and the runs. Where the sizes differ by one
+    at most, caches decide which runs are the longer ones."""
     having = [rank for rank, size in enumerate(sizes) if size]
     if max(sizes) - min(sizes[rank] for rank in having) <= 1:
         runs = split_in_runs(cores, len(having))
@@ -159,60 +169,64 @@ def match_runs(
 
 
 def balance(kinds: Sequence[tuple[int, int]], count: int) -> list[list[int]]:
-    """For each kind, given as (weight, how many there are), how many each of `count` parts gets:
-    the same of each where that divides, else so that the sums are as equal as they come."""
-    dealt = [[0] * count for _ in kinds]
+    """Return for each kind how many of its cores each of `count` parts gets. `kinds`: weight and
+    number of cores. The same of each kind where its number divides, else so that the sums of
+    weights are nearly equal."""
+    numbers = [[0] * count for _ in kinds]
     sums = [0] * count
     for kind, (weight, number) in enumerate(kinds):
         for _ in range(number):
             least = min(range(count), key=lambda rank: (sums[rank], rank))
-            dealt[kind][least] += 1
+            numbers[kind][least] += 1
             sums[least] += weight
-    while even_out(dealt, sums, [weight for weight, _ in kinds]):
-        pass
-    return dealt
+    weights = [weight for weight, _ in kinds]
+    while move := find_move(numbers, sums, weights):
+        giver, taker, give, take = move
+        for moved, change in ((give, 1), (take, -1)):
+            if moved is not None:
+                numbers[moved][giver] -= change
+                numbers[moved][taker] += change
+                sums[giver] -= change * weights[moved]
+                sums[taker] += change * weights[moved]
+    return numbers
 
 
-def even_out(dealt: list[list[int]], sums: list[int], weights: Sequence[int]) -> bool:
-    """Whether something could be given from one part to another, or exchanged, that brings their
-    sums nearer; if so it is done."""
+def find_move(
+    numbers: Sequence[Sequence[int]], sums: Sequence[int], weights: Sequence[int]
+) -> tuple[int, int, int, int | None] | None:
+    """Return a core to move that brings the sums of two parts nearer, as (from part, to part, its
+    kind, the kind of the core given in exchange or None); None: there is no such core."""
     order = sorted(range(len(sums)), key=lambda rank: (sums[rank], rank))
     pairs = [(rich, order[0]) for rich in reversed(order)] + [(order[-1], r) for r in order]
     offers = [(give, take) for give in range(len(weights)) for take in (None, *range(len(weights)))]
     for giver, taker in pairs:
         for give, take in offers:
             moved = weights[give] - (0 if take is None else weights[take])
-            if not 0 < moved < sums[giver] - sums[taker] or not dealt[give][giver]:
+            if not 0 < moved < sums[giver] - sums[taker] or not numbers[give][giver]:
                 continue
-            if take is None and sum(row[giver] for row in dealt) == 1:
+            if take is None and sum(row[giver] for row in numbers) == 1:
                 continue  # its only core
-            if take is not None and not dealt[take][taker]:
-                continue
-            for kind, change in ((give, 1), (take, -1)):
-                if kind is not None:
-                    dealt[kind][giver] -= change
-                    dealt[kind][taker] += change
-            sums[giver] -= moved
-            sums[taker] += moved
-            return True
-    return False
+            if take is None or numbers[take][taker]:
+                return giver, taker, give, take
+    return None
 
 
 def split_in_runs(cores: tuple[Core, ...], count: int) -> list[tuple[Core, ...]]:
-    """`count` runs whose lengths differ by at most one, which cross as few caches as can be."""
+    """Return `count` runs whose lengths differ by at most one and that span as few caches as
+    possible."""
     runs = []
-    for own, number in pair_caches(cores, count):
-        runs += cut_runs(own, number)
+    for group, number in combine_caches(cores, count):
+        runs += cut_runs(group, number)
     place = {id(core): i for i, core in enumerate(cores)}
     return sorted(runs, key=lambda run: place[id(run[0])])
 
 
-def pair_caches(cores: tuple[Core, ...], count: int) -> list[tuple[tuple[Core, ...], int]]:
-    """As many groups of caches as can be that some of the `count` runs fill exactly, with how many
-    do: a cache is crossed only inside a group.
+def combine_caches(cores: tuple[Core, ...], count: int) -> list[tuple[tuple[Core, ...], int]]:
+    """Return as many groups of caches as possible that some of the `count` runs fill exactly, each
+    with the number of its runs: a run spans two caches only inside a group.
 
-    Only where caches have unlike numbers of cores, as a cgroup may leave them, are those that fit
-    together not neighbours.
+    The caches of a group need not be neighbours where caches have unlike numbers of cores, as a
+    cgroup may leave them.
     """
     levels = parting_levels(cores)
     caches = split_by(cores, levels[0]) if levels else []
@@ -220,8 +234,9 @@ def pair_caches(cores: tuple[Core, ...], count: int) -> list[tuple[tuple[Core, .
     if count == 1 or len(set(sizes)) < 2 or len(caches) > MAX_CACHES:
         return [(cores, count)]
     length = len(cores) // count
-    # By set of caches and number of runs: how many groups, the one with the first cache, its runs.
-    found: list[dict[int, tuple[int, int, int]]] = [{0: (0, 0, 0)}]
+    # For each set of caches, by the number of runs: the number of groups, the group with the first
+    # cache, the number of its runs.
+    best: list[dict[int, tuple[int, int, int]]] = [{0: (0, 0, 0)}]
     for mask in range(1, 1 << len(caches)):
         first = mask & -mask
         ways: dict[int, tuple[int, int, int]] = {}
@@ -230,34 +245,34 @@ def pair_caches(cores: tuple[Core, ...], count: int) -> list[tuple[tuple[Core, .
             group = first | others
             total = sum(size for i, size in enumerate(sizes) if group >> i & 1)
             for runs in range(-(-total // (length + 1)), total // length + 1):
-                for more, (groups, *_) in found[mask ^ group].items():
+                for more, (groups, *_) in best[mask ^ group].items():
                     if groups + 1 > ways.get(more + runs, (0,))[0]:
                         ways[more + runs] = (groups + 1, group, runs)
             if not others:
                 break
             others = (others - 1) & rest
-        found.append(ways)
-    pairs, mask, left = [], len(found) - 1, count
+        best.append(ways)
+    groups_and_runs, mask, left = [], len(best) - 1, count
     while mask:
-        _, group, runs = found[mask][left]
-        own = tuple(core for i, cache in enumerate(caches) if group >> i & 1 for core in cache)
-        pairs.append((own, runs))
+        _, group, runs = best[mask][left]
+        chosen = tuple(core for i, cache in enumerate(caches) if group >> i & 1 for core in cache)
+        groups_and_runs.append((chosen, runs))
         mask, left = mask ^ group, left - runs
-    return pairs
+    return groups_and_runs
 
 
 def cut_runs(cores: tuple[Core, ...], count: int) -> list[tuple[Core, ...]]:
-    """Consecutive runs; those are the longer ones with which most end where a cache ends, else the
-    first."""
+    """Return consecutive runs; the longer ones are those with which most runs end where a cache
+    ends, else the first ones."""
     length, longer = divmod(len(cores), count)
     worth = value_cuts(cores) if longer else {}
     if not worth:
         return [tuple(cores[i] for i in block) for block in blocks(range(len(cores)), count)]
-    # After `done` runs of which `used` are longer ones, the best that the cuts to come can be.
+    # After `done` runs of which `used` are longer ones: the best worth of the remaining cuts.
     best = [[0] * (longer + 2) for _ in range(count + 1)]
 
     def values(done: int, used: int) -> tuple[int, int]:
-        """Of a longer run and of another one next; -1 where there is none."""
+        """Return the worth with a longer run next, and with another one; -1 where there is none."""
         end = (done + 1) * length + used
         long = worth.get(end + 1, 0) + best[done + 1][used + 1] if used < longer else -1
         fits = longer - used <= count - done - 1
@@ -277,8 +292,8 @@ def cut_runs(cores: tuple[Core, ...], count: int) -> list[tuple[Core, ...]]:
 
 
 def value_cuts(cores: tuple[Core, ...]) -> dict[int, int]:
-    """What it is worth to cut before each position: a coarser cache more than any number of finer
-    ones. Where every core has its own, nothing."""
+    """Return the worth of a cut before each position: a coarser cache counts more than any number
+    of finer ones, a cache of a single core nothing."""
     worth: dict[int, int] = {}
     for nth, level in enumerate(reversed(parting_levels(cores))):
         for i in range(1, len(cores)):
@@ -288,13 +303,14 @@ def value_cuts(cores: tuple[Core, ...]) -> dict[int, int]:
 
 
 def parting_levels(cores: tuple[Core, ...]) -> list[Level]:
-    """The kinds of cache that part them, the coarsest first; not those that each core has."""
+    """Return the levels of cache that part the cores, the coarsest first; not those that each core
+    has for itself."""
     levels = [(len(split_by(cores, level)), i) for i, level in enumerate(CACHE_LEVELS)]
     return [CACHE_LEVELS[i] for number, i in sorted(levels) if 1 < number < len(cores)]
 
 
 def blocks(items: Sequence[int], count: int) -> list[Sequence[int]]:
-    """`items` in `count` consecutive blocks, sizes differing by at most one, larger ones first."""
+    """Return `count` consecutive blocks of `items`; sizes differ by at most one, larger first."""
     least, more = divmod(len(items), count)
     ends = [least * (i + 1) + min(i + 1, more) for i in range(count)]
     return [items[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Pool(Record):
-    """Cores set aside, `cores` of all ranks together or of each; without a name: reserved."""
+    """Cores to set aside, `cores` of all ranks together or of each; without a name: reserved."""
 
     name: str
     cores: int
@@ -28,10 +28,7 @@ class Pool(Record):
 
 
 class Request(Record):
-    """None means: not asked for. `smt` None is every hardware thread; `threads` is the text of
-    OMP_NUM_THREADS, `limit` OMP_THREAD_LIMIT, `place_list` the user's own OMP_PLACES. `places`,
-    not asked for, is settled by `resolve`, which can see what the worker is; `runtime` None is
-    auto. `sources` maps the fields that were asked for to "flag" or the variable."""
+    """What was asked for. None means: not asked for."""
 
     ranks: int | None = None
     per: str | None = None
@@ -41,20 +38,20 @@ class Request(Record):
     share: bool = False
     distribution: str = "block"
     cores_per_rank: int | None = None
-    smt: int | None = 1
+    smt: int | None = 1  # None: every hardware thread
     oversubscribe: bool = False
     part: tuple[int, int] | None = None
     kind: str = "all"
     reserve: Pool = Pool("", 0)
     roles: tuple[Pool, ...] = ()
     exclude: CpuSet = CpuSet()
-    places: str = "cores"
+    places: str = "cores"  # without --places chosen by `resolve`, which sees what the worker is
     places_why: str = ""
-    place_list: tuple[CpuSet, ...] | None = None
-    runtime: str | None = None
+    place_list: tuple[CpuSet, ...] | None = None  # the user's own OMP_PLACES
+    runtime: str | None = None  # None: auto
     proc_bind: str = "close"
-    threads: str | None = None
-    limit: int | None = None
+    threads: str | None = None  # the text of OMP_NUM_THREADS
+    limit: int | None = None  # OMP_THREAD_LIMIT
     mem: str | None = None
     binder: str = "auto"
     degrade: bool = False
@@ -63,12 +60,12 @@ class Request(Record):
     gpu_domain: str = "numa"
     near: str | None = None
     gpu_env: bool = False
-    visible: Visible | None = None  # what workers see of the GPUs, where that was looked up
+    visible: Visible | None = None  # the GPUs that workers will see; None: not looked up
     inherited: tuple[Inherited, ...] = ()
-    sources: tuple[tuple[str, str], ...] = ()
+    sources: tuple[tuple[str, str], ...] = ()  # fields asked for: "flag" or a variable's name
     command: tuple[str, ...] = ()
 
     def asked(self, *fields: str) -> str | None:
-        """The first of `fields` that was asked for."""
+        """Return the first of `fields` that was asked for."""
         sources = dict(self.sources)
         return next((f for f in fields if f in sources), None)
