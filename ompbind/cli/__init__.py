@@ -30,7 +30,7 @@ def main(args: Sequence[str]) -> int:
     try:
         if os.environ.get(COMPLETION):
             return answer_shell(os.environ[COMPLETION])
-        name, *rest = args or HELP
+        name, *rest = args or ("--help",)
         if name not in COMMANDS:
             return run_root(name, rest)
         if word := find_help(name, rest):
@@ -126,7 +126,7 @@ def run_root(name: str, rest: Sequence[str]) -> int:
     if name in HELP:
         from ompbind.cli.help import print_help
 
-        return print_help()
+        return print_help(short=name == "-h")
     if name in VERSION:
         from ompbind.cli.help import print_version
 

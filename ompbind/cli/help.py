@@ -135,7 +135,7 @@ def print_help(name: str = "", *, short: bool = False) -> int:
     command = next((c for c in COMMANDS if c.name == name), None)
     layout = Layout(width=text_width(), bold=has_colours())
     if command is None:
-        lines = root_help(layout)
+        lines = root_help(layout, short=short)
     else:
         lines = short_help(command, layout) if short else long_help(command, layout)
     write_output("".join(f"{line}\n" for line in lines))
@@ -266,16 +266,17 @@ def short_help(command: Command, layout: Layout) -> list[str]:
     return [*lines, "", *command.more, f"Everything else: ompbind {command.name} --help"]
 
 
-def root_help(layout: Layout) -> list[str]:
-    """Return the help of ompbind itself."""
+def root_help(layout: Layout, *, short: bool) -> list[str]:
+    """Return the help of ompbind itself; the short one fits one screen."""
     lines = [layout.usage("ompbind COMMAND [OPTIONS]..."), ""]
-    lines += ["Start worker processes bound to the right cpus and memory.", ""]
-    lines += layout.paragraph(ROOT_TEXT)
+    lines += ["Start worker processes bound to the right cpus and memory."]
+    lines += [] if short else ["", *layout.paragraph(ROOT_TEXT)]
     pairs = [(c.name, c.summary) for c in COMMANDS]
-    pairs.append(("help [WORD]", "Explain a command, an option or a page of the documentation"))
+    pairs.append(("help", "Explain a command, an option or a page of the documentation"))
     lines += ["", layout.heading("Commands")]
-    lines += [line for pair in pairs for line in layout.entry(*pair, column=14)]
-    lines += layout.entries("Options", ROOT_OPTIONS)
+    lines += [line for pair in pairs for line in layout.entry(*pair, column=12)]
+    lines += ["", layout.heading("Options")]
+    lines += [line for pair in ROOT_OPTIONS for line in layout.entry(*pair, column=34)]
     lines += layout.examples(ROOT_EXAMPLES)
     return [*lines, "", "The options of a command: ompbind run -h"]
 
