@@ -6,9 +6,7 @@ from functools import partial
 
 from bench.measure import function, measure, print_table, program
 from ompbind.machine.topology import Allowed, Machine
-from ompbind.options.parse import parse_arguments
-from ompbind.options.request import make_request
-from ompbind.options.table import options_of
+from ompbind.options import make_request, read_arguments
 from ompbind.planner import make_plan
 from tests.support.trees import Shape, make_topology
 
@@ -35,7 +33,7 @@ def bench(python: str, rounds: int) -> None:
     base = program("python -c pass", [python, "-c", "pass"])
     contenders = [base]
     for text in REQUESTS:
-        values, _ = parse_arguments(text.split(), options_of("show"))
+        values, _ = read_arguments(text.split(), "show")
         request = make_request(values, ["worker"], {}).replace(binder="numactl")
         name = text if len(text) < 40 else f"{text[:26]}… ({len(text.split()) - 1} values)"
         contenders.append(function(name or "(no option)", partial(make_plan, machine, request)))

@@ -5,16 +5,18 @@ Everything goes the way of the command line; errors are `OmpbindError` with thei
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 
 from ompbind import plans
 from ompbind.cpuset import CpuSet
-from ompbind.errors import DeniedError, PlanError, UsageError
+from ompbind.errors import DeniedError, OmpbindError, PlanError, UsageError
 from ompbind.launch import popen
 from ompbind.launch.rank import make_environ
-from ompbind.options.parse import parse_arguments
-from ompbind.options.table import options_of
+from ompbind.options import PlanOptions, make_plan_options
+from ompbind.options.keywords import in_keywords, make_values, wrong_type
+from ompbind.planner.request import Request
 from ompbind.resolve import resolve_plan
 from ompbind.saved import check_plan, own_command
 
@@ -24,15 +26,8 @@ if TYPE_CHECKING:
     from subprocess import Popen
     from typing import IO, Any, Literal
 
-    from ompbind.options.table import Option
-
     Path = str | os.PathLike[str]
     Cpus = str | Iterable[int]  # "0-3,8", a CpuSet, range(4)
-
-# The options of `ompbind run` that are not the plan's.
-LAUNCH = ("on_denied", "on_failure", "grace", "leave_children", "verbose", "output", "output_dir",
-          "overwrite", "stdin",
-          "verify", "verify_strict")  # fmt: skip
 
 
 class Plan(plans.Plan):
@@ -79,7 +74,8 @@ class Plan(plans.Plan):
     @classmethod
     def load(cls, path: Path) -> Plan:
         """A plan saved as JSON, as --plan takes it. Raises UsageError."""
-        return cls.made_from(resolve_plan({"plan": os.fspath(path)}, (), snapshot(None)))
+        options = PlanOptions(Request(), saved=os.fspath(path))
+        return cls.made_from(resolve_plan(options, snapshot(None)))
 
     @classmethod
     def made_from(cls, plan: plans.Plan) -> Plan:
@@ -134,11 +130,13 @@ def plan(
     for, by default this process's environment; `env` is what --env sets. Raises OmpbindError;
     TypeError for a value of a wrong type.
     """
-    given = dict(locals())
-    base = snapshot(environ)
-    words = make_words(given, options_of("show"))
-    values, _ = parse_arguments(words, options_of("show"))
-    return Plan.made_from(resolve_plan(values, make_argv(command), base))
+    keywords = dict(locals())
+    base, argv = snapshot(environ), make_argv(command)
+    try:
+        options = make_plan_options(make_values("plan", keywords), argv, base)
+        return Plan.made_from(resolve_plan(options, base))
+    except OmpbindError as e:
+        raise in_keywords(e) from e.__cause__
 
 
 def run(
@@ -168,10 +166,14 @@ def run(
     default the plan's. `environ`: what their environment is made from, by default this process's.
     Raises what `ompbind run` refuses with; then nothing was started.
     """
-    words = make_words(dict(locals()), [o for o in options_of("run") if o.key in LAUNCH])
-    own = [] if argv is None else ["--", *make_argv(argv)]
+    keywords = dict(locals())
+    command = () if argv is None else make_argv(argv)
     kwargs = {"cwd": cwd, "stdout": stdout, "stderr": stderr}
-    return popen.supervise(plan.to_json(), words, own, snapshot(environ), kwargs)
+    try:
+        settings = json.dumps(make_values("run", keywords))
+        return popen.supervise(plan.to_json(), settings, command, snapshot(environ), kwargs)
+    except OmpbindError as e:
+        raise in_keywords(e) from e.__cause__
 
 
 def snapshot(environ: Mapping[str, str] | None) -> dict[str, str]:
@@ -192,66 +194,7 @@ def find_rank(plan: plans.Plan, rank: int) -> plans.RankPlan:
     return plan.ranks[rank]
 
 
-# --- keywords to the command line's words ------------------------------------------------------
-
-
 def make_argv(argv: Sequence[Path]) -> tuple[str, ...]:
     if isinstance(argv, str | bytes | os.PathLike):
         raise TypeError(f"a command is a list of arguments, not {argv!r}: nothing goes to a shell")
     return tuple(os.fsdecode(a) for a in argv)
-
-
-def make_words(given: Mapping[str, object], options: Sequence[Option]) -> list[str]:
-    """The options as they would be typed; what is None was not given. Raises TypeError."""
-    words: list[str] = []
-    for option in options:
-        key, name, value = option.key, option.names[0], given.get(option.key)
-        if value is None:
-            continue
-        if option.kind == "optional" and isinstance(value, bool):
-            words += [name] * value
-        elif option.kind == "flag":
-            if not isinstance(value, bool):
-                raise wrong_type(key, value)
-            if value or option.no:
-                words.append(name if value else f"--no-{name[2:]}")
-        elif option.kind == "list" or option.many:
-            texts = [make_text(key, item) for item in make_items(key, value)]
-            words += [f"{name}={text}" for text in texts]
-            if option.kind == "list" and not texts:
-                words.append(name)
-        else:
-            words.append(f"{name}={make_text(key, value)}")
-    return words
-
-
-def make_items(key: str, value: object) -> list[object]:
-    """What a list of values was given as: itself, a single value, names with their values."""
-    if isinstance(value, Mapping):
-        return [f"{make_text(key, k)}={make_text(key, v)}" for k, v in value.items()]
-    single = isinstance(value, str | int | os.PathLike)
-    return [value] if single else list_of(key, value)
-
-
-def make_text(key: str, value: object) -> str:
-    """A value as it would be typed: numbers of cpus or nodes as a list, names with commas."""
-    if isinstance(value, str | os.PathLike):
-        return os.fsdecode(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    items = list_of(key, value)
-    if items and all(isinstance(i, str) for i in items):
-        return ",".join(map(str, items))
-    if not all(isinstance(i, int) and not isinstance(i, bool) for i in items):
-        raise wrong_type(key, value)
-    return str(CpuSet(items))  # type: ignore[arg-type]  # all are numbers
-
-
-def list_of(key: str, value: object) -> list[object]:
-    if isinstance(value, bytes) or not isinstance(value, Iterable):
-        raise wrong_type(key, value)
-    return list(value)
-
-
-def wrong_type(key: str, value: object) -> TypeError:
-    return TypeError(f"{key}: {value!r} is of the wrong type")

@@ -9,8 +9,6 @@ from ompbind.errors import UsageError
 from ompbind.machine import linux_root, living_root, read_machine
 from ompbind.messages import quote
 from ompbind.openmp import choose_places
-from ompbind.options.parse import text_of
-from ompbind.options.request import make_request, make_variables
 from ompbind.planner import make_plan
 from ompbind.planner.cores import levels_for
 from ompbind.plans import Caution, Inherited
@@ -22,35 +20,30 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ompbind.machine.topology import Device, Machine, Topology
-    from ompbind.options.parse import Values
+    from ompbind.options import PlanOptions
     from ompbind.planner.request import Request
     from ompbind.plans import Plan
 
 
-def resolve_plan(values: Values, command: Sequence[str], environ: Mapping[str, str]) -> Plan:
-    """The plan that the arguments ask for, on this machine or on the one that they name, with the
-    fixes that its workers carry.
-
-    Raises OmpbindError.
-    """
-    told: tuple[Inherited, ...] = ()
-    if "from_env" in values and "plan" not in values:
-        values, told = from_environment(values, environ)
-    if "plan" in values:
+def resolve_plan(options: PlanOptions, environ: Mapping[str, str]) -> Plan:
+    """Return the plan that is asked for, on this machine or on the one that is named, with all that
+    its workers get. Raises OmpbindError."""
+    if options.saved is not None:
         from ompbind.saved import load_plan
 
-        plan = load_plan(values, command, environ)
+        plan = load_plan(options.saved, options.request, environ)
     else:
-        plan = make_new_plan(values, command, environ)
-    plan = plan.replace(inherited=(*told, *plan.inherited))
-    if variables := make_variables(values):
+        plan = make_new_plan(options, environ)
+    if options.variables:
         from ompbind.worker.environment import with_environment
 
-        plan = with_environment(plan, variables, environ)
-    look = values.get("neighbours", environ.get("OMPBIND_NEIGHBOURS") != "no")
-    if look and "topology" not in values:
+        plan = with_environment(plan, options.variables, environ)
+    look = options.neighbours
+    if look is None:
+        look = environ.get("OMPBIND_NEIGHBOURS") != "no"
+    if look and options.topology is None:
         plan = with_neighbours(plan, environ)
-    return with_fixes(plan, values, environ)
+    return with_fixes(plan, options, environ)
 
 
 def with_neighbours(plan: Plan, environ: Mapping[str, str]) -> Plan:
@@ -65,30 +58,16 @@ def with_neighbours(plan: Plan, environ: Mapping[str, str]) -> Plan:
     return plan.replace(cautions=(*plan.cautions, Caution("neighbours", text)))
 
 
-def from_environment(
-    values: Values, environ: Mapping[str, str]
-) -> tuple[Values, tuple[Inherited, ...]]:
-    """The options with those that another tool's variables stand for. Raises OmpbindError."""
-    from ompbind.machine import read_family
-    from ompbind.options.vllm import make_options
-
-    path = text_of(values, "topology")
-    rest = {key: value for key, value in values.items() if key != "from_env"}
-    machine = read_machine(path, devices=False)
-    return make_options(rest, environ, machine, read_family(path))
-
-
-def make_new_plan(values: Values, command: Sequence[str], environ: Mapping[str, str]) -> Plan:
-    """A plan by this or another machine's topology. Raises OmpbindError."""
-    request = make_request(values, command, environ)
-    if request.asked("places") is None:
+def make_new_plan(options: PlanOptions, environ: Mapping[str, str]) -> Plan:
+    """Return a plan for this or another machine's topology. Raises OmpbindError."""
+    request, path = options.request, options.topology
+    if not request.places_why:
         request = with_default_places(request, environ)
-    path = text_of(values, "topology")
     devices = wants_devices(request, path)
     machine = read_machine(path, levels_for(request), devices=devices)
     if devices:
         request = with_visible(request, machine.topology.devices, environ, path)
-    machine, narrowed = settle_narrowed(machine, values, environ)
+    machine, narrowed = settle_narrowed(machine, options, environ)
     binder = request.binder
     if not machine.can_bind:
         binder = "none"
@@ -110,23 +89,22 @@ def make_new_plan(values: Values, command: Sequence[str], environ: Mapping[str, 
         return plan
     from ompbind.host.restrictions import can_be_reset
 
-    ignored = values.get("inherited") == "ignore" and binder != "none"
+    ignored = options.inherited == "ignore" and binder != "none"
     return plan.replace(narrowed=narrowed, reset_inherited=ignored and can_be_reset(narrowed))
 
 
 def settle_narrowed(
-    machine: Machine, values: Values, environ: Mapping[str, str]
+    machine: Machine, options: PlanOptions, environ: Mapping[str, str]
 ) -> tuple[Machine, tuple[Inherited, ...]]:
     """The machine with what may be used of it under --inherited, and what was narrowed before.
 
     A machine that is whole is not looked at further. Raises PlanError.
     """
     allowed, topology = machine.allowed, machine.topology
-    how = values.get("inherited", "intersect")
+    how, path = options.inherited, options.topology
     whole = allowed.cpus == topology.online and allowed.nodes == topology.node_numbers
     if whole and how == "intersect":
         return machine, ()
-    path = text_of(values, "topology")
     root = linux_root(path)
     if root is None:
         return machine, ()
@@ -186,25 +164,21 @@ def with_default_places(request: Request, environ: Mapping[str, str]) -> Request
         return request.replace(places="one")  # threads are not bound to places
     worker = guess_worker(request.command, environ)
     name = os.path.basename(request.command[0]) if request.command else ""
-    places, why = choose_places(
-        worker.kind, worker.names, quote(name) if name else "", request.runtime
-    )
+    runtime = None if request.runtime == "auto" else request.runtime
+    places, why = choose_places(worker.kind, worker.names, quote(name) if name else "", runtime)
     return request.replace(places=places, places_why=why)
 
 
-def with_fixes(plan: Plan, values: Values, environ: Mapping[str, str]) -> Plan:
-    """The plan with the fixes of --fix, or of the saved plan. Raises UsageError."""
-    if "fix" in values:
+def with_fixes(plan: Plan, options: PlanOptions, environ: Mapping[str, str]) -> Plan:
+    """Return the plan with the fixes that are asked for, or with those of the saved plan. Raises
+    UsageError."""
+    if options.fixes is not None:
         from ompbind.fixes import carry
         from ompbind.fixes.registry import find_fixes
 
-        fixes = find_fixes(text_of(values, "fix") or "")
-        children, verbose = values.get("fix_children") is not False, "verbose" in values
-        return carry.with_fixes(plan, fixes, environ, children=children, verbose=verbose)
-    if "fix_children" in values:
-        name = "--fix-children" if values["fix_children"] else "--no-fix-children"
-        raise UsageError(f"{name} has no effect without --fix", hint="--fix list tells of fixes")
-    if "plan" in values:
+        fixes, children = find_fixes(options.fixes), options.fix_children is not False
+        return carry.with_fixes(plan, fixes, environ, children=children, verbose=options.verbose)
+    if options.saved is not None:
         from ompbind.fixes import carry
 
         if any(carry.NAMED in dict(r.env) for r in plan.ranks):

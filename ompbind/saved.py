@@ -6,7 +6,6 @@ from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.machine import read_machine
 from ompbind.messages import quote
 from ompbind.openmp import judge_environment
-from ompbind.options.parse import text_of
 from ompbind.plans import Caution, parse_plan
 
 TYPE_CHECKING = False
@@ -14,30 +13,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ompbind.cpuset import CpuSet
-    from ompbind.options.parse import Values
+    from ompbind.planner.request import Request
     from ompbind.plans import Plan, RankPlan
 
-# What goes with --plan: it says the rest itself.
-ENVIRONMENT = ("env", "env_file", "master_port", "master_addr")
-STREAMS = ("output", "output_dir", "overwrite", "stdin")
-BESIDE_PLAN = ("plan", "on_denied", "format", "rank", "fix", "fix_children", "verbose",
-               "on_failure", "grace", "leave_children", "verify", "verify_strict",
-               "explain", "neighbours", *ENVIRONMENT, *STREAMS)  # fmt: skip
 
-
-def load_plan(values: Values, command: Sequence[str], environ: Mapping[str, str]) -> Plan:
-    """A saved plan, with another command where one is given. Raises OmpbindError."""
-    extra = [key for key in values if key not in BESIDE_PLAN]
-    if extra:
-        option = "--" + extra[0].replace("_", "-")
-        raise UsageError(
-            f"{option} has no effect on a saved plan", hint=f"leave --plan or {option} out"
-        )
-    plan = read_plan(text_of(values, "plan") or "")
-    if values.get("on_denied") == "degrade":
+def load_plan(path: str, request: Request, environ: Mapping[str, str]) -> Plan:
+    """Return a saved plan, for another command where the request has one. Raises OmpbindError."""
+    plan = read_plan(path)
+    if request.on_denied == "degrade":
         plan = keep_memory(plan, read_machine(None, (), devices=False).allowed.nodes)
-    if command:
-        plan = with_command(plan, command)
+    if request.command:
+        plan = with_command(plan, request.command)
     given = dict.fromkeys(("places", "proc_bind", "threads"), "the saved plan has its own")
     inherited = judge_environment(environ, given).inherited
     removed = [i.name for i in inherited if i.action == "removed"]

@@ -19,9 +19,7 @@ with atheris.instrument_imports(include=["ompbind"]):
     from ompbind.machine import hwloc, read_system, snapshot
     from ompbind.machine import limits as procfs
     from ompbind.machine.roots import SnapshotRoot
-    from ompbind.options import parse as arguments
-    from ompbind.options import request
-    from ompbind.options import table as options
+    from ompbind.options import make_request, read_arguments
 
 
 def lists(text: str) -> None:
@@ -72,8 +70,8 @@ def saved_plan(text: str) -> None:
 
 
 def command_line(text: str) -> None:
-    values, command = arguments.parse_arguments(text.split("\n"), options.options_of("run"))
-    request.make_request(values, command, {"OMP_PLACES": text, "OMP_NUM_THREADS": text})
+    values, command = read_arguments(text.split("\n"), "run")
+    make_request(values, command, {"OMP_PLACES": text, "OMP_NUM_THREADS": text})
     openmp.parse_proc_bind(text)
 
 

@@ -11,15 +11,15 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
 import ompbind
 from ompbind import plans
-from ompbind.options.table import options_of
+from ompbind.options.keywords import options_for
 from tests.support.commands import environment, ompbind_run
 from tests.support.confine import denying
 from tests.support.needs import need_binder, need_cpus, unavailable
@@ -149,64 +149,82 @@ def test_a_plan_is_the_command_lines(keywords: dict[str, Any], words: list[str])
     assert ompbind.plan(topology=SERVER, **keywords).to_json() == done.stdout
 
 
-def test_every_option_is_a_keyword() -> None:
-    """Those that say what a plan is, with the values that each may have."""
-    keywords = dict(inspect.signature(ompbind.plan).parameters)
-    del keywords["command"], keywords["environ"]
-    options = {o.key: o for o in options_of("show")}
-    for key in (
-        "plan",
-        "on_denied",
-        "format",
-        "rank",
-        "explain",
-    ):  # a file; how to start; what to print
-        del options[key]
-    assert sorted(keywords) == sorted(options), "give ompbind.plan the options of the table"
-    for key, option in options.items():
-        told = re.findall(r"'(\w+)'|\"(\w+)\"", str(keywords[key].annotation))
-        values = tuple(one or other for one, other in told)
-        assert values == option.choices or key in ("smt", "master_port"), key
-
-
-def test_every_launch_option_is_a_keyword_of_run() -> None:
-    """Those of `run` that are not the plan's, with the values that each may have."""
-    parameters = dict(inspect.signature(ompbind.run).parameters)
-    for key in ("plan", "argv", "environ", "cwd", "stdout", "stderr"):
-        del parameters[key]
-    keywords = inspect.signature(ompbind.plan).parameters
-    options = {o.key: o for o in options_of("run") if o.key not in keywords or o.key == "verbose"}
-    del options["plan"]
-    assert sorted(parameters) == sorted(options), "give ompbind.run the options of the table"
-    for key, option in options.items():
-        told = re.findall(r"'([\w-]+)'|\"([\w-]+)\"", str(parameters[key].annotation))
-        assert tuple(one or other for one, other in told) == option.choices, key
+def choices_of(function: Callable[..., object]) -> dict[str, tuple[str, ...]]:
+    """The texts that each keyword's type admits, () where it is not a choice of texts."""
+    names = {"Literal": Literal, "Sequence": Sequence, "Mapping": Mapping, "IO": IO, "Any": Any,
+             "Path": str | os.PathLike[str], "Cpus": str | Iterable[int]}  # fmt: skip
+    hints = get_type_hints(function, localns=names)
+    literals = {key: [t for t in get_args(hint) if get_origin(t) is Literal]
+                for key, hint in hints.items()}  # fmt: skip
+    return {key: get_args(found[0]) if found else () for key, found in literals.items()}
 
 
 @pytest.mark.parametrize(
-    ("keywords", "words"),
+    ("function", "others"),
     [
-        ({"numa_bind_cpus": ["0-3", "5-3"]}, ["--numa-bind-cpus", "0-3", "5-3"]),
-        ({"numa_bind_nodes": [0, 7]}, ["--numa-bind-nodes", "0", "7"]),
-        ({"numa_bind_nodes": []}, ["--numa-bind-nodes"]),
-        ({"numa_bind_cpus": ["0", []]}, ["--numa-bind-cpus", "0", ""]),
-        ({"per": "nodes"}, ["--per", "nodes"]),
-        ({"ranks": 0}, ["-n", "0"]),
-        ({"ranks": -1}, ["--ranks=-1"]),
-        ({"ranks": 40}, ["-n", "40"]),
-        ({"exclude": range(200)}, ["--exclude", "0-199"]),
-        ({"fix": "no-such"}, ["--fix", "no-such"]),
-        ({"fix_children": True}, ["--fix-children"]),
+        (ompbind.plan, ["command", "environ"]),
+        (ompbind.run, ["plan", "argv", "environ", "cwd", "stdout", "stderr"]),
     ],
 )
-def test_a_refused_plan_is_refused_alike(keywords: dict[str, Any], words: list[str]) -> None:
-    """The command line's message and hint, as an error with data."""
+def test_every_option_is_a_keyword(function: Callable[..., object], others: list[str]) -> None:
+    """The keywords are those that the table of options names, with the values of each."""
+    keywords = list(inspect.signature(function).parameters)
+    options = {option.key: option for option in options_for(function.__name__)}
+    assert sorted(keywords) == sorted([*options, *others])
+    choices = choices_of(function)
+    for key, option in options.items():
+        words = {word for word in option.metavar.split("|") if word.islower()}  # as in N|all
+        assert set(choices[key]) == set(option.choices) | (words if key != "stdin" else set()), key
+
+
+NUMBERS = "write numbers and ranges, as in 0-3,8"
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words", "message", "hint"),
+    [
+        ({"numa_bind_cpus": ["0-3", "5-3"]}, ["--numa-bind-cpus", "0-3", "5-3"],
+         "numa_bind_cpus, rank 1: '5-3' runs downwards", "write 3-5"),
+        ({"numa_bind_nodes": [0, 7]}, ["--numa-bind-nodes", "0", "7"],
+         "rank 1: node 7 does not exist", "nodes with usable cpus: 0-3"),
+        ({"numa_bind_nodes": []}, ["--numa-bind-nodes"],
+         "numa_bind_nodes needs at least one value", "numa_bind_nodes=NODE..."),
+        ({"numa_bind_cpus": ["0", []]}, ["--numa-bind-cpus", "0", ""],
+         "numa_bind_cpus, rank 1: an empty list", NUMBERS),
+        ({"per": "nodes"}, ["--per", "nodes"],
+         "per: 'nodes' is not one of numa, package, l3, core, gpu", "did you mean numa?"),
+        ({"ranks": 0}, ["-n", "0"], "ranks: 0 is not a whole number from 1 to 65535", ""),
+        ({"ranks": -1}, ["--ranks=-1"], "ranks: -1 is not a whole number from 1 to 65535", ""),
+        ({"ranks": "two"}, ["-n", "two"],
+         "ranks: 'two' is not a whole number from 1 to 65535", ""),
+        ({"ranks": 40}, ["-n", "40"], "rank 32: the machine has 32 usable cores for 40 ranks",
+         "at most 32 ranks there, or oversubscribe=True to let them share cores"),
+        ({"exclude": range(200)}, ["--exclude", "0-199"], "no cpu is left to use",
+         "allowed: 0-63; excluded: 0-199"),
+        ({"fix": "no-such"}, ["--fix", "no-such"], "fix: there is no fix 'no-such'",
+         'ompbind run --fix list prints those there are; a file\'s own: fix="path.py:function"'),
+        ({"fix_children": True}, ["--fix-children"], "fix_children has no effect without fix",
+         "ompbind run --fix list prints the fixes"),
+        ({"per": "numa", "numa_bind_nodes": [0]}, ["--per", "numa", "--numa-bind-nodes", "0"],
+         'per="numa" and a list of nodes or cpus both say where ranks go',
+         "leave one of them out"),
+        ({"numa_bind_cpus": "0", "smt": 2}, ["--smt", "2", "--numa-bind-cpus", "0"],
+         "numa_bind_cpus names exactly the cpus to use; smt would change them", "leave smt out"),
+        ({"reserve": 99}, ["--reserve", "99"], "reserve=99 would leave ranks without a core",
+         None),
+    ],
+)  # fmt: skip
+def test_a_refused_plan_is_refused_alike(
+    keywords: dict[str, Any], words: list[str], message: str, hint: str | None
+) -> None:
+    """Where the command line refuses, with its message and hint, but in the words of Python."""
     done = ompbind_run("show", "--topology", str(SERVER), *words)
     with pytest.raises(ompbind.OmpbindError) as raised:
         ompbind.plan(topology=SERVER, **keywords)
-    hint = f"hint: {raised.value.hint}\n" if raised.value.hint else ""
-    assert done.stderr == f"ompbind: error: {raised.value.message}\n{hint}"
+    assert raised.value.message == str(raised.value) == message
+    assert raised.value.hint == hint or hint is None
     assert raised.value.status == done.returncode == 125
+    assert done.stderr.startswith("ompbind: error: ")
 
 
 def test_a_refusal_has_its_data() -> None:
@@ -705,7 +723,7 @@ def test_run_raises_what_the_command_line_refuses(plan: ompbind.Plan) -> None:
             ompbind.run(plan)
         with pytest.raises(TypeError, match="grease"):
             ompbind.run(plan, ["true"], grease=1)  # type: ignore[call-arg]
-        with pytest.raises(ompbind.UsageError, match="--on-denied"):
+        with pytest.raises(ompbind.UsageError, match=r"^on_denied: 'maybe' is not one of error"):
             ompbind.run(plan, ["true"], on_denied="maybe")  # type: ignore[arg-type]
         other = ompbind.plan(topology=SERVER, ranks=4)
         with pytest.raises(ompbind.PlanError, match="may not be used here"):

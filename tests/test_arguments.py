@@ -15,12 +15,12 @@ from ompbind.options.parse import parse_arguments
 from ompbind.options.table import OPTIONS, Option, options_of
 
 if TYPE_CHECKING:
-    from ompbind.options.parse import Values
+    from ompbind.options.parse import Texts
 
 COMMANDS = sorted({name for option in OPTIONS for name in option.commands})
 
 
-def parse(*args: str) -> tuple[Values, list[str]]:
+def parse(*args: str) -> tuple[Texts, list[str]]:
     return parse_arguments(args, options_of("show"))
 
 

@@ -11,7 +11,8 @@ import pytest
 from ompbind.cpuset import CpuSet
 from ompbind.host.kernel import advise
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
-from ompbind.options.request import make_request
+from ompbind.options import make_request
+from ompbind.options.keywords import make_values
 from ompbind.planner import make_plan
 from ompbind.plans import Inherited, Plan
 from ompbind.render.sentences import explain
@@ -23,8 +24,8 @@ TOPOLOGY = Topology(
 MACHINE = Machine(TOPOLOGY, Allowed(CpuSet(range(8)), CpuSet([0, 1])))
 
 
-def planned(machine: Machine = MACHINE, **values: Any) -> Plan:
-    request = make_request(values).replace(binder="native")
+def planned(machine: Machine = MACHINE, **values: object) -> Plan:
+    request = make_request(make_values("plan", values)).replace(binder="native")
     return make_plan(machine, request)
 
 

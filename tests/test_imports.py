@@ -43,7 +43,8 @@ OFF_THE_LAUNCH_PATH = {"cli.group", "cli.show", "cli.verify", "render", "verify"
                        "gpus.nvml",
                        "machine.processes", "machine.hwloc", "machine.snapshot", "machine.darwin",
                        "machine.portable", "launch.portable", "launch.popen", "api",
-                       "multiprocessing", "fixes.worker.fxgraph_pickle",
+                       "options.keywords", "cli.child", "multiprocessing",
+                       "fixes.worker.fxgraph_pickle",
                        "fixes.worker.torch_accelerator"}  # fmt: skip
 SLOW = {"typing", "dataclasses", "re", "enum", "json", "inspect", "subprocess", "asyncio",
         "pathlib", "logging", "argparse", "collections", "functools", "contextlib", "shutil",

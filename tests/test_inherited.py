@@ -16,7 +16,7 @@ from ompbind.errors import PlanError
 from ompbind.host.restrictions import find_restrictions, mark_reset, refuse_restrictions
 from ompbind.machine.limits import Surroundings, read_surroundings
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
-from ompbind.options.request import make_request
+from ompbind.options import make_request
 from ompbind.planner import make_plan
 from ompbind.planner.memory import keep_allowed
 from ompbind.saved import keep_memory

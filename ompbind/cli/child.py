@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 
-from ompbind.cli.run import run
+from ompbind.cli.run import start
 from ompbind.launch.rank import die_with
 from ompbind.launch.trampoline import run_and_report
 
@@ -21,9 +22,11 @@ def main(words: Sequence[str]) -> None:
 def watch(words: Sequence[str], _: Callable[[str], None]) -> int:
     """Run a saved plan for as long as another process lives. Raises OmpbindError.
 
-    `words`: that process' number, the descriptor to read the plan from, and options of `run`.
+    `words`: that process' number, the descriptor to read the plan from, the values of options of
+    `run` as JSON, and the workers' command, if it is not the plan's.
     """
-    parent, plan, *rest = words
+    parent, plan, settings, *command = words
     die_with(int(parent))
     os.set_inheritable(int(plan), False)
-    return run(["--plan", f"/dev/fd/{plan}", *rest])
+    values = json.loads(settings) | {"plan": f"/dev/fd/{plan}"}
+    return start(values, command)

@@ -261,12 +261,13 @@ def find_value(words: Sequence[str], name: str) -> str | None:
 
 def count_ranks(words: Sequence[str]) -> int:
     """Return how many ranks the plan has that the words before the cursor ask for."""
-    from ompbind.options.parse import parse_arguments
+    from ompbind.options import make_plan_options, read_arguments
     from ompbind.resolve import resolve_plan
 
     given = list(words[2:-1] if words[-1] in ("--rank", "--stdin") else words[2:])
-    values, command = parse_arguments(given, options_of(words[1]))
-    return len(resolve_plan(values, command, dict(os.environ)).ranks)
+    values, command = read_arguments(given, words[1])
+    environ = dict(os.environ)
+    return len(resolve_plan(make_plan_options(values, command, environ), environ).ranks)
 
 
 def commands_in_path(start: str) -> list[str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 
 from ompbind.messages import write_output
-from ompbind.options.parse import parse_arguments
-from ompbind.options.table import options_of
+from ompbind.options import read_arguments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ def doctor(args: Sequence[str]) -> int:
     from ompbind.doctor import gather
     from ompbind.doctor.findings import examine, prevents, to_json
 
-    values, command = parse_arguments(args, options_of("doctor"))
+    values, command = read_arguments(args, "doctor")
     findings = examine(gather(command, dict(os.environ)))
     if values.get("format") == "json":
         write_output(to_json(findings))

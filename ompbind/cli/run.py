@@ -10,15 +10,14 @@ import sys
 
 from ompbind.errors import UsageError
 from ompbind.messages import say, write_output
-from ompbind.options.parse import parse_arguments
-from ompbind.options.table import options_of
+from ompbind.options import make_plan_options, make_settings, read_arguments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ompbind.launch.rank import Prove
-    from ompbind.options.parse import Values
+    from ompbind.launch.rank import Prove, Settings
+    from ompbind.options.values import Values
 
 
 def run(args: Sequence[str]) -> int:
@@ -26,11 +25,7 @@ def run(args: Sequence[str]) -> int:
     import gc
 
     gc.disable()  # a launch is over before there is anything to collect
-    from ompbind import launch
-    from ompbind.options.settings import make_settings
-    from ompbind.resolve import resolve_plan
-
-    values, command = parse_arguments(args, options_of("run"))
+    values, command = read_arguments(args, "run")
     if wants_list(values):
         return list_fixes()
     if "topology" in values:
@@ -39,13 +34,20 @@ def run(args: Sequence[str]) -> int:
             hint="ompbind show --topology plans for it",
         )
     if not command and "plan" not in values:
-        from ompbind.options.request import make_request
-
-        make_request(values)  # raises where a list option has taken the command for its values
         raise UsageError("no command to run", hint="put it after --: ompbind run -- COMMAND")
-    settings = make_settings(values).replace(prove=make_verifier(values))
+    return start(values, command)
+
+
+def start(values: Values, command: Sequence[str]) -> int:
+    """Plan and start the ranks that these options ask for; return the exit status. Raises
+    OmpbindError."""
+    from ompbind import launch
+    from ompbind.resolve import resolve_plan
+
+    settings = make_settings(values)
+    settings = settings.replace(prove=make_verifier(settings))
     environ = given_environment()
-    plan = resolve_plan(values, command, environ)
+    plan = resolve_plan(make_plan_options(values, command, environ), environ)
     if "plan" in values:
         from ompbind.saved import check_plan
 
@@ -55,12 +57,7 @@ def run(args: Sequence[str]) -> int:
         say("note", f"{variables} (ompbind show tells why)")
     for warning in plan.warnings:
         say("warning", warning)
-    return launch.run(
-        plan,
-        environ,
-        lambda text: say("warning", text),
-        settings,
-    )
+    return launch.run(plan, environ, lambda text: say("warning", text), settings)
 
 
 def given_environment() -> dict[str, str]:
@@ -79,17 +76,15 @@ def given_environment() -> dict[str, str]:
     return environ
 
 
-def make_verifier(values: Values) -> Prove | None:
-    """Return what checks the ranks for --verify. Raises UsageError, TopologyError."""
-    if "verify" not in values and "verify_strict" not in values:
+def make_verifier(settings: Settings) -> Prove | None:
+    """Return what checks the ranks for --verify. Raises TopologyError."""
+    if settings.verify is None and not settings.verify_strict:
         return None
     from ompbind.machine import living_root
-    from ompbind.options.settings import parse_seconds
     from ompbind.verify.after_start import SECONDS, Verifier
 
-    text = values.get("verify")
-    within = parse_seconds(str(text), "--verify") if text else SECONDS
-    return Verifier(living_root(), say, within=within, strict="verify_strict" in values)
+    within = SECONDS if settings.verify is None else settings.verify
+    return Verifier(living_root(), say, within=within, strict=settings.verify_strict)
 
 
 def wants_list(values: Values) -> bool:

@@ -9,8 +9,7 @@ from ompbind.cli.run import list_fixes, wants_list
 from ompbind.cpuset import parse_whole
 from ompbind.errors import UsageError
 from ompbind.messages import quote, say, write_output
-from ompbind.options.parse import parse_arguments
-from ompbind.options.table import options_of
+from ompbind.options import make_plan_options, read_arguments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,18 +22,15 @@ def show(args: Sequence[str]) -> int:
     """Carry out `ompbind show`; return the exit status. Raises OmpbindError."""
     from ompbind.resolve import resolve_plan
 
-    values, command = parse_arguments(args, options_of("show"))
+    values, command = read_arguments(args, "show")
     if wants_list(values):
         return list_fixes()
-    plan = resolve_plan(values, command, dict(os.environ))
+    environ = dict(os.environ)
+    plan = resolve_plan(make_plan_options(values, command, environ), environ)
     form = values.get("format", "table")
     rank = find_rank(plan, values.get("rank"), one_needed=form == "env")
-    if form == "json" and "rank" in values:
-        raise UsageError("--rank has no effect on --format json", hint="leave one of them out")
     sentences: list[str] = []
     if "explain" in values:
-        if form in ("env", "argv"):
-            raise UsageError(f"--explain does not go with --format {form}", hint="table or json")
         from ompbind.render.sentences import explain
 
         sentences = explain(plan)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from ompbind.errors import UsageError
 from ompbind.messages import quote, say, write_output
-from ompbind.options.parse import parse_arguments, text_of
-from ompbind.options.table import options_of
+from ompbind.options import read_arguments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,10 +15,10 @@ def topo(args: Sequence[str]) -> int:
     """Carry out `ompbind topo`; return the exit status. Raises OmpbindError."""
     from ompbind.machine import read_machine, save_machine
 
-    values, extra = parse_arguments(args, options_of("topo"))
+    values, extra = read_arguments(args, "topo")
     if extra:
         raise UsageError(f"topo takes no {quote(extra[0])}", hint="ompbind topo --help")
-    path, file = text_of(values, "topology"), text_of(values, "save")
+    path, file = values.get("topology"), values.get("save")
     if file is not None:
         save_machine(file, path, with_name=values.get("with_name") is True)
         say("note", f"saved to {file}")

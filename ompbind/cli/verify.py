@@ -7,6 +7,7 @@ import time
 from ompbind.cpuset import parse_whole
 from ompbind.errors import UsageError
 from ompbind.messages import quote, write_output
+from ompbind.options import make_values
 from ompbind.options.parse import parse_arguments
 from ompbind.options.table import options_of
 
@@ -14,20 +15,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from ompbind.options.parse import Values
+    from ompbind.options.values import Values
     from ompbind.verify.report import Report
 
 
 def verify(args: Sequence[str]) -> int:
     """Carry out `ompbind verify`; return the exit status. Raises OmpbindError."""
     from ompbind.machine import living_root
-    from ompbind.options.parse import text_of
     from ompbind.saved import read_plan
     from ompbind.verify import check, find_targets
 
     values, pids = parse_verify(args)
-    interval = parse_interval(str(values["watch"])) if "watch" in values else None
-    plan = read_plan(text_of(values, "plan") or "") if "plan" in values else None
+    interval = values.get("watch")
+    plan = read_plan(values["plan"]) if "plan" in values else None
     root = living_root()
     targets = find_targets(root, pids, plan)
     report = check(root, targets)
@@ -46,7 +46,7 @@ def verify(args: Sequence[str]) -> int:
 def parse_verify(args: Sequence[str]) -> tuple[Values, list[int]]:
     """Return the options and the process numbers, in any order. Raises UsageError."""
     options = options_of("verify")
-    values, rest = parse_arguments(args, options)
+    texts, rest = parse_arguments(args, options)
     pids = []
     while rest:
         pid = parse_whole(rest[0])
@@ -54,21 +54,11 @@ def parse_verify(args: Sequence[str]) -> tuple[Values, list[int]]:
             raise UsageError(f"{quote(rest[0])} is not a pid", hint="ompbind verify PID...")
         pids.append(pid)
         more, rest = parse_arguments(rest[1:], options)
-        values |= more
+        texts |= more
     if not pids:
         hint = "ompbind verify PID...; an ompbind run's own pid stands for all its ranks"
         raise UsageError("no pid to verify", hint=hint)
-    return values, pids
-
-
-def parse_interval(text: str) -> float:
-    """Return the seconds of --watch. Raises UsageError."""
-    from ompbind.options.settings import parse_seconds
-
-    seconds = parse_seconds(text or "2", "--watch")
-    if seconds < 0.05:
-        raise UsageError(f"--watch: {quote(text)} is too often", hint="0.05 seconds or more")
-    return seconds
+    return make_values(texts, options), pids
 
 
 def watch(first: Report, look: Callable[[], Report], interval: float, form: object) -> int:

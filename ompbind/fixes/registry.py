@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BUILT_IN = ("torch-accelerator", "fxgraph-pickle")
 GROUP = "ompbind.fixes"  # entry points
-LIST_HINT = "--fix list prints those there are; a file's own: --fix path.py:function"
+LIST_HINT = "ompbind run --fix list prints those there are; a file's own: --fix path.py:function"
 WORKER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker")
 
 

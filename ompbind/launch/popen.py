@@ -185,12 +185,14 @@ def find_error(process: subprocess.Popen[Any], report: ChildReport) -> OmpbindEr
 
 def supervise(
     plan: str,
-    options: Sequence[str],
+    settings: str,
     command: Sequence[str],
     env: dict[str, str],
     kwargs: Mapping[str, Any],
 ) -> int:
     """Run a plan (as JSON) in a process that supervises its ranks, and wait for its status.
+    `settings`: the values of the options of the launch, as JSON; `command`: the workers', or empty
+    for the plan's.
 
     Raises OmpbindError. Whatever ends the waiting ends the ranks.
     """
@@ -208,7 +210,7 @@ def supervise(
         file.write(plan.encode("utf-8", "surrogateescape"))
         file.flush()
         file.seek(0)
-        words = [str(os.getpid()), str(file.fileno()), *options, *command]
+        words = [str(os.getpid()), str(file.fileno()), settings, *command]
         kwargs = {**kwargs, "pass_fds": (file.fileno(),)}
         process, pipe = start_python("ompbind.cli.child", words, env, None, kwargs)
     with process:

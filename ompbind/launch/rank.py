@@ -40,6 +40,8 @@ class Settings(Record):
     overwrite: bool = False
     stdin: str = ""  # --stdin, "" the default
     verbose: bool = False
+    verify: float | None = None  # seconds within which ranks are to be as planned
+    verify_strict: bool = False  # ranks that are not as planned are an error
     # Called with the plan and the pids of the live ranks when all have executed, and again after
     # the seconds that it returns; an error that it raises ends all ranks.
     prove: Prove | None = None

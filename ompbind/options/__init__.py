@@ -1,1 +1,164 @@
-"""What can be asked, and the way from words to a request."""
+"""What can be asked, and the way from words to values: the request and settings of a command.
+
+Everything that is not on the way of each launch (keywords of Python, another tool's variables, the
+conflicts between options) is a module of its own.
+"""
+
+from __future__ import annotations
+
+from ompbind.openmp import judge_environment
+from ompbind.options.parse import parse_arguments
+from ompbind.options.table import OPTIONS, options_of
+from ompbind.planner.request import Request
+from ompbind.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from ompbind.launch import Settings
+    from ompbind.options.parse import Texts
+    from ompbind.options.table import Option
+    from ompbind.options.values import Values
+    from ompbind.plans import Inherited
+    from ompbind.worker.environment import Variables
+
+
+class PlanOptions(Record):
+    """What a plan is made from, besides the machine. `topology`: the path of another machine;
+    `saved`: of a saved plan, for which the request has no more than the command; `from_env`: the
+    tool whose variables the request follows; `inherited`: what to do with an inherited restriction;
+    `neighbours`: whether to look for other launches, None where neither way was asked for;
+    `variables`: what the workers' environment gets, None for nothing; `fixes`: their names, with
+    commas; `fix_children`: whether they reach the workers' children, None for not asked for."""
+
+    request: Request
+    topology: str | None = None
+    saved: str | None = None
+    from_env: str | None = None
+    inherited: str = "intersect"
+    neighbours: bool | None = None
+    variables: Variables | None = None
+    fixes: str | None = None
+    fix_children: bool | None = None
+    verbose: bool = False
+
+
+def read_arguments(args: Sequence[str], command: str) -> tuple[Values, list[str]]:
+    """Return the values of a command's options, checked one by one and together, and the words that
+    follow them. Raises UsageError, ParseError, PlanError."""
+    options = options_of(command)
+    texts, rest = parse_arguments(args, options)
+    return make_values(texts, options), rest
+
+
+def make_values(texts: Texts, options: Sequence[Option]) -> Values:
+    """Return the values of options that were typed. Raises UsageError, ParseError, PlanError."""
+    rows = {o.key: o for o in options}
+    values: Values = {}
+    for key, text in texts.items():
+        parse = rows[key].parse
+        values[key] = text if parse is None else parse(text, rows[key].names[0])
+    if values:
+        from ompbind.options.together import check_together
+
+        check_together(values, options)
+    return values
+
+
+def make_plan_options(
+    values: Values, command: Sequence[str], environ: Mapping[str, str]
+) -> PlanOptions:
+    """Return what a plan is made from. Raises OmpbindError."""
+    names: dict[str, str] = {}
+    notes: tuple[Inherited, ...] = ()
+    if "from_env" in values:
+        from ompbind.machine import read_family, read_machine
+        from ompbind.options.vllm import with_variables
+
+        path = values.get("topology")
+        machine = read_machine(path, devices=False)
+        values, names, notes = with_variables(values, environ, machine, read_family(path))
+    if "plan" in values:
+        request = Request(command=tuple(command), **fields_of("request", values))
+    else:
+        request = make_request(values, command, environ, names)
+    if notes:
+        request = request.replace(inherited=(*notes, *request.inherited))
+    return PlanOptions(
+        request=request, variables=make_variables(values), **fields_of("plan", values)
+    )
+
+
+def make_request(
+    values: Values,
+    command: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | None = None,
+) -> Request:
+    """Return what is asked of a plan, by options and the inherited environment. `names`: what asks
+    for a value that no option asks for, by the key of the option that it stands for."""
+    given = {
+        key: f"{(names or {}).get(key, '--' + key.replace('_', '-'))} is given" for key in values
+    }
+    rows = launch_rows()
+    if placing := next((key for key in values if rows[key].places_ranks), None):
+        given["place_list"] = given[placing]
+    inherited = judge_environment(environ or {}, given)
+    fields = fields_of("request", values)
+    for name in ("places", "proc_bind", "threads"):
+        wish = getattr(inherited, name)
+        if wish is not None:
+            fields[name] = wish
+    if "places" in fields:
+        fields["places_why"] = given.get("places", "OMP_PLACES is set")
+    if "nodes" in fields:
+        fields["numa_bind"] = True
+    return Request(
+        limit=inherited.limit,
+        place_list=inherited.place_list,
+        inherited=inherited.inherited,
+        command=tuple(command),
+        **fields,
+    )
+
+
+def make_settings(values: Values) -> Settings:
+    """Return how ranks are started, watched and ended."""
+    from ompbind.launch import Settings
+
+    rows = launch_rows()
+    watched = any(is_watched(rows[key], value) for key, value in values.items())
+    may_switch = "plan" not in values and values.get("binder", "auto") == "auto"
+    return Settings(watched=watched, may_switch=may_switch, **fields_of("settings", values))
+
+
+def is_watched(option: Option, value: object) -> bool:
+    """Whether an option makes a single rank one that is watched over."""
+    return option.watched if isinstance(option.watched, bool) else value in option.watched
+
+
+def make_variables(values: Values) -> Variables | None:
+    """Return what the workers' environment gets, None where nothing is asked for."""
+    if not any(key in values for key in ("env", "env_file", "master_port", "master_addr")):
+        return None
+    from ompbind.worker.environment import Variables
+
+    return Variables(fixes="fix" in values, **fields_of("variables", values))
+
+
+def fields_of(record: str, values: Values) -> dict[str, Any]:
+    """Return the fields of a record that these options give."""
+    rows, start = launch_rows(), f"{record}."
+    return {
+        field[len(start) :]: value
+        for key, value in values.items()
+        for field in rows[key].fields
+        if field.startswith(start)
+    }
+
+
+def launch_rows() -> dict[str, Option]:
+    """Return the options of `run` and `show` by key."""
+    return {o.key: o for o in OPTIONS if "run" in o.commands or "show" in o.commands}

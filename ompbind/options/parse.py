@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from ompbind.errors import UsageError
 from ompbind.messages import quote
-
-FENCE_HINT = "put -- between the values and the worker's command"
+from ompbind.options.values import FENCE_HINT, is_word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,10 +12,10 @@ if TYPE_CHECKING:
 
     from ompbind.options.table import Option
 
-    Values = dict[str, "str | bool | list[str]"]
+    Texts = dict[str, "str | bool | list[str]"]
 
 
-def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Values, list[str]]:
+def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Texts, list[str]]:
     """What was given by option key (a text; a bool for a flag; a list of texts for a list option),
     and the worker's command: all after `--`, or from the first argument that is no option's.
 
@@ -26,7 +25,7 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Val
     """
     by_name = {name: o for o in options for name in o.names}
     by_name |= {f"--no-{o.names[0][2:]}": o for o in options if o.no}
-    values: Values = {}
+    values: Texts = {}
     swallowed = False  # whether the last option was a list that took words for its values
     rest = list(args)
     while rest:
@@ -49,7 +48,7 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Val
         elif option.kind == "value":
             if value is None and (not rest or rest[0] == "--"):
                 raise UsageError(f"{name} needs a value", hint=hint_of(option), option=name)
-            text = check_choice(option, rest.pop(0) if value is None else value)
+            text = check_choice(option, rest.pop(0) if value is None else value, option.names[0])
             before = values.get(option.key)
             if option.many:
                 values[option.key] = [*(before if isinstance(before, list) else ()), text]
@@ -61,22 +60,13 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Val
             while value is None and rest and not looks_like_option(rest[0]) and rest[0] != "--":
                 texts.append(rest.pop(0))
             if not texts:
-                raise UsageError(f"{name} needs at least one value", hint=hint_of(option))
+                raise UsageError(
+                    f"{name} needs at least one value", hint=hint_of(option), option=name
+                )
             swallowed = any(map(is_word, texts))
             earlier = values.get(option.key)
             values[option.key] = (earlier if isinstance(earlier, list) else []) + texts
     return values, []
-
-
-def text_of(values: Values, key: str) -> str | None:
-    """Return the text of a value option, None where it is not given."""
-    value = values.get(key)
-    return value if isinstance(value, str) else None
-
-
-def is_word(text: str) -> bool:
-    """Whether a list option's value is more likely the worker's command than a list of numbers."""
-    return any(c not in "0123456789,-: " for c in text)
 
 
 def looks_like_option(word: str) -> bool:
@@ -96,14 +86,15 @@ def split_word(word: str, by_name: dict[str, Option]) -> tuple[str, str | None]:
     return (word, None) if value[0].isalpha() else (name, value.removeprefix("="))  # mpirun's -np
 
 
-def check_choice(option: Option, value: str) -> str:
+def check_choice(option: Option, value: str, name: str) -> str:
+    """Return a value that is one of the option's choices, if it has any. Raises UsageError."""
     if option.choices and value not in option.choices:
         from ompbind.options.foreign import hint_for_value
 
         raise UsageError(
-            f"{option.names[0]}: {quote(value)} is not one of {', '.join(option.choices)}",
+            f"{name}: {quote(value)} is not one of {', '.join(option.choices)}",
             hint=hint_for_value(option, value),
-            option=option.names[0],
+            option=name,
         )
     return value
 

@@ -1,27 +1,73 @@
-"""The options of the command line, as data: the launch path's parser, the help, the shell
-completion and the documentation are all made from this one table."""
+"""The options, one row each: what can be typed, what it means, what it goes with.
+
+The parser of the command line, the help, the shell completion, the keywords of the Python API and
+the conflicts between options are all made from this one table.
+"""
 
 from __future__ import annotations
 
+from ompbind.options.values import (
+    parse_address,
+    parse_count,
+    parse_cpu_lists,
+    parse_cpus,
+    parse_directory,
+    parse_interval,
+    parse_nodes,
+    parse_part,
+    parse_port,
+    parse_reserve,
+    parse_roles,
+    parse_seconds,
+    parse_smt,
+    parse_stdin,
+    parse_texts,
+    parse_threads,
+    parse_timeout,
+    parse_variables,
+)
 from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Literal
+    from collections.abc import Callable
+    from typing import Any, Literal
 
     # A list takes all values up to the next option; an optional value follows = only.
     Kind = Literal["flag", "value", "optional", "list"]
 
 
+class Rule(Record):
+    """A relation of an option to others. `terms`: an option's key each, or key=value for one value
+    only. `message`, `hint`: {name} is the option, {option} the option with its value, {other} the
+    other one. The rule applies to the values `when` of the option, () for all, and only `beside` a
+    term that holds, "" for always."""
+
+    terms: tuple[str, ...]
+    message: str
+    hint: str = "leave one of them out"
+    when: tuple[str, ...] = ()
+    beside: str = ""
+
+
 class Option(Record):
     """One option.
 
-    `names`: the long one first, then a short one, if any. `help`: a sentence in the imperative,
-    without a full stop; `brief`: a few words for the short help, "" where it is not there.
-    `metavar`: what its value is called, where it is not one of `choices`. `commands`: those that
-    take it. `no`: the flag also comes as --no-…; `adds`: a repeated one adds to its value, with a
-    comma; `many`: a repeated one makes a list of values. `suggest`: what completion offers as a
-    value where there are no choices: words, and in angle brackets a kind of thing to look up.
+    How it is typed. `names`: the long one first, then a short one, if any. `help`: a sentence in
+    the imperative, without a full stop; `brief`: a few words for the short help, "" where it is not
+    there. `metavar`: what its value is called, where it is not one of `choices`. `commands`: those
+    that take it. `no`: the flag also comes as --no-…; `adds`: a repeated one adds to its value,
+    with a comma; `many`: a repeated one makes a list of values. `suggest`: what completion offers
+    as a value where there are no choices: words, and in angle brackets a kind of thing to look up.
+
+    What it means. `parse`: makes its value, None where that is the text; `fields`: where the value
+    goes, as record.field; `keyword_of`: the functions of the Python API that take it as a keyword.
+
+    What it goes with. `excludes`: rules broken by any of their terms; `needs`: rules broken by the
+    absence of all their terms; `yields_to`: the options beside which it has no effect, which is
+    then reported; `on_saved_plan`: whether it goes with --plan; `places_ranks`: whether it says
+    which cpus ranks get, so that a list of places in the environment does not; `watched`: whether
+    (or with which values) a single rank is watched over as well.
     """
 
     names: tuple[str, ...]
@@ -36,6 +82,15 @@ class Option(Record):
     many: bool = False
     suggest: tuple[str, ...] = ()
     brief: str = ""
+    parse: Callable[[Any, str], Any] | None = None
+    fields: tuple[str, ...] = ()
+    keyword_of: tuple[str, ...] = ("plan",)
+    excludes: tuple[Rule, ...] = ()
+    needs: tuple[Rule, ...] = ()
+    yields_to: tuple[str, ...] = ()
+    on_saved_plan: bool = False
+    places_ranks: bool = False
+    watched: bool | tuple[str, ...] = False
 
     @property
     def key(self) -> str:
@@ -65,6 +120,8 @@ OPTIONS: tuple[Option, ...] = (
         "before caches before cores",
         "N",
         brief="N ranks; alone, the machine divided in N",
+        parse=parse_count,
+        fields=("request.ranks",),
     ),
     Option(
         ("--per",),
@@ -72,6 +129,14 @@ OPTIONS: tuple[Option, ...] = (
         "Start one rank for each of these; with -n, map the N ranks to them in balanced blocks",
         choices=("numa", "package", "l3", "core", "gpu"),
         brief="one rank for each",
+        fields=("request.per",),
+        excludes=(
+            Rule(
+                ("numa_bind_nodes", "numa_bind_cpus"),
+                "{option} and a list of nodes or cpus both say where ranks go",
+            ),
+        ),
+        places_ranks=True,
     ),
     Option(
         ("--cores-per-rank",),
@@ -79,23 +144,56 @@ OPTIONS: tuple[Option, ...] = (
         "Give each rank N cores, the first of its part; with --per, ranks follow one another "
         "without gaps",
         "N",
+        parse=parse_count,
+        fields=("request.cores_per_rank",),
+        excludes=(
+            Rule(
+                ("reserve", "role"),
+                "{name} says what ranks get; --reserve and --role would take from it",
+                "leave one of them out: cores that no rank gets stay free",
+            ),
+            Rule(
+                ("share",), "--share gives each rank a whole domain, {name} only some cores of it"
+            ),
+        ),
+        places_ranks=True,
     ),
     Option(
         ("--distribution",),
         "value",
         "Map ranks to what --per names in consecutive blocks (default) or cyclically",
         choices=("block", "cyclic"),
+        fields=("request.distribution",),
+        excludes=(
+            Rule(
+                ("numa_bind_nodes", "numa_bind_cpus"),
+                "{option} and a list of nodes or cpus both say where ranks go",
+                when=("cyclic",),
+            ),
+        ),
+        needs=(
+            Rule(
+                ("per", "numa_bind"),
+                "{option} goes round the things of --per, and there is none",
+                "--per numa, --per package, ...",
+                when=("cyclic",),
+            ),
+        ),
+        places_ranks=True,
     ),
     Option(
         ("--share",),
         "flag",
         "Give all ranks of one node, package or cache the whole of it (default: they split its "
         "cores)",
+        fields=("request.share",),
     ),
     Option(
         ("--oversubscribe",),
         "flag",
         "Let ranks share cores, as evenly as possible, where there are more ranks than cores",
+        fields=("request.oversubscribe",),
+        places_ranks=True,
     ),
     # --- where they run
     Option(
@@ -105,6 +203,8 @@ OPTIONS: tuple[Option, ...] = (
         "a rank, else the nodes in order",
         panel=WHERE,
         brief="each rank on one node, its memory too",
+        fields=("request.numa_bind",),
+        places_ranks=True,
     ),
     Option(
         ("--numa-bind-nodes",),
@@ -115,6 +215,16 @@ OPTIONS: tuple[Option, ...] = (
         panel=WHERE,
         suggest=("<node>",),
         brief="rank r on the r-th node, as in 0 0 1 1",
+        parse=parse_nodes,
+        fields=("request.nodes",),
+        excludes=(
+            Rule(
+                ("mem=none", "mem=local"),
+                "{name} names the memory of --numa-bind-cpus, {other} is for no node",
+                beside="numa_bind_cpus",
+            ),
+        ),
+        places_ranks=True,
     ),
     Option(
         ("--numa-bind-cpus",),
@@ -125,6 +235,25 @@ OPTIONS: tuple[Option, ...] = (
         panel=WHERE,
         suggest=("<cpus>",),
         brief="rank r on the r-th list, as in 0-3 4-7",
+        parse=parse_cpu_lists,
+        fields=("request.cpus",),
+        excludes=(
+            Rule(
+                (
+                    "smt",
+                    "reserve",
+                    "role",
+                    "exclude",
+                    "part",
+                    "kind",
+                    "oversubscribe",
+                    "cores_per_rank",
+                ),
+                "{name} names exactly the cpus to use; {other} would change them",
+                "leave {other} out",
+            ),
+        ),
+        places_ranks=True,
     ),
     Option(
         ("--smt",),
@@ -134,6 +263,9 @@ OPTIONS: tuple[Option, ...] = (
         panel=WHERE,
         suggest=("all", "<smt>"),
         brief="hardware threads used of each core",
+        parse=parse_smt,
+        fields=("request.smt",),
+        places_ranks=True,
     ),
     Option(
         ("--reserve",),
@@ -143,6 +275,9 @@ OPTIONS: tuple[Option, ...] = (
         "N[/rank]",
         panel=WHERE,
         brief="cores kept free for other work",
+        parse=parse_reserve,
+        fields=("request.reserve",),
+        places_ranks=True,
     ),
     Option(
         ("--exclude",),
@@ -151,6 +286,9 @@ OPTIONS: tuple[Option, ...] = (
         "CPUS",
         panel=WHERE,
         brief="cpus never used, as in 0,8-9",
+        parse=parse_cpus,
+        fields=("request.exclude",),
+        places_ranks=True,
     ),
     Option(
         ("--role",),
@@ -160,6 +298,9 @@ OPTIONS: tuple[Option, ...] = (
         "NAME=N[/rank]",
         panel=WHERE,
         many=True,
+        parse=parse_roles,
+        fields=("request.roles",),
+        places_ranks=True,
     ),
     Option(
         ("--part",),
@@ -168,6 +309,9 @@ OPTIONS: tuple[Option, ...] = (
         "in different parts share no core",
         "I/N",
         panel=WHERE,
+        parse=parse_part,
+        fields=("request.part",),
+        places_ranks=True,
     ),
     Option(
         ("--near",),
@@ -176,6 +320,15 @@ OPTIONS: tuple[Option, ...] = (
         "DEVICE",
         panel=WHERE,
         suggest=("<device>",),
+        fields=("request.near",),
+        excludes=(
+            Rule(
+                ("numa_bind_nodes", "numa_bind_cpus"),
+                "{name} and a list of nodes or cpus both say where ranks go",
+            ),
+            Rule(("per=gpu",), "{name} and {other} both say where ranks go"),
+        ),
+        places_ranks=True,
     ),
     Option(
         ("--gpu-domain",),
@@ -183,6 +336,15 @@ OPTIONS: tuple[Option, ...] = (
         "Count as near a GPU: its node (default), its package, or one last-level cache of its node",
         choices=("numa", "package", "l3"),
         panel=WHERE,
+        fields=("request.gpu_domain",),
+        excludes=(
+            Rule(
+                ("numa_bind",),
+                "{option} is on several nodes, --numa-bind for one",
+                when=("package",),
+            ),
+        ),
+        needs=(Rule(("per=gpu",), "{option} is for ranks by GPU", "--per gpu makes them"),),
     ),
     Option(
         ("--kind",),
@@ -191,6 +353,8 @@ OPTIONS: tuple[Option, ...] = (
         "ranks get equal shares (default)",
         choices=("performance", "efficiency", "all"),
         panel=WHERE,
+        fields=("request.kind",),
+        places_ranks=True,
     ),
     # --- OpenMP
     Option(
@@ -202,6 +366,7 @@ OPTIONS: tuple[Option, ...] = (
         choices=("threads", "cores", "l3", "numa", "one", "wide"),
         panel=OPENMP,
         brief="what an OpenMP place is",
+        fields=("request.places",),
     ),
     Option(
         ("--threads",),
@@ -210,6 +375,8 @@ OPTIONS: tuple[Option, ...] = (
         "N",
         panel=OPENMP,
         brief="OpenMP threads of each rank",
+        parse=parse_threads,
+        fields=("request.threads",),
     ),
     Option(
         ("--proc-bind",),
@@ -217,6 +384,7 @@ OPTIONS: tuple[Option, ...] = (
         "Set OMP_PROC_BIND (default close)",
         choices=("close", "spread", "primary", "true", "false"),
         panel=OPENMP,
+        fields=("request.proc_bind",),
     ),
     Option(
         ("--runtime",),
@@ -224,6 +392,14 @@ OPTIONS: tuple[Option, ...] = (
         "Name the worker's OpenMP runtime where its file does not show it (default auto)",
         choices=("auto", "libgomp", "libomp", "libiomp5", "none"),
         panel=OPENMP,
+        fields=("request.runtime",),
+        excludes=(
+            Rule(
+                ("places", "proc_bind=false"),
+                "{option} is for choosing --places, and {other} leaves no choice",
+                when=("libgomp", "libomp", "libiomp5", "none"),
+            ),
+        ),
     ),
     # --- memory
     Option(
@@ -233,6 +409,7 @@ OPTIONS: tuple[Option, ...] = (
         choices=("bind", "preferred", "interleave", "local", "none"),
         panel=MEMORY,
         brief="memory policy",
+        fields=("request.mem",),
     ),
     # --- GPUs and the ranks' variables
     Option(
@@ -241,6 +418,8 @@ OPTIONS: tuple[Option, ...] = (
         "Let each rank see its own GPU only: set CUDA_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES or "
         "ZE_AFFINITY_MASK",
         panel=VARIABLES,
+        fields=("request.gpu_env",),
+        places_ranks=True,
     ),
     Option(
         ("--env",),
@@ -252,6 +431,9 @@ OPTIONS: tuple[Option, ...] = (
         many=True,
         suggest=("<variable>",),
         brief="a variable for the workers",
+        parse=parse_variables,
+        fields=("variables.assignments",),
+        on_saved_plan=True,
     ),
     Option(
         ("--env-file",),
@@ -261,6 +443,9 @@ OPTIONS: tuple[Option, ...] = (
         panel=VARIABLES,
         many=True,
         suggest=("<file>",),
+        parse=parse_texts,
+        fields=("variables.files",),
+        on_saved_plan=True,
     ),
     Option(
         ("--rank-env",),
@@ -268,6 +453,7 @@ OPTIONS: tuple[Option, ...] = (
         "Set RANK, LOCAL_RANK, WORLD_SIZE and LOCAL_WORLD_SIZE (default: with several ranks)",
         no=True,
         panel=VARIABLES,
+        fields=("request.rank_env", "variables.rank_env"),
     ),
     Option(
         ("--master-port",),
@@ -277,6 +463,9 @@ OPTIONS: tuple[Option, ...] = (
         "PORT|auto",
         panel=VARIABLES,
         suggest=("auto",),
+        parse=parse_port,
+        fields=("variables.master_port",),
+        on_saved_plan=True,
     ),
     Option(
         ("--master-addr",),
@@ -284,6 +473,9 @@ OPTIONS: tuple[Option, ...] = (
         "Set MASTER_ADDR (default 127.0.0.1)",
         "ADDRESS",
         panel=VARIABLES,
+        parse=parse_address,
+        fields=("variables.master_addr",),
+        on_saved_plan=True,
     ),
     Option(
         ("--template",),
@@ -291,6 +483,7 @@ OPTIONS: tuple[Option, ...] = (
         "Fill in {rank}, {ranks}, {cpus}, {nodes} and arithmetic such as {8000+rank} in the "
         "worker's arguments; write {{ and }} for literal braces",
         panel=VARIABLES,
+        fields=("request.template",),
     ),
     # --- running
     Option(
@@ -301,6 +494,25 @@ OPTIONS: tuple[Option, ...] = (
         choices=("inherit", "tag", "files"),
         commands=("run",),
         panel=RUNNING,
+        fields=("settings.output",),
+        keyword_of=("run",),
+        excludes=(
+            Rule(
+                ("output_dir",),
+                "{option} and --output-dir both say where output goes",
+                when=("inherit", "tag"),
+            ),
+        ),
+        needs=(
+            Rule(
+                ("output_dir",),
+                "{option}: where to?",
+                "--output-dir DIR names the directory",
+                when=("files",),
+            ),
+        ),
+        on_saved_plan=True,
+        watched=("tag",),
     ),
     Option(
         ("--output-dir",),
@@ -312,6 +524,10 @@ OPTIONS: tuple[Option, ...] = (
         panel=RUNNING,
         suggest=("<file>",),
         brief="write each rank's output to files there",
+        parse=parse_directory,
+        fields=("settings.output_dir",),
+        keyword_of=("run",),
+        on_saved_plan=True,
     ),
     Option(
         ("--overwrite",),
@@ -319,6 +535,10 @@ OPTIONS: tuple[Option, ...] = (
         "Replace existing files of --output-dir",
         commands=("run",),
         panel=RUNNING,
+        fields=("settings.overwrite",),
+        keyword_of=("run",),
+        needs=(Rule(("output_dir",), "{name} has no effect without --output-dir", "leave it out"),),
+        on_saved_plan=True,
     ),
     Option(
         ("--stdin",),
@@ -328,6 +548,10 @@ OPTIONS: tuple[Option, ...] = (
         commands=("run",),
         panel=RUNNING,
         suggest=("all", "none", "<rank>"),
+        parse=parse_stdin,
+        fields=("settings.stdin",),
+        keyword_of=("run",),
+        on_saved_plan=True,
     ),
     Option(
         ("--on-failure",),
@@ -337,6 +561,9 @@ OPTIONS: tuple[Option, ...] = (
         choices=("stop", "keep"),
         commands=("run",),
         panel=RUNNING,
+        fields=("settings.on_failure",),
+        keyword_of=("run",),
+        on_saved_plan=True,
     ),
     Option(
         ("--grace",),
@@ -345,6 +572,11 @@ OPTIONS: tuple[Option, ...] = (
         "SECONDS",
         commands=("run",),
         panel=RUNNING,
+        parse=parse_seconds,
+        fields=("settings.grace",),
+        keyword_of=("run",),
+        on_saved_plan=True,
+        watched=True,
     ),
     Option(
         ("--verify",),
@@ -355,6 +587,11 @@ OPTIONS: tuple[Option, ...] = (
         commands=("run",),
         panel=RUNNING,
         brief="check that the ranks are bound as planned",
+        parse=parse_timeout,
+        fields=("settings.verify",),
+        keyword_of=("run",),
+        on_saved_plan=True,
+        watched=True,
     ),
     Option(
         ("--verify-strict",),
@@ -362,6 +599,10 @@ OPTIONS: tuple[Option, ...] = (
         "Check them so, and end the ranks with status 125 where they are not as planned",
         commands=("run",),
         panel=RUNNING,
+        fields=("settings.verify_strict",),
+        keyword_of=("run",),
+        on_saved_plan=True,
+        watched=True,
     ),
     Option(
         ("--verbose", "-v"),
@@ -369,6 +610,10 @@ OPTIONS: tuple[Option, ...] = (
         "Report how each rank exited, and in each worker what became of each --fix",
         panel=RUNNING,
         brief="report how each rank exited",
+        fields=("plan.verbose", "settings.verbose"),
+        keyword_of=("plan", "run"),
+        on_saved_plan=True,
+        watched=True,
     ),
     # --- what to print
     Option(
@@ -380,6 +625,8 @@ OPTIONS: tuple[Option, ...] = (
         commands=("show",),
         panel=OUTPUT,
         brief="how to print the plan",
+        keyword_of=(),
+        on_saved_plan=True,
     ),
     Option(
         ("--rank",),
@@ -390,6 +637,9 @@ OPTIONS: tuple[Option, ...] = (
         panel=OUTPUT,
         suggest=("<rank>",),
         brief="the rank whose command or environment is printed",
+        keyword_of=(),
+        excludes=(Rule(("format=json",), "{name} has no effect on {other}"),),
+        on_saved_plan=True,
     ),
     Option(
         ("--explain",),
@@ -398,6 +648,13 @@ OPTIONS: tuple[Option, ...] = (
         commands=("show",),
         panel=OUTPUT,
         brief="explain the plan in sentences",
+        keyword_of=(),
+        excludes=(
+            Rule(
+                ("format=env", "format=argv"), "{option} does not go with {other}", "table or json"
+            ),
+        ),
+        on_saved_plan=True,
     ),
     Option(
         ("--watch",),
@@ -407,6 +664,8 @@ OPTIONS: tuple[Option, ...] = (
         commands=("verify",),
         panel=OUTPUT,
         brief="check again and again, every 2 seconds",
+        parse=parse_interval,
+        keyword_of=(),
     ),
     Option(
         ("--format",),
@@ -416,6 +675,7 @@ OPTIONS: tuple[Option, ...] = (
         commands=("topo", "verify", "doctor"),
         panel=OUTPUT,
         brief="how to print it",
+        keyword_of=(),
     ),
     Option(
         ("--save",),
@@ -426,6 +686,8 @@ OPTIONS: tuple[Option, ...] = (
         panel=OUTPUT,
         suggest=("<file>",),
         brief="write it to a file for --topology",
+        keyword_of=(),
+        excludes=(Rule(("format",), "{name} prints nothing; {other} would have no effect"),),
     ),
     Option(
         ("--with-name",),
@@ -434,6 +696,8 @@ OPTIONS: tuple[Option, ...] = (
         commands=("topo",),
         panel=OUTPUT,
         brief="keep the host's name in that file",
+        keyword_of=(),
+        needs=(Rule(("save",), "{name} has no effect without --save", "leave it out"),),
     ),
     # --- other machines, saved plans
     Option(
@@ -445,6 +709,7 @@ OPTIONS: tuple[Option, ...] = (
         commands=("run", "show", "topo"),
         panel=ELSEWHERE,
         suggest=("<file>",),
+        fields=("plan.topology",),
     ),
     Option(
         ("--plan",),
@@ -453,6 +718,9 @@ OPTIONS: tuple[Option, ...] = (
         "FILE",
         panel=ELSEWHERE,
         suggest=("<file>",),
+        fields=("plan.saved",),
+        keyword_of=(),
+        on_saved_plan=True,
     ),
     Option(
         ("--plan",),
@@ -464,6 +732,7 @@ OPTIONS: tuple[Option, ...] = (
         panel=ELSEWHERE,
         suggest=("<file>",),
         brief="compare with a plan saved as JSON",
+        keyword_of=(),
     ),
     Option(
         ("--from-env",),
@@ -472,6 +741,9 @@ OPTIONS: tuple[Option, ...] = (
         "VLLM_CPU_NUM_OF_RESERVED_CPU and CPU_VISIBLE_MEMORY_NODES as vLLM does",
         choices=("vllm",),
         panel=ELSEWHERE,
+        fields=("plan.from_env",),
+        yields_to=("per", "numa_bind", "numa_bind_nodes", "numa_bind_cpus", "share", "near"),
+        places_ranks=True,
     ),
     # --- rarely needed
     Option(
@@ -481,6 +753,7 @@ OPTIONS: tuple[Option, ...] = (
         "installed (default)",
         choices=("auto", "numactl", "native"),
         panel=RARE,
+        fields=("request.binder",),
     ),
     Option(
         ("--inherited",),
@@ -489,6 +762,7 @@ OPTIONS: tuple[Option, ...] = (
         "or ignore it and use the whole cpuset",
         choices=("intersect", "error", "ignore"),
         panel=RARE,
+        fields=("plan.inherited",),
     ),
     Option(
         ("--on-denied",),
@@ -496,6 +770,9 @@ OPTIONS: tuple[Option, ...] = (
         "Refuse (default) or leave out the part when the kernel denies a part of a binding",
         choices=("error", "degrade"),
         panel=RARE,
+        fields=("request.on_denied", "settings.on_denied"),
+        keyword_of=("run",),
+        on_saved_plan=True,
     ),
     Option(
         ("--neighbours",),
@@ -503,6 +780,15 @@ OPTIONS: tuple[Option, ...] = (
         "Warn about other launches that hold cpus of this plan (default)",
         no=True,
         panel=RARE,
+        fields=("plan.neighbours",),
+        excludes=(
+            Rule(
+                ("topology",),
+                "{option} looks at the launches of this machine, --topology is another",
+                when=("True",),
+            ),
+        ),
+        on_saved_plan=True,
     ),
     Option(
         ("--leave-children",),
@@ -510,6 +796,10 @@ OPTIONS: tuple[Option, ...] = (
         "Let processes that ranks leave behind go on (default: they are ended)",
         commands=("run",),
         panel=RARE,
+        fields=("settings.leave_children",),
+        keyword_of=("run",),
+        on_saved_plan=True,
+        watched=True,
     ),
     Option(
         ("--fix",),
@@ -520,6 +810,8 @@ OPTIONS: tuple[Option, ...] = (
         panel=RARE,
         adds=True,
         suggest=("<fix>",),
+        fields=("plan.fixes",),
+        on_saved_plan=True,
     ),
     Option(
         ("--fix-children",),
@@ -527,6 +819,15 @@ OPTIONS: tuple[Option, ...] = (
         "Apply them in the Python processes that the worker starts, too (default)",
         no=True,
         panel=RARE,
+        fields=("plan.fix_children",),
+        needs=(
+            Rule(
+                ("fix",),
+                "{option} has no effect without --fix",
+                "ompbind run --fix list prints the fixes",
+            ),
+        ),
+        on_saved_plan=True,
     ),
 )
 

@@ -11,6 +11,10 @@ from __future__ import annotations
 from ompbind.cpuset import CpuSet, parse_whole
 from ompbind.errors import UsageError
 from ompbind.messages import quote
+from ompbind.options.table import OPTIONS
+from ompbind.options.together import check_together
+from ompbind.options.values import parse_cpu_lists
+from ompbind.planner.request import Pool
 from ompbind.plans import Inherited
 
 TYPE_CHECKING = False
@@ -18,66 +22,78 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ompbind.machine.topology import Machine
-    from ompbind.options.parse import Values
+    from ompbind.options.values import Values
 
 BIND = "VLLM_CPU_OMP_THREADS_BIND"
 RESERVED = "VLLM_CPU_NUM_OF_RESERVED_CPU"
 NODES = "CPU_VISIBLE_MEMORY_NODES"
 SIMULATED = "VLLM_CPU_SIM_MULTI_NUMA"
 
-# Options that say where ranks go: given with --from-env, they win over the variables.
-PLACING = ("per", "numa_bind", "numa_bind_nodes", "numa_bind_cpus", "share")
 # Hardware threads used of each core, by family of processor.
 THREADS = {"power": 4, "arm": None, "riscv": None}
 
 
-def make_options(
+def with_variables(
     values: Values, environ: Mapping[str, str], machine: Machine, family: str
-) -> tuple[Values, tuple[Inherited, ...]]:
-    """`values` with what the variables ask for, and what became of each variable that is set.
+) -> tuple[Values, dict[str, str], tuple[Inherited, ...]]:
+    """Return the values of options with those that the variables stand for, the name of what each
+    added value comes from, and what became of each variable that is set.
 
-    Without any of them vLLM's default holds: `auto`. An option given wins. Raises UsageError.
+    Without any variable vLLM's default holds: `auto`. An option that is given wins. Raises
+    UsageError, ParseError, PlanError.
     """
-    made: Values
+    added: Values
     bind = environ.get(BIND, "auto").strip()
-    placed = next((key for key in PLACING if key in values), None)
-    told = [Inherited(NAME, environ[NAME], "respected", "as vLLM reads it")
-            for NAME in (BIND, NODES, RESERVED, SIMULATED) if NAME in environ]  # fmt: skip
-    if placed is not None:
-        made, why = {}, f"--{placed.replace('_', '-')} is given"
-        told = [i.replace(action="overridden", why=why) for i in told]
+    row = next(option for option in OPTIONS if option.key == "from_env")
+    winner = next((key for key in row.yields_to if key in values), None)
+    notes = [Inherited(name, environ[name], "respected", "as vLLM reads it")
+             for name in (BIND, NODES, RESERVED, SIMULATED) if name in environ]  # fmt: skip
+    if winner is not None:
+        added, why = {}, f"--{winner.replace('_', '-')} is given"
+        notes = [note.replace(action="overridden", why=why) for note in notes]
     elif bind == "nobind":
-        made = {"share": True, "smt": "all", "proc_bind": "false", "mem": "none"}
+        added = {"share": True, "smt": None, "proc_bind": "false", "mem": "none"}
     elif bind == "auto":
-        made = make_auto(values, environ, machine, family)
+        added = make_auto(values, environ, machine, family)
     else:
-        lists = bind.split("|")
-        made = {"numa_bind_cpus": [text.strip() for text in lists], "mem": "bind"}
-        told = [i if i.name == BIND else i.replace(action="overridden", why=f"{BIND} names cpus")
-                for i in told]  # fmt: skip
-    made |= {"places": "one"}
-    if "proc_bind" not in made:
-        made["proc_bind"] = "true"
+        lists = [text.strip() for text in bind.split("|")]
+        added = {"numa_bind_cpus": parse_cpu_lists(lists, BIND), "mem": "bind"}
+        notes = [note if note.name == BIND else
+                 note.replace(action="overridden", why=f"{BIND} names cpus")
+                 for note in notes]  # fmt: skip
+    added["places"] = "one"
+    if "proc_bind" not in added:
+        added["proc_bind"] = "true"
+    names = {key: name_of(key, environ) for key in added if key not in values}
     # The plan has done it: vLLM in a worker must not do it a second time.
-    extra = values.get("env")
-    made["env"] = [f"{BIND}=nobind", *(extra if isinstance(extra, list) else [])]
-    return made | {k: v for k, v in values.items() if k != "env"}, tuple(told)
+    values = added | values | {"env": ((BIND, "nobind"), *values.get("env", ()))}
+    check_together(values, [o for o in OPTIONS if "show" in o.commands], names)
+    return values, names, tuple(notes)
+
+
+def name_of(key: str, environ: Mapping[str, str]) -> str:
+    """Return what asks for a value, for messages: the variable, where it is set."""
+    variable = {"numa_bind_nodes": NODES, "reserve": RESERVED}.get(key, BIND)
+    return variable if variable in environ else "--from-env vllm"
 
 
 def make_auto(values: Values, environ: Mapping[str, str], machine: Machine, family: str) -> Values:
     """Rank r on the r-th visible node; several on a node, or a node in several, by the tree."""
-    ranks = parse_whole(str(values.get("ranks", "1"))) or 1  # a bad text is refused later
+    ranks: int = values.get("ranks", 1)
     smt = threads_of(machine, family)
-    made: Values = {"ranks": str(ranks), "smt": "all" if smt is None else str(smt), "mem": "bind"}
+    made: Values = {"ranks": ranks, "smt": smt, "mem": "bind"}
     nodes = visible_nodes(environ, machine)
     if environ.get(SIMULATED, "0") == "0" and (ranks <= len(nodes) or NODES in environ):
         named = nodes[:ranks]
         if ranks > len(nodes):
             named = [nodes[rank * len(nodes) // ranks] for rank in range(ranks)]
-        made["numa_bind_nodes"] = [str(node) for node in named]
+        made["numa_bind_nodes"] = tuple(named)
         del made["ranks"]
     reserve = reserved_cores(environ, machine, family, ranks, smt)
-    return made | ({"reserve": str(reserve)} if reserve else {})
+    if reserve:
+        source = f"{RESERVED}={environ[RESERVED]}" if RESERVED in environ else "--from-env vllm"
+        made["reserve"] = Pool("", reserve, source=source)
+    return made
 
 
 def threads_of(machine: Machine, family: str) -> int | None:

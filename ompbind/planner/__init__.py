@@ -6,7 +6,6 @@ What only some requests need is imported where they are met: a launch waits for 
 from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, union
-from ompbind.errors import PlanError
 from ompbind.messages import label, plural
 from ompbind.planner.cores import group_cores, keep_kind, make_cores
 from ompbind.planner.mapping import (
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
 
 LARGEST_WEIGHT = 1024  # of the most capable core, where there are several kinds
 
-# What says which cpus are used, and so cannot stand beside cpus that are named exactly.
-CHANGING = ("smt", "reserve", "role", "exclude", "part", "kind", "oversubscribe", "cores_per_rank")
-
 
 def make_plan(machine: Machine, request: Request) -> Plan:
     """Return the plan. `request.binder` must be resolved to numactl, native or none.
@@ -46,7 +42,10 @@ def make_plan(machine: Machine, request: Request) -> Plan:
     Raises PlanError where what was asked cannot be had, naming the rank, what was wanted and what
     is there.
     """
-    check_request(request)
+    if is_about_devices(request):
+        from ompbind.planner.by_gpu import check_gpus
+
+        check_gpus(request)
     if request.place_list is not None:
         from ompbind.planner.by_place_list import without_unusable_list
 
@@ -168,46 +167,6 @@ def is_about_devices(request: Request) -> bool:
         or request.gpu_env
         or request.visible is not None
     )
-
-
-def check_request(request: Request) -> None:
-    """Refuses options that contradict each other."""
-    lists = {"--numa-bind-nodes": request.nodes, "--numa-bind-cpus": request.cpus}
-    counts = {name: len(values) for name, values in lists.items() if values is not None}
-    if request.ranks is not None:
-        counts["--ranks"] = request.ranks
-    if len(set(counts.values())) > 1:
-        told = ", ".join(f"{name} is for {count}" for name, count in counts.items())
-        raise PlanError(
-            f"the number of ranks is unclear: {told}",
-            hint="give each list one value for every rank",
-            counts=counts,
-        )
-    if request.per is not None and (request.nodes is not None or request.cpus is not None):
-        raise PlanError(
-            f"--per {request.per} and a list of nodes or cpus both say where ranks go",
-            hint="leave one of them out",
-        )
-    if request.distribution == "cyclic" and request.per is None and not request.numa_bind:
-        raise PlanError(
-            "--distribution cyclic goes round the things of --per, and there is none",
-            hint="--per numa, --per package, ...",
-        )
-    if request.cores_per_rank is not None and (request.reserve.cores or request.roles):
-        raise PlanError(
-            "--cores-per-rank says what ranks get; --reserve and --role would take from it",
-            hint="leave one of them out: cores that no rank gets stay free",
-        )
-    if request.cpus is not None and (extra := request.asked(*CHANGING)):
-        extra = extra.replace("_", "-")
-        raise PlanError(
-            f"--numa-bind-cpus names exactly the cpus to use; --{extra} would change them",
-            hint=f"leave --{extra} out",
-        )
-    if is_about_devices(request):
-        from ompbind.planner.by_gpu import check_gpus
-
-        check_gpus(request)
 
 
 # --- warnings ------------------------------------------------------------------------------------

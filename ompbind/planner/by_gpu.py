@@ -66,21 +66,6 @@ def check_gpus(request: Request) -> None:
             f"--gpu-env gives each rank its GPU, and no rank has one{problem}",
             hint=(visible.hint if visible and problem else "") or "--per gpu gives each rank one",
         )
-    if request.gpu_domain != "numa" and request.per != "gpu":
-        raise PlanError(
-            f"--gpu-domain {request.gpu_domain} is for ranks by GPU", hint="--per gpu makes them"
-        )
-    if request.gpu_domain == "package" and request.numa_bind:
-        raise PlanError(
-            "--gpu-domain package is on several nodes, --numa-bind for one",
-            hint="leave one of them out",
-        )
-    named = "a list of nodes or cpus" if request.nodes is not None or request.cpus else ""
-    if request.near is not None and (named or request.per == "gpu"):
-        raise PlanError(
-            f"--near and {named or '--per gpu'} both say where ranks go",
-            hint="leave one of them out",
-        )
 
 
 # --- mapping -------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def find_memory(
         most = max(wanted, key=lambda n: (len(cpus & node_cpus(machine, n)), -n))
         wanted = CpuSet([most])
     cautions: list[Caution] = []
-    if request.degrade:
+    if request.on_denied == "degrade":
         wanted, cautions = keep_allowed(machine, rank, wanted)
         if not wanted:
             return "none", CpuSet(), cautions

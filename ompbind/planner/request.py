@@ -12,19 +12,21 @@ if TYPE_CHECKING:
 
 
 class Pool(Record):
-    """Cores to set aside, `cores` of all ranks together or of each; without a name: reserved."""
+    """Cores to set aside, `cores` of all ranks together or of each; without a name: reserved.
+    `source`: what asks for them where no option does."""
 
     name: str
     cores: int
     per_rank: bool = False
+    source: str = ""
+
+    def __bool__(self) -> bool:
+        return self.cores > 0
 
     def __str__(self) -> str:
         each = "/rank" if self.per_rank else ""
-        return (
-            f"--role {self.name}={self.cores}{each}"
-            if self.name
-            else f"--reserve {self.cores}{each}"
-        )
+        option = f"--role {self.name}={self.cores}" if self.name else f"--reserve {self.cores}"
+        return self.source or option + each
 
 
 class Request(Record):
@@ -46,15 +48,15 @@ class Request(Record):
     roles: tuple[Pool, ...] = ()
     exclude: CpuSet = CpuSet()
     places: str = "cores"  # without --places chosen by `resolve`, which sees what the worker is
-    places_why: str = ""
+    places_why: str = ""  # empty: they were not asked for
     place_list: tuple[CpuSet, ...] | None = None  # the user's own OMP_PLACES
-    runtime: str | None = None  # None: auto
+    runtime: str = "auto"
     proc_bind: str = "close"
     threads: str | None = None  # the text of OMP_NUM_THREADS
     limit: int | None = None  # OMP_THREAD_LIMIT
     mem: str | None = None
     binder: str = "auto"
-    degrade: bool = False
+    on_denied: str = "error"
     rank_env: bool | None = None
     template: bool = False
     gpu_domain: str = "numa"
@@ -62,10 +64,4 @@ class Request(Record):
     gpu_env: bool = False
     visible: Visible | None = None  # the GPUs that workers will see; None: not looked up
     inherited: tuple[Inherited, ...] = ()
-    sources: tuple[tuple[str, str], ...] = ()  # fields asked for: "flag" or a variable's name
     command: tuple[str, ...] = ()
-
-    def asked(self, *fields: str) -> str | None:
-        """Return the first of `fields` that was asked for."""
-        sources = dict(self.sources)
-        return next((f for f in fields if f in sources), None)

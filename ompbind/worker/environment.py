@@ -42,7 +42,8 @@ class EnvVar(Record):
 class Variables(Record):
     """What the options say about variables; None: the option is not given."""
 
-    texts: tuple[str, ...] = ()  # of --env: NAME=VALUE or NAME
+    # Of --env; a value of None is to be that of ompbind's environment.
+    assignments: tuple[tuple[str, str | None], ...] = ()
     files: tuple[str, ...] = ()  # the paths of --env-file
     master_port: int | str | None = None  # a number or "auto"
     master_addr: str | None = None
@@ -53,7 +54,7 @@ class Variables(Record):
 def with_environment(plan: Plan, variables: Variables, environ: Mapping[str, str]) -> Plan:
     """Return the plan whose workers also get these variables. Raises UsageError, ParseError."""
     given = [v for path in variables.files for v in read_variables(path)]
-    given += [parse_variable(text, environ) for text in variables.texts]
+    given += [make_variable(name, value, environ) for name, value in variables.assignments]
     added = {v.name: v for v in given}  # the last one wins
     master = make_master(variables)
     for v in added.values():
@@ -69,23 +70,18 @@ def with_environment(plan: Plan, variables: Variables, environ: Mapping[str, str
     return plan.replace(ranks=tuple(ranks))
 
 
-def parse_variable(text: str, environ: Mapping[str, str]) -> EnvVar:
-    """Parse `NAME=VALUE`; NAME alone takes its value from `environ`. Raises UsageError."""
-    name, equals, value = text.partition("=")
-    if not is_name(name):
-        raise UsageError(
-            f"--env: {quote(name)} is not a variable name",
-            hint="write NAME=VALUE, the name in letters, digits and underscores",
-            text=text,
-        )
-    if not equals and name not in environ:
-        raise UsageError(
-            f"--env {name}: ompbind's environment has no such variable to pass on",
-            hint=f"--env {name}=VALUE sets it",
-            text=text,
-        )
+def make_variable(name: str, value: str | None, environ: Mapping[str, str]) -> EnvVar:
+    """Return a variable of --env; without a value it takes that of `environ`. Raises UsageError."""
     source = f"--env {name}"
-    return EnvVar(name, value, source, True) if equals else EnvVar(name, environ[name], source)
+    if value is not None:
+        return EnvVar(name, value, source, True)
+    if name not in environ:
+        raise UsageError(
+            f"{source}: ompbind's environment has no such variable to pass on",
+            hint=f"{source}=VALUE sets it",
+            text=name,
+        )
+    return EnvVar(name, environ[name], source)
 
 
 def is_name(text: str) -> bool:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ompbind.machine.topology import Topology
-from ompbind.options.parse import parse_arguments
-from ompbind.options.table import options_of
+from ompbind.options import make_plan_options, read_arguments
 from ompbind.plans import Plan
 from ompbind.resolve import resolve_plan
 
@@ -15,9 +14,10 @@ from ompbind.resolve import resolve_plan
 def plan_for(machine: Path, options: str, environ: Mapping[str, str] | None = None) -> Plan:
     """What `ompbind show --topology MACHINE OPTIONS` plans. Raises OmpbindError."""
     args = ["--topology", str(machine), *options.split()]
-    values, rest = parse_arguments(args, options_of("show"))
+    values, rest = read_arguments(args, "show")
     assert rest == [], f"not options: {rest}"
-    return resolve_plan(values, ("worker",), environ or {})
+    environ = environ or {}
+    return resolve_plan(make_plan_options(values, ("worker",), environ), environ)
 
 
 def cpus_of(plan: Plan) -> list[str]:

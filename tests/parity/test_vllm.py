@@ -130,14 +130,17 @@ def test_options_win_over_the_variables(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        ({BIND: "0-3|x"}, "rank 1"),
+        ({BIND: "0-3|x"}, "^VLLM_CPU_OMP_THREADS_BIND, rank 1: 'x' is not a number or a range"),
         ({BIND: "0-3|40"}, "rank 1: cpu 40 does not exist"),
         ({BIND: "0-3|2-5"}, "rank 1: cpu 2 already belongs to rank 0"),
-        ({BIND: "0-1|2-3|4-5"}, "the number of ranks is unclear"),
+        (
+            {BIND: "0-1|2-3|4-5"},
+            "the number of ranks is unclear: VLLM_CPU_OMP_THREADS_BIND is for 3, --ranks is for 2",
+        ),
         ({NODES: "0;1"}, "is no list of nodes"),
         ({NODES: "5"}, "names no node that is allowed"),
         ({RESERVED: "many"}, "is not a number of cpus"),
-        ({RESERVED: "99"}, "--reserve 99 would leave ranks without a core"),
+        ({RESERVED: "99"}, "VLLM_CPU_NUM_OF_RESERVED_CPU=99 would leave ranks without a core"),
     ],
 )
 def test_variables_that_cannot_be_followed_are_refused(

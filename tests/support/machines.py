@@ -7,9 +7,7 @@ from dataclasses import replace
 
 from ompbind.cpuset import CpuSet
 from ompbind.machine.topology import Allowed, Cpu, Machine, Topology
-from ompbind.options.parse import parse_arguments
-from ompbind.options.request import make_request
-from ompbind.options.table import options_of
+from ompbind.options import make_request, read_arguments
 from ompbind.planner.request import Request
 from tests.support.trees import Kind, Shape, make_topology
 
@@ -36,7 +34,7 @@ def make_asked(
     environ: Mapping[str, str] | None = None,
 ) -> Request:
     """The request that these arguments make, its binder resolved."""
-    values, none = parse_arguments(args, options_of("run"))
+    values, none = read_arguments(args, "run")
     assert none == []
     request = make_request(values, command, environ)
     return request.replace(binder="native" if request.binder == "native" else "numactl")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet, union
+from ompbind.errors import PlanError
 from ompbind.machine.topology import Allowed, Machine, Topology
 from ompbind.planner.request import Request
 from tests.support.machines import make_asked
@@ -223,7 +224,7 @@ def requests(
     asking.args += ["--share"] * sharing
     places = ["threads", "cores", "one", "wide"]
     places += ["l3"] * bool(asking.sizes.groups("l3")) + ["numa"] * asking.sizes.known("node")
-    policies = ["local", "none"]
+    policies = [] if where == "cpus" and bound else ["local", "none"]  # nodes are for memory
     policies += ["bind", "preferred", "interleave"] * (bound or asking.sizes.bindable)
     asking.maybe("--places", st.sampled_from(places), 2)
     asking.maybe("--proc-bind", st.sampled_from(["close", "spread", "primary", "true", "false"]))
@@ -254,22 +255,23 @@ def wild_requests(draw: st.DrawFn, machine: Machine) -> Request:
     """Any request that the command line takes; most of them cannot be had."""
     cpus, topology = sorted(machine.topology.online), machine.topology
     nodes = [*topology.node_numbers, 99]
-    args: list[str] = []
+    asked: list[list[str]] = []
 
     def maybe(name: str, values: st.SearchStrategy[object], odds: int = 4) -> None:
         if draw(st.integers(1, odds)) == 1:
-            args.extend([name, str(draw(values))])
+            asked.append([name, str(draw(values))])
 
     maybe("--ranks", st.integers(1, 20), 2)
     maybe("--per", st.sampled_from(["numa", "package", "l3", "core"]))
     if draw(st.integers(1, 4)) == 1:
         named = draw(st.lists(st.sampled_from(nodes), min_size=1, max_size=6))
-        args += ["--numa-bind-nodes", *map(str, named)]
+        asked.append(["--numa-bind-nodes", *map(str, named)])
     if draw(st.integers(1, 4)) == 1:
         sets = st.sets(st.sampled_from([*cpus, cpus[-1] + 1]), min_size=1).map(CpuSet)
-        args += ["--numa-bind-cpus", *map(str, draw(st.lists(sets, min_size=1, max_size=3)))]
+        lists = draw(st.lists(sets, min_size=1, max_size=3))
+        asked.append(["--numa-bind-cpus", *map(str, lists)])
     for flag in ("--share", "--oversubscribe", "--numa-bind"):
-        args += [flag] * (draw(st.integers(1, 4)) == 1)
+        asked += [[flag]] * (draw(st.integers(1, 4)) == 1)
     maybe("--smt", st.sampled_from(["1", "2", "4", "all"]))
     maybe("--reserve", st.integers(0, 4) | st.just("1/rank"))
     maybe("--role", st.sampled_from(["kv=1", "kv=2", "kv=1/rank", "kv=1/rank,io=1"]))
@@ -280,4 +282,8 @@ def wild_requests(draw: st.DrawFn, machine: Machine) -> Request:
     maybe("--exclude", st.sets(st.sampled_from(cpus), min_size=1, max_size=3).map(CpuSet))
     maybe("--places", st.sampled_from(["threads", "l3", "numa", "one"]))
     maybe("--mem", st.sampled_from(["bind", "preferred", "interleave", "local", "none"]))
-    return make_asked(args)
+    while True:
+        try:
+            return make_asked([word for words in asked for word in words])
+        except PlanError:  # options that contradict each other
+            asked.pop(draw(st.integers(0, len(asked) - 1)))

@@ -1,0 +1,300 @@
+"""The values of options: a parser for each kind of value.
+
+A parser takes a text as it was typed, or what a Python program gave in its place (a number, a
+CpuSet, a pair of name and value), and the name to use in messages. It returns the value that the
+program works with; it raises UsageError or ParseError for one that cannot be, and TypeError for
+one of a wrong type.
+"""
+
+from __future__ import annotations
+
+from ompbind.cpuset import LIMIT, CpuSet, parse_range, parse_whole
+from ompbind.errors import ParseError, UsageError
+from ompbind.messages import quote
+from ompbind.planner.request import Pool
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    Values = dict[str, Any]  # of the options that are given, by key
+    Given = str | int | float | CpuSet  # one value: a text, or what a Python program gave
+    Pair = tuple[str, Given]
+
+FENCE_HINT = "put -- between the values and the worker's command"
+LONGEST = 1e9  # seconds: what a timer of the system surely takes
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def parse_number(value: Given, name: str, least: int, most: int = LIMIT - 1) -> int:
+    """Return a whole number from `least` to `most`. Raises UsageError."""
+    number = value if isinstance(value, int) else parse_whole(text_of(value, name))
+    if number is not None and least <= number <= most:
+        return number
+    raise UsageError(
+        f"{name}: {written(value)} is not a whole number from {least} to {most}",
+        option=name,
+        text=str(value),
+    )
+
+
+def parse_count(value: Given, name: str) -> int:
+    return parse_number(value, name, 1)
+
+
+def parse_threads(value: Given, name: str) -> str:
+    """Return the text of OMP_NUM_THREADS. Raises UsageError."""
+    return str(parse_number(value, name, 1))
+
+
+def parse_smt(value: Given, name: str) -> int | None:
+    """Return the number of hardware threads of a core, None for `all`. Raises UsageError."""
+    return None if value == "all" else parse_number(value, name, 1)
+
+
+def parse_part(value: Given, name: str) -> tuple[int, int]:
+    """Return `1/2` as two numbers: the first of two parts. Raises UsageError."""
+    part, _, count = text_of(value, name).partition("/")
+    numbers = parse_whole(part), parse_whole(count)
+    if numbers[0] is None or numbers[1] is None or not 0 < numbers[0] <= numbers[1] < LIMIT:
+        raise UsageError(
+            f"{name}: {written(value)} is not I/N with I from 1 to N",
+            hint="--part 1/2 and --part 2/2 are the halves of the machine",
+            option=name,
+            text=str(value),
+        )
+    return numbers[0], numbers[1]
+
+
+def parse_seconds(value: Given, name: str) -> float:
+    """Return a number of seconds, 0 or more. Raises UsageError."""
+    text = text_of(value, name)
+    whole, point, fraction = text.partition(".")
+    digits = whole + fraction
+    good = digits.isascii() and digits.isdigit() and len(text) <= 20 and bool(fraction or not point)
+    if not good or float(text) > LONGEST:
+        raise UsageError(
+            f"{name}: {written(value)} is not a number of seconds",
+            hint="a number such as 10 or 0.5",
+            option=name,
+        )
+    return float(text)
+
+
+def parse_timeout(value: Given, name: str) -> float:
+    """Return the seconds of --verify, by default as many as it takes itself. Raises UsageError."""
+    if value == "":
+        from ompbind.verify.after_start import SECONDS
+
+        return SECONDS
+    return parse_seconds(value, name)
+
+
+def parse_interval(value: Given, name: str) -> float:
+    """Return the seconds between two reports, by default 2. Raises UsageError."""
+    seconds = 2.0 if value == "" else parse_seconds(value, name)
+    if seconds < 0.05:
+        raise UsageError(f"{name}: {written(value)} is too often", hint="0.05 seconds or more")
+    return seconds
+
+
+def parse_port(value: Given, name: str) -> int | str:
+    """Return `auto` or a port's number. Raises UsageError."""
+    if value == "auto":
+        return "auto"
+    port = value if isinstance(value, int) else parse_whole(text_of(value, name))
+    if port is None or not 0 < port < 65536:
+        raise UsageError(
+            f"{name}: {written(value)} is not a port from 1 to 65535",
+            hint="auto takes one that is free",
+            option=name,
+        )
+    return port
+
+
+def parse_stdin(value: Given, name: str) -> str:
+    """Return a rank's number, as a text, `all` or `none`. Raises UsageError."""
+    text = text_of(value, name)
+    number = parse_whole(text)
+    if text in ("all", "none"):
+        return text
+    if number is None:
+        raise UsageError(
+            f"{name}: {written(value)} is neither a rank's number nor all nor none",
+            hint="--stdin 0 is the default",
+            option=name,
+        )
+    return str(number)
+
+
+# --- cores set aside -----------------------------------------------------------------------------
+
+
+def parse_reserve(value: Given, name: str) -> Pool:
+    """Return the pool of `2` or `2/rank`, which has no name. Raises UsageError."""
+    return parse_pool("", value, name, 0)
+
+
+def parse_pool(pool: str, value: Given, name: str, least: int) -> Pool:
+    number, slash, each = text_of(value, name).partition("/")
+    if slash and each != "rank":
+        raise UsageError(
+            f"{name}: {written(value)} is neither N nor N/rank",
+            hint="N cores of all ranks together, or N/rank of each",
+            option=name,
+            text=str(value),
+        )
+    cores = parse_number(number if isinstance(value, str) else value, name, least)
+    return Pool(pool, cores, per_rank=bool(slash))
+
+
+def parse_roles(values: Sequence[Given | Pair], name: str) -> tuple[Pool, ...]:
+    """Return the pools of `kv=2` or `kv=1/rank` each, several also with commas. Raises
+    UsageError."""
+    pairs: list[tuple[str, Given, str]] = []  # a role, its cores, and how it was written
+    for value in values:
+        if isinstance(value, tuple):
+            pairs.append((*value, f"{value[0]}={value[1]}"))
+            continue
+        for text in text_of(value, name).split(","):
+            role, equals, cores = text.partition("=")
+            pairs.append((role if equals else "", cores, text))
+    pools: dict[str, Pool] = {}
+    for role, value, text in pairs:
+        problem = hint = ""
+        if not is_role(role):
+            problem = f"{name}: {quote(text)} is not NAME=N or NAME=N/rank"
+            hint = "a name has letters, digits and _ only, as in kv=2"
+        elif role.upper() in pools:
+            problem = f"{name}: {role} is named twice"
+            hint = "one pool for each name; in OMPBIND_ROLE_... capitals and small letters are one"
+        if problem:
+            raise UsageError(problem, hint=hint, option=name, text=text)
+        pools[role.upper()] = parse_pool(role, value, f"{name} {role}", 1)
+    return tuple(pools.values())
+
+
+def is_role(name: str) -> bool:
+    return name.isascii() and name.replace("_", "a").isalnum()
+
+
+# --- cpus and nodes ------------------------------------------------------------------------------
+
+
+def parse_cpus(value: Given, name: str, rank: int | None = None) -> CpuSet:
+    """Return a set of cpus, not empty; the message names the option and the rank. Raises
+    ParseError."""
+    try:
+        if isinstance(value, CpuSet) and value:
+            return value
+        return CpuSet.parse_user(str(value))
+    except ParseError as e:
+        raise located(e, name, rank) from None
+
+
+def parse_cpu_lists(values: Sequence[Given], name: str) -> tuple[CpuSet, ...]:
+    """Return the cpus of each rank. Raises ParseError, UsageError."""
+    need_values(values, name, "--numa-bind-cpus CPUS...")
+    return tuple(parse_cpus(value, name, rank) for rank, value in enumerate(values))
+
+
+def parse_nodes(values: Sequence[Given], name: str) -> tuple[int, ...]:
+    """Return node numbers in the order given, one for each rank: `0 0 1 1`, `0,0,1,1` or `0-3`.
+
+    Raises ParseError, UsageError.
+    """
+    need_values(values, name, "--numa-bind-nodes NODE...")
+    nodes: list[int] = []
+    for value in values:
+        text = text_of(value, name)
+        for part in text.split(","):
+            try:
+                if not text.strip():
+                    hint = "write node numbers, as in 0 0 1 1"
+                    raise ParseError("an empty list", hint=hint, text=text)
+                first, last, step = parse_range(part.strip(), text)
+            except ParseError as e:
+                raise located(e, name, len(nodes)) from None
+            nodes += range(first, last + 1, step)
+            if len(nodes) > LIMIT:
+                raise ParseError(f"{name}: {quote(text)} names too many nodes", text=text)
+    return tuple(nodes)
+
+
+def need_values(values: Sequence[Given], name: str, hint: str) -> None:
+    if not values:
+        raise UsageError(f"{name} needs at least one value", hint=hint, option=name)
+
+
+def is_word(text: str) -> bool:
+    """Whether a list option's value is more likely the worker's command than a list of numbers."""
+    return any(c not in "0123456789,-: " for c in text)
+
+
+def located(error: ParseError, name: str, rank: int | None) -> ParseError:
+    """Return the same error with the option and the rank that it is about."""
+    where = name if rank is None else f"{name}, rank {rank}"
+    hint = error.hint
+    if name.startswith("--numa-bind") and is_word(str(error.data.get("text", ""))):
+        hint = FENCE_HINT
+    return ParseError(f"{where}: {error.message}", hint=hint, rank=rank, **error.data)
+
+
+# --- texts ---------------------------------------------------------------------------------------
+
+
+def parse_variables(
+    values: Sequence[Given | Pair], name: str
+) -> tuple[tuple[str, str | None], ...]:
+    """Return the variables of `NAME=VALUE` each; the value of NAME alone is None. Raises
+    UsageError."""
+    variables: list[tuple[str, str | None]] = []
+    for value in values:
+        if isinstance(value, tuple):
+            variable, text = value[0], text_of(value[1], name)
+            variables.append((variable, text))
+        else:
+            variable, equals, text = text_of(value, name).partition("=")
+            variables.append((variable, text if equals else None))
+        if not (variable.isascii() and variable.isidentifier()):
+            raise UsageError(
+                f"{name}: {quote(variable)} is not a variable name",
+                hint="write NAME=VALUE, the name in letters, digits and underscores",
+                option=name,
+            )
+    return tuple(variables)
+
+
+def parse_texts(values: Sequence[Given], name: str) -> tuple[str, ...]:
+    return tuple(text_of(value, name) for value in values)
+
+
+def parse_directory(value: Given, name: str) -> str:
+    return parse_text(value, name, "an empty name", f"{name} DIR")
+
+
+def parse_address(value: Given, name: str) -> str:
+    return parse_text(value, name, "an empty address", "127.0.0.1 is this machine")
+
+
+def parse_text(value: Given, name: str, problem: str, hint: str) -> str:
+    """Return a text that is not empty. Raises UsageError."""
+    text = text_of(value, name)
+    if not text:
+        raise UsageError(f"{name}: {problem}", hint=hint, option=name)
+    return text
+
+
+def text_of(value: object, name: str) -> str:
+    """Return a value as a text. Raises TypeError for what is neither a text nor a number."""
+    if not isinstance(value, str | int | float):
+        raise TypeError(f"{name}: {value!r} is of the wrong type")
+    return str(value)
+
+
+def written(value: Given) -> str:
+    """Return a value for a message, a text in quotes."""
+    return quote(value) if isinstance(value, str) else str(value)
