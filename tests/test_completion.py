@@ -196,7 +196,8 @@ def home(shell: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def home_environment(home: Path) -> dict[str, str]:
     path = f"{Path(OMPBIND).parent}:{home}/bin:{os.environ['PATH']}"
-    return environment(HOME=str(home), PATH=path, TERM="xterm", ZDOTDIR=str(home))
+    config = {"XDG_CONFIG_HOME": f"{home}/.config", "XDG_DATA_HOME": f"{home}/data"}
+    return environment(HOME=str(home), PATH=path, TERM="xterm", ZDOTDIR=str(home), **config)
 
 
 def press_tab(shell: str, home: Path, line: str) -> str:
