@@ -1,4 +1,4 @@
-"""Sets of cpu or node numbers, and their three notations: the kernel's, a mask, and a user's."""
+"""Sets of cpu or node numbers, and their notations: the kernel's list and mask, a user's list."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# Linux allows 8,192 cpus and 1,024 nodes. Far above both, yet a hostile number costs 8 KiB at most.
+# Far above Linux's 8,192 cpus and 1,024 nodes, yet a hostile number takes 8 KiB at most.
 LIMIT = 1 << 16
 
 
@@ -35,7 +35,7 @@ class CpuSet:
 
     @classmethod
     def from_mask(cls, mask: int) -> CpuSet:
-        """The set of the bits that are 1 in `mask` (>= 0)."""
+        """Return the set of the bits that are 1 in `mask`. Raises ParseError."""
         if mask < 0 or mask.bit_length() > LIMIT:
             raise ParseError(f"a mask has bits from 0 to {LIMIT - 1} only", text="")
         self = cls.__new__(cls)
@@ -44,7 +44,7 @@ class CpuSet:
 
     @classmethod
     def parse_kernel(cls, text: str) -> CpuSet:
-        """From the kernel's list format, `0-3,8`; blank text is the empty set.
+        """Parse the kernel's list format, `0-3,8`; blank text is the empty set.
 
         Raises ParseError for anything else. Source: the kernel's bitmap_print_to_pagebuf().
         """
@@ -53,7 +53,7 @@ class CpuSet:
 
     @classmethod
     def parse_user(cls, text: str) -> CpuSet:
-        """From what a user typed: `0-3,8`, blanks around commas, `0-6:2` for every second number.
+        """Parse what a user typed: `0-3,8`, blanks around commas, `0-6:2` for every second number.
 
         Raises ParseError, also for an empty text.
         """
@@ -77,19 +77,21 @@ class CpuSet:
 
     @classmethod
     def parse_mask(cls, text: str) -> CpuSet:
-        """From the kernel's mask format, hexadecimal words of 32 bits: `ff,00000001`.
+        """Parse the kernel's mask format, hexadecimal words of 32 bits: `ff,00000001`.
 
         Blank text is the empty set. Raises ParseError. Source: bitmap_print_to_pagebuf().
         """
         text = text.strip(" \t\r\n\0")
         commas = text.count(",")
-        if text[-9::-9] == "," * commas:  # as the kernel writes it: all words but the first whole
+        if (
+            text[-9::-9] == "," * commas
+        ):  # as the kernel writes it: only the first word may be short
             digits, first = text.replace(",", ""), len(text) - 9 * commas
         else:
             words = text.split(",")
             digits, first = "".join(w.zfill(8) for w in words), min(map(len, words))
-        # The digits at once: one by one, wide masks would take most of a launch. int() itself
-        # would let a sign, blanks, "_", "0x" and other scripts' digits pass.
+        # All digits at once: one by one, wide masks would take most of a launch. int() alone would
+        # accept a sign, blanks, "_", "0x" and other scripts' digits.
         plain = digits.isascii() and digits.isalnum() and digits[1:2] not in ("x", "X")
         if text and not (plain and first > 0 and len(digits) <= 8 * (commas + 1)):
             raise ParseError(f"{quote(text)} is not a mask", text=text)
@@ -105,14 +107,14 @@ class CpuSet:
 
     @property
     def first(self) -> int:
-        """The lowest number. Raises IndexError for the empty set."""
+        """Return the lowest number. Raises IndexError for the empty set."""
         if not self._mask:
             raise IndexError("the empty set has no first number")
         return (self._mask & -self._mask).bit_length() - 1
 
     def __iter__(self) -> Iterator[int]:
         mask, offset = self._mask, 0
-        while mask:  # word by word: shifting the whole number each time would be quadratic
+        while mask:  # word by word: to shift the whole number each time would be quadratic
             word = mask & 0xFFFFFFFFFFFFFFFF
             while word:
                 low = word & -word
@@ -149,13 +151,13 @@ class CpuSet:
         return hash(self._mask)
 
     def __str__(self) -> str:
-        """The kernel's list format: sorted, ranges joined, "" when empty."""
+        """Return the kernel's list format: sorted, ranges joined; "" for the empty set."""
         parts: list[str] = []
         mask, offset = self._mask, 0
         while mask:
             skip = (mask & -mask).bit_length() - 1
             mask >>= skip
-            run = (~mask & mask + 1).bit_length() - 1  # how many ones stand together
+            run = (~mask & mask + 1).bit_length() - 1  # the number of adjacent ones
             mask >>= run
             first = offset + skip
             offset = first + run
@@ -174,30 +176,30 @@ def union(sets: Iterable[CpuSet]) -> CpuSet:
 
 
 def parse_range(part: str, text: str = "") -> tuple[int, int, int]:
-    """First, last and step of `7`, `0-3` or `0-6:2`; `text` is the whole it stands in.
+    """Return first, last and step of `7`, `0-3` or `0-6:2`, a part of the list `text`.
 
     Raises ParseError.
     """
     text = text or part
     span, colon, stride = part.partition(":")
     low, dash, high = span.partition("-")
-    where = "" if text == part else f" in {quote(text)}"
+    context = "" if text == part else f" in {quote(text)}"
     for digits in (low, high) if dash else (low,):
-        _check_digits(digits, part, text, where)
+        _check_digits(digits, part, text, context)
     first, last, step = int(low), int(high if dash else low), 1
     if colon:
-        _check_digits(stride, part, text, where)
+        _check_digits(stride, part, text, context)
         step = int(stride)
         if not dash or step < 1:
             raise ParseError(
-                f"{quote(part)}{where} is not a range with a step",
+                f"{quote(part)}{context} is not a range with a step",
                 hint="a step is at least 1 and follows a range, as in 0-6:2",
                 text=text,
                 part=part,
             )
     if first > last:
         raise ParseError(
-            f"{quote(part)}{where} runs downwards",
+            f"{quote(part)}{context} is a descending range",
             hint=f"write {last}-{first}",
             text=text,
             part=part,
@@ -205,17 +207,17 @@ def parse_range(part: str, text: str = "") -> tuple[int, int, int]:
     return first, last, step
 
 
-def _check_digits(digits: str, part: str, text: str, where: str) -> None:
+def _check_digits(digits: str, part: str, text: str, context: str) -> None:
     hint = "write numbers and ranges, as in 0-3,8"
     if not digits or not digits.isascii() or not digits.isdigit():
-        what = "an empty part" if not part else f"{quote(part)}"
-        problem = f"{what}{where} is not a number or a range"
+        subject = "an empty part" if not part else quote(part)
+        problem = f"{subject}{context} is not a number or a range"
         raise ParseError(problem, hint=hint, text=text, part=part)
     if len(digits.lstrip("0")) > 5 or int(digits) >= LIMIT:
-        problem = f"{quote(part)}{where} is too large: numbers end at {LIMIT - 1}"
+        problem = f"{quote(part)}{context} is too large: the highest number is {LIMIT - 1}"
         raise ParseError(problem, hint=hint, text=text, part=part)
 
 
 def parse_whole(text: str) -> int | None:
-    """A number as the kernel writes it, up to 18 digits; None for anything else."""
+    """Parse a number as the kernel writes it, of up to 18 digits; None for anything else."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None

@@ -70,15 +70,15 @@ def test_user_empty(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("5-3", "'5-3' runs downwards"),
-        ("0,5-3", "'5-3' in '0,5-3' runs downwards"),
+        ("5-3", "'5-3' is a descending range"),
+        ("0,5-3", "'5-3' in '0,5-3' is a descending range"),
         ("0-", "'0-' is not a number or a range"),
         ("a", "'a' is not a number or a range"),
         ("-1", "'-1' is not a number or a range"),
         ("0,,1", "an empty part in '0,,1' is not a number or a range"),
         (
             "99999999999999999999",
-            f"'99999999999999999999' is too large: numbers end at {LIMIT - 1}",
+            f"'99999999999999999999' is too large: the highest number is {LIMIT - 1}",
         ),
         ("3:1", "'3:1' is not a range with a step"),
     ],
@@ -92,7 +92,7 @@ def test_messages(text: str, message: str) -> None:
 
 
 def test_hint_turns_a_range_round() -> None:
-    """For a range that runs downwards the hint is the one meant."""
+    """For a descending range the hint is the one meant."""
     with pytest.raises(ParseError) as caught:
         CpuSet.parse_user("5-3")
     assert caught.value.hint == "write 3-5"

@@ -33,14 +33,14 @@ def test_equal_ranks_are_told_together() -> None:
     """Two on a node in one sentence, another node's in another."""
     plan = planned(numa_bind_nodes=["0", "0", "1", "1"])
     told = explain(plan)
-    assert told[0] == "The machine has 8 cpus on 2 nodes; all may be used."
-    assert told[1] == "8 threads over 4 ranks run on 8 cpus; no quota limits their time."
+    assert told[0] == "The machine has 8 cpus on 2 nodes; all are allowed."
+    assert told[1] == "8 threads of 4 ranks run on 8 cpus; no quota limits their time."
     assert told[2] == (
-        "Ranks 0-1: cpus 0-1, cpus 2-3 in turn (node 0); on node 0; 2 threads in 2 places of 1 cpu "
-        "each, neighbours side by side; memory comes only from node 0."
+        "Ranks 0-1: cpus 0-1, cpus 2-3 respectively (node 0); on node 0; 2 threads in 2 places of "
+        "1 cpu each, next to each other; memory comes from node 0 only."
     )
     assert told[3].startswith(
-        "Ranks 2-3: cpus 4-5, cpus 6-7 in turn (node 1); on node 1; 2 threads"
+        "Ranks 2-3: cpus 4-5, cpus 6-7 respectively (node 1); on node 1; 2 threads"
     )
 
 
@@ -50,11 +50,11 @@ def test_what_was_there_to_divide() -> None:
     plan = planned(machine, reserve="1", role=["kv=1"])
     narrowed = (Inherited("affinity mask", "0-5", "widened", "Slurm"),)
     told = " ".join(explain(plan.replace(narrowed=narrowed)))
-    assert "; 6 may be used: 0-5." in told
-    assert "Its affinity mask was 0-5 before, by Slurm, which --inherited ignore has reset." in told
+    assert "; 6 are allowed: 0-5." in told
+    assert "Its affinity mask was restricted to 0-5 by Slurm; --inherited ignore resets it." in told
     assert f"Cpu {plan.reserved} is kept free" in told
-    assert f"Cpu {plan.roles[0].cpus} is set aside as kv for rank 0, who finds them in" in told
-    assert "This is part 1/2 of it: cpus 4-7" in " ".join(explain(planned(part="1/2")))
+    assert f"Cpu {plan.roles[0].cpus} is set aside as kv for rank 0, in" in told
+    assert "This is part 1/2: cpus 4-7" in " ".join(explain(planned(part="1/2")))
 
 
 @pytest.mark.parametrize(
@@ -75,11 +75,11 @@ def test_one_budget_of_threads(quota: float | None, threads: str | None, said: s
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"mem": "interleave"}, "page by page from nodes 0-1"),
-        ({"mem": "local"}, "memory comes from wherever"),
+        ({"mem": "interleave"}, "page by page over nodes 0-1"),
+        ({"mem": "local"}, "memory comes from the node of the thread"),
         ({"places": "one"}, "8 threads move freely over its 8 cpus"),
-        ({"proc_bind": "spread"}, "as far apart as can be"),
-        ({"ranks": "2", "share": True}, "Ranks 0-1: cpus 0-7, all of them the same"),
+        ({"proc_bind": "spread"}, "as far apart as possible"),
+        ({"ranks": "2", "share": True}, "Ranks 0-1: cpus 0-7 each"),
     ],
 )
 def test_each_choice_has_words(values: dict[str, Any], words: str) -> None:

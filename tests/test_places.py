@@ -81,7 +81,7 @@ def test_a_list_of_places(text: str, places: list[str]) -> None:
         ("{0:4:2:1}", "a comma or } expected at ':1}'"),
         ("{0}:4:-1", "':4:-1' leads to numbers that are not from 0 to 65535"),
         ("{65000:600}", "':600' leads to numbers that are not from 0 to 65535"),
-        ("{65536}", "65536 is too large: numbers end at 65535"),
+        ("{65536}", "65536 is too large: the highest number is 65535"),
         ("{0:8000},{8000:8000},{0},!{77}", "'!{77}' excludes nothing before it"),
         ("!{1},{1}", "'!{1}' excludes nothing before it"),
         ("{0,!0}", "nothing is left"),

@@ -185,7 +185,7 @@ def test_truncated(cut: int) -> None:
         ("schema", 1.0, "plan.schema: '1.0' is of the wrong type"),
         ("host", ..., "plan lacks 'host'"),
         ("host", [], "plan.host: '[]' is of the wrong type"),
-        ("host.cpus", "3-1", "host.cpus: '3-1' runs downwards"),
+        ("host.cpus", "3-1", "host.cpus: '3-1' is a descending range"),
         ("host.cpus", 3, "host.cpus: '3' is of the wrong type"),
         ("host.quota", "1", "host.quota: '1' is of the wrong type"),
         ("ranks", [], "ranks are not numbered from 0"),
@@ -198,7 +198,7 @@ def test_truncated(cut: int) -> None:
         ("ranks.0.rank", "0", "ranks[0].rank: '0' is of the wrong type"),
         ("ranks.0.cpus", "a", "ranks[0].cpus: 'a' is not a number or a range"),
         ("ranks.0.cpus", "0-99999999", "ranks[0].cpus: '0-99999999' is too large: "
-                                       "numbers end at 65535"),
+                                       "the highest number is 65535"),
         ("ranks.0.places", "0", "ranks[0].places: '0' is of the wrong type"),
         ("ranks.0.places", [0], "ranks[0].places is not a list of texts"),
         ("ranks.0.places", ["{0}"], "ranks[0].places: '{0}' is not a number or a range"),

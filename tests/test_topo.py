@@ -101,7 +101,7 @@ def test_what_is_out_of_the_ordinary_is_told(monkeypatch: pytest.MonkeyPatch) ->
 
 def cpus_of(parts: tuple[Part, ...]) -> list[int]:
     """All cpus that an outline accounts for, drawn or folded."""
-    return [cpu for part in parts for cpu in (*part.cpus, *part.alike_cpus)]
+    return [cpu for part in parts for cpu in (*part.cpus, *part.similar_cpus)]
 
 
 @given(shapes())

@@ -78,7 +78,7 @@ class Scanner:
         if number is None:
             raise self.expected("a number")
         if number >= LIMIT:
-            raise self.wrong(f"{number} is too large: numbers end at {LIMIT - 1}")
+            raise self.wrong(f"{number} is too large: the highest number is {LIMIT - 1}")
         self.at = end
         return -number if minus else number
 

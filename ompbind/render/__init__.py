@@ -1,4 +1,4 @@
-"""What people look at, drawn with rich: a module for each thing drawn. No logic, only drawing."""
+"""Drawings for people, with rich: a module for each thing drawn, without any logic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def draw_live(drawings: Iterable[RenderableType]) -> None:
-    """Each drawing in the place of the one before on a terminal, below it elsewhere."""
+    """Show one drawing after another, on a terminal each in place of the one before."""
     console = Console(file=sys.stdout or StringIO(), highlight=False)
     if not console.is_terminal:
         for drawing in drawings:
@@ -28,8 +28,8 @@ def draw_live(drawings: Iterable[RenderableType]) -> None:
 
 
 def make_text(drawing: RenderableType) -> str:
-    """The drawing as standard output can take it: with colours for a terminal, without elsewhere
-    and under NO_COLOR."""
+    """Return the drawing for standard output: with colours on a terminal, without elsewhere and
+    under NO_COLOR."""
     console = Console(file=sys.stdout or StringIO(), highlight=False)
     with console.capture() as capture:
         console.print(drawing)

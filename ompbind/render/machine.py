@@ -20,22 +20,25 @@ if TYPE_CHECKING:
     from ompbind.machine.topology import Device, Machine, Topology
     from ompbind.render.outline import Part
 
+MAX_NODES = 8  # without cpus, and in the table of distances
+
 
 def draw_machine(machine: Machine) -> RenderableType:
     topology = machine.topology
     tree = Tree(machine_headline(machine), guide_style="dim")
     for part in make_outline(machine):
         add_part(tree, part, machine)
-    alone = [n for n in topology.nodes if not n.cpus]
-    for node in alone[:8]:
+    without_cpus = [n for n in topology.nodes if not n.cpus]
+    for node in without_cpus[:MAX_NODES]:
         size = "" if node.memory_bytes is None else format_size(node.memory_bytes)
         tree.add(Text.assemble((f"node {node.node}", "bold"), f"  {size}",
                                ("  no cpus", "dim")))  # fmt: skip
-    if alone[8:]:
-        tree.add(Text(f"and {len(alone) - 8} more nodes without cpus", style="dim"))
+    if without_cpus[MAX_NODES:]:
+        more = f"and {counted(len(without_cpus) - MAX_NODES, 'more node')} without cpus"
+        tree.add(Text(more, style="dim"))
     parts: list[RenderableType] = [tree, Text()]
-    parts += [Text.assemble((f"{name} ", "bold"), text) for name, text in marks(machine)]
-    if 1 < len(topology.nodes) <= 8 and topology.distances:
+    parts += [Text.assemble((f"{name} ", "bold"), text) for name, text in list_exceptions(machine)]
+    if 1 < len(topology.nodes) <= MAX_NODES and topology.distances:
         parts += [Text("\ndistances between nodes", style="bold"), distance_table(topology)]
     if topology.devices:
         parts += [Text("\ndevices", style="bold"), device_table(topology)]
@@ -51,14 +54,14 @@ def machine_headline(machine: Machine) -> Text:
         (len(topology.groups("core")), "core"),
         (len(topology.cpus), "cpu"),
     ]
-    words = [counted(n, what) for n, what in counts if n]
+    words = [counted(count, noun) for count, noun in counts if count]
     words += [format_size(sum(memory))] if memory else []
     name = f"{machine.name}: " if machine.name else ""
     return Text.assemble((name, "bold"), ", ".join(words))
 
 
 def add_part(tree: Tree, part: Part, machine: Machine) -> None:
-    """One part with what is in it, and a line for all that follow and look the same."""
+    """Add a part with its parts, and a line for all following parts that look the same."""
     label = Text.assemble(("  ".join(part.names), "bold"))
     if part.memory_bytes is not None:
         label.append(f"  {format_size(part.memory_bytes) if part.memory_bytes else 'no memory'}")
@@ -68,17 +71,17 @@ def add_part(tree: Tree, part: Part, machine: Machine) -> None:
         add_part(branch, inner, machine)
     if part.cores:
         branch.add(core_line(part, machine))
-    if part.alike:
-        what = f"{part.alike} more like {part.names[0]}: cpus {part.alike_cpus}"
-        tree.add(Text(what, style="dim", overflow="fold"))
+    if part.similar:
+        text = f"{part.similar} more like {part.names[0]}: cpus {part.similar_cpus}"
+        tree.add(Text(text, style="dim", overflow="fold"))
 
 
 def core_line(part: Part, machine: Machine, most: int = 8) -> Text:
-    """`4 cores × 2 threads: 0,16 1,17 …`; what may not be used is struck through."""
+    """Draw `4 cores × 2 threads: 0,16 1,17 …`; cpus that are not allowed are struck through."""
     threads = sorted({len(core) for core in part.cores})
-    many = counted(len(part.cores), "core")
+    cores = counted(len(part.cores), "core")
     each = "-".join(map(str, [threads[0], threads[-1]][: len(threads)]))
-    text = Text(f"{many} × {each} {plural('thread', threads[-1])}:")
+    text = Text(f"{cores} × {each} {plural('thread', threads[-1])}:")
     kinds = {c.kind for c in machine.topology.cpus if c.cpu in part.cpus and c.kind is not None}
     if len(kinds) == 1:
         text.append(f" (kind {min(kinds)})", style="dim")
@@ -99,8 +102,8 @@ def add_core(text: Text, core: CpuSet, machine: Machine) -> None:
         text.append(str(cpu), style="cyan" if allowed else "dim strike")
 
 
-def marks(machine: Machine) -> list[tuple[str, str]]:
-    """What is out of the ordinary, by name."""
+def list_exceptions(machine: Machine) -> list[tuple[str, str]]:
+    """Return what is unusual, by name."""
     topology, allowed = machine.topology, machine.allowed
     lines = [
         ("not allowed: cpus", topology.online - allowed.cpus),
@@ -109,18 +112,18 @@ def marks(machine: Machine) -> list[tuple[str, str]]:
         ("isolated: cpus", topology.isolated),
         ("without timer ticks (nohz_full): cpus", topology.nohz_full),
     ]
-    told = [(name, str(cpus)) for name, cpus in lines if cpus]
+    exceptions = [(name, str(cpus)) for name, cpus in lines if cpus]
     kinds = topology.groups("kind")
     for n, cpus in enumerate(kinds):
         rank = "least" if n == 0 else "most" if n == len(kinds) - 1 else "more"
-        told.append((f"kind {n} ({rank} capable): cpus", str(cpus)))
+        exceptions.append((f"kind {n} ({rank} capable): cpus", str(cpus)))
     if allowed.quota is not None:
-        told.append(("cgroup quota:", f"{allowed.quota:g} cpus' worth of time"))
+        exceptions.append(("cgroup quota:", f"{allowed.quota:g} cpus' worth of time"))
     if not machine.can_bind:
-        told.append(("this system", "binds no process to cpus or memory"))
+        exceptions.append(("this system", "cannot bind processes to cpus or memory"))
     elif not topology.nodes:
-        told.append(("NUMA nodes:", "hidden in this container"))
-    return told or [("allowed:", "everything")]
+        exceptions.append(("NUMA nodes:", "hidden in this container"))
+    return exceptions or [("allowed:", "everything")]
 
 
 def distance_table(topology: Topology) -> Table:
@@ -134,25 +137,25 @@ def distance_table(topology: Topology) -> Table:
 
 
 def device_table(topology: Topology, most: int = 4) -> Table:
-    """Devices of one kind near the same cpus share a line; known by name, they stand alone."""
+    """Draw devices of one kind near the same cpus on one line, but those with names separately."""
     table = Table.grid(padding=(0, 2, 0, 0))
     rows: dict[tuple[str, int | None, CpuSet, str], list[str]] = {}
     for device in topology.devices:
         key = (device.kind, device.node, device.cpus, device_remark(device))
         rows.setdefault(key, []).append(device.pci)
-    for (kind, node, cpus, remark), found in rows.items():
-        more = f" and {len(found) - most} more" if len(found) > most else ""
-        where = f"node {node}" if node is not None else "no node"
-        named = Text(" ".join(found[:most]) + more, style="dim")
-        table.add_row(kind, where, f"cpus {cpus}", named, Text(remark))
+    for (kind, node, cpus, remark), addresses in rows.items():
+        more = f" and {len(addresses) - most} more" if len(addresses) > most else ""
+        place = f"node {node}" if node is not None else "no node"
+        named = Text(" ".join(addresses[:most]) + more, style="dim")
+        table.add_row(kind, place, f"cpus {cpus}", named, Text(remark))
     return table
 
 
 def device_remark(device: Device) -> str:
-    """The names it goes by, and what keeps workers from it."""
-    told = [" ".join(device.names)] if device.names else []
+    """Return the names of a device, and what keeps workers from using it."""
+    remarks = [" ".join(device.names)] if device.names else []
     if device.kind == "gpu" and (reason := why_not(device)):
-        told.append(reason)
+        remarks.append(reason)
     elif device.driver == "":
-        told.append("has no driver")
-    return ", ".join(told)
+        remarks.append("has no driver")
+    return ", ".join(remarks)

@@ -1,4 +1,4 @@
-"""A machine as a tree of parts, repeated ones folded, so that a large one fits a screen. Pure."""
+"""A machine as a tree of parts, similar ones folded so that a large one fits a screen. Pure."""
 
 from __future__ import annotations
 
@@ -18,29 +18,27 @@ NAMES = {"l3": "L3", "l2": "L2"}
 
 
 class Part(Record):
-    """A part of a machine: `names` of all that it is at once ("package 0", "node 0"), its cpus, the
-    cores in it when it is a leaf, else its parts. `alike` tells how many parts of the same shape
-    follow it, which are not drawn, and `alike_cpus` which cpus those hold."""
+    """A part of a machine, and the number of similar parts after it."""
 
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # of everything that it is: ("package 0", "node 0")
     cpus: CpuSet
     memory_bytes: int | None = None
-    cores: tuple[CpuSet, ...] = ()
-    parts: tuple[Part, ...] = ()
-    alike: int = 0
-    alike_cpus: CpuSet = CpuSet()
-    shape: tuple[object, ...] = ()
+    cores: tuple[CpuSet, ...] = ()  # of a leaf
+    parts: tuple[Part, ...] = ()  # of any other
+    similar: int = 0  # parts of the same shape that follow and are not drawn
+    similar_cpus: CpuSet = CpuSet()  # of those
+    shape: tuple[object, ...] = ()  # equal for parts that look the same
 
 
 def make_outline(machine: Machine) -> tuple[Part, ...]:
-    """The machine's top parts, packages as a rule, what is the same told once."""
+    """Return the machine's top parts, usually packages, similar ones folded."""
     topology = machine.topology
     shared = [level for level in TREE if is_shared(topology.cpus, level)]
     return make_parts(machine, topology.cpus, shared)
 
 
 def is_shared(cpus: Sequence[Cpu], level: Level) -> bool:
-    """Whether the machine says the level, and it is more than a core's own."""
+    """Whether the machine has the level, and some group of it has more than one core."""
     by_group: dict[int, set[int | None]] = {}
     for c in cpus:
         number = getattr(c, level)
@@ -51,7 +49,7 @@ def is_shared(cpus: Sequence[Cpu], level: Level) -> bool:
 
 
 def make_parts(machine: Machine, cpus: Sequence[Cpu], levels: Sequence[Level]) -> tuple[Part, ...]:
-    """`cpus` by the coarsest of `levels`, together with those levels that part them alike."""
+    """Divide `cpus` by the coarsest of `levels`, and by those that divide them in the same way."""
     splits = {level: split(cpus, level) for level in levels}
     if not splits:
         return ()
@@ -67,7 +65,7 @@ def make_parts(machine: Machine, cpus: Sequence[Cpu], levels: Sequence[Level]) -
 def make_part(
     machine: Machine, cpus: tuple[Cpu, ...], same: Sequence[Level], rest: Sequence[Level]
 ) -> Part:
-    own = CpuSet(c.cpu for c in cpus)
+    numbers = CpuSet(c.cpu for c in cpus)
     names, memory = [], None
     for level in same:
         number = getattr(cpus[0], level)
@@ -82,18 +80,18 @@ def make_part(
     topology = machine.topology
     shape = (
         tuple(same),
-        memory and round(2 * log2(memory)),  # a few reserved MiB make no other shape
+        memory and round(2 * log2(memory)),  # a few reserved MiB do not matter
         [len(core) for core in cores],
         [c.kind for c in cpus],
-        [(*part.shape, part.alike) for part in parts],
-        len(own & machine.allowed.cpus),
-        len(own & topology.isolated),
+        [(*part.shape, part.similar) for part in parts],
+        len(numbers & machine.allowed.cpus),
+        len(numbers & topology.isolated),
     )
-    return Part(tuple(names), own, memory, cores, parts, shape=shape)
+    return Part(tuple(names), numbers, memory, cores, parts, shape=shape)
 
 
 def split(cpus: Sequence[Cpu], level: Level) -> list[tuple[Cpu, ...]]:
-    """The cpus by group, groups by their lowest cpu; cpus of no core each by itself."""
+    """Return the groups in the order of their lowest cpu; a cpu without a core is its own group."""
     groups: dict[tuple[int | None, int | None], list[Cpu]] = {}
     for c in cpus:
         number = getattr(c, level)
@@ -103,13 +101,13 @@ def split(cpus: Sequence[Cpu], level: Level) -> list[tuple[Cpu, ...]]:
 
 
 def fold(parts: Sequence[Part]) -> list[Part]:
-    """Runs of parts of one shape as their first, with the number of the others."""
+    """Replace runs of parts of one shape by the first, with the number of the others."""
     folded: list[Part] = []
     for part in parts:
         last = folded[-1] if folded else None
         if last is not None and last.shape == part.shape:
-            more = last.alike_cpus | part.cpus
-            folded[-1] = last.replace(alike=last.alike + 1, alike_cpus=more)
+            cpus = last.similar_cpus | part.cpus
+            folded[-1] = last.replace(similar=last.similar + 1, similar_cpus=cpus)
         else:
             folded.append(part)
     return folded

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ompbind.colours import colour_of
 from ompbind.cpuset import union
-from ompbind.messages import label
+from ompbind.messages import counted, label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,15 +30,15 @@ def draw_plan(plan: Plan, explanation: Sequence[str] = (), rank: int = 0) -> Ren
     if plan.places_why:
         parts += [Text(plan.places_why), Text()]
     parts += [machine_map(plan), Text()]
-    parts += [Text(line, overflow="fold") for line in left_over(plan)]
+    parts += [Text(line, overflow="fold") for line in list_unassigned(plan)]
     if plan.inherited:
-        title = Text("\nfound in the environment", style="bold")
+        title = Text("\ninherited environment", style="bold")
         parts += [title, inherited_table(plan.inherited)]
     if plan.narrowed:
-        title = Text("\nnarrowed before ompbind", style="bold")
+        title = Text("\ninherited restrictions", style="bold")
         parts += [title, inherited_table(plan.narrowed)]
     if explanation:
-        parts.append(Text("\nhow it came to this", style="bold"))
+        parts.append(Text("\nexplanation", style="bold"))
         parts += [Text(sentence) for sentence in explanation]
     if plan.warnings:
         parts.append(Text())
@@ -51,12 +51,10 @@ def draw_plan(plan: Plan, explanation: Sequence[str] = (), rank: int = 0) -> Ren
 
 def headline(plan: Plan) -> Text:
     host, count = plan.host, len(plan.ranks)
-    many = "s" if count != 1 else ""
-    where = f" on {host.name}" if host.name else ""
-    text = Text.assemble((f"{count} rank{many}{where}", "bold"))
+    name = f" on {host.name}" if host.name else ""
+    text = Text.assemble((f"{counted(count, 'rank')}{name}", "bold"))
     text.append(f": {len(host.allowed)} of {len(host.cpus)} cpus allowed")
-    nodes = len(host.nodes)
-    text.append(f", {nodes} NUMA node{'s' if nodes != 1 else ''}")
+    text.append(f", {counted(len(host.nodes), 'NUMA node')}")
     if host.quota is not None:
         text.append(f", quota {host.quota:g} cpus")
     text.append(f"; bound by {plan.binder}\n" if plan.binder == "numactl" else "; bound natively\n")
@@ -86,12 +84,12 @@ def rank_table(plan: Plan) -> Table:
 
 
 def short_name(gpu: str) -> str:
-    """A number as it is, of a UUID the beginning, which names it just as well."""
+    """Return a number as it is, and of a UUID the beginning, which identifies it as well."""
     return gpu if len(gpu) <= 12 else f"{gpu[:12]}…"
 
 
 def places_text(rank: RankPlan, most: int = 4) -> str:
-    """`{0} {1} … {7} (8)`: the places as the kernel writes sets."""
+    """Return places in the kernel's notation of sets: `{0} {1} … {7} (8)`."""
     texts = [f"{{{p}}}" for p in rank.places]
     if len(texts) <= most:
         return " ".join(texts)
@@ -99,7 +97,7 @@ def places_text(rank: RankPlan, most: int = 4) -> str:
 
 
 def machine_map(plan: Plan) -> RenderableType:
-    """Every online cpu as one character: whose it is."""
+    """Draw every online cpu as one character that says whose it is."""
     owner: dict[int, set[int]] = {}
     for r in plan.ranks:
         for cpu in r.cpus:
@@ -140,55 +138,54 @@ def machine_map(plan: Plan) -> RenderableType:
     names = {"+": "shared", "=": "reserved", "/": "other parts", "·": "not used",
              "x": "not allowed"}  # fmt: skip
     legend = ["digit: rank", *(f"{mark} {name}" for name, mark in role_marks.items())]
-    legend += [f"{m} {names[m]}" for m, there in marks.items() if there]
+    legend += [f"{m} {names[m]}" for m, is_used in marks.items() if is_used]
     return Group(table, Text("  ".join(legend), style="dim"))
 
 
 def make_role_marks(plan: Plan) -> dict[str, str]:
-    """A letter for each role, its first one where that is still free."""
+    """Return a letter for each role, its first one that is still free."""
     marks: dict[str, str] = {}
     for name in dict.fromkeys(role.name for role in plan.roles):
-        wished = (*name.upper(), *ROLE_MARKS)
-        free = [m for m in wished if m in ROLE_MARKS and m not in marks.values()]
+        candidates = (*name.upper(), *ROLE_MARKS)
+        free = [m for m in candidates if m in ROLE_MARKS and m not in marks.values()]
         marks[name] = free[0] if free else "*"
     return marks
 
 
 def taken_cpus(plan: Plan) -> CpuSet:
-    """Those that have an owner: a rank, a role, other work, another part."""
+    """Return the cpus that have an owner: a rank, a role, other work, another part."""
     owned = [r.cpus for r in plan.ranks] + [role.cpus for role in plan.roles]
     return union([*owned, plan.reserved, plan.others])
 
 
-def left_over(plan: Plan) -> list[str]:
-    """What no rank got, in words."""
+def list_unassigned(plan: Plan) -> list[str]:
+    """Return a line for each kind of cpus that no rank has."""
     idle = plan.host.allowed - taken_cpus(plan) - plan.unused
     lines = []
     for role in plan.roles:
-        whose = label("rank", role.ranks)
-        lines.append(f"role {role.name}: cpus {role.cpus}, of {whose}")
+        lines.append(f"role {role.name}: cpus {role.cpus}, of {label('rank', role.ranks)}")
     if plan.reserved:
         lines.append(f"reserved: cpus {plan.reserved}")
     if plan.part:
         lines.append(f"part {plan.part} of the machine; the other parts: cpus {plan.others}")
     if plan.unused:
-        lines.append(f"left over: cpus {plan.unused}, cores that no rank got")
+        lines.append(f"left over: cpus {plan.unused} (cores without a rank)")
     if idle:
-        lines.append(f"idle: cpus {idle}, further hardware threads of cores in use, or excluded")
-    return lines or ["nothing is left over"]
+        lines.append(f"idle: cpus {idle} (unused hyperthreads or excluded)")
+    return lines or ["every allowed cpu is in use"]
 
 
-def inherited_table(found: Sequence[Inherited]) -> RenderableType:
+def inherited_table(inherited: Sequence[Inherited]) -> RenderableType:
     table = Table.grid(padding=(0, 2, 0, 0))
     styles = {"removed": "red", "overridden": "yellow", "respected": "green", "widened": "yellow"}
-    for i in found:
+    for i in inherited:
         style = styles.get(i.action, "")
         table.add_row(f"{i.name}={i.value}", Text(i.action, style=style), Text(i.why, style="dim"))
     return table
 
 
 def command_line(plan: Plan, rank: int) -> RenderableType:
-    """A rank's arguments after its environment, as a shell would take them."""
+    """Draw a rank's environment and arguments as a shell would take them."""
     import shlex
 
     chosen = plan.ranks[rank]

@@ -1,4 +1,4 @@
-"""How each rank came to what it has, in plain sentences, from the plan alone."""
+"""Sentences that explain a plan: why each rank has what it has. From the plan alone."""
 
 from __future__ import annotations
 
@@ -10,67 +10,66 @@ if TYPE_CHECKING:
     from ompbind.plans import Plan, RankPlan
 
 MEMORY = {
-    "bind": "memory comes only from {mems}",
+    "bind": "memory comes from {mems} only",
     "preferred": "memory comes from {mems} first, from others when that is full",
-    "interleave": "memory is taken page by page from {mems}",
-    "local": "memory comes from wherever the thread runs that first writes to it",
+    "interleave": "memory is interleaved page by page over {mems}",
+    "local": "memory comes from the node of the thread that first writes to it",
     "none": "no memory policy is set",
 }
-LAID_OUT = {
-    "close": "neighbours side by side",
-    "spread": "as far apart as can be",
-    "master": "all where the first is",
-    "primary": "all where the first is",
-    "true": "bound as the runtime likes",
+DISTRIBUTION = {  # of threads, by OMP_PROC_BIND
+    "close": "next to each other",
+    "spread": "as far apart as possible",
+    "master": "all in the place of the first",
+    "primary": "all in the place of the first",
+    "true": "bound as the runtime chooses",
 }
 
 
 def explain(plan: Plan) -> list[str]:
-    """A sentence or a few for the machine, and for each kind of rank."""
+    """Return sentences on the machine, its threads, and each kind of rank."""
     return [*explain_machine(plan), *explain_budget(plan), *explain_ranks(plan)]
 
 
 def explain_machine(plan: Plan) -> list[str]:
-    """What there was to divide."""
+    """Return sentences on what there was to divide."""
     host = plan.host
-    every, left = len(host.cpus), len(host.allowed)
+    online, allowed = len(host.cpus), len(host.allowed)
     nodes = counted(len(host.nodes), "node")
-    what = "all may be used" if every == left else f"{left} may be used: {host.allowed}"
-    told = [f"The machine has {counted(every, 'cpu')} on {nodes}; {what}."]
+    usable = "all are allowed" if online == allowed else f"{allowed} are allowed: {host.allowed}"
+    sentences = [f"The machine has {counted(online, 'cpu')} on {nodes}; {usable}."]
     for n in plan.narrowed:
-        undone = ", which --inherited ignore has reset" if n.action == "widened" else ""
-        told.append(f"Its {n.name} was {n.value} before, by {n.why}{undone}.")
+        reset = "; --inherited ignore resets it" if n.action == "widened" else ""
+        sentences.append(f"Its {n.name} was restricted to {n.value} by {n.why}{reset}.")
     if plan.part:
-        told.append(f"This is part {plan.part} of it: cpus {plan.others} are the other parts'.")
+        sentences.append(f"This is part {plan.part}: cpus {plan.others} belong to other parts.")
     if plan.reserved:
-        told.append(f"{count_cpus(plan.reserved)} kept free for other work (--reserve).")
+        sentences.append(f"{count_cpus(plan.reserved)} kept free for other work (--reserve).")
     for role in plan.roles:
-        many = label("rank", role.ranks)
-        told.append(
-            f"{count_cpus(role.cpus)} set aside as {role.name} for {many}, "
-            f"who find{'s' * (len(role.ranks) == 1)} them in {role.variable}."
+        sentences.append(
+            f"{count_cpus(role.cpus)} set aside as {role.name} for {label('rank', role.ranks)}, "
+            f"in {role.variable}."
         )
-    return told
+    return sentences
 
 
 def count_cpus(cpus: CpuSet) -> str:
-    """The start of a sentence about them."""
+    """Return the start of a sentence: `Cpus 0-3 are`, `Cpu 0 is`."""
     return f"Cpus {cpus} are" if len(cpus) > 1 else f"Cpu {cpus} is"
 
 
 def explain_budget(plan: Plan) -> list[str]:
-    """Threads against cpus and the quota."""
+    """Return a sentence that compares the threads with the cpus and the quota."""
     threads = sum(map(threads_of, plan.ranks))
     cpus = len(union(r.cpus for r in plan.ranks))
     ranks = len(plan.ranks)
-    over = f" over {ranks} ranks" if ranks > 1 else ""
-    text = f"{counted(threads, 'thread')}{over} run on {counted(cpus, 'cpu')}"
+    of_ranks = f" of {ranks} ranks" if ranks > 1 else ""
+    text = f"{counted(threads, 'thread')}{of_ranks} run on {counted(cpus, 'cpu')}"
     quota = plan.host.quota
     if quota is None:
         return [f"{text}; no quota limits their time."]
     if threads <= max(quota, 1):
         return [f"{text}, within the cgroup's quota of {quota:g} cpus' worth of time."]
-    return [f"{text}; the cgroup's quota of {quota:g} cpus' worth of time will hold them up."]
+    return [f"{text}; the cgroup's quota of {quota:g} cpus' worth of time throttles them."]
 
 
 def threads_of(rank: RankPlan) -> int:
@@ -79,7 +78,7 @@ def threads_of(rank: RankPlan) -> int:
 
 
 def explain_ranks(plan: Plan) -> list[str]:
-    """A line for each kind of rank: those that differ only in which cpus they have are one."""
+    """Return a line for each kind of rank; ranks of one kind differ only in their cpus."""
     kinds: dict[tuple[str, str], list[RankPlan]] = {}
     for rank in plan.ranks:
         why = rank.why_shared or rank.why
@@ -88,20 +87,20 @@ def explain_ranks(plan: Plan) -> list[str]:
     for (why, text), ranks in kinds.items():
         numbers = CpuSet(r.rank for r in ranks)
         who = f"Ranks {numbers}" if ranks[1:] else f"Rank {numbers}"
-        shown = [f"cpus {r.cpus}" for r in ranks[:4]] + ["…"] * (len(ranks) > 4)
-        whose = f"{', '.join(shown)}" + (" in turn" if ranks[1:] else "")
+        shown = [label("cpu", r.cpus) for r in ranks[:4]] + ["…"] * (len(ranks) > 4)
+        cpus = ", ".join(shown) + (" respectively" if ranks[1:] else "")
         if all(r.cpus == ranks[0].cpus for r in ranks):
-            whose = shown[0] + (", all of them the same" if ranks[1:] else "")
+            cpus = shown[0] + (" each" if ranks[1:] else "")
         reason = why if ranks[1:] else ranks[0].why
-        came = f" ({reason})" if reason else ""
-        lines.append(f"{who}: {whose}{came}; {text}.")
+        because = f" ({reason})" if reason else ""
+        lines.append(f"{who}: {cpus}{because}; {text}.")
     if plan.places_why:
-        lines.append(f"Why these places: {plan.places_why}.")
+        lines.append(f"OpenMP places: {plan.places_why}.")
     return lines
 
 
 def explain_one(rank: RankPlan) -> str:
-    """All of a rank but the numbers of its cpus."""
+    """Return everything about a rank but the numbers of its cpus."""
     env, places = dict(rank.env), rank.places
     threads = threads_of(rank)
     sizes = sorted({len(p) for p in places})
@@ -112,7 +111,7 @@ def explain_one(rank: RankPlan) -> str:
         text = f"{count} move freely over its {cpus}"
     else:
         bind = env.get("OMP_PROC_BIND", "").partition(",")[0]
-        text = f"{count} in {len(places)} places of {cpus} each, {LAID_OUT.get(bind, bind)}"
+        text = f"{count} in {len(places)} places of {cpus} each, {DISTRIBUTION.get(bind, bind)}"
     nodes = f"on {label('node', rank.nodes)}" if rank.nodes else ""
     memory = MEMORY[rank.mem].format(mems=label("node", rank.mems))
     gpus = f"its {plural('GPU', len(rank.gpus))}: {', '.join(rank.gpus)}" if rank.gpus else ""
