@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import OMPBIND, TIMEOUT, environment, ompbind_run
+from tests.support.confine import denying
 from tests.support.needs import need_cpus, unavailable
 from tests.support.recorder import (
     Starter,
@@ -283,6 +284,59 @@ def test_what_ranks_leave_behind_is_ended(tmp_path: Path, family: Family) -> Non
     said = "ending 4 processes that the ranks left behind; "
     said += "--leave-children lets such processes run on"
     assert errors(process) == [f"ompbind: note: {said}"]
+
+
+# A Python that was built on old kernel headers.
+WITHOUT_PIDFD = """
+import os, _signal, sys
+del os.pidfd_open, _signal.pidfd_send_signal
+from ompbind.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(params=["no function", "ENOSYS", "EPERM", "EPERM for signals"])
+def without_pidfd(request: pytest.FixtureRequest) -> list[str]:
+    """How ompbind is started where processes have no descriptors: in Python, or in the kernel."""
+    if request.param == "no function":
+        return [sys.executable, "-c", WITHOUT_PIDFD]
+    calls = "pidfd_send_signal" if "signals" in request.param else "pidfd_open,pidfd_send_signal"
+    return [*denying(request.param.split()[0], calls), OMPBIND]
+
+
+def test_left_behind_without_pidfd(
+    without_pidfd: list[str], tmp_path: Path, family: Family
+) -> None:
+    """A rank's child and daemon are ended all the same, and the status is the ranks'."""
+    args = ["run", "-n", "2", "--share", "--", *clan(tmp_path, "leave")]
+    process = family.begin(*args, under=without_pidfd)
+    assert process.wait(TIMEOUT) == 0
+    assert not family.living()
+    (line,) = errors(process)
+    assert line.startswith("ompbind: note: ending 4 processes that the ranks left behind")
+
+
+def test_stubborn_without_pidfd(without_pidfd: list[str], tmp_path: Path, family: Family) -> None:
+    """After the time of grace all are killed, daemons too."""
+    args = ["run", "-n", "2", "--share", "--grace", "0.2", "--", *clan(tmp_path, "stubborn")]
+    process = family.begin(*args, under=without_pidfd)
+    wait_for(lambda: len(noted(tmp_path)) == 6)
+    process.terminate()
+    assert process.wait(TIMEOUT) == 137
+    assert not family.living()
+
+
+@pytest.mark.parametrize("victim", ["front", "supervisor"])
+def test_killed_without_pidfd(
+    victim: str, without_pidfd: list[str], tmp_path: Path, family: Family
+) -> None:
+    """Whichever of the two processes is killed, the other one ends all."""
+    args = ["run", "-n", "2", "--share", "--", *clan(tmp_path)]
+    process = family.begin(*args, under=without_pidfd)
+    wait_for(lambda: len(noted(tmp_path)) == 6)
+    os.kill(process.pid if victim == "front" else supervisor_of(process.pid), signal.SIGKILL)
+    assert process.wait(TIMEOUT) == (-9 if victim == "front" else 137)
+    wait_for(lambda: not family.living())
 
 
 def test_children_may_be_left_behind(tmp_path: Path, family: Family) -> None:

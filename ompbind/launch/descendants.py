@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -36,19 +37,46 @@ def send_to_descendants(*numbers: int, without: Collection[int] = ()) -> list[in
 
 def send_to_descendant(pid: int, parent: int, numbers: Collection[int]) -> None:
     """Send signals to a process if it is still the child of `parent`, or of this process, which
-    adopts it when `parent` exits: its pid may belong to an unrelated process by now."""
-    try:
-        fd = os.pidfd_open(pid)
-    except OSError:
-        return  # it has exited
+    adopts it when `parent` exits: its pid may belong to an unrelated process by now.
+
+    A descriptor of the process, opened before that is checked, keeps the signals from a process
+    that gets the pid after it. Pythons built on old kernel headers (conda's, uv's) cannot open one,
+    nor can old kernels and some containers; then that moment is left open.
+    """
+    fd = open_process(pid)
     try:
         if read_parent(DirectoryRoot("/"), pid) in (parent, os.getpid()):
             for number in numbers:
-                signal.pidfd_send_signal(fd, number)
+                send_through(fd, pid, number)
     except OSError:
         pass  # it has exited since, or belongs to another user
     finally:
-        os.close(fd)
+        if fd is not None:
+            os.close(fd)
+
+
+def open_process(pid: int) -> int | None:
+    """Return a descriptor of a process, None where there are none."""
+    if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def send_through(fd: int | None, pid: int, number: int) -> None:
+    """Send a signal to a process through its descriptor, or to its pid. Raises OSError."""
+    if fd is not None:
+        try:
+            signal.pidfd_send_signal(fd, number)
+            return
+        except PermissionError:
+            pass  # another user's process, or a container that denies the call
+        except OSError as e:
+            if e.errno != errno.ENOSYS:
+                raise
+    os.kill(pid, number)
 
 
 def end_descendants(without: Collection[int] = (), patience: float = 5.0) -> list[int]:

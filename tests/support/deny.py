@@ -21,9 +21,11 @@ CANNOT = 77
 
 # By machine: the AUDIT_ARCH number, and the calls' numbers.
 ARCHITECTURES: dict[str, tuple[int, dict[str, int]]] = {
-    "x86_64": (0xC000003E, {"set_mempolicy": 238, "mbind": 237, "sched_setaffinity": 203}),
-    "aarch64": (0xC00000B7, {"set_mempolicy": 237, "mbind": 235, "sched_setaffinity": 122}),
-}
+    "x86_64": (0xC000003E, {"set_mempolicy": 238, "mbind": 237, "sched_setaffinity": 203,
+                            "pidfd_open": 434, "pidfd_send_signal": 424}),
+    "aarch64": (0xC00000B7, {"set_mempolicy": 237, "mbind": 235, "sched_setaffinity": 122,
+                             "pidfd_open": 434, "pidfd_send_signal": 424}),
+}  # fmt: skip
 
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
