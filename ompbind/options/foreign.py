@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ompbind.options.table import Option
 
+PLANNING = ("run", "show", "")  # "": from the Python API
 WORKERS = "the worker's own options follow its command; see ompbind --help"
 
 # From numactl, mpirun, srun, torchrun, hwloc-bind, taskset and the like.
@@ -78,6 +79,11 @@ NAMES = {
     "--of": "--format json, or --save FILE",
     "--output-format": "--format json, or --save FILE",
     "--pid": "ompbind verify PID...",
+    # ompbind's own, before a command
+    "--version": "ompbind --version",
+    "-V": "ompbind --version",
+    "--install-completion": "ompbind --install-completion",
+    "--show-completion": "ompbind --show-completion",
 }
 
 # Words for the value of an option.
@@ -108,11 +114,13 @@ def hint_for_option(name: str, options: Sequence[Option]) -> str:
     by_name = {n: o for o in options for n in o.names}
     if others := commands_with(name):
         return f"{name} is an option of {others}"
-    if meant := NAMES.get(name):
+    meant = NAMES.get(name, "")
+    fits = command in PLANNING or meant.startswith("ompbind ") or meant.split(" ")[0] in by_name
+    if meant and fits:
         return f"use {meant}"
-    if hint := did_you_mean(name, by_name):
+    if hint := did_you_mean(name, (*by_name, "--help")):
         return hint
-    return WORKERS if command in ("run", "show", "") else f"see ompbind {command} --help"
+    return WORKERS if command in PLANNING else f"see ompbind {command} --help"
 
 
 def hint_for_value(option: Option, value: str) -> str:
