@@ -10,8 +10,6 @@ import sys
 
 from ompbind.errors import OmpbindError, UsageError, system_error
 from ompbind.messages import did_you_mean, one_line, quote, say, write_line, write_output
-from ompbind.options.parse import parse_arguments
-from ompbind.options.table import options_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,6 +111,9 @@ def find_help(name: str, args: Sequence[str]) -> str:
         if word == "--":
             return ""
         if word in HELP:
+            from ompbind.options.parse import parse_arguments
+            from ompbind.options.table import options_of
+
             try:
                 own = name == "verify" or not parse_arguments(args[:n], options_of(name))[1]
             except OmpbindError:

@@ -609,7 +609,7 @@ OPTIONS: tuple[Option, ...] = (
         "flag",
         "Report how each rank exited, and in each worker what became of each --fix",
         panel=RUNNING,
-        brief="report how each rank exited",
+        brief="report how ranks exit and what became of fixes",
         fields=("plan.verbose", "settings.verbose"),
         keyword_of=("plan", "run"),
         on_saved_plan=True,
