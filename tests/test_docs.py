@@ -67,6 +67,17 @@ def test_index_has_every_page() -> None:
         assert f"{folder}/{page.name}" in parts[part]
 
 
+def test_structure_has_every_package() -> None:
+    """The page on the structure has each package, and each module beside the packages."""
+    text = (DOCS / "development/structure.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \|", text.partition("## Rules")[0], re.MULTILINE)
+    named = {name.strip("/") for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    source = ROOT / "ompbind"
+    files = {path.stem for path in source.glob("[a-z]*.py")}
+    packages = {path.parent.name for path in source.glob("*/__init__.py")}
+    assert named - {"ompbind"} == files | packages
+
+
 def test_page_names_differ() -> None:
     """`ompbind help NAME` means one page."""
     names = [page.stem for page in PAGES]
