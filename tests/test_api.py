@@ -271,7 +271,7 @@ def test_a_plan_goes_through_a_file(plan: ompbind.Plan, tmp_path: Path) -> None:
 
 def test_importing_costs_nothing() -> None:
     """The package's names are imported when they are asked for, and only then."""
-    code = "import sys; before = set(sys.modules); import ompbind\n"
+    code = "import __future__, sys; before = set(sys.modules); import ompbind\n"
     code += "print(*sorted(m for m in set(sys.modules) - before))\n"
     code += "print(sorted(set(ompbind.__all__) - set(dir(ompbind))))\n"
     code += "print([n for n in ompbind.__all__ if getattr(ompbind, n) is None])\n"
