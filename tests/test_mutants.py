@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
 
-from tests.mutants.__main__ import ROOT, TESTS, choose, files_about, find_modules
+from tests.mutants.__main__ import TESTS, choose, files_about, find_modules
 from tests.mutants.mutations import find_mutations
+from tests.mutants.plugin import take_over
+from tests.mutants.tree import ROOT
 
 SOURCE = '''"""Text with a number, 1."""
 def f(a: "int", b=True):
@@ -75,3 +78,47 @@ def test_modules_and_tests_are_there() -> None:
     assert {name for name in TESTS if "/" in name} <= set(modules)
     for module in modules:
         assert all(Path(ROOT, test).exists() for test in files_about(module)), module
+
+
+MODULE = """
+import contextlib
+
+def number(add=1):
+    def inner():
+        return add + 1
+    return inner()
+
+@contextlib.contextmanager
+def held():
+    yield 1
+
+class Thing:
+    @property
+    def size(self):
+        return 1
+
+    @staticmethod
+    def make():
+        return 1
+
+    def closed(self):
+        return __class__ is Thing and 1
+"""
+
+
+def test_loaded_functions_take_changed_code_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Functions, methods, properties, what decorators wrap: also where imported by name. What
+    closes over other variables than before cannot."""
+    file = tmp_path / "taken_over.py"
+    file.write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("taken_over")
+    number, held, thing = module.number, module.held, module.Thing()
+    file.write_text(MODULE.replace("1", "10"))
+    assert take_over(module)
+    with held() as value:
+        assert [number(), value, thing.size, thing.make(), thing.closed()] == [20, 10, 10, 10, 10]
+    file.write_text(MODULE.replace("__class__ is Thing and ", ""))
+    assert not take_over(module)

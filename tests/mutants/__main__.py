@@ -7,20 +7,18 @@ each file `--sample N` tries N changes drawn by the seed. What was killed before
 function and its name are what they were (`--again`: is tried again); so a run that was stopped goes
 on where it was. Results are kept in tests/mutants/results.txt.
 
-Each worker has a copy of the tree and a Python environment that runs it: mutmut's trampolines and
-cosmic-ray's changes of the one checkout do not reach the interpreters that most tests of launch
-start, or would reach those of another test. A test that fails with a change and passes at once when
-it is run again says nothing, and is left out for that change.
+Each worker has a copy of the tree and a Python environment that runs it: mutmut's trampolines do
+not reach the interpreters that most tests of launch start, and cosmic-ray changes the one checkout.
+A test that fails with a change and passes at once when it is run again says nothing, and is left
+out for that change.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
+import json
 import os
 import random
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -28,31 +26,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
-
-import psutil
+from typing import Any
 
 from tests.mutants.mutations import Mutation, find_mutations
+from tests.mutants.plugin import become_subreaper
+from tests.mutants.tree import ROOT, Result, Tree, source_of
 
-ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).with_name("results.txt")
 EQUIVALENT = Path(__file__).with_name("equivalent.txt")
-LIMIT = 900  # seconds of all tests about one module
 
 # The tests that are about a package or a file of one, for the longest name that fits.
-PLANNER = (
-    "dividing",
-    "planner",
-    "planner_trees",
-    "roles",
-    "places",
-    "gpus",
-    "explain",
-    "inherited",
-)
-LAUNCH = ("launch", "supervision", "streams")
 TESTS: dict[str, tuple[str, ...]] = {
-    "planner": ("dividing", "planner", "roles", "places", "restrictions", "planner_trees"),
+    "planner": ("dividing", "planner", "roles", "places", "restrictions", "inherited"),
     "planner/by_gpu": ("gpus", "planner", "explain"),
     "planner/request": ("planner", "arguments", "inherited", "restrictions", "explain"),
     "verify": ("verify",),
@@ -61,16 +46,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "launch/stdin": ("feed", "streams"),
     "launch/popen": ("multiprocessing", "api"),
     "launch/trampoline": ("multiprocessing", "api"),
-    "launch/report": ("multiprocessing", "api"),
     "launch/portable": ("other_systems",),
 }
-
-
-class Result(NamedTuple):
-    verdict: str  # "killed", "survived"
-    digest: str
-    name: str
-    test: str  # what killed it
 
 
 def files_about(module: str) -> list[str]:
@@ -90,109 +67,6 @@ def find_modules(names: Sequence[str]) -> list[str]:
     return chosen
 
 
-def source_of(module: str, root: Path = ROOT) -> Path:
-    return root / "ompbind" / f"{module}.py"
-
-
-class Tree:
-    """A copy of the working tree with a Python environment whose `ompbind` runs the copy."""
-
-    def __init__(self, parent: Path) -> None:
-        self.folder = Path(tempfile.mkdtemp(dir=parent))
-        self.root = self.folder / "tree"
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT, check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        for name in filter(None, listed.stdout.split("\0")):
-            if os.path.lexists(ROOT / name):
-                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, self.root / name, follow_symlinks=False)
-        environment = self.folder / "venv"
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
-        self.python = environment / "bin" / "python"
-        packages = next(environment.glob("lib/python*/site-packages"))
-        # Python reads no .pth file in a directory that one names: ompbind is that of the copy.
-        installed = [path for path in sys.path if path.endswith("site-packages")]
-        (packages / "tree.pth").write_text("\n".join([str(self.root), *installed]))
-        command = (ROOT / "scripts" / "ompbind").read_text().splitlines(keepends=True)
-        script = environment / "bin" / "ompbind"
-        script.write_text(f"#!{self.python}\n" + "".join(command[1:]))
-        script.chmod(0o755)
-        self.changes = 0
-
-    def write(self, module: str, source: bytes) -> None:
-        """Write a module; its time is always another one, which is what tells Python to compile."""
-        path = source_of(module, self.root)
-        path.write_bytes(source)
-        self.changes += 1
-        os.utime(path, (self.changes, self.changes))
-
-    def run(self, *args: str, **environment: str) -> int:
-        """Run pytest and return its exit status; 124 where it took too long."""
-        topologies = os.environ.get("OMPBIND_TOPOLOGIES") or str(ROOT / "../shared/topologies")
-        environ = os.environ | environment | {
-            "OMPBIND_MUTANTS": str(self.folder),
-            "OMPBIND_TOPOLOGIES": topologies,
-            "PATH": f"{self.python.parent}:{os.environ['PATH']}",
-        }  # fmt: skip
-        command = [str(self.python), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-        with (self.folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [*command, "-p", "tests.mutants.plugin", "--no-header", *args],
-                cwd=self.root, env=environ, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )  # fmt: skip
-            try:
-                return process.wait(LIMIT)
-            except subprocess.TimeoutExpired:
-                return 124
-            finally:
-                end_children()
-
-    def try_one(self, mutation: Mutation) -> Result:
-        """Run the tests with one change."""
-        source = source_of(mutation.module).read_bytes()
-        failed = self.folder / "failed"
-        self.write(mutation.module, mutation.apply(source))
-        function = f"{mutation.module}.py:{mutation.function.rpartition('.')[2]}"
-        passed: list[str] = []  # at the second time
-        try:
-            while True:
-                failed.unlink(missing_ok=True)
-                skip = [f"--deselect={test}" for test in passed]
-                status = self.run(
-                    "-x", *skip, *files_about(mutation.module), OMPBIND_MUTANTS_FUNCTION=function
-                )
-                if status == 0:
-                    return Result("survived", mutation.digest, mutation.name, "")
-                test = failed.read_text() if failed.exists() else "all"
-                if test == "all" or len(passed) == 5 or self.run(test) != 0:
-                    return Result("killed", mutation.digest, mutation.name, test)
-                passed.append(test)
-        finally:
-            self.write(mutation.module, source)
-
-    def record(self, module: str) -> str:
-        """Run the tests of a module unchanged, which have to pass, and note what each one does."""
-        if self.run(*files_about(module), OMPBIND_MUTANTS_RECORD="1") != 0:
-            print((self.folder / "log").read_text()[-4000:], file=sys.stderr)
-            raise SystemExit(f"mutants: the tests of {module} fail without any change")
-        return (self.folder / "tests.json").read_text()
-
-
-def end_children() -> None:
-    """Kill what a run left behind; as this process is their subreaper, all are children of it."""
-    children = psutil.Process().children(recursive=True)
-    for child in children:
-        child.kill()
-    psutil.wait_procs(children)
-
-
-def become_subreaper() -> None:
-    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-
-
 @cache
 def tree_of_worker(parent: Path) -> Tree:
     """Return the tree of this process, which is made once."""
@@ -200,10 +74,17 @@ def tree_of_worker(parent: Path) -> Tree:
     return Tree(parent)
 
 
-def try_in_worker(mutation: Mutation, tests: str, parent: Path) -> Result:
-    tree = tree_of_worker(parent)
-    (tree.folder / "tests.json").write_text(tests)
-    return tree.try_one(mutation)
+@cache
+def read_recorded(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text()))
+
+
+def record_in_worker(parent: Path, files: tuple[str, ...], path: Path) -> None:
+    path.write_text(json.dumps(tree_of_worker(parent).record(files)))
+
+
+def try_in_worker(parent: Path, mutation: Mutation, files: tuple[str, ...], path: Path) -> Result:
+    return tree_of_worker(parent).try_one(mutation, files, read_recorded(path))
 
 
 def read_results() -> dict[str, Result]:
@@ -291,14 +172,12 @@ def main(args: Sequence[str]) -> int:
     if unknown := sorted(equivalent.keys() - digests.keys()):
         print("mutants: equivalent.txt names what is not in the code:", *unknown, sep="\n    ")
     survived = 0
-    become_subreaper()
     with (
-        tempfile.TemporaryDirectory(
-            prefix="ompbind-mutants-", ignore_cleanup_errors=True
-        ) as folder,
+        tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as text,
         ProcessPoolExecutor(options.jobs) as pool,
     ):
-        recorded: dict[tuple[str, ...], str] = {}
+        folder = Path(text)
+        folder.chmod(0o755)
         for module in find_modules(options.module):
             to_try = [
                 m for m in choose(mutations[module], options.sample, options.seed)
@@ -307,11 +186,16 @@ def main(args: Sequence[str]) -> int:
             ]  # fmt: skip
             if options.list:
                 print(*map(show, to_try), sep="\n")
+            if options.list or not to_try:
                 continue
-            about = tuple(files_about(module))
-            if to_try and about not in recorded:
-                recorded[about] = Tree(Path(folder)).record(module)
-            tries = [pool.submit(try_in_worker, m, recorded[about], Path(folder)) for m in to_try]
+            files = tuple(files_about(module))
+            recorded = folder / f"{'-'.join(Path(file).stem for file in files)}.json"
+            if not recorded.exists():
+                pool.submit(record_in_worker, folder, files, recorded).result()
+                for test, (*_, passed) in read_recorded(recorded).items():
+                    if not passed:
+                        print(f"mutants: left out, as it fails without a change: {test}")
+            tries = [pool.submit(try_in_worker, folder, m, files, recorded) for m in to_try]
             for mutation, result in zip(to_try, (t.result() for t in tries), strict=True):
                 results[mutation.name] = result
                 write_results(results.values(), changes)

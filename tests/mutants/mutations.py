@@ -56,6 +56,7 @@ class Mutation(NamedTuple):
     function: str  # "apportion", "Binding.make"; "" for what stands outside of functions
     change: str  # "n < most[i] -> n <= most[i]", " #2" behind it where the function has it twice
     digest: str  # of the function's syntax tree: results hold as long as this stays
+    inside: bool  # a function's body or default, not what a module or class is made of
     line: int
     start: int  # in the source's bytes
     end: int
@@ -77,7 +78,7 @@ def find_mutations(module: str, source: bytes) -> list[Mutation]:
         starts.append(starts[-1] + len(text))
     times: Counter[tuple[str, str]] = Counter()
     mutations = []
-    for scope, node, new in walk(ast.parse(source), Scope("", "-")):
+    for scope, node, new in walk(ast.parse(source), Scope("", "-", False)):
         start = starts[node.lineno - 1] + node.col_offset
         end = starts[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
         change = f"{shorten(source[start:end].decode())} -> {shorten(new)}"
@@ -85,7 +86,17 @@ def find_mutations(module: str, source: bytes) -> list[Mutation]:
         if (nth := times[scope.function, change]) > 1:
             change += f" #{nth}"
         mutations.append(
-            Mutation(module, scope.function, change, scope.digest, node.lineno, start, end, new)
+            Mutation(
+                module,
+                scope.function,
+                change,
+                scope.digest,
+                scope.inside,
+                node.lineno,
+                start,
+                end,
+                new,
+            )
         )
     return sorted(mutations, key=lambda m: (m.start, m.end))
 
@@ -99,6 +110,7 @@ def shorten(code: str) -> str:
 class Scope(NamedTuple):
     function: str
     digest: str
+    inside: bool
 
 
 Change = tuple[Scope, "ast.expr | ast.stmt", str]
@@ -108,7 +120,8 @@ def walk(node: ast.AST, scope: Scope) -> Iterator[Change]:
     """Yield the changes of a node and of all below it."""
     if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
         name = f"{scope.function}.{node.name}" if scope.function else node.name
-        scope = Scope(name, hashlib.sha1(ast.dump(node).encode()).hexdigest()[:8])
+        digest = hashlib.sha1(ast.dump(node).encode()).hexdigest()[:8]
+        scope = Scope(name, digest, not isinstance(node, ast.ClassDef))
     for changed, new in change(node):
         yield scope, changed, new
     for child in children(node):

@@ -1,29 +1,41 @@
-"""What pytest loads for a mutation run (`-p tests.mutants.plugin`).
+"""What pytest loads for a mutation run (`-p tests.mutants.plugin`): a server of test runs.
 
-OMPBIND_MUTANTS names a directory. With OMPBIND_MUTANTS_RECORD set, the run writes there how long
-each test took and which functions of ompbind it called in this process. Without it, those tests
-run first that call the function OMPBIND_MUTANTS_FUNCTION, the fastest foremost, each for a limited
-time, and the name of the first that fails is written there.
+When the tests are collected, it reads requests, one JSON object a line, from the file descriptor
+that OMPBIND_MUTANTS names first, runs the tests in a fork of itself, and answers on the second. So
+one collection serves for many changes. A request names
+
+    record   true: run all, and note each test's duration, the functions of ompbind it calls in
+             this process, whether it starts others, and whether it passes; the answer is a
+             dictionary of these by test
+    module   the module that was changed, as "ompbind.planner"; its file is changed already, which
+             is what new processes see; in this one its functions take over the code in the file
+    function the end of "file:name": only tests that call it or start processes are run, those that
+             call it first, the fastest of them foremost; "": all
+    skip     tests that are not run
+    only     tests that alone are run
+    tests    what was recorded
+
+and the answer is the first test that fails or hangs, "" if none does, or null where the module's
+functions cannot take the new code over.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from types import FrameType
+from collections.abc import Iterator, Sequence
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-FOLDER = Path(os.environ.get("OMPBIND_MUTANTS", "."))
-RECORD = "OMPBIND_MUTANTS_RECORD" in os.environ
-HUNG = 99  # the exit status when a test took too long
 PATIENCE = 10  # times its usual duration that a test may take, and the same number of seconds
 
 settings.register_profile(
@@ -31,71 +43,167 @@ settings.register_profile(
     deadline=None,
     database=None,
     derandomize=True,  # a killed mutant stays killed
+    max_examples=50,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
 
+Recorded = dict[str, tuple[float, list[str], bool, bool]]
+
+
+def become_subreaper() -> None:
+    """Let what a run leaves behind be this process's children."""
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def end_children() -> None:
+    """Kill all processes below this one."""
+    while children := psutil.Process().children(recursive=True):
+        for child in children:
+            child.kill()
+        psutil.wait_procs(children)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("mutants")
-    config.pluginmanager.register(Recorder() if RECORD else Runner())
+    config.pluginmanager.register(Server())
 
 
-class Recorder:
-    """Writes each test's duration in seconds and the functions it calls, as "file:name"."""
+class Server:
+    """Runs the collected tests once for each request."""
 
     def __init__(self) -> None:
-        self.tests: dict[str, tuple[float, list[str]]] = {}
+        self.failed: list[str] = []
 
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        codes = set()
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed.append(report.nodeid)
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        become_subreaper()
+        requests, answers = map(int, os.environ["OMPBIND_MUTANTS"].split(","))
+        with os.fdopen(requests) as lines, os.fdopen(answers, "w") as out:
+            for line in lines:
+                reader, writer = os.pipe()
+                if os.fork() == 0:
+                    try:
+                        self.answer(writer, self.run(session.items, json.loads(line)))
+                    finally:
+                        os._exit(1)
+                os.close(writer)
+                with os.fdopen(reader) as pipe:
+                    out.write((pipe.read() or '"died"') + "\n")
+                end_children()
+                out.flush()
+        return True
+
+    def answer(self, writer: int, value: object) -> None:
+        """Write the answer and leave at once, without what pytest does at its end."""
+        with os.fdopen(writer, "w") as pipe:
+            json.dump(value, pipe)
+        os._exit(0)
+
+    def run(self, items: Sequence[pytest.Item], request: dict[str, Any]) -> object:
+        if request.get("record"):
+            return self.record(items)
+        module = sys.modules.get(request.get("module", ""))
+        if module is not None and not take_over(module):
+            return None
+        tests: Recorded = request["tests"]
+        only, skip = request.get("only"), request.get("skip", [])
+        order: list[tuple[bool, float, int]] = []
+        for i, item in enumerate(items):
+            took, called, starts, _ = tests.get(item.nodeid, (0.0, [], True, True))
+            calls = any(name.endswith(request["function"]) for name in called)
+            if (calls or starts) and item.nodeid not in skip and only in (None, [item.nodeid]):
+                order.append((not calls, took, i))
+        for _, took, i in sorted(order):
+            if not self.passes(items[i], PATIENCE * (1 + took)):
+                return items[i].nodeid
+        return ""
+
+    def passes(self, item: pytest.Item, limit: float) -> bool:
+        """Run one test, for so many seconds at most."""
+
+        def give_up(*_: object) -> None:
+            raise KeyboardInterrupt  # nothing that a test catches
+
+        signal.signal(signal.SIGALRM, give_up)
+        signal.setitimer(signal.ITIMER_REAL, limit, 1)
+        try:
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        except BaseException:  # pytest lets KeyboardInterrupt through
+            return False
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        return not self.failed
+
+    def record(self, items: Sequence[pytest.Item]) -> Recorded:
+        """Run all tests and note what each one does."""
+        tests: Recorded = {}
+        codes: set[CodeType] = set()
+        started: list[str] = []
 
         def note(frame: FrameType, event: str, argument: Any) -> None:
             if event == "call":
                 codes.add(frame.f_code)
 
-        started = time.monotonic()
-        sys.setprofile(note)
-        yield
-        sys.setprofile(None)
-        took = time.monotonic() - started
-        names = {f"{c.co_filename}:{c.co_name}" for c in codes if "/ompbind/" in c.co_filename}
-        self.tests[item.nodeid] = (took, sorted(names))
+        def audit(event: str, arguments: object) -> None:
+            if event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.exec", "os.system"):
+                started.append(event)
 
-    def pytest_sessionfinish(self) -> None:
-        (FOLDER / "tests.json").write_text(json.dumps(self.tests))
+        sys.addaudithook(audit)
+        threading.setprofile(note)
+        for item in items:
+            codes.clear()
+            started.clear()
+            self.failed.clear()
+            begin = time.monotonic()
+            sys.setprofile(note)
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+            sys.setprofile(None)
+            took = time.monotonic() - begin
+            names = {f"{c.co_filename}:{c.co_name}" for c in codes
+                     if "/ompbind/" in c.co_filename}  # fmt: skip
+            tests[item.nodeid] = (took, sorted(names), bool(started), not self.failed)
+        return tests
 
 
-class Runner:
-    """Orders the tests and stops at the first that fails or hangs."""
+def take_over(module: ModuleType) -> bool:
+    """Give a loaded module's functions the code that is now in its file, wherever they were
+    imported to; returns whether all could take it."""
+    file = module.__file__ or ""
+    fresh: dict[str, Any] = {"__name__": module.__name__, "__package__": module.__package__,
+                             "__file__": file, "__builtins__": __builtins__}  # fmt: skip
+    with open(file, "rb") as source:
+        exec(compile(source.read(), file, "exec"), fresh)
+    pairs = [(getattr(module, name, None), new) for name, new in fresh.items()]
+    try:
+        for old, new in functions(pairs, module.__name__):
+            old.__code__ = new.__code__
+            old.__defaults__, old.__kwdefaults__ = new.__defaults__, new.__kwdefaults__
+    except ValueError:  # other variables of the function around it
+        return False
+    return True
 
-    def __init__(self) -> None:
-        self.tests: dict[str, tuple[float, list[str]]] = json.loads(
-            (FOLDER / "tests.json").read_text()
-        )
-        self.function = os.environ.get("OMPBIND_MUTANTS_FUNCTION", "")
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        def order(item: pytest.Item) -> tuple[bool, float]:
-            took, called = self.tests.get(item.nodeid, (0.0, []))
-            return not any(name.endswith(self.function) for name in called), took
-
-        items.sort(key=order)
-
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        took, _ = self.tests.get(item.nodeid, (0.0, []))
-
-        def give_up(*_: object) -> None:
-            (FOLDER / "failed").write_text(item.nodeid)
-            os._exit(HUNG)
-
-        signal.signal(signal.SIGALRM, give_up)
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE * (1 + took))
-        yield
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            (FOLDER / "failed").write_text(report.nodeid)
+def functions(
+    pairs: Sequence[tuple[Any, Any]], module: str
+) -> Iterator[tuple[FunctionType, FunctionType]]:
+    """Yield the functions and methods that a module itself defines, each with its new self."""
+    for old, new in pairs:
+        if type(old) is not type(new) or getattr(new, "__module__", module) != module:
+            continue
+        if isinstance(new, type):
+            yield from functions([(vars(old).get(n), v) for n, v in vars(new).items()], module)
+        elif isinstance(new, property):
+            yield from functions([(old.fget, new.fget), (old.fset, new.fset)], module)
+        elif isinstance(new, (staticmethod, classmethod)):
+            yield from functions([(old.__func__, new.__func__)], module)
+        elif isinstance(new, FunctionType):
+            yield from functions(
+                [(getattr(old, "__wrapped__", None), getattr(new, "__wrapped__", None))], module
+            )
+            if hasattr(new, "__wrapped__"):
+                continue
+            yield old, new

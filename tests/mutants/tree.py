@@ -1,0 +1,170 @@
+"""A copy of the working tree in which changes are made, and the tests that run on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.mutants.mutations import Mutation
+from tests.mutants.plugin import end_children
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 900  # seconds that all tests of one change may take
+TRIES = 5  # failures that do not come back, after which a change is called killed
+
+
+class Result(NamedTuple):
+    verdict: str  # "killed", "survived"
+    digest: str
+    name: str
+    test: str  # what killed it
+
+
+def source_of(module: str, root: Path = ROOT) -> Path:
+    """Return the path of a module such as "planner/division"."""
+    return root / "ompbind" / f"{module}.py"
+
+
+class Tree:
+    """A copy of the working tree with a Python environment whose `ompbind` runs the copy."""
+
+    def __init__(self, parent: Path) -> None:
+        self.folder = Path(tempfile.mkdtemp(dir=parent))
+        self.folder.chmod(0o755)  # some tests run as another user
+        self.root = self.folder / "tree"
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        for name in filter(None, listed.stdout.split("\0")):
+            if os.path.lexists(ROOT / name):
+                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, self.root / name, follow_symlinks=False)
+        environment = self.folder / "venv"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+        self.python = environment / "bin" / "python"
+        packages = next(environment.glob("lib/python*/site-packages"))
+        # Python reads no .pth file in a directory that one names: ompbind is that of the copy.
+        installed = [path for path in sys.path if path.endswith("site-packages")]
+        (packages / "tree.pth").write_text("\n".join([str(self.root), *installed]))
+        command = (ROOT / "scripts" / "ompbind").read_text().splitlines(keepends=True)
+        script = environment / "bin" / "ompbind"
+        script.write_text(f"#!{self.python}\n" + "".join(command[1:]))
+        script.chmod(0o755)
+        self.changes = 0
+        self.server: Server | None = None
+
+    def write(self, module: str, source: bytes) -> None:
+        """Write a module; its time is always another one, which is what tells Python to compile."""
+        path = source_of(module, self.root)
+        path.write_bytes(source)
+        self.changes += 1
+        os.utime(path, (self.changes, self.changes))
+
+    def serve(self, files: Sequence[str]) -> Server:
+        """Return a server of these test files that was started on the tree as it was."""
+        if self.server is None or self.server.files != files or not self.server.is_alive():
+            if self.server is not None:
+                self.server.stop()
+            self.server = Server(self, files)
+        return self.server
+
+    def record(self, files: Sequence[str]) -> dict[str, Any]:
+        """Run the tests without a change and return what each one does."""
+        tests = self.serve(files).ask(record=True)
+        if not isinstance(tests, dict) or not any(passed for *_, passed in tests.values()):
+            raise SystemExit(f"mutants: tests fail without any change: see {self.folder}/log")
+        return tests
+
+    def try_one(self, mutation: Mutation, files: Sequence[str], tests: dict[str, Any]) -> Result:
+        """Run the tests with one change."""
+        source = source_of(mutation.module, self.root).read_bytes()
+        server = self.serve(files)
+        try:
+            self.write(mutation.module, mutation.apply(source))
+            module = f"ompbind.{mutation.module}".replace("/", ".").removesuffix(".__init__")
+            test = self.find_failure(server, mutation, tests, module) if mutation.inside else None
+            if test is None:  # what a module is made of: the tests import it as it is now
+                server = Server(self, files)
+                test = self.find_failure(server, mutation, tests, "")
+                server.stop()
+        finally:
+            self.write(mutation.module, source)
+        return Result("killed" if test else "survived", mutation.digest, mutation.name, test or "")
+
+    def find_failure(
+        self, server: Server, mutation: Mutation, tests: dict[str, Any], module: str
+    ) -> str | None:
+        """Return the first test that fails twice, as the plugin's answers do."""
+        function = f"{mutation.module}.py:{mutation.function.rpartition('.')[2]}"
+        skip = [test for test, (*_, passed) in tests.items() if not passed]
+        asked: dict[str, Any] = {"tests": tests, "module": module, "function": function}
+        for _ in range(TRIES):
+            test = server.ask(**asked, skip=skip)
+            if test is None or test == "" or test not in tests:
+                return None if test is None else str(test)
+            if server.ask(**asked, only=[test]) != "":
+                return str(test)
+            skip.append(str(test))
+        return skip[-1]
+
+
+class Server:
+    """A process of pytest that has collected test files and runs them when asked (plugin.py)."""
+
+    def __init__(self, tree: Tree, files: Sequence[str]) -> None:
+        self.files = files
+        (requests, self.requests), (self.answers, answers) = os.pipe(), os.pipe()
+        topologies = os.environ.get("OMPBIND_TOPOLOGIES") or str(ROOT / "../shared/topologies")
+        environ = os.environ | {
+            "OMPBIND_MUTANTS": f"{requests},{answers}",
+            "OMPBIND_TOPOLOGIES": topologies,
+            "PATH": f"{tree.python.parent}:{os.environ['PATH']}",
+        }
+        options = ["-q", "-p", "no:cacheprovider", "-p", "tests.mutants.plugin",
+                   "--basetemp", str(tree.folder / "temp")]  # fmt: skip
+        with (tree.folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [str(tree.python), "-m", "pytest", *options, *files],
+                cwd=tree.root, env=environ, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                pass_fds=[requests, answers], start_new_session=True,
+            )  # fmt: skip
+        os.close(requests)
+        os.close(answers)
+        self.left = b""  # of answers
+
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    def ask(self, **request: Any) -> Any:
+        """Return the answer; "hung" or "died" in place of a test where there is none."""
+        try:
+            with os.fdopen(os.dup(self.requests), "w") as pipe:
+                pipe.write(json.dumps(request) + "\n")
+            while True:
+                if not select.select([self.answers], [], [], LIMIT)[0]:
+                    self.stop()
+                    return "hung"
+                data = os.read(self.answers, 1 << 20)
+                self.left += data
+                if not data or self.left.endswith(b"\n"):
+                    break
+        except BrokenPipeError:
+            return "died"  # it could not even collect the tests
+        line, self.left = self.left, b""
+        return json.loads(line) if line else "died"
+
+    def stop(self) -> None:
+        for descriptor in (self.requests, self.answers):
+            os.close(descriptor)
+        self.process.kill()
+        self.process.wait()
+        end_children()
