@@ -920,6 +920,10 @@ def test_ranks_are_dealt_in_blocks_or_round(args: list[str], expected: list[str]
         (["-n", "4", "--cores-per-rank", "3"], "rank 0: its part has 2 usable cores"),
         (["--per", "package", "-n", "6", "--cores-per-rank", "2"], "rank 2: package 0 has 4"),
         (["--cores-per-rank", "9"], "rank 0: the machine has 8 usable cores"),
+        (
+            ["-n", "9", "--oversubscribe", "--cores-per-rank", "2"],
+            "rank 4: the machine has 8 usable cores, not 2 for each of 9 ranks",
+        ),
         (["-n", "2", "--distribution", "cyclic"], "goes round the things of --per"),
         (["--cores-per-rank", "2", "--reserve", "1"], "--reserve"),
         (["--numa-bind-cpus", "0-1", "--cores-per-rank", "1"], "--cores-per-rank would change"),

@@ -323,8 +323,11 @@ def map_to_domain(request: Request, ranks: Sequence[int], domain: Domain) -> lis
 
 
 def oversubscribe(request: Request, ranks: Sequence[int], domain: Domain) -> list[Share]:
-    """With --oversubscribe: consecutive ranks share a core. Raises PlanError without it."""
+    """With --oversubscribe: consecutive ranks share a core. Raises PlanError without it, and where
+    ranks are to have several cores each."""
     cores = domain.cores
+    if (each := request.cores_per_rank or 1) > 1:
+        raise too_few_cores(each, ranks, domain)
     if not request.oversubscribe:
         raise too_many_ranks(ranks, domain)
     from ompbind.planner.division import blocks
