@@ -199,6 +199,47 @@ def test_reader_that_does_not_read_and_ranks_that_are_killed(
         assert not any(alive(pid) for pid in ranks)
 
 
+@pytest.mark.parametrize("output", ["inherit", "tag"])
+@pytest.mark.parametrize("end", ["read", "TERM", "KILL"])
+def test_messages_that_nobody_reads(
+    output: str, end: str, tmp_path: Path, ompbind: str, plain_environ: dict[str, str]
+) -> None:
+    """While standard error is full and nobody reads it, a failed rank still ends the others,
+    signals are still heard, and nothing stays behind; a reader who comes late gets all messages."""
+    os.mkfifo(tmp_path / "go")
+    code = f"test $OMPBIND_RANK = 0 || exec yes >&2; read line < {tmp_path}/go; exit 3"
+    process = subprocess.Popen(
+        [ompbind, "run", *TWO, "--output", output, "--", "sh", "-c", code],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=plain_environ,
+    )
+    with process:
+        assert process.stderr is not None
+        wait_for(lambda: len(all_children(process.pid)) == 3)
+        supervisor, *ranks = all_children(process.pid)
+        try:
+            wait_for(lambda: name_of(ranks[1]) == "yes")
+            wait_until_asleep([process.pid, supervisor, *ranks])  # the pipe is full
+            (tmp_path / "go").write_text("\n")
+            wait_for(lambda: not any(alive(pid) for pid in ranks), 20)
+            if end == "read":
+                written = process.stderr.read().splitlines()
+                last, summary = (line for line in written if line.startswith(b"ompbind: "))
+                assert last.startswith(b"ompbind: rank 0 (pid ")
+                assert summary.startswith(b"ompbind: rank 1 was ended because rank 0 had failed")
+                assert process.wait(20) == 3
+            else:
+                process.send_signal(getattr(signal, f"SIG{end}"))
+                assert process.wait(20) == (3 if end == "TERM" else -9)
+            wait_for(lambda: not alive(supervisor), 20)
+        finally:
+            for pid in (process.pid, supervisor, *ranks):
+                if alive(pid):
+                    os.kill(pid, signal.SIGKILL)
+
+
 def test_full_disk(ompbind: str, plain_environ: dict[str, str]) -> None:
     """When output cannot be written, that is said, and the ranks feel it."""
     with open("/dev/full", "wb") as full:

@@ -871,13 +871,13 @@ def test_looking_waits_for_the_threads() -> None:
     done = ompbind_run("show", "--threads", "3", "--format", "json", "--", "true")
     plan = parse_plan(done.stdout)
     now, said = [0.0], []
-    prover = Verifier(DirectoryRoot("/"), lambda kind, text: said.append(kind), within=1.0,
+    prover = Verifier(DirectoryRoot("/"), within=1.0,
                     strict=False, clock=lambda: now[0])  # fmt: skip
     child = subprocess.Popen(["sleep", "60"])
     try:
         os.sched_setaffinity(child.pid, plan.ranks[0].cpus)
         waits = []
-        while (wait := prover(plan, {0: child.pid})) is not None:
+        while (wait := prover(plan, {0: child.pid}, lambda kind, _: said.append(kind))) is not None:
             waits.append(wait)
             now[0] += wait
     finally:
@@ -885,7 +885,7 @@ def test_looking_waits_for_the_threads() -> None:
         child.wait()
     assert sum(waits) == pytest.approx(1.0)
     assert said
-    assert Verifier(DirectoryRoot("/"), lambda *_: None, within=1, strict=True)(plan, {}) is None
+    assert Verifier(DirectoryRoot("/"), within=1, strict=True)(plan, {}, lambda *_: None) is None
 
 
 MANY = r"""

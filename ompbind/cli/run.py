@@ -84,7 +84,7 @@ def make_verifier(settings: Settings) -> Prove | None:
     from ompbind.verify.after_start import SECONDS, Verifier
 
     within = SECONDS if settings.verify is None else settings.verify
-    return Verifier(living_root(), say, within=within, strict=settings.verify_strict)
+    return Verifier(living_root(), within=within, strict=settings.verify_strict)
 
 
 def wants_list(values: Values) -> bool:

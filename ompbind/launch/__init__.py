@@ -53,7 +53,7 @@ def run(
     if len(plan.ranks) > 1 or settings.watched:
         from ompbind.launch.parent import run_supervised
 
-        return run_supervised(Launch(plan, environ, programs, settings, say))
+        return run_supervised(Launch(plan, environ, programs, settings))
     start = make_starts(plan, environ, programs)[0]
     if settings.redirects:
         from ompbind.launch.streams import Streams

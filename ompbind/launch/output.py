@@ -72,11 +72,11 @@ class Sink:
             while self._pending:
                 pieces = self._pending[:64]
                 if self._most:
+                    if not is_writable(self.fd):
+                        return
                     pieces = [memoryview(self._pending[0])[: self._most]]
                 written = os.writev(self.fd, pieces)
                 self._pending = drop_bytes(self._pending, written)
-                if self._most:  # poll says when the next does not block
-                    return
         except BlockingIOError:
             pass
         except OSError as e:
@@ -239,6 +239,15 @@ def drop_bytes(pieces: list[bytes | memoryview], count: int) -> list[bytes | mem
             return [memoryview(piece)[count:], *pieces[n + 1 :]]
         count -= len(piece)
     return []
+
+
+def is_writable(fd: int) -> bool:
+    """Whether up to SAFE bytes can be written without blocking."""
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def open_again(stream: int) -> tuple[int, int]:

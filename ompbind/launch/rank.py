@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ompbind.cpuset import CpuSet
     from ompbind.plans import Plan, RankPlan
 
-    Prove = Callable[[Plan, Mapping[int, int]], float | None]  # pids by rank
+    Say = Callable[[str, str], None]  # a kind ("note", "warning", "error") and a text
+    Prove = Callable[[Plan, Mapping[int, int], Say], float | None]  # pids by rank
 
     # The workers' files, by command name and the PATH that a rank has of its own.
     Programs = dict[tuple[str, str | None], str]
@@ -42,8 +43,8 @@ class Settings(Record):
     verbose: bool = False
     verify: float | None = None  # seconds within which ranks are to be as planned
     verify_strict: bool = False  # ranks that are not as planned are an error
-    # Called with the plan and the pids of the live ranks when all have executed, and again after
-    # the seconds that it returns; an error that it raises ends all ranks.
+    # Called when all ranks have executed, with the plan, the pids of the live ranks and what takes
+    # messages, and again after the seconds that it returns; an error that it raises ends all ranks.
     prove: Prove | None = None
 
     @property
@@ -58,13 +59,12 @@ class Settings(Record):
 
 
 class Launch(Record):
-    """Ranks to be started, and how. `programs`: the workers' files; `say`: takes warnings."""
+    """Ranks to be started, and how. `programs`: the workers' files."""
 
     plan: Plan
     environ: Mapping[str, str]
     programs: Programs
     settings: Settings
-    say: Callable[[str], None]
 
     def make_starts(self) -> list[Start]:
         """Prepare every rank's start. Raises CommandError."""

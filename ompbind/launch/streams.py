@@ -64,16 +64,12 @@ class Streams:
         """Let the loop carry what ranks write and read."""
         self._close_theirs()
         if self._outputs:
-            from ompbind.launch.output import Sink, Source
+            from ompbind.launch.output import Source
 
-            plain = self._environ.get("TERM", "").lower() in ("dumb", "unknown")
-            colour = not plain and not self._environ.get("NO_COLOR")
-            groups = dict.fromkeys(group for _, _, group in self._outputs)
-            sinks = {group: Sink(loop, group, plain=plain) for group in groups}
+            colour = not self._plain and not self._environ.get("NO_COLOR")
             for rank, fd, group in self._outputs:
-                sink = sinks[group]
+                sink = self._find_sink(loop, group)
                 Source(fd, *make_tags(rank, colour=colour and sink.terminal), sink)
-            self._sinks = list(sinks.values())
         if self._inputs:
             from ompbind.launch.stdin import Feed
 
@@ -87,27 +83,35 @@ class Streams:
         written. Other processes that still hold a rank's streams are not waited for."""
         if self._feed:
             self._feed.close()
-        left = list(self._sinks)
+        sinks = list(self._sinks)
+        left = list(sinks)
 
         def one_done(sink: Sink) -> None:
             left.remove(sink)
             if not left:
                 done()
 
-        for sink in self._sinks:
+        for sink in sinks:
             sink.finish(lambda sink=sink: one_done(sink))  # type: ignore[misc]
-        if not self._sinks:
+        if not sinks:
             done()
 
-    def say(self, text: str) -> bool:
-        """Write a message between two lines of ranks, if they go through ompbind to standard error;
-        return whether they do."""
-        for sink in self._sinks:
-            if 2 in sink.stands_for and not sink.error:
-                sink.end_line()
-                sink.put([text.encode("utf-8", "surrogateescape")])
-                return True
-        return False
+    def say(self, loop: Loop, text: str) -> None:
+        """Write a message to standard error, between two lines of ranks. What cannot be written now
+        is kept, and written when the loop finds that it can."""
+        sinks = [sink for sink in self._sinks if 2 in sink.stands_for]
+        if sinks or is_open(2):
+            sink = sinks[0] if sinks else self._find_sink(loop, (2,))
+            sink.end_line()
+            sink.put([text.encode("utf-8", "surrogateescape")])
+
+    def flush(self, done: Callable[[], object]) -> None:
+        """Call `done` when all messages are written."""
+        sinks = [sink for sink in self._sinks if 2 in sink.stands_for]
+        if sinks:
+            sinks[0].finish(done)
+        else:
+            done()
 
     def end(self) -> list[str]:
         """End an unfinished line on standard error, for messages to follow. Return why output could
@@ -149,6 +153,20 @@ class Streams:
         pipes = {group: self._pipe_out(rank, group) for group in groups}
         by_stream = {fd: pipe for group, pipe in pipes.items() for fd in group}
         return stdin, by_stream.get(1), by_stream.get(2)
+
+    @property
+    def _plain(self) -> bool:
+        return self._environ.get("TERM", "").lower() in ("dumb", "unknown")
+
+    def _find_sink(self, loop: Loop, group: tuple[int, ...]) -> Sink:
+        """Return the sink of one of our streams, or of both where they are the same file."""
+        for sink in self._sinks:
+            if sink.stands_for == group:
+                return sink
+        from ompbind.launch.output import Sink
+
+        self._sinks.append(Sink(loop, group, plain=self._plain))
+        return self._sinks[-1]
 
     def _close_theirs(self) -> None:
         for fd in self._theirs:

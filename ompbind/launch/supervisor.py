@@ -17,7 +17,7 @@ from ompbind.launch.rank import Gate, Inheritance, cannot_execute, exec_rank, fl
 from ompbind.launch.signals import name_signal, restore_signals, send_to, signal
 from ompbind.launch.streams import Streams
 from ompbind.launch.syscalls import set_affinity
-from ompbind.messages import write_line
+from ompbind.messages import one_line
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -94,6 +94,7 @@ class Supervisor:
         self.reason = ""  # why the ranks are ended
         self.stopped: list[Ended] = []  # the ranks that ended after that
         self.finishing = False  # whether only output is left to pass on
+        self.reported = False
         self.childless = False  # whether no child is left, not even an adopted one
         self.ending_since = 0.0  # when the processes that the ranks left behind were first seen
         self.killing_since = 0.0
@@ -230,7 +231,12 @@ class Supervisor:
         self.running.clear()
         self.close_error_pipe()
         self.close_start_pipe()
-        plan = apply_on_denied(self.launch.plan, refusals, self.settings.on_denied, self.launch.say)
+        plan = apply_on_denied(
+            self.launch.plan,
+            refusals,
+            self.settings.on_denied,
+            lambda text: self.say("warning", text),
+        )
         self.launch = self.launch.replace(plan=plan)
         self.starts = self.launch.make_starts()
         self.fork_all()
@@ -241,9 +247,10 @@ class Supervisor:
         if self.settings.prove is None or self.ladder.last or not pids:
             return
         try:
-            pause = self.settings.prove(self.launch.plan, pids)
+            pause = self.settings.prove(self.launch.plan, pids, self.say)
         except OmpbindError as e:
-            self.say(f"error: {e.message}\nhint: {e.hint}")
+            self.say("error", e.message)
+            self.write(f"hint: {one_line(e.hint)}")
             self.status, self.reason = self.status or e.status, "because not all was as planned"
             self.escalate()
             return
@@ -271,7 +278,7 @@ class Supervisor:
                 raise StoppedError(number)
             return
         if number in ending and self.finishing:
-            self.stop()
+            self.give_up()
         elif number in ending:
             self.reason = self.reason or f"on {name_signal(number)}"
             self.escalate(number, from_terminal=from_terminal)
@@ -321,7 +328,7 @@ class Supervisor:
         if now - self.killing_since > PATIENCE or not (left or self.running):
             if left:
                 pids = ", ".join(map(str, left))
-                self.say(f"warning: these processes cannot be ended: {pids}")
+                self.say("warning", f"these processes cannot be ended: {pids}")
             self.finish()
         else:
             self.timer = self.loop.after(SWEEP, self.sweep)
@@ -360,7 +367,7 @@ class Supervisor:
         ended = Ended(running.start, pid, code, seconds, memory * unit)
         self.status = self.status or ended.status
         if self.settings.verbose or (code and not self.ladder.last):
-            self.say(make_line(ended))
+            self.write(f"ompbind: {make_line(ended)}")
         if code and self.ladder.last:
             self.stopped.append(ended)
         elif code and self.settings.on_failure == "stop" and self.running:
@@ -384,7 +391,7 @@ class Supervisor:
         if not self.ladder.last and left:
             processes = f"{len(left)} processes" if len(left) > 1 else "a process"
             hint = "--leave-children lets such processes run on"
-            self.say(f"note: ending {processes} that the ranks left behind; {hint}")
+            self.say("note", f"ending {processes} that the ranks left behind; {hint}")
         self.ladder = Ladder(signal.SIGTERM)
         self.loop.cancel(self.timer)
         self.timer = self.loop.after(self.settings.grace, self.escalate)
@@ -395,22 +402,37 @@ class Supervisor:
         self.running.clear()
         self.finishing = True
         if self.ladder.last == signal.SIGKILL:  # who asked for that does not wait for readers
-            self.timer = self.loop.after(LINGER, self.stop)
-        self.streams.finish(self.stop)
+            self.timer = self.loop.after(LINGER, self.give_up)
+        self.streams.finish(self.conclude)
 
-    def stop(self) -> None:
-        """Report what is left to report, and stop the loop."""
-        self.loop.cancel(self.timer)
-        for problem in self.streams.end():
-            write_line(f"ompbind: error: {problem}")
-        if self.stopped and not self.settings.verbose:
-            write_line(f"ompbind: {make_summary(self.stopped, self.reason)}")
+    def conclude(self) -> None:
+        """All output is written: report what is left to report, and stop when that is written."""
+        self.report()
+        self.streams.flush(self.loop.stop)
+
+    def give_up(self) -> None:
+        """Stop now, and drop what cannot be written at once."""
+        self.report()
         self.loop.stop()
 
-    def say(self, text: str) -> None:
-        """Write a message to standard error, between two lines of ranks."""
-        if not self.streams.say(f"ompbind: {text}\n"):
-            write_line(f"ompbind: {text}")
+    def report(self) -> None:
+        """Report, once, what could not be written and the ranks that were ended."""
+        if self.reported:
+            return
+        self.reported = True
+        for problem in self.streams.end():
+            self.say("error", problem)
+        if self.stopped and not self.settings.verbose:
+            self.write(f"ompbind: {make_summary(self.stopped, self.reason)}")
+
+    def say(self, kind: str, text: str) -> None:
+        """Write `ompbind: KIND: TEXT` to standard error, between two lines of ranks."""
+        self.write(f"ompbind: {kind}: {one_line(text)}")
+
+    def write(self, line: str) -> None:
+        """Write a line to standard error. Nothing here ever blocks: this process must hear signals
+        and see exits while nobody reads."""
+        self.streams.say(self.loop, f"{line}\n")
 
 
 def try_part(start: Start, part: str, bind: Callable[..., None], *args: object) -> list[Refusal]:

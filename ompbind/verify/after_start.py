@@ -30,23 +30,21 @@ PAUSES = (0.1, 1.0)  # seconds between two verifications, at first and at last
 class Verifier:
     """Verifies ranks until all is well, or time is up.
 
-    To be called repeatedly with the plan and the pids of the living ranks; returns the seconds
-    until the next call, or None when it is done: when every rank has as many threads as planned and
-    nothing differs, and after `within` seconds in any case. `say` gets a kind ("note", "warning")
-    and a text. Raises DeniedError for a difference if `strict`.
+    To be called repeatedly with the plan, the pids of the living ranks and `say`, which gets a kind
+    ("note", "warning") and a text; returns the seconds until the next call, or None when it is
+    done: when every rank has as many threads as planned and nothing differs, and after `within`
+    seconds in any case. Raises DeniedError for a difference if `strict`.
     """
 
     def __init__(
         self,
         root: LivingRoot,
-        say: Callable[[str, str], None],
         *,
         within: float,
         strict: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.root = root
-        self.say = say
         self.within = within
         self.strict = strict
         self.clock = clock
@@ -54,7 +52,9 @@ class Verifier:
         self.pause = PAUSES[0]
         self.counts: dict[int, int] = {}
 
-    def __call__(self, plan: Plan, pids: Mapping[int, int]) -> float | None:
+    def __call__(
+        self, plan: Plan, pids: Mapping[int, int], say: Callable[[str, str], None]
+    ) -> float | None:
         now = self.clock()
         if self.end is None:
             self.end = now + self.within
@@ -69,7 +69,7 @@ class Verifier:
         report = self.verify(plan, pids)
         if now < self.end and not report.holds:  # threads may be about to bind themselves
             return wait
-        self.announce(report, ready)
+        self.announce(report, ready, say)
         return None
 
     def threads_are_there(self, plan: Plan, pids: Mapping[int, int]) -> bool:
@@ -97,14 +97,14 @@ class Verifier:
         # A rank that has exited meanwhile is reported with its status.
         return report.replace(processes=tuple(p for p in report.processes if not p.process.ended))
 
-    def announce(self, report: Report, ready: bool) -> None:
+    def announce(self, report: Report, ready: bool, say: Callable[[str, str], None]) -> None:
         if not report.processes:
             return
         if report.holds:
             late = "" if ready else f"; not all threads had started after {self.within:g} s"
-            self.say("note", f"as planned: {report.summary}{late}")
+            say("note", f"as planned: {report.summary}{late}")
         for process in report.processes:
             for d in process.differences:
                 if self.strict:
                     raise DeniedError(f"{process.name}: {d.text}", hint=f"{d.remedy} ({d.cause})")
-                self.say("warning", f"{process.name}: {d.text}; likely: {d.cause}")
+                say("warning", f"{process.name}: {d.text}; likely: {d.cause}")
