@@ -62,7 +62,7 @@ def test_what_was_there_to_divide() -> None:
     [
         (None, None, "8 threads run on 8 cpus; no quota limits their time."),
         (3.5, None, "3 threads run on 8 cpus, within the cgroup's quota of 3.5 cpus' worth"),
-        (3.0, "6", "6 threads run on 8 cpus; the cgroup's quota of 3 cpus' worth of time will"),
+        (3.0, "6", "6 threads run on 8 cpus; the cgroup's quota of 3 cpus' worth of time"),
     ],
 )
 def test_one_budget_of_threads(quota: float | None, threads: str | None, said: str) -> None:
