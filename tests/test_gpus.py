@@ -125,7 +125,7 @@ def test_shared() -> None:
 
 
 def test_more_ranks_than_gpus() -> None:
-    """Ranks go to GPUs in blocks; who may not know its GPU is told the remedy."""
+    """Ranks go to GPUs in blocks; a warning names the remedy for those that do not know theirs."""
     plan = plan_for(make_machine(SERVER), "--per gpu -n 16")
     assert [r.gpus[0] for r in plan.ranks] == [str(r // 2) for r in range(16)]
     assert cpus(plan)[:3] == ["0-1", "2-3", "4-5"]
@@ -173,8 +173,8 @@ def cases(draw: st.DrawFn) -> Case:
     devices = []
     for bus in BUSES[: draw(st.integers(1, 6))]:
         node = draw(st.sampled_from(numbers))
-        found = bare.topology.find_node(node)
-        near = str(found.cpus) if found and found.cpus else None
+        description = bare.topology.find_node(node)
+        near = str(description.cpus) if description and description.cpus else None
         devices.append(gpu(bus, node, near if draw(st.booleans()) else None))
     machine = make_machine(replace(shape, devices=tuple(devices)))
     online = sorted(machine.topology.online)
@@ -433,7 +433,7 @@ def test_near_with_what_else_says_where() -> None:
 
 
 def test_near_what_is_not_there() -> None:
-    """The devices that are there are told."""
+    """The message names the devices that exist."""
     message, hint = refusal(make_machine(SERVER), "--near eth9")
     assert message == "--near 'eth9': there is no such device"
     assert hint.startswith("devices: 0000:02:00.0") or "eth0" in hint
@@ -554,8 +554,8 @@ def test_several_vendors() -> None:
 def test_long_domains_in_order() -> None:
     """Domains of more than four digits come last, not as text sorts them."""
     devices = (Pci("10000:01:00.0", "030200"), Pci("0002:01:00.0", "030200"), gpu("ff"))
-    found = [g.device.pci for g in visible_of(Shape(devices=devices)).gpus]
-    assert found == ["0000:ff:00.0", "0002:01:00.0", "10000:01:00.0"]
+    addresses_in_order = [g.device.pci for g in visible_of(Shape(devices=devices)).gpus]
+    assert addresses_in_order == ["0000:ff:00.0", "0002:01:00.0", "10000:01:00.0"]
 
 
 # --- AMD, Intel ----------------------------------------------------------------------------------
@@ -593,7 +593,7 @@ def test_amd_order() -> None:
 
 
 def test_amd_lists_compose() -> None:
-    """HIP's numbers are of what ROCr leaves; a rank is told by ROCr's text, and only by that."""
+    """HIP's numbers are of what ROCr leaves; a rank gets ROCr's text, and only that."""
     files = kfd(("c1", 0xAB), ("c6", 0xCD), ("d1", 0), ("d6", 0xEF))
     environ = {
         "ROCR_VISIBLE_DEVICES": "3,GPU-00000000000000CD,0", "HIP_VISIBLE_DEVICES": "2,1",
@@ -740,7 +740,7 @@ def test_parts_want_ranks_of_their_own() -> None:
 
 
 def test_nvml_with_lost_gpus() -> None:
-    """A GPU that fell off the bus is told and left out."""
+    """A GPU that fell off the bus is named in a warning and left out."""
     visible = find(SERVER, FakeNvml(("1b", "GPU-1", None), ("3d", "", None), ("dd", "GPU-3", None)))
     assert addresses(visible) == ["1b", "dd"]
     assert "NVML: GPU 1 cannot be used: GPU is lost" in visible.warnings
@@ -803,8 +803,8 @@ def test_the_library_without_a_driver() -> None:
 def test_device_files(files: dict[str, bool], wanted: list[str], said: str) -> None:
     """Without NVML, a device file that is missing or refused (a cgroup's list) hides its GPU."""
     shape = Shape(devices=(gpu("1b"), gpu("3d")))
-    told = information("1b", 0, "GPU-a") | information("3d", 1, "GPU-b")
-    devices = make_machine(shape, told).topology.devices
+    driver = information("1b", 0, "GPU-a") | information("3d", 1, "GPU-b")
+    devices = make_machine(shape, driver).topology.devices
     library = FakeNvml(broken=True)
     visible = find_visible(
         devices, {}, library=library, may_use=lambda p: files.get(p.removeprefix("/dev/nvidia"))
@@ -831,7 +831,7 @@ def test_device_files_of_others(
     shape: Shape, refused: list[str], wanted: list[str], said: str
 ) -> None:
     """A GPU whose file may not be used is hidden, all of AMD's without the compute driver's; the
-    groups that may are told."""
+    groups that may are named."""
     devices = make_machine(shape, DRM | TILES).topology.devices
     visible = find_visible(devices, {}, may_use=lambda path: path not in refused)
     assert addresses(visible) == wanted
@@ -1051,10 +1051,10 @@ def test_workers_on_a_machine_with_gpus(ompbind: str, tmp_path: Path) -> None:
             env=environ, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        told = sorted(json.loads(line) for line in done.stdout.splitlines())
-        assert [t[:2] for t in told] == [["0", "GPU-b"], ["1", "GPU-aaaa"]]
-        assert not set(told[0][2]) & set(told[1][2])
-        assert sorted(told[0][2] + told[1][2]) == allowed
+        reports = sorted(json.loads(line) for line in done.stdout.splitlines())
+        assert [t[:2] for t in reports] == [["0", "GPU-b"], ["1", "GPU-aaaa"]]
+        assert not set(reports[0][2]) & set(reports[1][2])
+        assert sorted(reports[0][2] + reports[1][2]) == allowed
 
 
 def test_a_launch_without_gpus_looks_at_none(ompbind: str, tmp_path: Path) -> None:
@@ -1151,12 +1151,12 @@ def smi() -> Callable[..., list[list[str]]]:
 def test_a_real_gpu(ompbind: str, smi: Callable[..., list[list[str]]]) -> None:
     """The ranks' GPUs are nvidia-smi's in its order, near the cpus that its matrix tells; each
     worker sees its own, as nvidia-smi and torch say from inside."""
-    told = smi("pci.bus_id", "uuid")
+    gpus = smi("pci.bus_id", "uuid")
     plan = json.loads(run(ompbind, "show", "--per", "gpu", "--format", "json", "--", "true").stdout)
-    assert len(plan["ranks"]) == len(told)
+    assert len(plan["ranks"]) == len(gpus)
     topology = json.loads(run(ompbind, "topo", "--format", "json").stdout)
     allowed = CpuSet.parse_kernel(plan["host"]["allowed"])
-    for rank, (address, _) in zip(plan["ranks"], told, strict=True):
+    for rank, (address, _) in zip(plan["ranks"], gpus, strict=True):
         pci = address.lower().removeprefix("0000")
         assert pci in rank["why"]
         device = next(d for d in topology["devices"] if d["pci"] == pci)
@@ -1172,13 +1172,13 @@ def test_a_real_gpu(ompbind: str, smi: Callable[..., list[list[str]]]) -> None:
     asked = ["--per", "gpu", "--gpu-env", "--output", "inherit"]
     done = run(ompbind, "run", *asked, "--", sys.executable, "-c", code)
     assert sorted(done.stdout.splitlines()) == sorted(
-        f"{n} 1 {uuid}" for n, (_, uuid) in enumerate(told)
+        f"{n} 1 {uuid}" for n, (_, uuid) in enumerate(gpus)
     )
 
 
 def test_nvml_and_files_agree(smi: Callable[..., list[list[str]]]) -> None:
     """On a machine with a GPU, NVML and the kernel's files tell the same GPUs and UUIDs."""
-    told = smi("uuid")
+    gpus = smi("uuid")
     try:
         import pynvml
     except ImportError:
@@ -1186,7 +1186,7 @@ def test_nvml_and_files_agree(smi: Callable[..., list[list[str]]]) -> None:
     devices = read_machine().topology.devices
     asked, _ = read_nvml(pynvml)
     assert asked is not None
-    assert [g.uuid for g in asked] == [uuid for (uuid,) in told]
+    assert [g.uuid for g in asked] == [uuid for (uuid,) in gpus]
     known = {d.pci: d.uuid for d in devices if d.uuid}
     for nvml in asked:
         assert known.get(nvml.pci, nvml.uuid) == nvml.uuid

@@ -140,8 +140,10 @@ def test_every_openmp_thread_is_where_show_said(
     """Each thread has the mask of its place, however many ranks and threads; a runtime has nothing
     to complain of."""
     done = check_threads(runner, f"{options} --binder native", [where(runtime), "--wait"])
-    told = [line for line in done.err.splitlines() if not line.startswith("ompbind: warning: rank")]
-    assert told == []
+    messages = [
+        line for line in done.err.splitlines() if not line.startswith("ompbind: warning: rank")
+    ]
+    assert messages == []
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -241,10 +243,10 @@ def test_numactl_shows_the_binding(runner: Runner, binder: str) -> None:
          "--", "numactl", "--show"],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, env=runner.environ, timeout=60,
     )  # fmt: skip
-    told = dict(line.split(":", 1) for line in done.stdout.splitlines())
-    assert told["policy"].strip() == "bind"
-    assert [int(cpu) for cpu in told["physcpubind"].split()] == runner.desk.cpus
-    assert told["membind"].split() == [node]
+    shown = dict(line.split(":", 1) for line in done.stdout.splitlines())
+    assert shown["policy"].strip() == "bind"
+    assert [int(cpu) for cpu in shown["physcpubind"].split()] == runner.desk.cpus
+    assert shown["membind"].split() == [node]
 
 
 # What turns threads away from the plan, or some of them, with one runtime or another.
@@ -409,45 +411,45 @@ def run_torch(runner: Runner, options: str, **more: str) -> tuple[dict[str, list
 def test_nothing_that_torch_starts_is_caught(runner: Runner, options: str) -> None:
     """After `import torch` the main thread, what it starts, and torch's own threads have the cpus
     that the plan gives them: by default, and with a wide first place, all of the rank's."""
-    told, err = run_torch(runner, options)
+    report, err = run_torch(runner, options)
     cpus = [str(cpu) for cpu in runner.desk.cpus]
-    assert told["main"] == told["thread"] == told["child"] == cpus
-    assert told["threads"] == ["2"]
+    assert report["main"] == report["thread"] == report["child"] == cpus
+    assert report["threads"] == ["2"]
     helper = cpus[1] if "wide" in options else ",".join(cpus)
-    assert sorted(told["tasks"]) == sorted([",".join(cpus), helper])
+    assert sorted(report["tasks"]) == sorted([",".join(cpus), helper])
     assert err == ""
 
 
 def test_a_place_for_each_core_catches_what_torch_starts(runner: Runner) -> None:
     """The trap is there, or the default would have no reason: the main thread is left one cpu."""
-    told, err = run_torch(runner, "--places cores")
+    report, err = run_torch(runner, "--places cores")
     first, second = (str(cpu) for cpu in runner.desk.cpus)
-    assert told["main"] == told["thread"] == told["child"] == [first]
-    assert sorted(told["tasks"]) == sorted([first, second])
+    assert report["main"] == report["thread"] == report["child"] == [first]
+    assert sorted(report["tasks"]) == sorted([first, second])
     assert err == ""
 
 
 def test_torch_takes_the_old_name_of_primary(runner: Runner) -> None:
-    """torch's libgomp is older than the name `primary`; it is told so that it understands."""
-    told, err = run_torch(runner, "--places cores --proc-bind primary")
-    assert told["tasks"] == [str(runner.desk.cpus[0])] * 2
+    """torch's libgomp is older than the name `primary`; it gets the old one."""
+    report, err = run_torch(runner, "--places cores --proc-bind primary")
+    assert report["tasks"] == [str(runner.desk.cpus[0])] * 2
     assert err == ""
 
 
 def test_torch_makes_as_many_threads_as_planned(runner: Runner) -> None:
     """MKL alone would make one for each core, and torch follows it."""
-    told, _ = run_torch(runner, "--places cores --threads 4", MKL_NUM_THREADS="1")
-    assert told["threads"] == ["4"]
+    report, _ = run_torch(runner, "--places cores --threads 4", MKL_NUM_THREADS="1")
+    assert report["threads"] == ["4"]
     first, second = (str(cpu) for cpu in runner.desk.cpus)
-    assert sorted(told["tasks"]) == sorted([first, second] * 2)
+    assert sorted(report["tasks"]) == sorted([first, second] * 2)
 
 
 def test_torch_under_another_runtime(runner: Runner) -> None:
     """With Intel's runtime preloaded, as servers on CPUs do, there are two in the process: with
     the default neither is left with a single cpu."""
     intel = f"{require_intel()}/libiomp5.so"
-    told, err = run_torch(runner, "", LD_PRELOAD=intel)
+    report, err = run_torch(runner, "", LD_PRELOAD=intel)
     cpus = [str(cpu) for cpu in runner.desk.cpus]
-    assert told["main"] == told["thread"] == told["child"] == cpus
-    assert told["threads"] == ["2"]
+    assert report["main"] == report["thread"] == report["child"] == cpus
+    assert report["threads"] == ["2"]
     assert err == ""

@@ -30,10 +30,10 @@ FLAG = {k: f"--{k} is given" for k in ("places", "proc_bind", "threads")}
 @pytest.mark.parametrize("given_too", [{}, FLAG])
 def test_rivals_of_the_plan_are_removed(name: str, value: str, given_too: dict[str, str]) -> None:
     """Whatever a runtime would follow instead of OMP_PLACES goes, whatever it says."""
-    wishes = judge_environment({name: value}, given_too)
-    why = "a runtime would obey it instead of the plan's OMP_PLACES"
-    assert wishes.inherited == (Inherited(name, value, "removed", why),)
-    assert (wishes.places, wishes.proc_bind, wishes.threads) == (None, None, None)
+    settings = judge_environment({name: value}, given_too)
+    why = "a runtime would follow it instead of the plan's OMP_PLACES"
+    assert settings.inherited == (Inherited(name, value, "removed", why),)
+    assert (settings.places, settings.proc_bind, settings.threads) == (None, None, None)
     assert name in REMOVED
 
 
@@ -54,11 +54,11 @@ def test_rivals_of_the_plan_are_removed(name: str, value: str, given_too: dict[s
 )
 def test_a_wish_is_respected(name: str, key: str, value: str, meaning: str) -> None:
     """What the plan can follow it follows, unless an option has settled it."""
-    wishes = judge_environment({name: value, "PATH": "/bin"}, {})
-    assert getattr(wishes, key) == meaning
-    assert wishes.inherited == (Inherited(name, value, "respected", AS_OPTION),)
+    settings = judge_environment({name: value, "PATH": "/bin"}, {})
+    assert getattr(settings, key) == meaning
+    assert settings.inherited == (Inherited(name, value, "respected", AS_OPTION),)
     others = {"places", "proc_bind", "threads"} - {key}
-    assert [getattr(wishes, k) for k in others] == [None, None]
+    assert [getattr(settings, k) for k in others] == [None, None]
 
     settled = judge_environment({name: value}, {key: "--this is given"})
     assert getattr(settled, key) is None
@@ -82,19 +82,19 @@ def test_a_wish_is_respected(name: str, key: str, value: str, meaning: str) -> N
 )
 def test_what_would_defeat_the_plan_is_overridden(name: str, value: str, why: str) -> None:
     """A wish that cannot be kept is overridden, and the reason said."""
-    wishes = judge_environment({name: value}, {})
-    assert wishes.inherited == (Inherited(name, value, "overridden", why),)
-    assert (wishes.places, wishes.proc_bind, wishes.threads) == (None, None, None)
+    settings = judge_environment({name: value}, {})
+    assert settings.inherited == (Inherited(name, value, "overridden", why),)
+    assert (settings.places, settings.proc_bind, settings.threads) == (None, None, None)
 
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_limits_are_the_users(name: str) -> None:
-    """What can only change the number of threads stays, and is told, unless --threads says it."""
+    """What can only change the number of threads stays, with a note, unless --threads says it."""
     given = {k: v for k, v in FLAG.items() if k != "threads"}
-    (found,) = judge_environment({name: "4"}, given).inherited
-    assert (found.name, found.action) == (name, "respected")
-    (found,) = judge_environment({name: "4"}, FLAG).inherited
-    assert (found.name, found.action, found.why) == (name, "removed", "--threads is given")
+    (variable,) = judge_environment({name: "4"}, given).inherited
+    assert (variable.name, variable.action) == (name, "respected")
+    (variable,) = judge_environment({name: "4"}, FLAG).inherited
+    assert (variable.name, variable.action, variable.why) == (name, "removed", "--threads is given")
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_limits_are_the_users(name: str) -> None:
 )
 def test_no_more_threads_than_the_limit(text: str, threads: str, planned: str) -> None:
     """OMP_THREAD_LIMIT, where it is a number, is what is planned with."""
-    wishes = judge_environment({"OMP_THREAD_LIMIT": text}, {})
-    assert limited(threads, wishes.limit) == planned
+    settings = judge_environment({"OMP_THREAD_LIMIT": text}, {})
+    assert limited(threads, settings.limit) == planned
 
 
 def test_other_variables_are_nobodys_business() -> None:
@@ -136,9 +136,9 @@ def test_all_at_once() -> None:
         "OMP_PLACES": "threads",
         "GOMP_CPU_AFFINITY": "0 1",
     }
-    wishes = judge_environment(environ, {"threads": "--threads is given"})
-    told = [(i.name, i.action) for i in wishes.inherited]
-    assert told == [
+    settings = judge_environment(environ, {"threads": "--threads is given"})
+    actions = [(i.name, i.action) for i in settings.inherited]
+    assert actions == [
         ("GOMP_CPU_AFFINITY", "removed"),
         ("KMP_AFFINITY", "removed"),
         ("OMP_PLACES", "respected"),
@@ -146,9 +146,9 @@ def test_all_at_once() -> None:
         ("OMP_NUM_THREADS", "overridden"),
         ("OMP_DYNAMIC", "removed"),
     ]
-    assert (wishes.places, wishes.proc_bind, wishes.threads) == ("threads", None, None)
+    assert (settings.places, settings.proc_bind, settings.threads) == ("threads", None, None)
     turned = dict(reversed(environ.items()))
-    assert judge_environment(turned, {"threads": "--threads is given"}) == wishes
+    assert judge_environment(turned, {"threads": "--threads is given"}) == settings
 
 
 @pytest.mark.parametrize(
@@ -206,9 +206,9 @@ def test_parse_threads(text: str, meaning: str | None) -> None:
 def test_any_text_is_judged(text: str) -> None:
     """No value makes judging fail, and what is respected is a single printable word or list."""
     names = ("OMP_PLACES", "OMP_PROC_BIND", "OMP_NUM_THREADS", "OMP_DYNAMIC", *REMOVED)
-    wishes = judge_environment(dict.fromkeys(names, text), {})
-    assert {i.name for i in wishes.inherited} == set(names)
-    for meaning in (wishes.places, wishes.proc_bind, wishes.threads):
+    settings = judge_environment(dict.fromkeys(names, text), {})
+    assert {i.name for i in settings.inherited} == set(names)
+    for meaning in (settings.places, settings.proc_bind, settings.threads):
         assert meaning is None or meaning.isprintable()
 
 
@@ -234,7 +234,7 @@ def test_every_runtime_understands_primary() -> None:
     [("2", 2, None), ("3", 2, "FALSE"), ("4,1", 2, "FALSE"), ("2,9", 2, None), ("9", None, None)],
 )
 def test_mkl_makes_as_many_threads(threads: str, cores: int | None, said: str | None) -> None:
-    """More threads than cores are told to MKL, which by itself makes one for each core."""
+    """More threads than cores are announced to MKL, which else makes one for each core."""
     env = dict(make_environment([CpuSet([0, 1])], "close", threads, cores))
     assert env.get("MKL_DYNAMIC") == said
 

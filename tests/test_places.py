@@ -198,8 +198,8 @@ def test_libgomp_reads_the_same(
         capture_output=True, text=True, timeout=30, check=True,
     )  # fmt: skip
     assert done.stderr == ""
-    told = tuple(CpuSet.parse_user(p) for p in done.stdout.rstrip(";").split(";"))
-    assert parse_places(text) == told
+    printed = tuple(CpuSet.parse_user(p) for p in done.stdout.rstrip(";").split(";"))
+    assert parse_places(text) == printed
 
 
 # --- dealt out --------------------------------------------------------------------------------
@@ -231,8 +231,8 @@ def test_a_users_own_list_is_dealt_out(args: str, places: str, ranks: list[str])
         assert rank.cpus == CpuSet(n for place in rank.places for n in place)
         assert parse_places(dict(rank.env)["OMP_PLACES"]) == rank.places
         assert rank.why.endswith("of OMP_PLACES")
-    (found,) = (i for i in plan.inherited if i.name == "OMP_PLACES")
-    assert (found.value, found.action) == (places, "respected")
+    (variable,) = (i for i in plan.inherited if i.name == "OMP_PLACES")
+    assert (variable.value, variable.action) == (places, "respected")
     assert plan.warnings == ()
 
 
@@ -244,7 +244,7 @@ def test_threads_of_a_list() -> None:
     assert dict(few.ranks[0].env)["OMP_NUM_THREADS"] == "1"
 
 
-def test_threads_of_one_core_in_two_ranks_are_told() -> None:
+def test_threads_of_one_core_in_two_ranks_are_warned_of() -> None:
     """The user's list may do that; it is not kept quiet."""
     plan = planned("-n 2", "{0},{16}")
     assert plan.warnings == (
@@ -275,10 +275,10 @@ def test_threads_of_one_core_in_two_ranks_are_told() -> None:
     ],
 )
 def test_a_list_that_cannot_be_dealt_out(args: str, places: str, why: str) -> None:
-    """It is overridden, the plan is as without it, and why is told."""
+    """It is overridden, the plan is as without it, with the reason."""
     plan = planned(args, places)
-    (found,) = (i for i in plan.inherited if i.name == "OMP_PLACES")
-    assert (found.action, found.why) == ("overridden", why)
+    (variable,) = (i for i in plan.inherited if i.name == "OMP_PLACES")
+    assert (variable.action, variable.why) == ("overridden", why)
     without = make_plan(MACHINES["server"], make_asked(args.split()))
     assert [r.cpus for r in plan.ranks] == [r.cpus for r in without.ranks]
     assert [r.places for r in plan.ranks] == [r.places for r in without.ranks]

@@ -97,7 +97,7 @@ def test_ranks_use_only_what_is_allowed(asked: tuple[Machine, Request]) -> None:
 
 @given(ASKED)
 def test_ranks_are_apart(asked: tuple[Machine, Request]) -> None:
-    """Unless told to share, no cpu is two ranks', and no core either where ompbind deals."""
+    """Without --share, no cpu belongs to two ranks, nor does a core that ompbind distributes."""
     machine, request = asked
     plan = plan_of(machine, request)
     if request.share or request.oversubscribe:
@@ -133,11 +133,11 @@ def test_roles_are_as_asked(asked: tuple[Machine, Request]) -> None:
     machine, request = asked
     plan = plan_of(machine, request)
     for pool in request.roles:
-        found = [role for role in plan.roles if role.name == pool.name]
-        assert [len(role.ranks) for role in found] == (
+        matching = [role for role in plan.roles if role.name == pool.name]
+        assert [len(role.ranks) for role in matching] == (
             [1] * len(plan.ranks) if pool.per_rank else [len(plan.ranks)]
         )
-        for role in found:
+        for role in matching:
             cores = cores_of(machine.topology, machine.allowed.cpus - request.exclude)
             touched = [core for core in cores if core & role.cpus]
             assert len(touched) == pool.cores
@@ -313,9 +313,9 @@ def test_sizes_when_nodes_are_named(machine: Machine, picks: list[int]) -> None:
         sizes = [len(r.cpus) for r in ranks]
         if all(c.kind is None for c in machine.topology.cpus):  # else it is capacity that counts
             assert max(sizes) - min(sizes) <= 1
-        found = machine.topology.find_node(node)
-        assert found is not None
-        assert sum(sizes) == len(cores_of(machine.topology, found.cpus & allowed))
+        description = machine.topology.find_node(node)
+        assert description is not None
+        assert sum(sizes) == len(cores_of(machine.topology, description.cpus & allowed))
 
 
 @given(SHARING)
@@ -631,7 +631,7 @@ def test_number_of_threads(args: str, threads: str) -> None:
     assert plan.warnings == ()
 
 
-def test_too_many_threads_are_told() -> None:
+def test_too_many_threads_are_warned_of() -> None:
     """More threads than cpus is done and warned of, nested levels' first number counting."""
     machine = MACHINES["desktop"]
     plan = make_plan(machine, make_asked(["-n", "2", "--threads", "4"]))
@@ -642,7 +642,7 @@ def test_too_many_threads_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("quota", "args", "threads", "told"),
+    ("quota", "args", "threads", "message"),
     [
         (8.0, "", [8], None),
         (7.9, "", [7], "7 threads instead of 8"),
@@ -656,7 +656,7 @@ def test_too_many_threads_are_told() -> None:
     ],
 )
 def test_threads_follow_a_quota(
-    quota: float, args: str, threads: list[int], told: str | None
+    quota: float, args: str, threads: list[int], message: str | None
 ) -> None:
     """Rounded down, shared out by the ranks' sizes, one for each at least; the cpus stay."""
     shape = Shape(packages=2, nodes=2, cores=8, threads=2, numbering="halves")
@@ -664,10 +664,10 @@ def test_threads_follow_a_quota(
     free = make_plan(make_machine(shape), make_asked(args.split()))
     assert [int(dict(r.env)["OMP_NUM_THREADS"]) for r in plan.ranks] == threads
     assert [r.cpus for r in plan.ranks] == [r.cpus for r in free.ranks]
-    if told is None:
+    if message is None:
         assert plan.warnings == ()
     else:
-        worth = f"the cgroup's quota is worth {quota:g} cpus: {told} (--threads N overrides)"
+        worth = f"the cgroup's quota is worth {quota:g} cpus: {message} (--threads N overrides)"
         assert worth in plan.warnings
 
 
@@ -679,9 +679,9 @@ def test_threads_asked_for_are_not_the_quotas() -> None:
     assert asked.warnings == (
         "the cgroup's quota is worth 4 cpus, but 6 threads are asked for: they will be throttled",
     )
-    found = make_plan(machine, make_asked(["-n", "2"], environ={"OMP_NUM_THREADS": "2,4"}))
-    assert [dict(r.env)["OMP_NUM_THREADS"] for r in found.ranks] == ["2,4", "2,4"]
-    assert found.warnings == ()
+    inherited = make_plan(machine, make_asked(["-n", "2"], environ={"OMP_NUM_THREADS": "2,4"}))
+    assert [dict(r.env)["OMP_NUM_THREADS"] for r in inherited.ranks] == ["2,4", "2,4"]
+    assert inherited.warnings == ()
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.floats(0.1, 40))
@@ -698,14 +698,14 @@ def test_threads_within_any_quota(cores: int, ranks: int, quota: float) -> None:
         assert max(alike) - min(alike) <= 1
 
 
-def test_isolated_cpus_are_told() -> None:
+def test_isolated_cpus_are_warned_of() -> None:
     """Mixed with others they are likely a mistake; several in a place are a trap."""
     machine = make_machine(Shape(cores=4, isolated="2-3"))
     mixed = ("cpus 2-3 of this plan are isolated (isolcpus) and others are not: --exclude 2-3 "
              "leaves them out")  # fmt: skip
     trap = ("cpus 2-3 are isolated: the kernel does not balance threads over them, so those of "
             "one place stay together on one cpu; --places cores gives each its own")  # fmt: skip
-    for args, told in (
+    for args, warnings in (
         ("", [mixed]),
         ("--places one", [mixed, trap]),
         ("--exclude 2-3 --places one", []),
@@ -713,7 +713,7 @@ def test_isolated_cpus_are_told() -> None:
         ("--numa-bind-cpus 2-3 --places one", [trap]),
         ("--exclude 0-1,3 --places one", []),
     ):
-        assert list(make_plan(machine, make_asked(args.split())).warnings) == told, args
+        assert list(make_plan(machine, make_asked(args.split())).warnings) == warnings, args
 
 
 def test_environment_of_a_rank() -> None:

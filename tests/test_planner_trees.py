@@ -39,7 +39,7 @@ def cpus(plan: Plan) -> list[str]:
     return [str(rank.cpus) for rank in plan.ranks]
 
 
-def test_kinds_are_told_and_weighed() -> None:
+def test_kinds_are_known_and_weighed() -> None:
     """Intel's types by their counters, Arm's by the kernel's capacity; that two cores boost higher
     than the others makes no kind. What each can do is the firmware's number, or the kernel's."""
     shared_trees.need_topologies()

@@ -84,17 +84,17 @@ def test_two_launches_that_take_their_parts(ompbind: str, plain_environ: dict[st
         )
         for part, more in ((1, []), (2, ["-n", "1", "--smt", "all"]))
     ]  # fmt: skip
-    found = []
+    cpus_of_rank = []
     for launch in launches:
         assert launch.stdout is not None
-        found.append(CpuSet(int(cpu) for cpu in launch.stdout.readline().split()))
+        cpus_of_rank.append(CpuSet(int(cpu) for cpu in launch.stdout.readline().split()))
     for launch in launches:
         launch.communicate(timeout=60)
         assert launch.returncode == 0
-    assert found[0]
-    assert found[1]
-    assert not found[0] & found[1]
-    assert sum(bool(core & (found[0] | found[1])) for core in cores) == len(cores)
+    assert cpus_of_rank[0]
+    assert cpus_of_rank[1]
+    assert not cpus_of_rank[0] & cpus_of_rank[1]
+    assert sum(bool(core & (cpus_of_rank[0] | cpus_of_rank[1])) for core in cores) == len(cores)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="binding is Linux's")

@@ -55,7 +55,7 @@ def is_by_gpu(request: Request) -> bool:
 
 
 def check_gpus(request: Request) -> None:
-    """Refuses what needs GPUs where there are none. Raises PlanError."""
+    """Refuse what needs GPUs where there are none. Raises PlanError."""
     visible = request.visible
     if request.per == "gpu" and (visible is None or visible.problem or not visible.gpus):
         problem = visible.problem if visible else "no GPU to compute with was found"
