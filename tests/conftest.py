@@ -40,6 +40,8 @@ settings.register_profile(
     derandomize="CI" in os.environ,
     suppress_health_check=[HealthCheck.too_slow],
 )
+# For further versions of Python: the same properties, a look at each.
+settings.register_profile("quick", settings.get_profile("ompbind"), max_examples=20)
 settings.load_profile("ompbind")
 
 
