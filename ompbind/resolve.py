@@ -173,16 +173,18 @@ def with_fixes(plan: Plan, options: PlanOptions, environ: Mapping[str, str]) -> 
     """Return the plan with the fixes that are asked for, or with those of the saved plan. Raises
     UsageError."""
     if options.fixes is not None:
-        from ompbind.fixes import carry
+        from ompbind.fixes import environment
         from ompbind.fixes.registry import find_fixes
 
         fixes, children = find_fixes(options.fixes), options.fix_children is not False
-        return carry.with_fixes(plan, fixes, environ, children=children, verbose=options.verbose)
+        return environment.add_fixes(
+            plan, fixes, environ, children=children, verbose=options.verbose
+        )
     if options.saved is not None:
-        from ompbind.fixes import carry
+        from ompbind.fixes import environment
 
-        if any(carry.NAMED in dict(r.env) for r in plan.ranks):
-            return carry.renewed(plan, environ)
+        if any(environment.FIXES_VARIABLE in dict(r.env) for r in plan.ranks):
+            return environment.renew_fixes(plan, environ)
     return plan
 
 

@@ -201,7 +201,7 @@ NUMBERS = "write numbers and ranges, as in 0-3,8"
          "at most 32 ranks there, or oversubscribe=True to let them share cores"),
         ({"exclude": range(200)}, ["--exclude", "0-199"], "no cpu is left to use",
          "allowed: 0-63; excluded: 0-199"),
-        ({"fix": "no-such"}, ["--fix", "no-such"], "fix: there is no fix 'no-such'",
+        ({"fix": "no-such"}, ["--fix", "no-such"], "fix: unknown fix 'no-such'",
          'ompbind run --fix list prints those there are; a file\'s own: fix="path.py:function"'),
         ({"fix_children": True}, ["--fix-children"], "fix_children has no effect without fix",
          "ompbind run --fix list prints the fixes"),

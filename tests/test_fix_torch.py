@@ -283,7 +283,7 @@ def test_what_later_versions_add(tmp_path: Path) -> None:
     ("old", "new", "told"),
     [
         ("def is_available", "def was_available", "it has no is_available"),
-        ("/) -> None", "/)", "synchronize does not say any more that it returns nothing"),
+        ("/) -> None", "/)", "synchronize is no longer annotated to return None"),
     ],
 )
 def test_an_accelerator_of_another_shape(tmp_path: Path, old: str, new: str, told: str) -> None:

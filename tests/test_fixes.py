@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ompbind.fixes.carry import HOOK, join_path, problem_of
+from ompbind.fixes.environment import HOOK, explain_failure, join_path
 from ompbind.fixes.registry import BUILT_IN, WORKER, find_fixes
 from ompbind.fixes.worker.apply import find_version, in_range, parse_release
 from tests.support.commands import TIMEOUT, environment, ompbind_run
@@ -156,13 +156,13 @@ def test_a_module_keeps_its_source_and_loader(place: Place) -> None:
     ("beside", "outcome"),
     [
         ('VERSIONS = "1.2.*"', "note: applied (one up)"),
-        ('VERSIONS = ">=1.3"', "note: not needed (target is 1.2.3, it is for >=1.3)"),
+        ('VERSIONS = ">=1.3"', "note: not needed (target is 1.2.3, for >=1.3 only)"),
         ("def is_needed(m):\n    return m.count == 0", "note: applied (one up)"),
-        ("def is_needed(m):\n    return m.count > 0", "note: not needed (target does without)"),
+        ("def is_needed(m):\n    return m.count > 0", "note: not needed (target does not need it)"),
         ("def is_needed(m):\n    return m.gone > 0", "warning: changed (target has changed shape, "
-         "left alone: it has no gone)"),
+         "unchanged: it has no gone)"),
         ("def is_needed(m):\n    raise LookupError('too big')",
-         "warning: changed (target has changed shape, left alone: too big)"),
+         "warning: changed (target has changed shape, unchanged: too big)"),
         ("def is_needed(m):\n    return 1 / 0", "warning: failed (ZeroDivisionError: division by "
          "zero)"),
     ],
@@ -467,7 +467,7 @@ def test_two_installed_ompbinds(place: Place) -> None:
 def test_options_that_keep_python_from_looking(words: list[str], told: str) -> None:
     """-I, -E and -S are found among Python's own options, and not among the program's."""
     for name in ("python", "/usr/bin/python3.12", "python3.13t", "pypy3"):
-        problem = problem_of([name, *words], {})
+        problem = explain_failure([name, *words], {})
         assert (told in problem) if told else problem == ""
 
 
@@ -478,7 +478,7 @@ def test_python_that_does_not_look(place: Place) -> None:
     assert (done.returncode, done.stdout) == (0, "started\n")
     (line,) = done.stderr.splitlines()
     assert line.startswith("ompbind: warning: --fix: ")
-    assert "-I (isolated mode): no fix can act" in line
+    assert "-I (isolated mode), so fixes have no effect" in line
 
 
 @pytest.mark.parametrize(
@@ -500,7 +500,7 @@ def test_scripts_are_judged_by_their_first_line(place: Place, first: str, acts: 
     """A console script is Python where its #! line, or pip's second line, says so."""
     script = place.write("serve", first.format(python=sys.executable) + "pass\n", 0o755)
     for command in ([str(script)], ["serve"]):
-        problem = problem_of(command, {"PATH": str(place.path)})
+        problem = explain_failure(command, {"PATH": str(place.path)})
         assert (problem == "") is acts
 
 
@@ -511,17 +511,17 @@ def test_what_is_not_python(place: Place) -> None:
     assert (done.returncode, done.stdout) == (0, "42 1\n")
     (line,) = done.stderr.splitlines()
     assert line == (
-        "ompbind: warning: --fix: 'sh' is not Python as far as can be seen: "
+        "ompbind: warning: --fix: 'sh' does not seem to be Python: "
         "only Python that it starts is fixed"
     )
-    assert problem_of(["no-such-command"], {"PATH": str(place.path)}) == ""  # 127 tells it
+    assert explain_failure(["no-such-command"], {"PATH": str(place.path)}) == ""  # 127 tells it
 
 
 def test_a_link_to_python_is_python(place: Place) -> None:
     """A program of another name that is a link to Python is recognised."""
     (place.path / "serve").symlink_to(sys.executable)
-    assert problem_of([str(place.path / "serve"), "x.py"], {}) == ""
-    assert "-I" in problem_of([str(place.path / "serve"), "-I"], {})
+    assert explain_failure([str(place.path / "serve"), "x.py"], {}) == ""
+    assert "-I" in explain_failure([str(place.path / "serve"), "-I"], {})
 
 
 # --- the command line ----------------------------------------------------------------------------
@@ -530,17 +530,17 @@ def test_a_link_to_python_is_python(place: Place) -> None:
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("torch-acelerator", "there is no fix 'torch-acelerator'",
+        ("torch-acelerator", "unknown fix 'torch-acelerator'",
          "did you mean torch-accelerator?"),
-        ("qqq", "there is no fix 'qqq'", "--fix list prints"),
-        ("", "an empty name", "--fix list prints"),
-        ("auto,", "an empty name", "--fix list prints"),
+        ("qqq", "unknown fix 'qqq'", "ompbind run --fix list prints"),
+        ("", "an empty name", "ompbind run --fix list prints"),
+        ("auto,", "an empty name", "ompbind run --fix list prints"),
         ("{dir}/fixes.py", "names no function", "--fix path.py:function"),
         ("{dir}/none.py:right", "No such file or directory", "--fix path.py:function"),
         ("{dir}/fixes.py:rihgt", "the file has no function 'rihgt'", "did you mean right?"),
-        ("{dir}/broken.py:f", "line 1 is not Python: invalid syntax", "mend the file"),
-        ("{dir}/nothing.py:f", "the file has no function 'f'", "functions there: none"),
-        ("{dir}/no_target.py:f", "the file does not say what it is for", "write TARGET = "),
+        ("{dir}/broken.py:f", "line 1 is not Python: invalid syntax", "fix the syntax error"),
+        ("{dir}/nothing.py:f", "the file has no function 'f'", "its functions: none"),
+        ("{dir}/no_target.py:f", "the file has no TARGET", "write TARGET = "),
         ("{dir}/range.py:f", "'new' is not a range of versions", 'as in VERSIONS = ">=1.26,<3"'),
     ],
 )  # fmt: skip
@@ -657,7 +657,7 @@ def test_a_saved_plan_takes_fixes(place: Place) -> None:
     """--fix beside --plan gives the plan's workers fixes that it did not have; a warning is about
     the command that is run."""
     shown = ompbind_run("show", "--fix", "auto", "--format", "json", "--", "sh").stdout
-    assert "is not Python" in json.loads(shown)["warnings"][0]
+    assert "does not seem to be Python" in json.loads(shown)["warnings"][0]
     plan = place.write("plan.json", shown)
     worker = (sys.executable, "-c", ASK)
     args = ("run", "--plan", str(plan), "--fix", place.fix)
@@ -675,7 +675,7 @@ def test_without_fixes_nothing_of_them_is_imported() -> None:
         env=environment(), capture_output=True, text=True, timeout=TIMEOUT,
     ).stdout  # fmt: skip
     assert ask().splitlines()[-1] == "[]"
-    assert "ompbind.fixes.carry" in ask("--fix", "auto")
+    assert "ompbind.fixes.environment" in ask("--fix", "auto")
 
 
 # --- the manual ----------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-"""Worker-side fixes: chosen and carried by ompbind, applied in the worker's own interpreter.
+"""Worker-side fixes: chosen by ompbind, applied in the worker's interpreter.
 
-`registry` knows which fixes there are, `carry` puts the chosen ones into a plan's environment. What
-is in `worker/` runs in the worker: files found by their path, never by importing ompbind.
+`registry` finds fixes, `environment` adds the chosen ones to a plan's variables. The files in
+`worker/` run in the worker, which finds them by path and never imports ompbind.
 """

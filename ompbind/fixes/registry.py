@@ -1,6 +1,6 @@
-"""Which fixes there are: ompbind's own, those that installed packages offer, and a user's file.
+"""Find fixes: those of ompbind, of installed packages, and in a user's file.
 
-Nothing of a user's is executed here: what a file says of its fix is read from its text.
+No code of a user is executed here: what a file says about its fix is read from its text.
 """
 
 from __future__ import annotations
@@ -19,50 +19,48 @@ if TYPE_CHECKING:
 
 BUILT_IN = ("torch-accelerator", "fxgraph-pickle")
 GROUP = "ompbind.fixes"  # entry points
-LIST_HINT = "ompbind run --fix list prints those there are; a file's own: --fix path.py:function"
+LIST_HINT = "ompbind run --fix list prints all; for a file's function: --fix path.py:function"
 WORKER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker")
 
 
 class Fix(Record):
-    """One fix. `name`: as --fix takes it; `target`: the module after whose import it is applied;
-    `versions` of the target's package, "" for all; `source`: where the reason can be read up;
-    `offered`: by whom, when not by ompbind."""
+    """One fix."""
 
-    name: str
-    target: str
-    versions: str
+    name: str  # as --fix takes it
+    target: str  # the module after whose import it is applied
+    versions: str  # of the target's package; "": all
     reason: str
-    source: str
+    source: str  # where the problem is described
     path: str
     function: str
-    probed: bool
-    offered: str = ""
+    probed: bool  # whether it has a probe, which decides in the worker
+    offered: str = ""  # the package that offers it; "": ompbind or the user's file
 
     @property
     def key(self) -> str:
-        """What the worker finds it by: a name of ompbind's own, or a file and its function."""
+        """What identifies it in the worker: a name of ompbind's, or a file and its function."""
         if self.name in BUILT_IN:
             return self.name
         return f"{self.path}:{self.function}".replace("%", "%25").replace(",", "%2C")
 
 
 def find_fixes(text: str) -> tuple[Fix, ...]:
-    """The fixes that --fix names, each once, in order. Raises UsageError."""
+    """Return the fixes that --fix names, each once, in order. Raises UsageError."""
     names = [word.strip() for word in text.split(",")]
     if not all(names):
         raise UsageError(f"--fix {quote(text)}: an empty name", hint=LIST_HINT, option="--fix")
-    if "auto" in names:  # each fix judges for itself in the worker, when its module is there
+    if "auto" in names:  # the worker decides which are needed, when their modules are imported
         at = names.index("auto")
         names[at : at + 1] = BUILT_IN
-    found: dict[str, Fix] = {}
+    fixes: dict[str, Fix] = {}
     for name in names:
         fix = find_fix(name)
-        found.setdefault(fix.key, fix)
-    return tuple(found.values())
+        fixes.setdefault(fix.key, fix)
+    return tuple(fixes.values())
 
 
 def find_fix(name: str) -> Fix:
-    """The fix of that name. Raises UsageError."""
+    """Return the fix of that name. Raises UsageError."""
     if name in BUILT_IN:
         return read_built_in(name)
     if ":" in name or name.endswith(".py"):
@@ -75,7 +73,7 @@ def find_fix(name: str) -> Fix:
     if name in offered:
         return read_offered(offered[name])
     raise UsageError(
-        f"--fix: there is no fix {quote(name)}",
+        f"--fix: unknown fix {quote(name)}",
         hint=did_you_mean(name, (*BUILT_IN, *offered, "auto", "list")) or LIST_HINT,
         option="--fix",
         text=name,
@@ -83,7 +81,7 @@ def find_fix(name: str) -> Fix:
 
 
 def list_fixes() -> str:
-    """What --fix list prints."""
+    """Return what --fix list prints."""
     fixes = [read_built_in(name) for name in BUILT_IN]
     problems = []
     for name, entry in find_offered().items():
@@ -102,7 +100,7 @@ def list_fixes() -> str:
     return "".join(lines + problems)
 
 
-# --- ompbind's own -------------------------------------------------------------------------------
+# --- ompbind's fixes -----------------------------------------------------------------------------
 
 
 def read_built_in(name: str) -> Fix:
@@ -111,15 +109,15 @@ def read_built_in(name: str) -> Fix:
     stem = name.replace("-", "_")
     module = import_module(f"ompbind.fixes.worker.{stem}")
     path = os.path.join(WORKER, f"{stem}.py")
-    said = (module.TARGET, module.VERSIONS, module.REASON, module.SOURCE)
-    return Fix(name, *said, path, "apply", probed=True)
+    facts = (module.TARGET, module.VERSIONS, module.REASON, module.SOURCE)
+    return Fix(name, *facts, path, "apply", probed=True)
 
 
 # --- a file's ------------------------------------------------------------------------------------
 
 
 def read_fix(name: str, path: str, function: str, offered: str = "") -> Fix:
-    """What a file says of the fix in it, found without executing it. Raises UsageError."""
+    """Return the fix in a file, which is not executed. Raises UsageError."""
     import ast
 
     from ompbind.fixes.worker.apply import in_range
@@ -136,55 +134,57 @@ def read_fix(name: str, path: str, function: str, offered: str = "") -> Fix:
     except (SyntaxError, ValueError, RecursionError) as e:
         line = f", line {e.lineno}" if isinstance(e, SyntaxError) and e.lineno else ""
         reason = e.msg if isinstance(e, SyntaxError) else str(e)
-        raise refuse(f"{quote(path)}{line} is not Python: {reason}", "mend the file") from None
+        raise refuse(
+            f"{quote(path)}{line} is not Python: {reason}", "fix the syntax error"
+        ) from None
     functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
     if function not in functions:
-        there = ", ".join(functions) or "none"
-        hint = did_you_mean(function, tuple(functions)) or f"functions there: {there}"
+        names = ", ".join(functions) or "none"
+        hint = did_you_mean(function, tuple(functions)) or f"its functions: {names}"
         raise refuse(f"the file has no function {quote(function)}", hint)
-    said = read_constants(tree)
-    target, versions = said.get("TARGET", ""), said.get("VERSIONS", "")
+    constants = read_constants(tree)
+    target, versions = constants.get("TARGET", ""), constants.get("VERSIONS", "")
     if not all(part.isidentifier() for part in target.split(".")):
         hint = 'write TARGET = "package.module", the module it waits for, at the top of the file'
-        raise refuse("the file does not say what it is for", hint)
+        raise refuse("the file has no TARGET", hint)
     try:
         if versions:
             in_range("1", versions)
     except ValueError as e:
         raise refuse(f"VERSIONS: {e}", 'as in VERSIONS = ">=1.26,<3"') from None
-    told = (ast.get_docstring(functions[function]) or "").strip().partition("\n")[0]
-    reason = said.get("REASON") or told
+    docstring = (ast.get_docstring(functions[function]) or "").strip().partition("\n")[0]
+    reason = constants.get("REASON") or docstring
     probed = "is_needed" in functions
-    source = said.get("SOURCE", "")
+    source = constants.get("SOURCE", "")
     return Fix(name, target, versions, reason, source, path, function, probed, offered)
 
 
 def read_constants(tree: ast.Module) -> dict[str, str]:
-    """The texts that are assigned to names at the top of the file."""
+    """Return the texts that are assigned to names at the top of the file."""
     import ast
 
-    found = {}
+    constants = {}
     for node in tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant):
             names = node.targets if isinstance(node, ast.Assign) else [node.target]
             if isinstance(node.value.value, str):
                 value = node.value.value
-                found.update({n.id: value for n in names if isinstance(n, ast.Name)})
-    return found
+                constants.update({n.id: value for n in names if isinstance(n, ast.Name)})
+    return constants
 
 
 # --- an installed package's ----------------------------------------------------------------------
 
 
 def find_offered() -> Mapping[str, EntryPoint]:
-    """The entry points of installed packages, by name, without those that have ompbind's names."""
+    """Return the entry points of installed packages by name, without names of ompbind's fixes."""
     from importlib.metadata import entry_points
 
     return {e.name: e for e in entry_points(group=GROUP) if e.name not in (*BUILT_IN, "auto")}
 
 
 def read_offered(entry: EntryPoint) -> Fix:
-    """Finds the file of an entry point `package.module:function` without importing the package.
+    """Return the fix of an entry point `package.module:function` without importing the package.
 
     Raises UsageError.
     """
@@ -195,7 +195,7 @@ def read_offered(entry: EntryPoint) -> Fix:
     module, _, function = entry.value.partition(":")
     top, *rest = module.split(".")
     try:
-        spec = find_spec(top)  # of a package without its parent: nothing is executed
+        spec = find_spec(top)  # of a top-level package: nothing is executed
         for n in range(len(rest)):
             from importlib.machinery import PathFinder
 

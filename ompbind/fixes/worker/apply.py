@@ -1,9 +1,9 @@
-"""In the worker: judges each fix for a module that has just been imported, and applies it.
+"""In the worker: decide for each fix of a module that has just been imported, and apply it.
 
-A fix is a file with a function that takes the module, and beside it, all but the first optional:
-TARGET, the module's name; VERSIONS, those of the package that it is for; is_needed(module), the
-probe. An AttributeError or a LookupError out of the probe means that the module is not of the shape
-that the fix knows.
+A fix is a file with a function that takes the module, with TARGET, the module's name, and
+optionally VERSIONS, the range of the package's versions it is for, and is_needed(module), the
+probe. An AttributeError or a LookupError of the probe means that the module's code has changed in a
+way that the fix does not know.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import ModuleType
 
-LOUD = ("changed", "failed")  # said always; everything else with -v
-SAID: set[tuple[str, str]] = set()  # in this process
+LOUD = ("changed", "failed")  # always reported; all others with -v
+REPORTED: set[tuple[str, str]] = set()  # in this process
 COMPARISONS = (">=", "<=", "==", "!=", ">", "<")  # the long ones first
 
 
 class ChangedError(Exception):
-    """The target is not what the fix knows, and how."""
+    """The target is not as the fix knows it; the text says how."""
 
 
 def apply_fixes(names: Iterable[str], module: ModuleType) -> None:
-    """Applies those of the fixes that are needed; never raises for what a fix does."""
+    """Apply the fixes that are needed. Never raises, whatever a fix does."""
     for name in names:
         try:
             outcome, why = apply_fix(name, module)
@@ -38,7 +38,7 @@ def apply_fixes(names: Iterable[str], module: ModuleType) -> None:
 
 
 def apply_fix(name: str, module: ModuleType) -> tuple[str, str]:
-    """What was done, and more about it."""
+    """Return what was done, and details. Raises what the fix raises."""
     off = os.environ.get("OMPBIND_FIX_OFF", "").split(",")
     if name in off or "all" in off:
         return "switched off", "OMPBIND_FIX_OFF"
@@ -49,23 +49,23 @@ def apply_fix(name: str, module: ModuleType) -> tuple[str, str]:
     if wanted:
         version = find_version(package)
         if version is None:
-            raise ChangedError(f"the version of {package} cannot be told, it is for {wanted}")
+            raise ChangedError(f"the version of {package} is unknown, for {wanted} only")
         if not in_range(version, wanted):
-            return "not needed", f"{package} is {version}, it is for {wanted}"
+            return "not needed", f"{package} is {version}, for {wanted} only"
     try:
         if hasattr(fix, "is_needed") and not fix.is_needed(module):
-            return "not needed", f"{module.__name__} does without"
+            return "not needed", f"{module.__name__} does not need it"
     except (AttributeError, LookupError) as e:
         missing = getattr(e, "name", None)  # of an AttributeError, since 3.10
         text = f"it has no {missing}" if missing else e.args[0] if e.args else type(e).__name__
-        raise ChangedError(f"{module.__name__} has changed shape, left alone: {text}") from None
+        raise ChangedError(f"{module.__name__} has changed shape, unchanged: {text}") from None
     detail = getattr(fix, function)(module)
     return "applied", detail if isinstance(detail, str) else ""
 
 
 def locate(name: str) -> tuple[str, str]:
-    """The file and the function of a fix: one that comes with ompbind, or /path/file.py:function
-    with its % and , escaped."""
+    """Return the file and the function of a fix: by a name of ompbind's, or by
+    /path/file.py:function, in which % and , are escaped."""
     if ":" in name:
         path, _, function = name.replace("%2C", ",").replace("%25", "%").rpartition(":")
         return path, function
@@ -74,7 +74,7 @@ def locate(name: str) -> tuple[str, str]:
 
 
 def load_file(path: str) -> ModuleType:
-    """The file as a module of its own, outside every package, executed once."""
+    """Return the file as a module outside every package, executed once."""
     from importlib.util import module_from_spec, spec_from_file_location
 
     name = "_ompbind_fix:" + path
@@ -89,13 +89,13 @@ def load_file(path: str) -> ModuleType:
 
 
 def report(name: str, module: ModuleType, outcome: str, why: str) -> None:
-    """One line on standard error for each fix and outcome, once in a process."""
+    """Write one line to standard error for each fix and outcome, once in a process."""
     kind = "warning" if outcome in LOUD else "note"
     if kind == "note" and not os.environ.get("OMPBIND_FIX_VERBOSE"):
         return
-    if (name, outcome) in SAID or sys.stderr is None:
+    if (name, outcome) in REPORTED or sys.stderr is None:
         return
-    SAID.add((name, outcome))
+    REPORTED.add((name, outcome))
     text = f"fix {name}: {outcome} in process {os.getpid()}" + (f" ({why})" if why else "")
     try:
         sys.stderr.write(f"ompbind: {kind}: {' '.join(text.split())}\n")
@@ -107,9 +107,9 @@ def report(name: str, module: ModuleType, outcome: str, why: str) -> None:
 
 
 def find_version(package: str) -> str | None:
-    """What the package says of itself, or its installation's record does."""
-    for place in (sys.modules.get(package), sys.modules.get(package + ".version")):
-        version = getattr(place, "__version__", None)
+    """Return a package's version by its module, else by its installed metadata."""
+    for module in (sys.modules.get(package), sys.modules.get(package + ".version")):
+        version = getattr(module, "__version__", None)
         if isinstance(version, str):
             return str(version)
     from importlib import metadata
@@ -121,9 +121,9 @@ def find_version(package: str) -> str | None:
 
 
 def parse_release(version: str) -> tuple[int, ...]:
-    """The release numbers of a version: 2.10.1.dev20260101+cu128 is (2, 10, 1), 2.10.0a0+git12 is
-    (2, 10, 0). A build before or after a release, or of one's own, counts as that release: what it
-    contains is what a fix is about. Raises ValueError."""
+    """Return the release numbers of a version: (2, 10, 1) for 2.10.1.dev20260101+cu128, (2, 10, 0)
+    for 2.10.0a0+git12. Development, post and local builds count as that release, as they have its
+    code. Raises ValueError."""
     text = version.strip().lower().rpartition("!")[2]
     text = text[1:] if text.startswith("v") else text
     numbers = []
@@ -139,11 +139,10 @@ def parse_release(version: str) -> tuple[int, ...]:
 
 
 def in_range(version: str, wanted: str) -> bool:
-    """Whether the version is among those wanted: `2.10.*`, `>=2.6`, `>=1.26,<3`; all of several
-    must hold. Raises ValueError."""
+    """Whether a version is in a range such as `2.10.*`, `>=2.6`, `>=1.26,<3`. Raises ValueError."""
     release = parse_release(version)
-    held = [holds(release, clause.strip()) for clause in wanted.split(",")]  # each is checked
-    return all(held)
+    results = [holds(release, clause.strip()) for clause in wanted.split(",")]  # checks each one
+    return all(results)
 
 
 def holds(release: tuple[int, ...], clause: str) -> bool:

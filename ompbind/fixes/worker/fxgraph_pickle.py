@@ -1,5 +1,6 @@
-"""torch 2.10 lets a ValueError out of FxGraphCachePickler.dumps where it means to do without the
-cache, as it does for the other errors of pickling. Later versions do so themselves."""
+"""Bypass torch 2.10's compile cache when a graph cannot be pickled because of a ValueError, as
+torch does for other pickling errors in FxGraphCachePickler.dumps. Later versions do so themselves.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +18,11 @@ SOURCE = "vllm-project/vllm#38205, pytorch/pytorch#176557"
 
 
 def is_needed(module: ModuleType) -> bool:
-    """Whether dumps leaves ValueError alone. Raises AttributeError or LookupError for a torch of
-    another shape."""
+    """Whether dumps does not handle ValueError. Raises AttributeError or LookupError if torch has
+    changed."""
     dumps = module.FxGraphCachePickler.dumps
     if not issubclass(module.BypassFxGraphCache, Exception):
-        raise LookupError("BypassFxGraphCache is no exception")
+        raise LookupError("BypassFxGraphCache is not an exception")
     code = dumps.__code__
     if code.co_varnames[: code.co_argcount] != ("self", "obj"):
         raise LookupError("FxGraphCachePickler.dumps takes other arguments")
@@ -29,7 +30,7 @@ def is_needed(module: ModuleType) -> bool:
 
 
 def apply(module: ModuleType) -> None:
-    """Wraps dumps; the ValueError stays as the cause."""
+    """Wrap dumps. The ValueError is kept as the cause."""
     pickler = module.FxGraphCachePickler
     original = pickler.dumps
     if hasattr(original, "ompbind_fix"):

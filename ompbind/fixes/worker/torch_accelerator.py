@@ -1,10 +1,9 @@
-"""On a torch without an accelerator, what only synchronises or frees is a no-op, so that a shared
-shutdown path goes on to the rest of its clean-up.
+"""Make functions that only synchronise or free a no-op on a torch without an accelerator, so that a
+shared shutdown path can go on with the rest of its clean-up.
 
-Which functions those are is not a list but their shape, so that later versions' are covered: public
-functions of torch.accelerator and its submodules that say they return nothing and that can be
-called without saying anything. What returns a fact, and what needs to be told something (setting a
-device or a stream), raises as before.
+These functions are not listed but recognised, so that later versions are covered: public functions
+of torch.accelerator and its submodules that are annotated to return None and need no arguments.
+Functions that return a value, or need one (to set a device or a stream), raise as before.
 """
 
 from __future__ import annotations
@@ -24,60 +23,60 @@ VERSIONS = ">=2.6"
 REASON = "synchronize, empty_cache and the like do nothing where torch has no accelerator"
 SOURCE = "vllm-project/vllm#41034"
 
-# What torch says for want of an accelerator, the second where a device is named, as in
-# synchronize("cpu").
+# torch's errors without an accelerator, the second if a device is named, as in synchronize("cpu").
 MESSAGES = ("Cannot access accelerator device when none is available", "Accelerator expected")
-# A later function that makes something so, and only happens to take no argument, must still raise.
-MAKING = ("set", "init", "enable", "start", "begin")
+# A later function that changes a state, and only happens to take no argument, must still raise.
+CHANGING = ("set", "init", "enable", "start", "begin")
 
 
 def is_needed(module: ModuleType) -> bool:
-    """Whether there is something to wrap. Raises LookupError for a torch of another shape."""
+    """Whether there are functions to wrap. Raises LookupError if torch has changed."""
     if not callable(module.is_available) or not callable(module.synchronize):
-        raise LookupError("is_available or synchronize is no function")
+        raise LookupError("is_available or synchronize is not a function")
     functions = find_functions(module)
     if not functions and not hasattr(module.synchronize, "ompbind_fix"):
-        raise LookupError("synchronize does not say any more that it returns nothing")
+        raise LookupError("synchronize is no longer annotated to return None")
     return bool(functions)
 
 
 def apply(module: ModuleType) -> str:
-    """Wraps them wherever they stand; returns their names."""
+    """Wrap the functions in every module that has them. Return their names."""
     functions = find_functions(module)
     for name, function in functions.items():
         quiet = make_quiet(module, function)
-        for place in find_modules(module):
-            if vars(place).get(name) is function:
-                setattr(place, name, quiet)
+        for part in find_modules(module):
+            if vars(part).get(name) is function:
+                setattr(part, name, quiet)
     return ", ".join(sorted(functions))
 
 
 def find_modules(module: ModuleType) -> list[ModuleType]:
-    """The package and its imported submodules."""
+    """Return the package and its imported submodules."""
     inner = [m for n, m in list(sys.modules.items()) if n.startswith(f"{module.__name__}.")]
     return [module, *(m for m in inner if m is not None)]
 
 
 def find_functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
-    """The functions to wrap, by name."""
-    found = {}
-    for place in find_modules(module):
-        for name, value in list(vars(place).items()):
-            asked = not name.startswith("_") and name.partition("_")[0] not in MAKING
-            if asked and is_ours(module, value) and only_acts(value):
-                found[name] = value
-    return found
+    """Return the functions to wrap, by name."""
+    functions = {}
+    for part in find_modules(module):
+        for name, value in list(vars(part).items()):
+            candidate = not name.startswith("_") and name.partition("_")[0] not in CHANGING
+            if candidate and is_unwrapped(module, value) and has_no_result(value):
+                functions[name] = value
+    return functions
 
 
-def is_ours(module: ModuleType, value: object) -> bool:
+def is_unwrapped(module: ModuleType, value: object) -> bool:
+    """Whether a value is a function of the package that is not wrapped yet."""
     home = getattr(value, "__module__", None) or ""
     named = f"{home}.".startswith(f"{module.__name__}.")
     wrapped = hasattr(value, "ompbind_fix")
     return named and callable(value) and not isinstance(value, type) and not wrapped
 
 
-def only_acts(function: Callable[..., Any]) -> bool:
-    """Whether it says that it returns nothing, and needs to be told nothing."""
+def has_no_result(function: Callable[..., Any]) -> bool:
+    """Whether a function is annotated to return None, and needs no arguments."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError, NameError):
@@ -89,8 +88,8 @@ def only_acts(function: Callable[..., Any]) -> bool:
 
 
 def make_quiet(module: ModuleType, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which does nothing where there is no accelerator. It asks only when the call
-    has failed: importing must not wake a device, and one may be registered later."""
+    """Return the function wrapped to do nothing without an accelerator. It checks for one only when
+    the call has failed: an import must not wake a device, and one may be registered later."""
 
     @functools.wraps(function)
     def quiet(*args: Any, **kwargs: Any) -> Any:

@@ -1,8 +1,8 @@
-"""Python runs this before a worker's own code: it waits for the modules that fixes are for, and
-hands on to the sitecustomize that would have run without it.
+"""Python runs this before a worker's code: it waits for the modules that fixes are for, and runs
+the sitecustomize that would have been found without it.
 
-Every Python that a worker starts reads this file, so it imports nothing that is not there already
-and any version can read it, even 2.7; the fixes themselves need 3.8.
+Every Python that a worker starts reads this file, so it imports only what is loaded anyway, and any
+version can read it, even 2.7; the fixes need 3.8.
 """
 
 import os
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class OmpbindFinder(object):
-    """Asks the other finders for the modules that fixes wait for, and watches their loaders."""
+    """Finds the modules that fixes wait for with the other finders, and wraps their loaders."""
 
     def __init__(self, waiting, worker):
         # type: (Mapping[str, Sequence[str]], str) -> None
@@ -37,7 +37,7 @@ class OmpbindFinder(object):
 
     def watch(self, spec):
         # type: (ModuleSpec) -> None
-        """Lets the loader apply the fixes as soon as it has executed the module, each time."""
+        """Make the loader apply the fixes each time that it has executed the module."""
         loader = spec.loader
         execute = getattr(loader, "exec_module", None)
         if execute is None:
@@ -49,7 +49,7 @@ class OmpbindFinder(object):
             if module.__name__ == spec.name:  # a loader may serve several modules
                 self.apply(module)
 
-        if isinstance(loader, type):  # of built-in and frozen modules: one class for all
+        if isinstance(loader, type):  # one class for all built-in or frozen modules
             methods = {"exec_module": staticmethod(exec_module)}
             spec.loader = type(loader.__name__, (loader,), methods)
         else:
@@ -59,7 +59,7 @@ class OmpbindFinder(object):
         # type: (ModuleType) -> None
         try:
             self.load_apply()(self.waiting[module.__name__], module)
-        except Exception as e:  # whatever goes wrong here, the worker goes on
+        except Exception as e:  # the worker must go on in any case
             complain("fixes for %s: %s: %s" % (module.__name__, type(e).__name__, e))
 
     def load_apply(self):
@@ -85,7 +85,7 @@ def complain(text):
 
 def start():
     # type: () -> None
-    """Takes our directory out of the search, and waits for what OMPBIND_FIX names."""
+    """Remove this directory from sys.path, and wait for the modules that OMPBIND_FIX names."""
     here = os.path.dirname(__file__)
     sys.path[:] = [p for p in sys.path if p != here]
     entries = os.environ.get("OMPBIND_FIX", "")
@@ -111,7 +111,7 @@ def start():
 
 def leave_environment(here):
     # type: (str) -> None
-    """What this process starts shall be as if ompbind had no fixes."""
+    """Remove the fixes from the environment of what this process starts."""
     rest = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     rest = [p for p in rest if p != here]
     if rest:
@@ -124,7 +124,7 @@ def leave_environment(here):
 
 if __name__ == "sitecustomize":
     start()
-    # The next one: a user's, the virtual environment's, the system's. It takes our place; where
-    # there is none, or where it fails, Python's `site` sees the very error that it would have seen.
+    # The next one: a user's, the virtual environment's, the system's. It replaces this one; if
+    # there is none, or if it fails, Python's `site` gets the same error as without this one.
     del sys.modules["sitecustomize"]
     import sitecustomize  # type: ignore[import-not-found]

@@ -1,4 +1,4 @@
-"""How fixes get into a worker: variables of its environment, and a word where they cannot act."""
+"""The variables that carry fixes into workers, and a warning if fixes cannot work in a command."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from ompbind.plans import Plan
 
 HOOK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker", "path")
-NAMED = "OMPBIND_FIX"  # name@module,…
+FIXES_VARIABLE = "OMPBIND_FIX"  # name@module,…
 
 
-def with_fixes(
+def add_fixes(
     plan: Plan,
     fixes: Sequence[Fix],
     environ: Mapping[str, str],
@@ -28,69 +28,71 @@ def with_fixes(
     children: bool = True,
     verbose: bool = False,
 ) -> Plan:
-    """The plan whose workers carry the fixes. Raises UsageError."""
+    """Return the plan with the variables for these fixes. Raises UsageError."""
     if os.pathsep in HOOK:
-        problem = f"ompbind's own directory {quote(HOOK)} cannot stand in PYTHONPATH"
-        raise UsageError(f"--fix: {problem}", hint=f"install it where there is no {os.pathsep}")
+        problem = f"ompbind's directory {quote(HOOK)} cannot be in PYTHONPATH"
+        hint = f"install ompbind in a directory without {os.pathsep} in its name"
+        raise UsageError(f"--fix: {problem}", hint=hint)
     env = {
-        NAMED: ",".join(f"{fix.key}@{fix.target}" for fix in fixes),
+        FIXES_VARIABLE: ",".join(f"{fix.key}@{fix.target}" for fix in fixes),
         "OMPBIND_FIX_CHILDREN": "yes" if children else "no",
     }
     if verbose:
         env["OMPBIND_FIX_VERBOSE"] = "1"
     ranks = tuple(r.replace(env=tuple((dict(r.env) | env).items())) for r in plan.ranks)
-    return renewed(plan.replace(ranks=ranks), environ)
+    return renew_fixes(plan.replace(ranks=ranks), environ)
 
 
-def renewed(plan: Plan, environ: Mapping[str, str]) -> Plan:
-    """The plan with fixes for this environment: the user's PYTHONPATH as it is now, and whether
-    they can act in this command."""
+def renew_fixes(plan: Plan, environ: Mapping[str, str]) -> Plan:
+    """Return the plan with its fixes adapted to `environ`: the user's current PYTHONPATH, and the
+    warning if fixes cannot work in the command."""
     path = join_path(environ.get("PYTHONPATH", ""))
     ranks = []
     for r in plan.ranks:
         env = dict(r.env)
-        if NAMED in env:
+        if FIXES_VARIABLE in env:
             env["PYTHONPATH"] = path
         ranks.append(r.replace(env=tuple(env.items())))
     cautions = [caution for caution in plan.cautions if caution.kind != "fix"]
-    if problem := problem_of(plan.command, environ):
+    if problem := explain_failure(plan.command, environ):
         cautions.append(Caution("fix", f"--fix: {problem}"))
     return plan.replace(ranks=tuple(ranks), cautions=tuple(cautions))
 
 
 def join_path(inherited: str) -> str:
-    """PYTHONPATH with the hook in front, once, and the user's entries as they were."""
-    if not inherited:  # not an empty entry, which would be the current directory
+    """Return PYTHONPATH with the hook in front, once, and the user's entries unchanged."""
+    if not inherited:  # no empty entry: that would be the current directory
         return HOOK
     return os.pathsep.join([HOOK, *(p for p in inherited.split(os.pathsep) if p != HOOK)])
 
 
-# --- whether they can act ------------------------------------------------------------------------
+# --- whether fixes work in a command -------------------------------------------------------------
 
 
-def problem_of(command: Sequence[str], environ: Mapping[str, str]) -> str:
-    """Why fixes cannot act in a command, or ""; also where that cannot be told."""
+def explain_failure(command: Sequence[str], environ: Mapping[str, str]) -> str:
+    """Say why fixes cannot work in a command; "" if they can, or if that is unknown."""
     if not command:
         return ""
     interpreter = find_python(command, environ)
     if interpreter is None:
         name = quote(command[0])
-        return f"{name} is not Python as far as can be seen: only Python that it starts is fixed"
-    return ignores(interpreter)
+        return f"{name} does not seem to be Python: only Python that it starts is fixed"
+    return find_ignoring_flag(interpreter)
 
 
-def ignores(command: Sequence[str]) -> str:
-    """Why a Python started so does not look at what we say, or "". Source: python's manual, its
-    command line."""
-    told = {"I": "isolated mode", "E": "it ignores PYTHONPATH", "S": "it does not import site"}
+def find_ignoring_flag(command: Sequence[str]) -> str:
+    """Say which option makes Python ignore the hook; "" if none. Source: Python's manual, "Command
+    line and environment"."""
+    reasons = {"I": "isolated mode", "E": "it ignores PYTHONPATH", "S": "it does not import site"}
     for flag in python_flags(command[1:]):
-        if flag in told:
-            return f"{quote(command[0])} is started with -{flag} ({told[flag]}): no fix can act"
+        if flag in reasons:
+            reason = f"{quote(command[0])} is started with -{flag} ({reasons[flag]})"
+            return f"{reason}, so fixes have no effect"
     return ""
 
 
 def python_flags(words: Sequence[str]) -> list[str]:
-    """The one-letter options of Python before its script, -m or -c."""
+    """Return the one-letter options of Python before its script, -m or -c."""
     flags: list[str] = []
     rest = list(words)
     while rest and rest[0].startswith("-") and rest[0] not in ("-", "--"):
