@@ -6,6 +6,8 @@ VENV ?= .venv
 # What `make test ARGS="-k cpuset"` and the like pass on.
 ARGS ?=
 QUICK ?=
+# How many processes run tests: one more than there are cpus, as tests wait much.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 BIN := $(VENV)/bin
 CACHE := .cache
@@ -33,7 +35,7 @@ demo: $(VENV)/.installed $(WHERE) ## see it work: the plan for this machine, the
 	done
 
 test: $(VENV)/.developed system-test ## run all tests (ARGS="-k word" for some)
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(ARGS)
 
 test-guest: $(VENV)/.developed system-test ## only the tests in a virtual machine with four NUMA nodes
 	@$(BIN)/python -m pytest -q tests/test_guest.py $(ARGS)

@@ -8,21 +8,24 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.guest.boots import end_boots, start_boots
+from tests.guest.cases import RUNTIMES
+from tests.guest.guest import why_no_boots
 from tests.support.commands import OMPBIND, TIMEOUT, environment
-from tests.support.needs import (
-    COMPILERS,
-    REPOSITORY,
-    find_torch,
-    need_binder,
-    need_cpus,
-    require_intel,
-    unavailable,
+from tests.support.needs import need_binder, need_cpus
+from tests.support.programs import can_compile, compile_where
+from tests.support.shared import (
+    alone,
+    beside_others,
+    make_shared_folder,
+    remove_shared_folder,
+    shared_folder,
 )
 
 # Set where output is wanted at once, it makes several writes of one print: ranks' lines would mix.
@@ -45,13 +48,55 @@ settings.register_profile("quick", settings.get_profile("ompbind"), max_examples
 settings.load_profile("ompbind")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Let what the tests start hear HUP, INT and QUIT although we may have been started by `nohup`
     or in the background of a script: what is ignored stays ignored across an exec, while what is
     handled, by doing nothing, is reset."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
+    config.addinivalue_line("markers", "alone: no other test may run at the same time")
+    if is_first(config):
+        make_shared_folder()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if is_first(config):
+        end_boots(shared_folder("guest"))
+        remove_shared_folder()
+
+
+def is_first(config: pytest.Config) -> bool:
+    """Whether this process was started by the user, not by pytest-xdist."""
+    return not hasattr(config, "workerinput")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The guests' tests come last: their boots begin with the first test and take long."""
+    items.sort(key=is_of_guest)
+
+
+def is_of_guest(item: pytest.Item) -> bool:
+    return "booted" in getattr(item, "fixturenames", ())
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """One process starts the boots, if any of their tests is to run."""
+    if (
+        os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
+        and not session.config.option.collectonly
+        and any(map(is_of_guest, session.items))
+        and not why_no_boots()
+    ):
+        programs = [f"{name}={compile_where(name)}" for name in RUNTIMES if can_compile(name)]
+        start_boots(shared_folder("guest"), OMPBIND, programs)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Keeps other processes' tests away from one that is marked `alone`."""
+    with alone() if item.get_closest_marker("alone") else beside_others():
+        return (yield)
 
 
 @pytest.fixture(scope="session")
@@ -65,38 +110,9 @@ def ompbind() -> str:
 
 
 @pytest.fixture(scope="session")
-def where(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """Compiles examples/openmp/where.c for an OpenMP runtime, once: where("libgomp") is a path,
-    where("torch") one that runs with the libgomp that torch brings."""
-    folder = tmp_path_factory.mktemp("where")
-
-    def compiled(runtime: str) -> str:
-        program = folder / f"where-{runtime}"
-        if not program.exists():
-            compiler = COMPILERS[runtime]
-            if not shutil.which(compiler):
-                unavailable(f"there is no {compiler}; `tools/setup-system test` installs it")
-            source = REPOSITORY / "examples" / "openmp" / "where.c"
-            command = [compiler, "-fopenmp", "-O2"]
-            if runtime == "libiomp5":
-                intel = require_intel()
-                command = [
-                    compiler,
-                    "-fopenmp=libiomp5",
-                    "-O2",
-                    f"-L{intel}",
-                    f"-Wl,-rpath,{intel}",
-                ]
-            elif runtime == "torch":
-                command += [f"-Wl,-rpath,{find_torch()}"]
-            done = subprocess.run(
-                [*command, "-o", program, source], capture_output=True, text=True, timeout=120
-            )
-            if done.returncode != 0:
-                pytest.fail(f"{compiler} cannot compile {source.name}: {done.stderr}")
-        return str(program)
-
-    return compiled
+def where() -> Callable[[str], str]:
+    """examples/openmp/where.c for an OpenMP runtime: where("libgomp") is a path."""
+    return compile_where
 
 
 @pytest.fixture(scope="session")

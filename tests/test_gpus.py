@@ -27,7 +27,7 @@ from ompbind.planner import make_plan
 from ompbind.plans import Plan
 from tests.support.machines import make_asked
 from tests.support.needs import unavailable
-from tests.support.shared_trees import need_topologies, topologies, unpacked
+from tests.support.shared_trees import need_topologies, read_tree, topologies
 from tests.support.trees import (
     MemoryRoot,
     Pci,
@@ -847,7 +847,7 @@ POWER9 = "nvidiagpunumanodes"
 def test_power9() -> None:
     """POWER9 with GPUs' memory as nodes 250-255: no numa_node files, no vendors, sparse numbers;
     NVIDIA's driver tells whose they are, their cpus tell the nodes."""
-    machine = read_machine(str(unpacked(POWER9)))
+    machine = read_tree(POWER9)
     whole = machine.replace(allowed=Allowed(machine.topology.online, machine.topology.node_numbers))
     plan = plan_for(whole, "--per gpu --numa-bind")
     assert [str(r.mems) for r in plan.ranks] == ["0", "0", "0", "8", "8", "8"]
@@ -868,7 +868,7 @@ def test_power9() -> None:
 )
 def test_near_on_real_machines(name: str, device: str, wanted: str) -> None:
     """Cards by the names that people know them by."""
-    machine = read_machine(str(unpacked(name)))
+    machine = read_tree(name)
     whole = machine.replace(allowed=Allowed(machine.topology.online, machine.topology.node_numbers))
     assert cpus(plan_for(whole, ["--near", device])) == [wanted]
 
@@ -918,7 +918,7 @@ def test_names_in_hwlocs_xml() -> None:
 
 def test_real_cards_of_unknown_place() -> None:
     """A real machine of two nodes whose cards all say -1, and whose only display is its BMC's."""
-    machine = read_machine(str(unpacked("40intel64-2g2n4c+pcilocality")))
+    machine = read_tree("40intel64-2g2n4c+pcilocality")
     assert "does not say which node" in refusal(machine, "--near eth0")[0]
     assert "0000:09:03.0 is a display of vendor 102b" in refusal(machine, "--per gpu")[0]
 

@@ -9,57 +9,29 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.guest import guest
-from tests.guest.cases import BINDERS, BOOTS, ENVIRONMENT, MATRIX, SHOWN, Case
-from tests.support.needs import COMPILERS, REPOSITORY, find_intel, unavailable
+from tests.guest.boots import wait_for_boot
+from tests.guest.cases import BINDERS, BOOTS, MATRIX, RUNTIMES, SHOWN, Case
+from tests.guest.guest import why_no_boots
+from tests.support.needs import unavailable
 from tests.support.observe import Rank, expand, expected_threads, policy_text
+from tests.support.shared import shared_folder
 
 Seen = Callable[[str], dict[str, Any]]
 
-TIMEOUT = 900
-RUNTIMES = ("libgomp", "libomp", "libiomp5")
 PAGES_IN_MIB = 256
 
 
-def has(runtime: str) -> bool:
-    """Whether programs can be made for an OpenMP runtime here."""
-    return bool(shutil.which(COMPILERS[runtime])) and (
-        runtime != "libiomp5" or find_intel() is not None
-    )
-
-
-@pytest.fixture(scope="module")
-def booted(ompbind: str, where: Callable[[str], str]) -> Iterator[Seen]:
-    """What a machine's one boot brought. Each guest takes a core: two run at a time."""
-    if reason := guest.why_not():
+@pytest.fixture(scope="session")
+def booted() -> Seen:
+    """What a machine's one boot brought; conftest.py has started them all."""
+    if reason := why_no_boots():
         unavailable(reason)
-    if not shutil.which("numactl"):
-        unavailable("there is no numactl; `tools/setup-system test` installs it")
-    programs = [f"{runtime}={where(runtime)}" for runtime in RUNTIMES if has(runtime)]
-    with ThreadPoolExecutor(2) as pool:
-        outcomes = {name: pool.submit(boot, name, ompbind, programs) for name in BOOTS}
-        yield lambda name: outcomes[name].result()
-
-
-def boot(name: str, ompbind: str, programs: list[str]) -> dict[str, Any]:
-    outcome = guest.run(
-        BOOTS[name].machine,
-        [sys.executable, "-m", "tests.guest.cases", name, ompbind, *programs],
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", **ENVIRONMENT},
-        cwd=REPOSITORY,
-        timeout=TIMEOUT,
-    )
-    assert outcome.status == 0, outcome.err
-    result: dict[str, Any] = json.loads(outcome.out)
-    return result
+    return lambda name: wait_for_boot(shared_folder("guest"), name)
 
 
 @pytest.fixture(params=[(boot, case) for boot in BOOTS for case in BOOTS[boot].cases],

@@ -16,7 +16,13 @@ from ompbind.cpuset import CpuSet
 from ompbind.errors import TopologyError
 from ompbind.machine import read_machine
 from ompbind.machine.hwloc import parse_bitmap, parse_xml
-from tests.support.shared_trees import machine_names, need_topologies, topologies, unpacked
+from tests.support.shared_trees import (
+    machine_names,
+    need_topologies,
+    read_tree,
+    topologies,
+    unpacked,
+)
 
 PUBLISHED = sorted(p.stem for p in topologies().glob("mpibind/*.xml"))
 
@@ -122,7 +128,7 @@ def test_hwloc_s_own_export_of_a_tree_plans_the_same(name: str) -> None:
     )
     if done.returncode != 0:
         pytest.skip(f"lstopo cannot read this tree: {done.stderr.decode()[:200]}")
-    exported, ours = parse_xml(done.stdout).topology, read_machine(str(tree)).topology
+    exported, ours = parse_xml(done.stdout).topology, read_tree(name).topology
     assert exported.online == ours.online
     # hwloc leaves out levels that tell nothing new, and merges what lies wrong: what it does say of
     # cores must be what we say, and each of its packages and nodes must be one of ours.

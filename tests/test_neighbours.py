@@ -50,6 +50,7 @@ def test_found_by_its_worker(worker: subprocess.Popen[str]) -> None:
     assert worker.pid not in [n.pid for n in find_neighbours(root, others, {}, 9999)]
 
 
+@pytest.mark.alone
 def test_run_and_show_warn(ompbind: str, worker: subprocess.Popen[str]) -> None:
     """Both name it and the remedy, and run starts all the same; either can be told not to look."""
     done = run(ompbind, "run")

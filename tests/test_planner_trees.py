@@ -7,7 +7,6 @@ from functools import cache
 import pytest
 
 from ompbind.cpuset import CpuSet, union
-from ompbind.machine import read_machine
 from ompbind.machine.topology import Machine
 from ompbind.planner import make_plan
 from ompbind.plans import Plan
@@ -27,7 +26,7 @@ NAMES = [
 
 @cache
 def machine(name: str) -> Machine:
-    return read_machine(str(shared_trees.unpacked(name)))
+    return shared_trees.read_tree(name)
 
 
 def planned(name: str, args: str) -> Plan:

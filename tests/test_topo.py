@@ -11,12 +11,11 @@ from hypothesis import given
 
 from ompbind.cli import main
 from ompbind.cpuset import CpuSet
-from ompbind.machine import read_machine
 from ompbind.machine.topology import LEVELS, Allowed, Machine
 from ompbind.render import make_text
 from ompbind.render.machine import draw_machine
 from ompbind.render.outline import Part, make_outline
-from tests.support.shared_trees import machine_names, need_topologies, unpacked
+from tests.support.shared_trees import machine_names, need_topologies, read_tree, unpacked
 from tests.support.trees import Kind, Shape, make_files, make_topology, shapes, write_tree
 
 
@@ -64,7 +63,7 @@ def test_every_real_machine_fits_a_screen(name: str, monkeypatch: pytest.MonkeyP
     tree = unpacked(name)
     if not (tree / "sys/devices/system/cpu").is_dir():
         pytest.skip("the tree holds cgroup files only")
-    lines = drawn(read_machine(str(tree)), monkeypatch, 120).splitlines()
+    lines = drawn(read_tree(name), monkeypatch, 120).splitlines()
     assert len(lines) <= 60
     assert all(len(line) <= 120 for line in lines)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ompbind.cpuset import CpuSet
-from ompbind.machine import read_family, read_machine
+from ompbind.machine import read_family
 from ompbind.machine.limits import read_allowed
 from ompbind.machine.roots import DirectoryRoot
 from ompbind.machine.topology import LEVELS, Cpu, Machine, Node, Topology
@@ -26,7 +26,7 @@ MACHINES = [n for n in shared_trees.machine_names() if n not in WITHOUT_TOPOLOGY
 
 @cache
 def machine(name: str) -> Machine:
-    return read_machine(str(shared_trees.unpacked(name)))
+    return shared_trees.read_tree(name)
 
 
 def partition(numbers: dict[int, Any]) -> dict[int, frozenset[int]]:

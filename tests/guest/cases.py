@@ -34,6 +34,7 @@ MACHINE = Machine(
     distances=((10, 12, 21, 31), (12, 10, 24, 21), (21, 24, 10, 13), (31, 21, 13, 10)),
 )
 BINDERS = ("native", "numactl")
+RUNTIMES = ("libgomp", "libomp", "libiomp5")
 RUN_LIMIT = 60  # seconds
 ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}  # threads that spin cost much where cpus take turns
 

@@ -51,6 +51,15 @@ def why_not() -> str:
     return ""
 
 
+def why_no_boots() -> str:
+    """Why the boots of tests/guest/cases.py cannot be had here; "" when they can."""
+    if reason := why_not():
+        return reason
+    if not shutil.which("numactl"):
+        return "there is no numactl; `tools/setup-system test` installs it"
+    return ""
+
+
 def run(
     machine: Machine,
     command: Sequence[str],

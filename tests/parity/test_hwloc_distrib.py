@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ompbind.cpuset import CpuSet, union
-from ompbind.machine import read_machine
 from ompbind.machine.topology import Topology
-from tests.parity.plans import cores_of, plan_for
+from ompbind.planner import make_plan
+from tests.parity.plans import cores_of
+from tests.support.machines import make_asked
 from tests.support.needs import unavailable
-from tests.support.shared_trees import machine_names, unpacked
+from tests.support.shared_trees import machine_names, read_tree, unpacked
 
 if TYPE_CHECKING:
     from ompbind.machine.topology import Level
@@ -53,7 +54,7 @@ def test_the_machine_is_divided_as_hwloc_divides_it(name: str) -> None:
         unavailable("there is no hwloc-distrib; `tools/setup-system test` installs it")
     if name in NOT_JUDGED:
         pytest.skip(f"hwloc-distrib is no judge here: {NOT_JUDGED[name]}")
-    machine = read_machine(str(tree))
+    machine = read_tree(name)
     topology, allowed = machine.topology, machine.allowed.cpus
     total = len(cores_of(topology, set(allowed)))
     compared = 0
@@ -62,7 +63,7 @@ def test_the_machine_is_divided_as_hwloc_divides_it(name: str) -> None:
         if len(theirs) != count or union(theirs) != allowed:
             continue  # a tree that it cannot load, or of which it leaves cpus out
         compared += 1
-        plan = plan_for(tree, f"-n {count} --smt all --binder native")
+        plan = make_plan(machine, make_asked(f"-n {count} --smt all --binder native".split()))
         ours = [rank.cpus for rank in plan.ranks]
         sizes = [len(cores_of(topology, set(cpus))) for cpus in theirs]
         told = f"{count} ranks: hwloc {list(map(str, theirs))}, ompbind {list(map(str, ours))}"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import shutil
 import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ompbind.machine import read_machine
+from ompbind.machine.topology import Machine
+from tests.support.shared import locked, shared_folder
 
 PLACE = Path(__file__).parents[2] / "../shared/topologies"
 
@@ -48,17 +49,19 @@ def answer(name: str) -> dict[str, Any]:
 def unpacked(name: str) -> Path:
     """The directory that holds the machine's `sys` and `proc`."""
     need_topologies()
-    place = _place() / name
-    if not place.exists():
-        place.mkdir()
-        archive = topologies() / f"machines/{name}.tar.gz"
-        # tarfile would take several times as long
-        subprocess.run(["tar", "-xzf", archive, "-C", place], check=True)
+    place = shared_folder("trees") / name
+    with locked(f"tree-{name}"):
+        if not place.exists():
+            part = place.with_suffix(".part")
+            part.mkdir()
+            archive = topologies() / f"machines/{name}.tar.gz"
+            # tarfile would take several times as long
+            subprocess.run(["tar", "-xzf", archive, "-C", part], check=True)
+            part.rename(place)
     return place / "fsroot"
 
 
 @cache
-def _place() -> Path:
-    place = Path(tempfile.mkdtemp(prefix="ompbind-trees-"))
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
-    return place
+def read_tree(name: str) -> Machine:
+    """The machine as ompbind reads it from there, once in this process."""
+    return read_machine(str(unpacked(name)))

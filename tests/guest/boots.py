@@ -1,0 +1,101 @@
+"""All boots of tests/guest/cases.py, in the background of the tests, which they outlast otherwise:
+
+    python -m tests.guest.boots FOLDER OMPBIND RUNTIME=WHERE...
+
+writes a file for each into the folder as soon as it has ended. Each guest takes a cpu: two run at a
+time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tests.guest import guest
+from tests.guest.cases import BOOTS, ENVIRONMENT
+from tests.guest.image import GuestError
+from tests.support.needs import REPOSITORY
+
+TIMEOUT = 1800  # seconds of one boot, with all that is run in it
+
+
+def start_boots(folder: Path, ompbind: str, programs: list[str]) -> None:
+    """Starts them as nobody's child, in a process group of their own; a lock tells whether
+    they still run."""
+    script = 'exec 3>"$0" && flock 3 && echo $$ && { "$@" >&2 & }'
+    command = [sys.executable, "-m", "tests.guest.boots", str(folder), ompbind, *programs]
+    with (folder / "log").open("w") as log:
+        started = subprocess.run(
+            ["sh", "-c", script, str(folder / "lock"), *command],
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+            text=True,
+            check=True,
+        )
+    (folder / "group").write_text(started.stdout)
+
+
+def running(folder: Path) -> bool:
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def end_boots(folder: Path) -> None:
+    """Ends those that still run, as nobody waits for them."""
+    if (folder / "group").exists() and running(folder):
+        os.killpg(int((folder / "group").read_text()), signal.SIGTERM)
+
+
+def wait_for_boot(folder: Path, name: str) -> dict[str, Any]:
+    """What a boot brought, once it has ended. Raises AssertionError when it failed."""
+    path = folder / f"{name}.json"
+    while not path.exists():
+        assert running(folder) or path.exists(), (folder / "log").read_text()
+        time.sleep(0.1)
+    result: dict[str, Any] = json.loads(path.read_text())
+    assert "error" not in result, result["error"]
+    return result
+
+
+def boot(name: str, ompbind: str, programs: list[str]) -> str:
+    """One boot: the JSON that the cases printed, or an object that has only an error."""
+    try:
+        outcome = guest.run(
+            BOOTS[name].machine,
+            [sys.executable, "-m", "tests.guest.cases", name, ompbind, *programs],
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", **ENVIRONMENT},
+            cwd=REPOSITORY,
+            timeout=TIMEOUT,
+        )
+    except GuestError as e:
+        return json.dumps({"error": str(e)})
+    return outcome.out if outcome.status == 0 else json.dumps({"error": outcome.err})
+
+
+def main(folder: str, ompbind: str, *programs: str) -> None:
+    def write(name: str) -> None:
+        path = Path(folder, f"{name}.json")
+        path.with_suffix(".part").write_text(boot(name, ompbind, list(programs)))
+        path.with_suffix(".part").rename(path)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, BOOTS))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,56 @@
+"""The compiled workers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tests.support.needs import (
+    COMPILERS,
+    REPOSITORY,
+    find_intel,
+    find_torch,
+    require_intel,
+    unavailable,
+)
+from tests.support.shared import locked, shared_folder
+
+SOURCE = REPOSITORY / "examples" / "openmp" / "where.c"
+
+
+def can_compile(runtime: str) -> bool:
+    """Whether programs can be made for an OpenMP runtime here."""
+    return bool(shutil.which(COMPILERS[runtime])) and (
+        runtime != "libiomp5" or find_intel() is not None
+    )
+
+
+def compile_where(runtime: str) -> str:
+    """The path of examples/openmp/where.c compiled for an OpenMP runtime, once in a run of the
+    tests; "torch" stands for the libgomp that torch brings. Skips where it cannot be."""
+    program = shared_folder("where") / f"where-{runtime}"
+    compiler = COMPILERS[runtime]
+    if not shutil.which(compiler):
+        unavailable(f"there is no {compiler}; `tools/setup-system test` installs it")
+    options = ["-fopenmp"]
+    if runtime == "libiomp5":
+        intel = require_intel()
+        options = ["-fopenmp=libiomp5", f"-L{intel}", f"-Wl,-rpath,{intel}"]
+    elif runtime == "torch":
+        options += [f"-Wl,-rpath,{find_torch()}"]
+    with locked(f"where-{runtime}"):
+        if not program.exists():
+            part = f"{program}.part"
+            done = subprocess.run(
+                [compiler, *options, "-O2", "-o", part, SOURCE],
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+            if done.returncode != 0:
+                pytest.fail(f"{compiler} cannot compile {SOURCE.name}: {done.stderr}")
+            os.rename(part, program)
+    return str(program)
