@@ -184,7 +184,7 @@ NUMBERS = "write numbers and ranges, as in 0-3,8"
     ("keywords", "words", "message", "hint"),
     [
         ({"numa_bind_cpus": ["0-3", "5-3"]}, ["--numa-bind-cpus", "0-3", "5-3"],
-         "numa_bind_cpus, rank 1: '5-3' runs downwards", "write 3-5"),
+         "numa_bind_cpus, rank 1: '5-3' is a descending range", "write 3-5"),
         ({"numa_bind_nodes": [0, 7]}, ["--numa-bind-nodes", "0", "7"],
          "rank 1: node 7 does not exist", "nodes with usable cpus: 0-3"),
         ({"numa_bind_nodes": []}, ["--numa-bind-nodes"],
@@ -202,7 +202,7 @@ NUMBERS = "write numbers and ranges, as in 0-3,8"
         ({"exclude": range(200)}, ["--exclude", "0-199"], "no cpu is left to use",
          "allowed: 0-63; excluded: 0-199"),
         ({"fix": "no-such"}, ["--fix", "no-such"], "fix: unknown fix 'no-such'",
-         'ompbind run --fix list prints those there are; a file\'s own: fix="path.py:function"'),
+         'ompbind run --fix list prints all; for a file\'s function: fix="path.py:function"'),
         ({"fix_children": True}, ["--fix-children"], "fix_children has no effect without fix",
          "ompbind run --fix list prints the fixes"),
         ({"per": "numa", "numa_bind_nodes": [0]}, ["--per", "numa", "--numa-bind-nodes", "0"],
