@@ -9,8 +9,8 @@ one collection serves for many changes. A request names
              dictionary of these by test
     module   the module that was changed, as "ompbind.planner"; its file is changed already, which
              is what new processes see; in this one its functions take over the code in the file
-    function the end of "file:name": only tests that call it or start processes are run, those that
-             call it first, the fastest of them foremost; "": all
+    function the end of "file:name": only tests that call it are run, the fastest first; "": all
+    started  true: tests that start processes are run as well, after these
     skip     tests that are not run
     only     tests that alone are run
     tests    what was recorded
@@ -43,7 +43,7 @@ settings.register_profile(
     deadline=None,
     database=None,
     derandomize=True,  # a killed mutant stays killed
-    max_examples=50,
+    max_examples=30,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
@@ -115,7 +115,11 @@ class Server:
         for i, item in enumerate(items):
             took, called, starts, _ = tests.get(item.nodeid, (0.0, [], True, True))
             calls = any(name.endswith(request["function"]) for name in called)
-            if (calls or starts) and item.nodeid not in skip and only in (None, [item.nodeid]):
+            if (
+                (calls or (starts and request["started"]))
+                and item.nodeid not in skip
+                and only in (None, [item.nodeid])
+            ):
                 order.append((not calls, took, i))
         for _, took, i in sorted(order):
             if not self.passes(items[i], PATIENCE * (1 + took)):

@@ -106,7 +106,10 @@ class Tree:
         """Return the first test that fails twice, as the plugin's answers do."""
         function = f"{mutation.module}.py:{mutation.function.rpartition('.')[2]}"
         skip = [test for test, (*_, passed) in tests.items() if not passed]
-        asked: dict[str, Any] = {"tests": tests, "module": module, "function": function}
+        started = not mutation.module.startswith("planner")  # which is pure, and called directly
+        asked: dict[str, Any] = {
+            "tests": tests, "module": module, "function": function, "started": started
+        }  # fmt: skip
         for _ in range(TRIES):
             test = server.ask(**asked, skip=skip)
             if test is None or test == "" or test not in tests:
