@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import subprocess
 import sys
 from collections import Counter
@@ -12,7 +14,7 @@ import pytest
 
 from ompbind.errors import TopologyError
 from ompbind.machine.darwin import decode_value, read_darwin
-from ompbind.machine.portable import read_generic
+from ompbind.machine.portable import PsutilRoot, read_generic
 from ompbind.machine.roots import SnapshotRoot
 from ompbind.machine.snapshot import make_snapshot
 from ompbind.machine.topology import Machine
@@ -127,6 +129,15 @@ def test_what_psutil_knows(logical: str, physical: str, cores: list[int]) -> Non
     machine = read_generic(SnapshotRoot(files, {}, {}))
     assert sizes(machine, "core") == cores
     assert len(machine.topology.cpus) == int(logical)
+
+
+def test_psutil_reads_this_machine() -> None:
+    """With psutil itself: as many cpus as Python counts, memory, and a name."""
+    pytest.importorskip("psutil")
+    machine = read_generic(PsutilRoot())
+    assert len(machine.topology.cpus) == os.cpu_count()
+    assert (machine.topology.nodes[0].memory_bytes or 0) > 1 << 20
+    assert machine.name == platform.node()
 
 
 def saved_mac(tmp_path: Path, name: str) -> str:
