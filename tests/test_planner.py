@@ -1031,3 +1031,17 @@ def test_uneven_ranks_say_which_bound_is_kept() -> None:
         sizes = [len(r.places) for r in plan.ranks]
         text = f"ranks get from {min(sizes)} to {max(sizes)} cores{reason}"
         assert plan.warnings == (text,), args
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        ("-n 2 --per package --cores-per-rank 4", "at most 1 rank there with"),
+        ("-n 2 --per package --cores-per-rank 9", "at most --cores-per-rank 6 there"),
+    ],
+)
+def test_hint_of_too_many_cores_for_each_rank(args: str, hint: str) -> None:
+    """It names a number of ranks that could be had; where none could, a number of cores."""
+    with pytest.raises(PlanError) as error:
+        make_plan(MACHINES["desktop"], make_asked(args.split()))
+    assert error.value.hint.startswith(hint)

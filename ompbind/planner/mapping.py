@@ -371,11 +371,14 @@ def too_many_ranks(ranks: Sequence[int], domain: Domain) -> PlanError:
 
 def too_few_cores(each: int, ranks: Sequence[int], domain: Domain) -> PlanError:
     available = len(domain.cores)
-    rank = ranks[available // each]
+    most = available // each
+    rank = ranks[most]
     return PlanError(
         f"rank {rank}: {domain.name} has {counted(available, 'usable core')}, not "
         f"{each} for each of {len(ranks)} ranks",
-        hint=f"at most {available // each} ranks there with --cores-per-rank {each}",
+        hint=f"at most {counted(most, 'rank')} there with --cores-per-rank {each}"
+        if most
+        else f"at most --cores-per-rank {available} there",
         rank=rank,
         wanted=each * len(ranks),
         available=available,
