@@ -1,6 +1,6 @@
-"""ompbind in a Python program: plans, ranks started from them, and all of them run to their end.
+"""ompbind in a Python program: plans, and ranks started one by one or all together.
 
-Everything goes the way of the command line; errors are `OmpbindError` with their data.
+Plans and ranks are those of the command line; errors are `OmpbindError` with data.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ompbind.options import PlanOptions, make_plan_options
 from ompbind.options.keywords import in_keywords, make_values, wrong_type
 from ompbind.planner.request import Request
 from ompbind.resolve import resolve_plan
-from ompbind.saved import check_plan, own_command
+from ompbind.saved import check_plan, command_of_rank
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,40 +42,43 @@ class Plan(plans.Plan):
         on_denied: Literal["error", "degrade"] = "error",
         **kwargs: Any,
     ) -> Popen[Any]:
-        """Starts a rank's worker and returns when it is bound and its program (numactl's, where
-        the plan has it) has begun with its environment complete. The pid is the worker's own.
+        """Start a rank's worker; return when it is bound and its program (or numactl, if the plan
+        uses it) runs with its environment complete. The pid is the worker's.
 
         `argv`: the worker's command, by default the plan's. `env`: what its environment is made
         from, by default this process's. `kwargs` are those of subprocess.Popen; preexec_fn, shell,
-        executable, close_fds=False and restore_signals=False cannot be had. Raises DeniedError,
-        CommandError, PlanError, UsageError; then nothing is left over.
+        executable, close_fds=False and restore_signals=False are refused. Raises DeniedError,
+        CommandError, PlanError, UsageError; then nothing is left running.
         """
         chosen = find_rank(self, rank)
         command = self.command if argv is None else make_argv(argv)
         if not command:
             raise UsageError("no command to run", hint="popen(rank, [program, argument…])")
-        own = own_command(self, chosen, command)
+        worker = command_of_rank(self, chosen, command)
         base = os.environ if env is None else env
         try:
-            return popen.start_rank(self, chosen, own, base, on_denied=on_denied, **kwargs)
-        except DeniedError:
+            return popen.start_rank(self, chosen, worker, base, on_denied=on_denied, **kwargs)
+        except DeniedError as e:
             check_plan(self.replace(ranks=(chosen,)))  # for another machine? The better reason.
-            raise
+            raise in_keywords(e) from e.__cause__
 
     def environ(self, rank: int, env: Mapping[str, str] | None = None) -> dict[str, str]:
-        """A rank's whole environment, made from `env`, by default this process's."""
+        """Return a rank's whole environment, made from `env`, by default this process's."""
         return make_environ(find_rank(self, rank), os.environ if env is None else env)
 
     def save(self, path: Path) -> None:
-        """Writes the plan as JSON, for `load` and for --plan. Raises OSError."""
+        """Write the plan as JSON, for `load` and for --plan. Raises OSError."""
         with open(path, "w", encoding="utf-8") as file:
             file.write(self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> Plan:
-        """A plan saved as JSON, as --plan takes it. Raises UsageError."""
+        """Return a plan saved as JSON, by `save` or `ompbind show`. Raises UsageError."""
         options = PlanOptions(Request(), saved=os.fspath(path))
-        return cls.made_from(resolve_plan(options, snapshot(None)))
+        try:
+            return cls.made_from(resolve_plan(options, snapshot(None)))
+        except OmpbindError as e:
+            raise in_keywords(e) from e.__cause__
 
     @classmethod
     def made_from(cls, plan: plans.Plan) -> Plan:
@@ -124,11 +127,11 @@ def plan(
     command: Sequence[Path] = (),
     environ: Mapping[str, str] | None = None,
 ) -> Plan:
-    """The plan that `ompbind show` with the same options prints: see its --help for each.
+    """Return the plan that `ompbind show` prints with the same options; its --help explains them.
 
-    `command`: the workers', for plans that name it. `environ`: where OpenMP's variables are looked
-    for, by default this process's environment; `env` is what --env sets. Raises OmpbindError;
-    TypeError for a value of a wrong type.
+    `command`: the workers' command, which the plan will name. `environ`: the environment in which
+    OpenMP's variables are looked for, by default this process's; `env` is for the workers. Raises
+    OmpbindError; TypeError for a value of a wrong type.
     """
     keywords = dict(locals())
     base, argv = snapshot(environ), make_argv(command)
@@ -159,12 +162,12 @@ def run(
     overwrite: bool = False,
     stdin: int | str | None = None,
 ) -> int:
-    """Runs all ranks to their end, as `ompbind run` with the same options does, and returns its
+    """Run all ranks until they have exited, as `ompbind run` does with the same options. Return its
     status: 0, or that of the first rank that failed, 128+N for a signal N.
 
-    A process of its own watches over them; this one only waits. `argv`: the workers' command, by
-    default the plan's. `environ`: what their environment is made from, by default this process's.
-    Raises what `ompbind run` refuses with; then nothing was started.
+    Another process supervises them; this one only waits. `argv`: the workers' command, by default
+    the plan's. `environ`: what their environment is made from, by default this process's. Raises
+    OmpbindError where `ompbind run` refuses; then nothing was started.
     """
     keywords = dict(locals())
     command = () if argv is None else make_argv(argv)
@@ -177,13 +180,14 @@ def run(
 
 
 def snapshot(environ: Mapping[str, str] | None) -> dict[str, str]:
-    """This environment, or by default the program's, in which other threads may set variables."""
+    """Return a copy of an environment, by default this process's, in which other threads may set
+    variables meanwhile."""
     source = os.environ if environ is None else environ
     return {k: v for k in list(source) if (v := source.get(k)) is not None}
 
 
 def find_rank(plan: plans.Plan, rank: int) -> plans.RankPlan:
-    """Raises PlanError."""
+    """Return a rank of a plan. Raises PlanError, TypeError."""
     last = len(plan.ranks) - 1
     if isinstance(rank, bool) or not isinstance(rank, int):
         raise wrong_type("rank", rank)
@@ -195,6 +199,7 @@ def find_rank(plan: plans.Plan, rank: int) -> plans.RankPlan:
 
 
 def make_argv(argv: Sequence[Path]) -> tuple[str, ...]:
+    """Return a command's arguments as texts. Raises TypeError."""
     if isinstance(argv, str | bytes | os.PathLike):
         raise TypeError(f"a command is a list of arguments, not {argv!r}: nothing goes to a shell")
     return tuple(os.fsdecode(a) for a in argv)

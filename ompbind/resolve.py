@@ -18,8 +18,9 @@ from ompbind.worker.runtimes import guess_worker
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
-    from ompbind.machine.topology import Device, Machine, Topology
+    from ompbind.machine.topology import Device, Machine
     from ompbind.options import PlanOptions
     from ompbind.planner.request import Request
     from ompbind.plans import Plan
@@ -47,7 +48,7 @@ def resolve_plan(options: PlanOptions, environ: Mapping[str, str]) -> Plan:
 
 
 def with_neighbours(plan: Plan, environ: Mapping[str, str]) -> Plan:
-    """The plan with a warning where other launches hold cpus of it."""
+    """Return the plan with a warning if other launches hold cpus of it."""
     if plan.binder == "none" or not hasattr(os, "sched_getaffinity"):
         return plan
     from ompbind.host.neighbours import find_neighbours, make_warning
@@ -61,24 +62,14 @@ def with_neighbours(plan: Plan, environ: Mapping[str, str]) -> Plan:
 def make_new_plan(options: PlanOptions, environ: Mapping[str, str]) -> Plan:
     """Return a plan for this or another machine's topology. Raises OmpbindError."""
     request, path = options.request, options.topology
-    if not request.places_why:
-        request = with_default_places(request, environ)
     devices = wants_devices(request, path)
     machine = read_machine(path, levels_for(request), devices=devices)
+    chosen: dict[str, Any] = {} if request.places_why else choose_default_places(request, environ)
     if devices:
-        request = with_visible(request, machine.topology.devices, environ, path)
-    machine, narrowed = settle_narrowed(machine, options, environ)
-    binder = request.binder
-    if not machine.can_bind:
-        binder = "none"
-    elif binder == "auto":
-        binder = choose_binder(machine.topology, path is not None, environ)
-    elif binder == "numactl" and path is None and find_program("numactl", environ) is None:
-        raise UsageError(
-            "--binder numactl: numactl is not installed (not in PATH)",
-            hint="install it, or --binder native",
-        )
-    plan = make_plan(machine, request.replace(binder=binder))
+        chosen |= find_gpus(request, machine.topology.devices, environ, path)
+    machine, narrowed = apply_inherited(machine, options, environ)
+    binder = choose_binder(request.binder, machine, path, environ)
+    plan = make_plan(machine, request.replace(binder=binder, **chosen))
     if path is None and machine.topology.nodes[1:] and (root := linux_root()):
         from ompbind.host.kernel import advise
         from ompbind.machine.limits import read_sysctl
@@ -93,12 +84,11 @@ def make_new_plan(options: PlanOptions, environ: Mapping[str, str]) -> Plan:
     return plan.replace(narrowed=narrowed, reset_inherited=ignored and can_be_reset(narrowed))
 
 
-def settle_narrowed(
+def apply_inherited(
     machine: Machine, options: PlanOptions, environ: Mapping[str, str]
 ) -> tuple[Machine, tuple[Inherited, ...]]:
-    """The machine with what may be used of it under --inherited, and what was narrowed before.
-
-    A machine that is whole is not looked at further. Raises PlanError.
+    """Return the machine with what may be used of it under --inherited, and the inherited
+    restrictions, which are not looked for where all of the machine may be used. Raises PlanError.
     """
     allowed, topology = machine.allowed, machine.topology
     how, path = options.inherited, options.topology
@@ -136,10 +126,11 @@ def wants_devices(request: Request, path: str | None) -> bool:
     return root is not None and has_driven_gpu(root)
 
 
-def with_visible(
+def find_gpus(
     request: Request, devices: Sequence[Device], environ: Mapping[str, str], path: str | None
-) -> Request:
-    """The request with the GPUs that its workers will see; on this machine the driver is asked."""
+) -> dict[str, Any]:
+    """Return the request's fields about the GPUs that its workers will see. On this machine the
+    driver is asked."""
     if path is None:
         from ompbind.gpus.nvml import find_visible
 
@@ -149,24 +140,25 @@ def with_visible(
 
         visible = make_visible(devices, environ)
     if not request.gpu_env:
-        return request.replace(visible=visible)
-    told = [
-        Inherited(name, environ[name], "overridden" if name == visible.variable else "removed",
-                  "each rank is given its own of these GPUs")
-        for name in (visible.variable, *visible.unset) if name in environ
-    ]  # fmt: skip
-    return request.replace(visible=visible, inherited=(*request.inherited, *told))
+        return {"visible": visible}
+    why = "each rank is given its own of these GPUs"
+    notes = [
+        Inherited(name, environ[name], "overridden" if name == visible.variable else "removed", why)
+        for name in (visible.variable, *visible.unset)
+        if name in environ
+    ]
+    return {"visible": visible, "inherited": (*request.inherited, *notes)}
 
 
-def with_default_places(request: Request, environ: Mapping[str, str]) -> Request:
-    """The request with what a place is for this worker."""
+def choose_default_places(request: Request, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the request's fields about what a place is for this worker."""
     if request.proc_bind == "false":
-        return request.replace(places="one")  # threads are not bound to places
+        return {"places": "one"}  # threads are not bound to places
     worker = guess_worker(request.command, environ)
-    name = os.path.basename(request.command[0]) if request.command else ""
+    name = quote(os.path.basename(request.command[0])) if request.command else ""
     runtime = None if request.runtime == "auto" else request.runtime
-    places, why = choose_places(worker.kind, worker.names, quote(name) if name else "", runtime)
-    return request.replace(places=places, places_why=why)
+    places, why = choose_places(worker.kind, worker.names, name, runtime)
+    return {"places": places, "places_why": why}
 
 
 def with_fixes(plan: Plan, options: PlanOptions, environ: Mapping[str, str]) -> Plan:
@@ -188,9 +180,23 @@ def with_fixes(plan: Plan, options: PlanOptions, environ: Mapping[str, str]) -> 
     return plan
 
 
-def choose_binder(topology: Topology, elsewhere: bool, environ: Mapping[str, str]) -> str:
-    """numactl where it is installed and the kernel has NUMA, without which it refuses to work.
-    What another machine has installed is not known: its plan is for numactl."""
-    if topology.numa and (elsewhere or find_program("numactl", environ)):
+def choose_binder(
+    binder: str, machine: Machine, path: str | None, environ: Mapping[str, str]
+) -> str:
+    """Return numactl, native or none. `auto` is numactl where it is installed and the kernel has
+    NUMA, without which numactl refuses to work. What another machine has installed is not known:
+    its plan is for numactl. Raises UsageError."""
+    if not machine.can_bind:
+        return "none"
+    if binder == "native" or (binder == "numactl" and path is not None):
+        return binder
+    if binder == "auto" and not machine.topology.numa:
+        return "native"
+    if path is not None or find_program("numactl", environ):
         return "numactl"
-    return "native"
+    if binder == "auto":
+        return "native"
+    raise UsageError(
+        "--binder numactl: numactl is not installed (not in PATH)",
+        hint="install it, or --binder native",
+    )

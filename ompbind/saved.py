@@ -32,7 +32,7 @@ def load_plan(path: str, request: Request, environ: Mapping[str, str]) -> Plan:
 
 
 def read_plan(path: str) -> Plan:
-    """The plan in a file. Raises UsageError."""
+    """Read the plan in a file. Raises UsageError."""
     try:
         with open(path, encoding="utf-8") as file:
             return parse_plan(file.read())
@@ -45,13 +45,13 @@ def read_plan(path: str) -> Plan:
 
 
 def with_command(plan: Plan, command: Sequence[str]) -> Plan:
-    """The plan for another command."""
-    ranks = tuple(r.replace(command=own_command(plan, r, command)) for r in plan.ranks)
+    """Return the plan for another command."""
+    ranks = tuple(r.replace(command=command_of_rank(plan, r, command)) for r in plan.ranks)
     return plan.replace(ranks=ranks, command=tuple(command))
 
 
-def own_command(plan: Plan, rank: RankPlan, command: Sequence[str]) -> tuple[str, ...]:
-    """A command for all as one rank has it, without its binding."""
+def command_of_rank(plan: Plan, rank: RankPlan, command: Sequence[str]) -> tuple[str, ...]:
+    """Return a command as one rank executes it, its templates filled in."""
     if not plan.template:
         return tuple(command)
     from ompbind.worker.template import fill_arguments, make_names
@@ -60,34 +60,34 @@ def own_command(plan: Plan, rank: RankPlan, command: Sequence[str]) -> tuple[str
 
 
 def keep_memory(plan: Plan, allowed: CpuSet) -> Plan:
-    """A saved plan with those of its memory nodes that may be used here, for --on-denied degrade;
-    what is dropped is among the warnings."""
+    """Return the plan with only those memory nodes that are allowed here, for --on-denied degrade,
+    and with a warning of those that are dropped."""
     ranks, cautions = [], []
     for r in plan.ranks:
-        dropped, own = r.mems - allowed, r
+        dropped, kept = r.mems - allowed, r
         if dropped:
-            own = r.rebind(r.binding.keep_nodes(allowed))
-            left = f"its memory is on {own.mems}" if own.mems else "its memory is not bound"
+            kept = r.rebind(r.binding.keep_nodes(allowed))
+            left = f"its memory is on {kept.mems}" if kept.mems else "its memory is not bound"
             text = f"rank {r.rank}: memory of nodes {dropped} may not be used here: {left}"
             cautions.append(Caution("memory", text))
-        ranks.append(own)
+        ranks.append(kept)
     if not cautions:
         return plan
     return plan.replace(ranks=tuple(ranks), cautions=(*plan.cautions, *cautions))
 
 
 def check_plan(plan: Plan) -> None:
-    """Refuses to run a saved plan that does not fit this machine. Raises PlanError."""
+    """Refuse a saved plan that does not fit this machine. Raises PlanError."""
     machine = read_machine(None, (), devices=False)
     for r in plan.ranks:
-        for what, wanted, allowed in (
+        for thing, wanted, allowed in (
             ("cpus", r.cpus, machine.allowed.cpus),
             ("memory nodes", r.mems, machine.allowed.nodes),
         ):
             if not wanted <= allowed:
                 raise PlanError(
-                    f"rank {r.rank}: {what} {wanted - allowed} of the plan may not be used here",
-                    hint=f"allowed {what}: {allowed or 'none'}; the plan is for {plan.host.name}",
+                    f"rank {r.rank}: {thing} {wanted - allowed} of the plan may not be used here",
+                    hint=f"allowed {thing}: {allowed or 'none'}; the plan is for {plan.host.name}",
                     rank=r.rank,
                     wanted=wanted,
                     available=allowed,

@@ -378,7 +378,7 @@ def test_openmp_threads_are_where_the_plan_says(where: Callable[[str], str], run
     assert sorted(masks) == [("0", str(cpus[0])), ("1", str(cpus[1]))]
 
 
-def test_the_plans_own_command_is_the_default() -> None:
+def test_the_plans_command_of_rank_is_the_default() -> None:
     """With the rank's number filled in where the plan is a template."""
     plan = two_ranks(command=["echo", "rank {rank} of {ranks}"], template=True)
     process = plan.popen(1, stdout=subprocess.PIPE, text=True)

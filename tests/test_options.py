@@ -7,6 +7,7 @@ import pytest
 from ompbind.errors import PlanError, UsageError
 from ompbind.launch import Settings
 from ompbind.options import PlanOptions, make_settings, read_arguments
+from ompbind.options.keywords import in_keywords, name_keywords
 from ompbind.options.table import OPTIONS, Option
 from ompbind.planner.request import Request
 from ompbind.record import Record
@@ -151,3 +152,33 @@ def test_which_options_keep_a_parent(args: str, watched: bool) -> None:
     """A single rank replaces this process, unless something is to be done when it exits."""
     values, _ = read_arguments(args.split(), "run")
     assert make_settings(values).watched == watched
+
+
+@pytest.mark.parametrize(
+    ("text", "keywords"),
+    [
+        ("--ranks: 0 is too few", "ranks: 0 is too few"),
+        ("--per gpu: no GPU was found", 'per="gpu": no GPU was found'),
+        ("--no-rank-env and --numa-bind, or (--numa-bind-nodes)",
+         "rank_env=False and numa_bind, or (numa_bind_nodes)"),
+        ("at most 3 there, or -n 3", "at most 3 there, or ranks=3"),
+        ("with --cores-per-rank 2; see ompbind show --places cores",
+         "with cores_per_rank=2; see ompbind show --places cores"),
+        ("ompbind run --fix list prints them; --fix auto",
+         "ompbind run --fix list prints them; fix auto"),
+        ("numactl --membind=0 fails", "numactl --membind=0 fails"),
+        ("--mem none binds cpus only", 'mem="none" binds cpus only'),
+        ("--plan 'x.json': not UTF-8 text", "plan 'x.json': not UTF-8 text"),
+        ("no option here", "no option here"),
+    ],
+)  # fmt: skip
+def test_messages_name_keywords(text: str, keywords: str) -> None:
+    """In Python an option is its keyword; command lines in messages stay as they are."""
+    assert name_keywords(text) == keywords
+
+
+def test_a_flag_in_a_hint_is_a_keyword_to_give() -> None:
+    """What to write, not what was written."""
+    error = in_keywords(UsageError("no room", hint="--share lets ranks overlap", option="--share"))
+    assert (error.message, error.hint) == ("no room", "share=True lets ranks overlap")
+    assert (str(error), error.data) == ("no room", {"option": "share"})

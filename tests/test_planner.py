@@ -924,7 +924,7 @@ def test_ranks_are_dealt_in_blocks_or_round(args: list[str], expected: list[str]
             ["-n", "9", "--oversubscribe", "--cores-per-rank", "2"],
             "rank 4: the machine has 8 usable cores, not 2 for each of 9 ranks",
         ),
-        (["-n", "2", "--distribution", "cyclic"], "goes round the things of --per"),
+        (["-n", "2", "--distribution", "cyclic"], "maps ranks to what --per names"),
         (["--cores-per-rank", "2", "--reserve", "1"], "--reserve"),
         (["--numa-bind-cpus", "0-1", "--cores-per-rank", "1"], "--cores-per-rank would change"),
     ],

@@ -1,4 +1,4 @@
-"""What users of other tools type, and what it is called here; and which command takes an option.
+"""The options of other tools and their names here, and the commands that take an option.
 
 Only read for the hint of an error.
 """

@@ -110,7 +110,7 @@ def in_keywords(error: OmpbindError) -> OmpbindError:
 def name_keywords(text: str, flag: str = "") -> str:
     """Replace the options in a message by keywords, with `flag` behind those of flags. What stands
     after `ompbind` is a command line and stays, up to the next `;` or `:`."""
-    names = {name: option for option in OPTIONS if option.keyword_of for name in option.names}
+    names = {name: option for option in OPTIONS for name in option.names}
     words: list[str] = []
     command = False
     rest = text.split(" ")

@@ -149,7 +149,7 @@ OPTIONS: tuple[Option, ...] = (
         excludes=(
             Rule(
                 ("reserve", "role"),
-                "{name} says what ranks get; --reserve and --role would take from it",
+                "{name} says how many cores a rank gets; {other} would take from them",
                 "leave one of them out: cores that no rank gets stay free",
             ),
             Rule(
@@ -174,7 +174,7 @@ OPTIONS: tuple[Option, ...] = (
         needs=(
             Rule(
                 ("per", "numa_bind"),
-                "{option} goes round the things of --per, and there is none",
+                "{option} maps ranks to what --per names, and --per is not given",
                 "--per numa, --per package, ...",
                 when=("cyclic",),
             ),

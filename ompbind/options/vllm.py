@@ -1,9 +1,9 @@
-"""vLLM's environment variables for its CPU workers, as options of ours. Pure.
+"""vLLM's environment variables for its CPU workers, as values of options. Pure.
 
-Source: vLLM's documentation of the CPU backend and its OMPProcessManager. What it does is kept
-where it works: a rank for each visible memory node, one thread for each core (on POWER four of
-eight, on Arm and RISC-V all), cores reserved from the last rank backwards. Where it refuses (more
-ranks than nodes) or lets ranks overlap, the machine's tree is divided instead.
+Source: vLLM's documentation of the CPU backend and its OMPProcessManager. What vLLM does is done
+here as well where it works: a rank for each visible memory node, one thread for each core (on POWER
+four of eight, on Arm and RISC-V all), cores reserved from the last rank backwards. Where it refuses
+(more ranks than nodes) or lets ranks overlap, the machine's tree is divided instead.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def name_of(key: str, environ: Mapping[str, str]) -> str:
 
 
 def make_auto(values: Values, environ: Mapping[str, str], machine: Machine, family: str) -> Values:
-    """Rank r on the r-th visible node; several on a node, or a node in several, by the tree."""
+    """Return the values for `auto`: rank r on the r-th visible node. With more ranks than nodes the
+    ranks of a node share its cores out, or the machine's tree is divided."""
     ranks: int = values.get("ranks", 1)
     smt = threads_of(machine, family)
     made: Values = {"ranks": ranks, "smt": smt, "mem": "bind"}
@@ -97,15 +98,15 @@ def make_auto(values: Values, environ: Mapping[str, str], machine: Machine, fami
 
 
 def threads_of(machine: Machine, family: str) -> int | None:
-    """Hardware threads used of each core; None: all."""
+    """Return the number of hardware threads to use of each core, None for all."""
     wanted = THREADS.get(family, 1)
     most = max((len(core) for core in machine.topology.groups("core")), default=1)
     return None if wanted is None else min(wanted, most)
 
 
 def visible_nodes(environ: Mapping[str, str], machine: Machine) -> list[int]:
-    """The nodes to use, in order: those listed of the allowed ones, else every one that is allowed
-    and has cpus. Raises UsageError."""
+    """Return the nodes to use, in order: those of the variable that are allowed, else all allowed
+    ones with cpus. Raises UsageError."""
     usable = [n.node for n in machine.topology.nodes
               if n.node in machine.allowed.nodes and n.cpus & machine.allowed.cpus]  # fmt: skip
     text = environ.get(NODES, "").strip()
@@ -125,8 +126,8 @@ def visible_nodes(environ: Mapping[str, str], machine: Machine) -> list[int]:
 def reserved_cores(
     environ: Mapping[str, str], machine: Machine, family: str, ranks: int, smt: int | None
 ) -> int:
-    """How many cores stay free: as many as hold the cpus that vLLM reserves. Unset, that is one
-    for its scheduler, on Arm and RISC-V one for each rank. Raises UsageError."""
+    """Return how many cores stay free: enough for the cpus that vLLM reserves. By default that is
+    one for its scheduler, on Arm and RISC-V one for each rank. Raises UsageError."""
     cores = machine.topology.groups("core", machine.allowed.cpus)
     total = len(cores) or len(machine.allowed.cpus)
     text = environ.get(RESERVED)
