@@ -11,11 +11,11 @@ from typer.main import get_command
 
 from ompbind.cli.group import make_app
 from ompbind.errors import UsageError
-from ompbind.options.parse import parse_arguments
+from ompbind.options import parse_arguments
 from ompbind.options.table import OPTIONS, Option, options_of
 
 if TYPE_CHECKING:
-    from ompbind.options.parse import Texts
+    from ompbind.options import Texts
 
 COMMANDS = sorted({name for option in OPTIONS for name in option.commands})
 

@@ -111,7 +111,7 @@ def find_help(name: str, args: Sequence[str]) -> str:
         if word == "--":
             return ""
         if word in HELP:
-            from ompbind.options.parse import parse_arguments
+            from ompbind.options import parse_arguments
             from ompbind.options.table import options_of
 
             try:

@@ -7,8 +7,7 @@ import time
 from ompbind.cpuset import parse_whole
 from ompbind.errors import UsageError
 from ompbind.messages import quote, write_output
-from ompbind.options import make_values
-from ompbind.options.parse import parse_arguments
+from ompbind.options import make_values, parse_arguments
 from ompbind.options.table import options_of
 
 TYPE_CHECKING = False

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import OmpbindError
-from ompbind.options.parse import check_choice
+from ompbind.options import check_choice
 from ompbind.options.table import OPTIONS
 from ompbind.options.together import check_together
 from ompbind.options.values import parse_cpu_lists, parse_cpus, text_of
