@@ -12,7 +12,7 @@ from ompbind.openmp import choose_places
 from ompbind.planner import make_plan
 from ompbind.planner.cores import levels_for
 from ompbind.plans import Caution, Inherited
-from ompbind.worker.program import find_program
+from ompbind.worker import find_program
 from ompbind.worker.runtimes import guess_worker
 
 TYPE_CHECKING = False

@@ -13,7 +13,7 @@ from ompbind.machine import linux_root, read_machine, running_system
 from ompbind.machine.limits import read_surroundings
 from ompbind.openmp import judge_environment
 from ompbind.plans import Binding, Host, Plan, RankPlan
-from ompbind.worker.program import find_program, find_python, require_program
+from ompbind.worker import find_program, find_python, require_program
 from ompbind.worker.runtimes import guess_worker, merge, package_runtimes
 
 TYPE_CHECKING = False

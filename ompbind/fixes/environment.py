@@ -7,7 +7,7 @@ import os
 from ompbind.errors import UsageError
 from ompbind.messages import quote
 from ompbind.plans import Caution
-from ompbind.worker.program import find_python
+from ompbind.worker import find_python
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from ompbind.errors import DeniedError
 from ompbind.launch import syscalls
 from ompbind.plans import Binding
 from ompbind.record import Record
-from ompbind.worker.program import require_program
+from ompbind.worker import require_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from ompbind.launch.binding import make_degraded, make_denied, try_binding
 from ompbind.launch.signals import restore_signals, signal
 from ompbind.launch.syscalls import Library, set_memory
 from ompbind.record import Record
-from ompbind.worker.program import require_program
+from ompbind.worker import require_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 
 from ompbind.record import Record
-from ompbind.worker.program import find_program, find_python
+from ompbind.worker import find_program, find_python
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
