@@ -104,7 +104,8 @@ class Tree:
         self, server: Server, mutation: Mutation, tests: dict[str, Any], module: str
     ) -> str | None:
         """Return the first test that fails twice, as the plugin's answers do."""
-        function = f"{mutation.module}.py:{mutation.function.rpartition('.')[2]}"
+        name = mutation.function.rpartition(".")[2]
+        function = f"{mutation.module}.py:{name}" if mutation.inside else ""
         skip = [test for test, (*_, passed) in tests.items() if not passed]
         started = not mutation.module.startswith("planner")  # which is pure, and called directly
         asked: dict[str, Any] = {
