@@ -225,7 +225,7 @@ def change_statement(node: ast.stmt) -> Iterator[tuple[ast.stmt, str]]:
         yield node, "break"
         yield node, "pass"
     elif isinstance(node, ast.Return) and node.value is not None:
-        if not (isinstance(node.value, ast.Constant) and node.value.value is None):
+        if not isinstance(node.value, ast.Constant) or node.value.value:  # what is as good as None
             yield node, "return None"
     elif (
         isinstance(node, (ast.Raise, ast.AugAssign, ast.Delete))
