@@ -243,6 +243,46 @@ def test_a_process_that_a_rank_started_from_a_bound_main_thread_is_caught() -> N
         assert child.parent == PID
 
 
+def test_what_is_observed_is_noted() -> None:
+    """More threads than cpus, a thread elsewhere, several runtimes: worth a note, no difference."""
+
+    def notes(process: Process) -> str:
+        checked = judge(process, planned(), ONLINE)
+        assert not checked.differences
+        return "; ".join(checked.notes)
+
+    good = seen("0 1 2 3")
+    assert notes(good) == ""
+    more = seen("0 1 2 3 0-3")
+    busy = more.replace(threads=tuple(t.replace(state="R") for t in more.threads[:2])
+                        + more.threads[2:])  # fmt: skip
+    assert notes(busy).endswith("; 5 threads for 4 cpus, 2 of them running now")
+    first, *rest = good.threads
+    assert notes(good.replace(threads=(first.replace(last=3), *rest))) == ""
+    away = notes(good.replace(threads=(first.replace(last=5), *rest)))
+    assert away == "the main thread last ran elsewhere, before the mask was set"
+    both = notes(seen("0 1 2 3", libraries=("libgomp.so.1", "libiomp5.so")))
+    assert both == "2 OpenMP runtimes are loaded: libgomp.so.1, libiomp5.so"
+
+
+def test_threads_are_numbered_by_their_places() -> None:
+    """Also where all have the same; None for a thread with another mask."""
+    assert judge(seen("0 2 0-1"), planned("0 1 2"), ONLINE).places == (0, 2, None)
+    assert judge(seen("0-3 1"), planned("0-3", threads=2), ONLINE).places == (0, None)
+    assert judge(seen("0 1"), planned(), ONLINE).parent == 0
+
+
+def test_what_cannot_be_seen_is_not_judged() -> None:
+    """Neither the environment of another user's process nor the mask of a thread that exited."""
+    expected = planned().replace(env=(("OMP_NUM_THREADS", "4"),))
+    assert kinds(judge(seen("0 1 2 3", environ=None), expected, ONLINE)) == []
+    exited = seen("0 1 2 3").replace(
+        threads=(*seen("0 1 2").threads, Thread(PID + 3, "worker", "S", CpuSet(), None))
+    )
+    checked = judge(exited, planned(), CpuSet.parse_kernel("0-2,4-7"))
+    assert "bound to no other" not in messages(checked)
+
+
 def test_who_is_openmp_is_told_where_it_can_be() -> None:
     """By the places; not where all threads may use the same cpus, or too many share a place."""
 
@@ -664,7 +704,10 @@ def test_a_cgroup_that_shrank_is_found(start: Starter, gomp: list[str], cpuset_g
     status, report = verify(running.pids[0])
     assert status == 1
     assert kinds_in(report)[0] == "cgroup"
-    assert f"has lost cpu {cpus[1]}" in report["processes"][0]["differences"][0]["text"]
+    assert (
+        f"no longer allows cpu {cpus[1]} of the plan"
+        in report["processes"][0]["differences"][0]["text"]
+    )
     running.end()
 
 
@@ -693,7 +736,7 @@ def test_what_is_no_worker_is_refused() -> None:
     assert done.returncode == 125
     assert done.stderr.startswith(f"ompbind: error: pid {process.pid} (")
     assert "is not a worker of ompbind" in done.stderr
-    assert done.stderr.endswith("hint: --plan FILE says what it is to be\n")
+    assert done.stderr.endswith("hint: --plan FILE gives the plan to compare it with\n")
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "planner": ("dividing", "planner", "roles", "places", "restrictions", "inherited"),
     "planner/by_gpu": ("gpus", "planner", "explain"),
     "planner/request": ("planner", "arguments", "inherited", "restrictions", "explain"),
-    "verify": ("verify", "roles"),
+    "verify": ("verify", "verify_targets", "roles"),
     "launch": ("launch", "supervision", "streams"),
     "launch/output": ("output", "streams"),
     "launch/stdin": ("feed", "streams"),

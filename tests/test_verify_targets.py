@@ -1,0 +1,261 @@
+"""Which processes `verify` looks at, and what it expects of them: by made-up files of /proc."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from ompbind.cpuset import CpuSet
+from ompbind.errors import DeniedError, UsageError
+from ompbind.machine.roots import DirectoryRoot
+from ompbind.planner import make_plan
+from ompbind.plans import Plan
+from ompbind.verify import check, find_targets
+from ompbind.verify.after_start import Verifier
+from ompbind.verify.expected import expect_environ, expect_plan, parse_role_cpus
+from tests.support.machines import MACHINES, make_asked
+
+
+class Processes:
+    """A made-up machine of eight cpus and its processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        online = path / "sys" / "devices" / "system" / "cpu" / "online"
+        online.parent.mkdir(parents=True)
+        online.write_text("0-7\n")
+        self.root = DirectoryRoot(str(path))
+
+    def add(
+        self,
+        pid: int,
+        parent: int = 1,
+        environ: dict[str, str] | None = None,
+        *,
+        masks: Sequence[str] = ("0-7",),
+        state: str = "S",
+        started: int = 1,
+        name: str = "w",
+    ) -> None:
+        """Write a process with a thread for each mask, the main one first."""
+        folder = self.path / "proc" / str(pid)
+        (folder / "task").mkdir(parents=True, exist_ok=True)
+        fields = [str(n) for n in range(53)]
+        fields[4], fields[22], fields[39] = str(parent), str(started), "0"
+        stat = f"({name}) {state} {' '.join(fields[4:])}\n"
+        for tid, mask in enumerate(masks, pid):
+            task = folder / "task" / str(tid)
+            task.mkdir(parents=True, exist_ok=True)
+            (task / "stat").write_text(f"{tid} {stat}")
+            (task / "status").write_text(f"Uid:\t0\t0\t0\t0\nCpus_allowed_list:\t{mask}\n")
+            if environ is not None:
+                (task / "environ").write_text("".join(f"{k}={v}\0" for k, v in environ.items()))
+        (folder / "stat").write_text(f"{pid} {stat}")
+        if environ is not None:
+            (folder / "environ").write_text("".join(f"{k}={v}\0" for k, v in environ.items()))
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Processes:
+    return Processes(tmp_path)
+
+
+def worker(rank: int, cpus: str = "0-3") -> dict[str, str]:
+    return {"OMPBIND_RANK": str(rank), "OMPBIND_CPUS": cpus}
+
+
+def targets(processes: Processes, *pids: int, plan: Plan | None = None) -> list[int]:
+    return [target.process.pid for target in find_targets(processes.root, pids, plan)]
+
+
+def two_ranks(*args: str) -> Plan:
+    """A plan for the made-up server: ranks on cpus 0-7 and 8-15."""
+    return make_plan(MACHINES["server"], make_asked(["-n", "2", *args]))
+
+
+def test_a_launcher_stands_for_its_workers(processes: Processes) -> None:
+    """By rank, each once; what workers have started, near or far, is no worker."""
+    processes.add(10, environ={})
+    processes.add(11, 10, worker(1))
+    processes.add(12, 10, worker(0))
+    processes.add(13, 11, worker(1))
+    processes.add(14, 13, worker(1))
+    processes.add(15, 10, {})
+    processes.add(16, 15, worker(2))
+    assert targets(processes, 10) == [12, 11, 16]
+    assert targets(processes, 11, 12, 11) == [11, 12]
+    assert targets(processes, 13) == [13]
+
+
+def test_what_cannot_be_compared_is_no_target(processes: Processes) -> None:
+    """A process that no plan is known of; but one that exited or cannot be read is reported."""
+    processes.add(10, environ={})
+    processes.add(11, environ=None, state="Z", masks=())
+    processes.add(12, environ={"OMPBIND_RANK": "x"})
+    with pytest.raises(UsageError, match="no process has the pid 9"):
+        targets(processes, 9)
+    for pid in (10, 12):
+        with pytest.raises(UsageError, match="is not a worker of ompbind"):
+            targets(processes, pid)
+    assert targets(processes, 11) == [11]
+    assert [r.process.ended for r in check(processes.root, find_targets(processes.root, [11], None)
+                                           ).processes] == [True]  # fmt: skip
+
+
+def test_a_plan_has_a_rank_for_each_target(processes: Processes) -> None:
+    """The one that its environment names, where the plan has it; else the one at its position."""
+    plan = two_ranks()
+    processes.add(11, environ=worker(1))
+    processes.add(12, environ={})
+    processes.add(13, environ=worker(2))
+    found = find_targets(processes.root, [11, 12], plan)
+    assert [t.expected and t.expected.rank for t in found] == [1, 1]
+    assert [t.expected and t.expected.rank for t in find_targets(processes.root, [13], plan)] == [0]
+    with pytest.raises(UsageError, match="--plan has 2 ranks; pid 13 would be rank 2"):
+        find_targets(processes.root, [11, 12, 13], plan)
+
+
+def test_what_a_rank_has_started_is_judged_with_it(processes: Processes) -> None:
+    """Those that inherited its binding; not another launch's, nor what has exited."""
+    processes.add(10, environ=worker(0), masks=["0-3"])
+    processes.add(11, 10, worker(0), masks=["0-3"])
+    processes.add(12, 10, worker(1), masks=["0-3"])
+    processes.add(13, 10, worker(0, "4-7"), masks=["4-7"])
+    processes.add(14, 10, None, masks=["0-3"])
+    processes.add(15, 10, worker(0), state="Z", masks=())
+    processes.add(16, 11, worker(0), masks=["0-4"])
+    report = check(processes.root, find_targets(processes.root, [10], None))
+    assert [(r.process.pid, r.parent) for r in report.processes] == [(10, 0), (11, 10), (16, 10)]
+    assert [[d.kind for d in r.differences] for r in report.processes] == [[], [], ["changed"]]
+
+
+def test_a_number_that_was_reused_is_another_process(processes: Processes) -> None:
+    """The target has exited; a process with its number is not judged in its place."""
+    processes.add(10, environ=worker(0), masks=["0-3"], started=5)
+    found = find_targets(processes.root, [10], None)
+    processes.add(10, environ=worker(0), masks=["0-3"], started=6)
+    (report,) = check(processes.root, found).processes
+    assert [d.kind for d in report.differences] == ["ended"]
+
+
+def verifier(processes: Processes, *, strict: bool = False) -> Verifier:
+    return Verifier(processes.root, within=5, strict=strict, clock=lambda: 0.0)
+
+
+def test_ranks_are_ready_when_their_threads_are_there(processes: Processes) -> None:
+    """As many as planned, none of them new, and no longer numactl: each rank, or a child of it."""
+    plan = two_ranks("--threads", "3")
+    ready = verifier(processes)
+    pids = {0: 10, 1: 20}
+    processes.add(20, masks=["8-15"] * 3)
+    processes.add(10, masks=["0-7"] * 2)
+    assert ready.threads_are_there(plan, pids) is False
+    assert ready.threads_are_there(plan, pids) is False
+    processes.add(10, masks=["0-7"] * 3)
+    assert ready.threads_are_there(plan, pids) is False  # one is new
+    assert ready.threads_are_there(plan, pids) is True
+    processes.add(10, masks=["0-7"] * 3, name="numactl")
+    assert ready.threads_are_there(plan, pids) is False
+    processes.add(10, masks=["0-7"] * 3)
+    processes.add(11, 10, masks=["0-7"] * 4)
+    assert ready.threads_are_there(plan, pids) is False  # its child's are new
+    assert ready.threads_are_there(plan, pids) is True
+
+
+def test_only_living_ranks_are_verified_after_the_start(processes: Processes) -> None:
+    """In the order of ranks; one that has exited is told by its status."""
+    plan = two_ranks("--places", "one")
+    processes.add(10, environ=worker(0, "0-7"), masks=["0-7"])
+    processes.add(20, environ=worker(1, "8-15"), state="Z", masks=())
+    report = verifier(processes).verify(plan, {1: 20, 0: 10})
+    assert [p.process.pid for p in report.processes] == [10]
+    assert verifier(processes).verify(plan, {1: 99}).processes == ()
+    processes.add(21, environ=worker(1, "8-15"), masks=["8-15"])
+    report = verifier(processes).verify(plan, {1: 21, 0: 10})
+    assert [p.process.pid for p in report.processes] == [10, 21]
+
+
+def test_pauses_between_verifications_double(processes: Processes) -> None:
+    """From a tenth of a second to a second, and no longer than is left."""
+    plan = two_ranks("--threads", "3", "--places", "one", "--no-rank-env")
+    now = [0.0]
+    waiting = Verifier(processes.root, within=3.0, strict=False, clock=lambda: now[0])
+    processes.add(10, environ=dict(plan.ranks[0].env), masks=["0-7"])
+    waits = []
+    said: list[tuple[str, str]] = []
+    while (wait := waiting(plan, {0: 10}, lambda *what: said.append(what))) is not None:
+        waits.append(wait)
+        now[0] += wait
+    assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 0.5])
+    assert [kind for kind, _ in said] == ["note"]
+    assert verifier(processes)(plan, {}, lambda *what: said.append(what)) is None
+    assert said[1:] == []
+
+
+def test_a_difference_is_a_warning_or_an_error(processes: Processes) -> None:
+    """With --verify-strict the first one is raised."""
+    plan = two_ranks("--places", "one", "--threads", "1", "--no-rank-env")
+    environ = dict(plan.ranks[0].env)
+    processes.add(10, environ=environ, masks=["0-7"])
+    said: list[tuple[str, str]] = []
+
+    def say(*what: str) -> None:
+        said.append((what[0], what[1]))
+
+    late = Verifier(processes.root, within=0, strict=True, clock=lambda: 0.0)
+    assert late(plan, {0: 10}, say) is None
+    assert [kind for kind, _ in said] == ["note"]
+    assert re.search("as planned.*; not all threads had started after 0 s", said[0][1])
+    processes.add(10, environ=environ, masks=["0-3"])
+    loose = Verifier(processes.root, within=0, strict=False, clock=lambda: 0.0)
+    assert loose(plan, {0: 10}, say) is None
+    assert [kind for kind, _ in said[1:]] == ["warning"]
+    with pytest.raises(DeniedError, match="may run only on cpus 0-3"):
+        late(plan, {0: 10}, say)
+
+
+def test_what_a_plan_expects_of_a_rank() -> None:
+    """OpenMP's variables in its environment; places where its threads are bound."""
+    rank = two_ranks("--rank-env").ranks[1]
+    expected = expect_plan(rank)
+    assert {name.partition("_")[0] for name, _ in expected.env} == {"OMP"}
+    assert expected.places == rank.places
+
+
+@pytest.mark.parametrize(
+    ("environ", "mem", "places"),
+    [
+        ({}, "none", []),
+        ({"OMPBIND_MEM": "bind:0-1"}, "bind", []),
+        ({"OMPBIND_MEM": "other:0"}, "none", []),
+        ({"OMP_PLACES": "{0},{1}"}, "none", []),
+        ({"OMP_PLACES": "{0},{1}", "OMP_PROC_BIND": "false"}, "none", []),
+        ({"OMP_PLACES": "{0},{1}", "OMP_PROC_BIND": " Close,spread"}, "none", [0, 1]),
+    ],
+)
+def test_what_an_environment_expects_of_its_worker(
+    environ: dict[str, str], mem: str, places: list[int]
+) -> None:
+    """Only policies that ompbind sets, only places to which threads are bound."""
+    expected = expect_environ({**worker(0), **environ})
+    assert expected is not None
+    assert (expected.mem, expected.places) == (mem, tuple(CpuSet([n]) for n in places))
+    assert expected.cpus == CpuSet(range(4))
+
+
+def test_an_environment_without_cpus_has_those_of_its_places() -> None:
+    """As an earlier version's launcher left it; cpus that are no list make no worker."""
+    environ = {"OMPBIND_RANK": "3", "OMP_PLACES": "{0},{5}", "OMP_PROC_BIND": "close"}
+    expected = expect_environ(environ)
+    assert expected is not None
+    assert (expected.rank, expected.cpus) == (3, CpuSet([0, 5]))
+    assert expect_environ(environ | {"OMPBIND_CPUS": "x"}) is None
+    assert expect_environ(environ | {"OMPBIND_MEM": "bind:x"}) is None
+
+
+def test_values_that_are_no_roles_are_left_out() -> None:
+    """A program may use such a variable for something else."""
+    assert parse_role_cpus(["0-1", "x", "4"]) == (CpuSet([0, 1]), CpuSet([4]))
