@@ -12,6 +12,7 @@ import pytest
 from ompbind.cpuset import CpuSet
 from tests import faults
 from tests.support.needs import unavailable
+from tests.support.shared import once
 
 COUNT = 120
 
@@ -20,7 +21,7 @@ COUNT = 120
 def results() -> list[faults.Result]:
     if reason := faults.why_not():
         unavailable(reason)
-    return list(faults.try_all(faults.usable(), COUNT, os.cpu_count() or 1))
+    return once("faults", lambda: list(faults.try_all(faults.usable(), COUNT, os.cpu_count() or 1)))
 
 
 def test_every_fault_is_survived(results: list[faults.Result]) -> None:

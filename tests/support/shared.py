@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pickle
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
+Value = TypeVar("Value")
 VARIABLE = "TESTS_OF_OMPBIND_FOLDER"
 
 
@@ -37,6 +40,18 @@ def locked(name: str, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
     with (shared_folder("locks") / name).open("w") as file:
         fcntl.flock(file, operation)
         yield
+
+
+def once(name: str, make: Callable[[], Value]) -> Value:
+    """What `make` returns, made by the first process that asks; the others wait for it."""
+    path = shared_folder("values") / name
+    with locked(f"value-{name}"):
+        if path.exists():
+            value: Value = pickle.loads(path.read_bytes())
+        else:
+            value = make()
+            path.write_bytes(pickle.dumps(value))
+    return value
 
 
 @contextmanager
