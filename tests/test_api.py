@@ -24,7 +24,7 @@ from tests.support.commands import environment, ompbind_run
 from tests.support.confine import denying
 from tests.support.needs import need_binder, need_cpus, unavailable
 from tests.support.observe import mask_of, policy_text, read_words, status_field
-from tests.support.recorder import all_children, wait_for
+from tests.support.recorder import alive, all_children, wait_for
 from tests.support.untouched import nothing_left, untouched
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ompbind binds on Linux only")
@@ -767,7 +767,7 @@ def test_an_interrupted_run_takes_its_ranks_along(tmp_path: Path) -> None:
     assert done.stdout == "interrupted\nnobody left\n", done.stderr
     assert len(list(marks.iterdir())) == 2
     for mark in marks.iterdir():
-        assert not Path("/proc", mark.name.partition(".")[2]).exists()
+        assert not alive(int(mark.name.partition(".")[2]))
 
 
 KILLED = """
@@ -789,7 +789,7 @@ def test_a_killed_program_takes_its_run_along(tmp_path: Path, ranks: int) -> Non
         started = all_children(process.pid)
         process.kill()
     assert len(started) >= ranks
-    wait_for(lambda: not any(Path("/proc", str(pid)).exists() for pid in started))
+    wait_for(lambda: not any(map(alive, started)))
 
 
 def test_run_has_the_status_whoever_takes_its_processes_away(

@@ -23,7 +23,7 @@ from tests.support.commands import environment
 from tests.support.confine import denying
 from tests.support.needs import need_binder, need_cpus, unavailable
 from tests.support.observe import mask_of, policy_text, read_words, status_field
-from tests.support.recorder import wait_for
+from tests.support.recorder import alive, wait_for
 from tests.support.untouched import Holdings, children, untouched
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ompbind binds on Linux only")
@@ -491,4 +491,4 @@ def test_a_program_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
         pids = process.stdout.readline().split()
         process.kill()
     assert pids
-    wait_for(lambda: not any(Path("/proc", pid).exists() for pid in pids))
+    wait_for(lambda: not any(alive(int(pid)) for pid in pids))

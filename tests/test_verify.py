@@ -43,6 +43,7 @@ from ompbind.verify.report import ProcessReport, Report
 from tests.support.commands import OMPBIND, TIMEOUT, environment, error, ompbind_run
 from tests.support.needs import need_cpus, unavailable
 from tests.support.observe import let_all_read
+from tests.support.recorder import alive
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="verify reads Linux' /proc")
 
@@ -895,7 +896,7 @@ def test_run_ends_ranks_that_are_not_as_planned_if_strict() -> None:
     found = re.search(r"^ompbind: error: rank 0, pid (\d+): the main thread may run only on cpu",
                       done.stderr, re.M)  # fmt: skip
     assert found
-    assert not Path(f"/proc/{found[1]}").exists()
+    assert not alive(int(found[1]))
     assert re.search(r"^hint: restart it", done.stderr, re.M)
 
 

@@ -99,7 +99,13 @@ def children(pid: int) -> list[int]:
 
 
 def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    """Whether there is such a process. A zombie that only the first process of all could reap is
+    none: in a container that may be a program which does not reap."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return status[:2] != ["Z", "1"]
 
 
 def all_children(pid: int) -> list[int]:
