@@ -39,7 +39,7 @@ from ompbind.verify.expected import (
     read_places,
 )
 from ompbind.verify.judge import judge
-from ompbind.verify.report import ProcessReport, Report
+from ompbind.verify.report import MAX_INDENTED_THREADS, ProcessReport, Report
 from tests.support.commands import OMPBIND, TIMEOUT, environment, error, ompbind_run
 from tests.support.needs import need_cpus, unavailable
 from tests.support.observe import let_all_read
@@ -108,6 +108,8 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
         seen("0-3 1 2 3"), planned(), "0-7", ["wandered"], "the main thread may run on cpus 0-3"),
     "one thread outside": (
         seen("0 1-7 2 3"), planned(), "0-7", ["outside"], "thread 101 may run on cpus 1-7"),
+    "one thread outside, and too few for the places": (
+        seen("0 1-7"), planned(), "0-7", ["outside"], "thread 101 may run on cpus 1-7"),
     "one thread outside, and one of the program's own": (
         seen("0 1-7 2 3 0-3"), planned(), "0-7", ["outside"], "1 thread without a place"),
     "all threads outside": (
@@ -201,6 +203,18 @@ MEMORY: dict[str, tuple[Process, str, list[str], str]] = {
     "preferred, in newer words": (memory("prefer (many):1", (1, 100)), "preferred:1", [], ""),
     "preferred, and full": (
         memory("prefer:1", (0, 50), (1, 50)), "preferred:1", [], "was full"),
+    "on the wrong node, just enough": (
+        memory("bind:0", (0, 75), (1, 25), mib=1), "bind:0", ["memory"],
+        "256 KiB of its memory (25%)"),
+    "on the wrong node, too little": (
+        seen("0 1 2 3", memory=Memory("bind:0", (("bind:0", 1, (256 << 10) - 1),))), "bind:0",
+        [], ""),
+    "on the wrong node, of much": (
+        seen("0 1 2 3", memory=Memory("bind:0", (("bind:0", 0, 1 << 30), ("bind:0", 1, 1 << 20)))),
+        "bind:0", [], ""),
+    "on the wrong node, a hundredth": (
+        seen("0 1 2 3", memory=Memory("bind:0", (("bind:0", 0, 99 << 20), ("bind:0", 1, 1 << 20)))),
+        "bind:0", ["memory"], "1.0 MiB of its memory (1%)"),
     "interleaved": (memory("interleave:0-1", (0, 50), (1, 50)), "interleave:0-1", [], ""),
     "local": (memory("local", (0, 50), (1, 50)), "local", [], ""),
     "local, in older words": (memory("prefer", (0, 50), (1, 50)), "local", [], ""),
@@ -282,6 +296,78 @@ def test_what_cannot_be_seen_is_not_judged() -> None:
     )
     checked = judge(exited, planned(), CpuSet.parse_kernel("0-2,4-7"))
     assert "bound to no other" not in messages(checked)
+
+
+def test_many_threads_are_named_by_the_first() -> None:
+    """Four by their numbers; of more three, and how many more there are."""
+    four = messages(judge(seen("0-3 0-7 0-7 0-7 0-7"), planned(bind="false"), ONLINE))
+    assert "threads 101, 102, 103, 104 may run" in four
+    five = messages(judge(seen("0-3 0-7 0-7 0-7 0-7 0-7"), planned(bind="false"), ONLINE))
+    assert "threads 101, 102, 103 and 2 more may run" in five
+
+
+def test_a_remedy_is_for_one_thread_or_for_all() -> None:
+    """A command sets the masks again where all, or the only one, should have the rank's cpus."""
+
+    def remedy(masks: str, expected: Expected) -> str:
+        (difference,) = judge(seen(masks), expected, ONLINE).differences
+        return difference.remedy
+
+    free = planned(bind="false")
+    assert remedy("0-7 0-7 0-7", free) == "restart it, or taskset -a -p -c 0-3 100"
+    assert remedy("0-3 0-7 0-3", free) == "restart it, or taskset -p -c 0-3 101"
+    assert remedy("0-3 0-7 0-7", free) == "restart it"
+    assert remedy("0 1-7 2 3", planned()) == "restart it, or taskset -p -c 1 101"
+
+
+def test_what_a_report_tells_programs() -> None:
+    """Every field of the JSON; each node's memory in bytes, whatever its policy."""
+    pages = (("bind:0", 0, 5), ("bind:0", 1, 7), ("default", 0, 11 << 10))
+    process = seen("0 4", memory=Memory("bind:0", pages, ((1, 3),)), cpuset=CpuSet([0, 1, 4]))
+    report = Report((judge(process, planned("0 1", mem="bind:0"), ONLINE),), ONLINE)
+    told = json.loads(report.to_json())
+    (one,) = told.pop("processes")
+    assert told == {"schema": 1, "holds": False, "online": "0-7"}
+    (difference,) = one.pop("differences")
+    assert sorted(difference) == ["cause", "kind", "remedy", "text", "threads"]
+    assert (difference["kind"], difference["threads"]) == ("outside", [101])
+    assert one.pop("notes") == [
+        "the program set another policy for some of its memory: 11 KiB default"
+    ]
+    assert one == {
+        "pid": PID,
+        "rank": 0,
+        "started_by": None,
+        "name": "worker",
+        "holds": False,
+        "planned": {"cpus": "0-1", "places": ["0", "1"], "threads": 2, "mem": "bind", "mems": "0"},
+        "threads": [
+            {"tid": 100, "name": "worker", "state": "S", "cpus": "0", "last_cpu": None,
+             "place": 0, "openmp": True},
+            {"tid": 101, "name": "worker", "state": "S", "cpus": "4", "last_cpu": None,
+             "place": None, "openmp": None},
+        ],
+        "runtimes": ["libgomp.so.1"],
+        "cpuset": "0-1,4",
+        "memory": {"policy": "bind:0", "bytes": {"0": 11269, "1": 7},
+                   "file_bytes": {"1": 3}},
+        "unseen": [],
+    }  # fmt: skip
+    bare = judge(seen("0", environ=None, unreadable=(("environment", "no"),)), None, ONLINE)
+    (one,) = json.loads(Report((bare,), ONLINE).to_json())["processes"]
+    assert [one[name] for name in ("rank", "planned", "memory", "cpuset")] == [None] * 4
+    assert one["unseen"] == [{"what": "environment", "why": "no"}]
+
+
+@pytest.mark.parametrize(("count", "lines"), [(MAX_INDENTED_THREADS, True),
+                                              (MAX_INDENTED_THREADS + 1, False)])  # fmt: skip
+def test_thousands_of_threads_are_on_one_line(count: int, lines: bool) -> None:
+    """As many lines as the JSON of ten thousand threads has are of no use to anybody."""
+    thread = Thread(1, "w", "S", CpuSet([0]), None)
+    none = (None,) * count
+    report = ProcessReport(seen("").replace(threads=(thread,) * count), None, places=none,
+                           openmp=none)  # fmt: skip
+    assert (Report((report,), ONLINE).to_json().count("\n") > 1) == lines
 
 
 def test_who_is_openmp_is_told_where_it_can_be() -> None:

@@ -37,8 +37,16 @@ EQUIVALENT = Path(__file__).with_name("equivalent.txt")
 
 # The tests that are about a package or a file of one, for the longest name that fits.
 TESTS: dict[str, tuple[str, ...]] = {
-    "planner": ("dividing", "planner", "roles", "places", "restrictions", "inherited"),
-    "planner/by_gpu": ("gpus", "planner", "explain"),
+    "planner": (
+        "planner_parts",
+        "dividing",
+        "planner",
+        "roles",
+        "places",
+        "restrictions",
+        "inherited",
+    ),
+    "planner/by_gpu": ("planner_parts", "gpus", "explain"),
     "planner/request": ("planner", "arguments", "inherited", "restrictions", "explain"),
     "verify": ("verify", "verify_targets", "roles"),
     "launch": ("launch", "supervision", "streams"),

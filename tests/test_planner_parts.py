@@ -1,0 +1,234 @@
+"""Parts of the planner by themselves, where a plan shows them seldom."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ompbind.cpuset import CpuSet
+from ompbind.errors import PlanError
+from ompbind.gpus.visible import make_visible
+from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
+from ompbind.planner import LARGEST_WEIGHT, explain_sizes, make_plan, warn_of_sizes
+from ompbind.planner.cores import Core, levels_for, llc_level
+from ompbind.planner.mapping import Share
+from ompbind.planner.memory import keep_allowed, node_with_memory
+from tests.support.machines import MACHINES, make_asked, make_machine
+from tests.support.trees import Pci, Shape
+
+
+def make_share(*nodes: int | None, weight: int = 1, first: int = 0) -> Share:
+    """A share with a core on each of these nodes."""
+    cores = []
+    for n, node in enumerate(nodes, first):
+        cpus = CpuSet([n])
+        cores.append(Core(cpus, cpus, Cpu(n, core=n, package=0, node=node), weight))
+    return Share(tuple(cores), "here")
+
+
+def test_capacity_may_differ_by_the_most_capable_core() -> None:
+    """Where there are several kinds of core; more than that is worth a warning."""
+    request = make_asked(["-n", "2"])
+    alike = [make_share(0, weight=LARGEST_WEIGHT), make_share(0, 0, weight=LARGEST_WEIGHT)]
+    assert warn_of_sizes(alike, request) == []
+    uneven = [make_share(0, weight=512), make_share(0, 0, 0, weight=513)]
+    (caution,) = warn_of_sizes(uneven, request)
+    assert caution.text.startswith("ranks get from 512 to 1539 of capacity (1024:")
+    # one kind that weighs something counts for all
+    mixed = [Share((*make_share(0).cores, *make_share(0, weight=2).cores), ""), make_share(0)]
+    assert warn_of_sizes(mixed, request) == []
+
+
+def test_sizes_are_explained_by_what_they_keep() -> None:
+    """Ranks that keep to one node each, or nodes to one rank each; nothing else explains them."""
+    assert explain_sizes([make_share(0, 0, 0), make_share(0)]) == ""
+    assert explain_sizes([make_share(0, 0, 0), make_share(0, 1)]) == ""
+    assert explain_sizes([make_share(0, 0, 0), make_share(1)]) == ", so that no node is divided"
+    apart = [make_share(0, 0, 0), make_share(1), make_share(1)]
+    assert explain_sizes(apart) == ", so that no rank spans two nodes"
+    assert explain_sizes([make_share(None, 0, 0), make_share(1)]) == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "levels"),
+    [
+        ("", "core package node l3"),
+        ("--places l3", "core package node l3 l2"),
+        ("--places cores", "core package node l3"),
+        ("--kind performance", "core package node l3 kind"),
+        ("--reserve 1", "core package node l3 kind"),
+        ("--role kv=1", "core package node l3 kind"),
+        ("--numa-bind-cpus 0", "core package node l3"),
+    ],
+)
+def test_what_divides_nothing_reads_few_levels(args: str, levels: str) -> None:
+    """Reading the others costs time at each start."""
+    assert " ".join(levels_for(make_asked(args.split()))) == levels
+
+
+@pytest.mark.parametrize(
+    "args", ["-n 2", "--per numa", "--numa-bind-nodes 0", "--part 1/2", "--per core"]
+)
+def test_what_divides_reads_every_level(args: str) -> None:
+    """The tree, and what kind each core is of."""
+    levels = levels_for(make_asked(args.split()))
+    assert {"core", "drawer", "book", "package", "node", "die", "l3", "l2", "kind"} <= {*levels}
+
+
+def test_one_cpu_with_an_l3_makes_it_the_last_level() -> None:
+    """Some cores of hybrid processors have none."""
+    cpus = (Cpu(0, core=0, l2=0, l3=0), Cpu(1, core=1, l2=1))
+    allowed = Allowed(CpuSet([0, 1]), CpuSet())
+    assert llc_level(Machine(Topology(cpus, ()), allowed)) == "l3"
+    assert llc_level(Machine(Topology(cpus[1:], ()), allowed)) == "l2"
+
+
+def why(machine: str, args: str, environ: dict[str, str] | None = None) -> list[str]:
+    plan = make_plan(MACHINES[machine], make_asked(args.split(), environ=environ))
+    return [rank.why for rank in plan.ranks]
+
+
+def test_ranks_say_what_they_are_on() -> None:
+    """By the number of the thing, where the machine gives it one."""
+    assert why("mute", "--per core")[1] == "cpu 1"
+    assert why("server", "--per core")[1] == "core 1"
+    assert why("server", "--part 2/4") == ["part 2/4 of the machine"]
+    assert why("server", "--per l3 -n 2") == ["L3 0", "L3 1"]
+    places = {"OMP_PLACES": "{0},{1},{2}", "OMP_PROC_BIND": "close"}
+    assert why("server", "-n 2", places) == [
+        "places 1-2 of OMP_PLACES",
+        "place 3 of OMP_PLACES",
+    ]
+
+
+def test_a_list_of_places_that_cannot_be_used_is_overridden() -> None:
+    """With why; other variables keep their record. Ranks that share may be more than places."""
+    environ = {"OMP_PLACES": "{0},{1}", "OMP_PROC_BIND": "close"}
+    machine = MACHINES["server"]
+    plan = make_plan(machine, make_asked(["-n", "3"], environ=environ))
+    (places,) = [i for i in plan.inherited if i.name == "OMP_PLACES"]
+    (bind,) = [i for i in plan.inherited if i.name == "OMP_PROC_BIND"]
+    assert (places.action, places.why) == ("overridden", "it has 2 places for 3 ranks")
+    assert bind.action != "overridden"
+    assert [str(r.cpus) for r in plan.ranks] != ["0-1"] * 3
+    shared = make_plan(machine, make_asked(["-n", "3", "--share"], environ=environ))
+    assert [str(r.cpus) for r in shared.ranks] == ["0-1"] * 3
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+FOUR = Topology(
+    tuple(Cpu(n, core=n, node=n) for n in range(3)),
+    (*(Node(n, CpuSet([n]), 1 << 30) for n in range(2)), Node(2, CpuSet([2]), 0),
+     Node(3, CpuSet(), 1 << 30)),
+    distances=((10, 20, 30, 40), (20, 10, 15, 40), (30, 15, 10, 12), (40, 40, 12, 10)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("allowed", "node", "nearest"),
+    [([0, 1, 3], 0, 0), ([0, 1, 3], 2, 3), ([0, 1], 2, 1), ([0], 2, 0), ([0, 2, 3], 2, 3)],
+)
+def test_memory_comes_from_the_nearest_node_that_has_some(
+    allowed: list[int], node: int, nearest: int
+) -> None:
+    """Among those whose memory is allowed."""
+    machine = Machine(FOUR, Allowed(CpuSet(range(3)), CpuSet(allowed)))
+    assert node_with_memory(machine, 0, node) == nearest
+
+
+def test_memory_that_is_denied_is_refused() -> None:
+    """A node that has memory is not replaced by another."""
+    machine = Machine(FOUR, Allowed(CpuSet(range(3)), CpuSet([0])))
+    with pytest.raises(PlanError, match="rank 4: memory of node 1 is not allowed") as caught:
+        node_with_memory(machine, 4, 1)
+    assert caught.value.hint == "memory allowed on: 0; --mem none binds cpus only"
+    nowhere = Machine(FOUR, Allowed(CpuSet(range(3)), CpuSet()))
+    with pytest.raises(PlanError, match="rank 4: node 2 has no memory, nor has any other"):
+        node_with_memory(nowhere, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "wanted", "kept", "text"),
+    [
+        ([0, 1, 3], [0, 1], [0, 1], ""),
+        ([0], [0, 1], [0], "rank 2: memory of node 1 is not allowed (cgroup cpuset): its memory is "
+         "on node 0"),
+        ([0], [1, 3], [], "rank 2: memory of nodes 1,3 is not allowed (cgroup cpuset): none is "
+         "bound"),
+        ([0], [2], [2], ""),  # it has none of its own; the nearest is taken later
+        ([], [2], [], ""),
+        ([], [0], [], "rank 2: memory of node 0 is not allowed (cgroup cpuset): none is bound"),
+    ],
+)  # fmt: skip
+def test_what_is_denied_is_dropped(
+    allowed: list[int], wanted: list[int], kept: list[int], text: str
+) -> None:
+    """With --on-denied degrade: a warning names the nodes, and what is left."""
+    machine = Machine(FOUR, Allowed(CpuSet(range(3)), CpuSet(allowed)))
+    nodes, cautions = keep_allowed(machine, 2, CpuSet(wanted))
+    assert nodes == CpuSet(kept)
+    assert [caution.text for caution in cautions] == [text] * bool(text)
+
+
+# --- devices -------------------------------------------------------------------------------------
+
+
+def with_gpus(shape: Shape, *nodes: int) -> Machine:
+    devices = [Pci(f"0000:{n + 1:02x}:00.0", "030200", node, None, "10de")
+               for n, node in enumerate(nodes)]  # fmt: skip
+    return make_machine(replace(shape, devices=tuple(devices)))
+
+
+TWO_PACKAGES = Shape(packages=2, nodes=4, l3s=8, cores=16)
+
+
+def cpus_for(machine: Machine, args: str, environ: dict[str, str] | None = None) -> list[str]:
+    request = make_asked(args.split())
+    visible = make_visible(machine.topology.devices, environ or {})
+    return [str(r.cpus) for r in make_plan(machine, request.replace(visible=visible)).ranks]
+
+
+def test_the_domain_of_a_gpu() -> None:
+    """Its node, its package, or one of its node's caches in turn."""
+    machine = with_gpus(TWO_PACKAGES, 0, 0, 3)
+    assert cpus_for(machine, "--per gpu") == ["0-1", "2-3", "12-15"]
+    assert cpus_for(machine, "--per gpu --gpu-domain package") == ["0-3", "4-7", "8-15"]
+    assert cpus_for(machine, "--per gpu --gpu-domain package --share") == ["0-7", "0-7", "8-15"]
+    assert cpus_for(machine, "--per gpu --gpu-domain l3") == ["0-1", "2-3", "12-13"]
+    four = with_gpus(TWO_PACKAGES, 0, 0, 0, 1)
+    assert cpus_for(four, "--per gpu --gpu-domain l3 --share") == ["0-1", "2-3", "0-1", "4-5"]
+
+
+def test_gpus_of_a_machine_without_nodes() -> None:
+    """There is nothing that they could be near, and so nothing to warn of."""
+    machine = with_gpus(Shape(cores=4, node_dir="hidden"), -1, -1)
+    request = make_asked(["--per", "gpu"])
+    visible = make_visible(machine.topology.devices, {})
+    plan = make_plan(machine, request.replace(visible=visible))
+    assert [str(r.cpus) for r in plan.ranks] == ["0-1", "2-3"]
+    assert plan.warnings == ()
+
+
+def test_why_there_is_no_gpu() -> None:
+    """What is wrong with those that the environment names; nothing where nobody has looked."""
+    machine = with_gpus(TWO_PACKAGES, 0)
+    with pytest.raises(PlanError) as caught:
+        make_plan(machine, make_asked(["-n", "2", "--gpu-env"]))
+    assert caught.value.message == "--gpu-env gives each rank its GPU, and no rank has one"
+    assert caught.value.hint == "--per gpu gives each rank one"
+    problem = make_visible(machine.topology.devices, {"CUDA_VISIBLE_DEVICES": "7"}).problem
+    assert problem
+    unseen = "--gpu-env gives each rank its GPU, and no rank has one: "
+    for args, start in (
+        ("--near gpu0", "--near gpu0: "),
+        ("--per gpu", "--per gpu: "),
+        ("-n 2 --gpu-env", unseen),
+    ):
+        with pytest.raises(PlanError) as caught:
+            cpus_for(machine, args, {"CUDA_VISIBLE_DEVICES": "7"})
+        assert caught.value.message == start + problem
+    with pytest.raises(PlanError, match=r"^--near gpu1: there are 1 visible GPUs$") as caught:
+        cpus_for(machine, "--near gpu1")
+    assert caught.value.hint == "gpu0 to gpu0, or a PCI address"
