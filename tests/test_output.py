@@ -356,3 +356,30 @@ def test_a_stream_that_cannot_be_opened_again(stage: Make, monkeypatch: pytest.M
     assert select.select([], [s.own], [], 0)[1] == []
     out = read_until(s, lambda out: out.endswith(b" 9999\n"))
     assert out == b"".join(b"[0] %d\n" % n for n in range(10_000))
+
+
+def test_a_full_stream_that_cannot_be_opened_again(
+    stage: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be full before anything was written here, as others write to it: then the first
+    message waits, too."""
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ompbind.launch.output.os.open", refuse)
+        s = stage(0)
+    os.set_blocking(s.own, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(s.own, b"x" * 4096)
+    os.set_blocking(s.own, True)
+    blocked = threading.Timer(5, lambda: os.read(s.reader, 1 << 20))  # so that it ends in any case
+    blocked.start()
+    before = time.monotonic()
+    s.sink.put([b"message\n"])
+    assert time.monotonic() - before < 4
+    blocked.cancel()
+    out = read_until(s, lambda out: out.endswith(b"message\n"))
+    assert set(out.removesuffix(b"message\n")) == {ord("x")}
