@@ -18,7 +18,7 @@ from tests.guest.boots import end_boots, start_boots
 from tests.guest.cases import RUNTIMES
 from tests.guest.guest import why_no_boots
 from tests.support.commands import OMPBIND, TIMEOUT, environment
-from tests.support.needs import need_binder, need_cpus
+from tests.support.needs import REPOSITORY, need_binder, need_cpus
 from tests.support.programs import can_compile, compile_where
 from tests.support.shared import (
     alone,
@@ -41,6 +41,8 @@ settings.register_profile(
     deadline=None,
     print_blob=True,
     derandomize="CI" in os.environ,
+    # In a checkout that is not ours to write in there is none, about which Hypothesis would warn.
+    **({} if os.access(REPOSITORY, os.W_OK) else {"database": None}),
     suppress_health_check=[HealthCheck.too_slow],
 )
 # For further versions of Python: the same properties, a look at each.
