@@ -7,7 +7,7 @@ import os
 from ompbind.errors import UsageError
 from ompbind.launch.binding import apply_on_denied, probe, reset_inherited
 from ompbind.launch.rank import Launch, Settings, bind_and_exec, execute, find_programs, make_starts
-from ompbind.launch.signals import signal
+from ompbind.launch.syscalls import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

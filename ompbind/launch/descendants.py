@@ -6,7 +6,7 @@ import errno
 import os
 import time
 
-from ompbind.launch.signals import signal
+from ompbind.launch.syscalls import signal
 from ompbind.machine.processes import make_family, read_parent, read_parents
 from ompbind.machine.roots import DirectoryRoot
 

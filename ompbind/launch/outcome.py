@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ompbind.launch.signals import name_signal
+from ompbind.launch.syscalls import name_signal
 from ompbind.messages import format_size
 from ompbind.record import Record
 

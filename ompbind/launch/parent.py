@@ -13,9 +13,8 @@ from ompbind.errors import OmpbindError, system_error
 from ompbind.launch.descendants import end_descendants
 from ompbind.launch.pipes import make_pipe, parse_error, receive, send_error
 from ompbind.launch.rank import flush
-from ompbind.launch.signals import name_signal, signal
 from ompbind.launch.supervisor import Supervisor
-from ompbind.launch.syscalls import Library
+from ompbind.launch.syscalls import Library, name_signal, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ import sys
 
 from ompbind.errors import CommandError
 from ompbind.launch.binding import make_degraded, make_denied, try_binding
-from ompbind.launch.signals import restore_signals, signal
-from ompbind.launch.syscalls import Library, set_memory
+from ompbind.launch.syscalls import Library, restore_signals, set_memory, signal
 from ompbind.record import Record
 from ompbind.worker import require_program
 

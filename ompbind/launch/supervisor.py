@@ -14,9 +14,8 @@ from ompbind.launch.loop import Loop
 from ompbind.launch.outcome import Ended, make_line, make_summary
 from ompbind.launch.pipes import make_pipe, parse_messages
 from ompbind.launch.rank import Gate, Inheritance, cannot_execute, exec_rank, flush
-from ompbind.launch.signals import name_signal, restore_signals, send_to, signal
 from ompbind.launch.streams import Streams
-from ompbind.launch.syscalls import set_affinity
+from ompbind.launch.syscalls import name_signal, restore_signals, send_to, set_affinity, signal
 from ompbind.messages import one_line
 from ompbind.record import Record
 

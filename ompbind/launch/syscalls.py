@@ -1,8 +1,11 @@
-"""The system calls behind a binding: sched_setaffinity with a check of what the kernel took, and
-those that Python has no function for: set_mempolicy, get_mempolicy, prctl.
+"""The system calls behind a launch: sched_setaffinity with a check of what the kernel took, those
+that Python has no function for (set_mempolicy, get_mempolicy, prctl), and signals.
 
 The C library has no wrapper for memory policies, so they are called by number. Sources:
 set_mempolicy(2), prctl(2), the kernel's syscall tables.
+
+`signal` is the C module: Python's own wraps it in enums, which takes a third of the whole start-up.
+Every module of this package takes it from here.
 """
 
 from __future__ import annotations
@@ -15,7 +18,21 @@ from ompbind.cpuset import CpuSet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from typing import Any
+else:
+    import _signal as signal
+
+__all__ = [
+    "Library",
+    "name_signal",
+    "read_memory",
+    "restore_signals",
+    "send_to",
+    "set_affinity",
+    "set_memory",
+    "signal",
+]
 
 # set_mempolicy and get_mempolicy by machine (as uname says it) and whether pointers have 64 bits.
 NUMBERS = {
@@ -124,3 +141,32 @@ class Library:
         if function(*args) != 0:
             code = self._errno()
             raise OSError(code, os.strerror(code))
+
+
+def name_signal(number: int) -> str:
+    """Return a signal's number and name: `signal 9 (KILL)`."""
+    names = [n for n in dir(signal) if n.startswith("SIG") and n[3:4].isalpha()]
+    for name in sorted(names):
+        if getattr(signal, name) == number and name not in ("SIGCLD", "SIGPOLL", "SIGIOT"):
+            return f"signal {number} ({name[3:]})"
+    return f"signal {number}"
+
+
+def restore_signals() -> None:
+    """Undo what Python changed at its start: it ignores PIPE and XFSZ, and handles INT."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for name in ("SIGPIPE", "SIGXFSZ"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
+def send_to(pid: int, number: int, *, group: bool = False) -> None:
+    """Send a signal to a child that has not been reaped, or to its whole process group."""
+    try:
+        if group:
+            os.killpg(pid, number)
+        else:
+            os.kill(pid, number)
+    except OSError:
+        pass  # it runs as another user now, or its group is gone

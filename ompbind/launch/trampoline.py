@@ -11,7 +11,7 @@ from ompbind.cpuset import CpuSet
 from ompbind.errors import OmpbindError
 from ompbind.launch.binding import try_binding
 from ompbind.launch.pipes import send, send_error
-from ompbind.launch.signals import signal
+from ompbind.launch.syscalls import signal
 from ompbind.plans import Binding, Host, Plan, RankPlan
 
 TYPE_CHECKING = False
