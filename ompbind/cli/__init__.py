@@ -115,10 +115,10 @@ def find_help(name: str, args: Sequence[str]) -> str:
             from ompbind.options.table import options_of
 
             try:
-                own = name == "verify" or not parse_arguments(args[:n], options_of(name))[1]
+                before_command = not parse_arguments(args[:n], options_of(name))[1]
             except OmpbindError:
-                own = True
-            return word if own else ""
+                before_command = True
+            return word if before_command or name == "verify" else ""
     return ""
 
 
@@ -143,8 +143,8 @@ def run_root(name: str, rest: Sequence[str]) -> int:
     from ompbind.options.foreign import hint_for_root
 
     if name.startswith("-"):
-        own = (*HELP, *VERSION, *SET_UP_COMPLETION)
-        hint = hint_for_root(name) or did_you_mean(name, own) or "see ompbind --help"
+        known = (*HELP, *VERSION, *SET_UP_COMPLETION)
+        hint = hint_for_root(name) or did_you_mean(name, known) or "see ompbind --help"
         raise UsageError(f"{quote(name)} is not an option of ompbind itself", hint=hint)
     hint = did_you_mean(name, (*COMMANDS, "help"))
     hint = hint or f"commands: {', '.join(COMMANDS)}; ompbind run -- {name} starts it bound"
