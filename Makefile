@@ -12,7 +12,7 @@ JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 BIN := $(VENV)/bin
 CACHE := .cache
 WHERE := $(CACHE)/where
-# Its own environment: an editable installation slows down every start of Python in it.
+# Its own environment, as a user has it: packages only a test wants slow down every start of Python.
 BENCH_VENV := $(CACHE)/bench-venv
 SOURCES := $(shell find ompbind -name "*.py") scripts/ompbind
 PIP_FLAGS := --quiet --disable-pip-version-check
