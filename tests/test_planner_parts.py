@@ -14,6 +14,7 @@ from ompbind.planner import LARGEST_WEIGHT, explain_sizes, make_plan, warn_of_si
 from ompbind.planner.cores import Core, levels_for, llc_level
 from ompbind.planner.mapping import Share
 from ompbind.planner.memory import keep_allowed, node_with_memory
+from ompbind.planner.request import Pool, Request
 from tests.support.machines import MACHINES, make_asked, make_machine
 from tests.support.trees import Pci, Shape
 
@@ -102,6 +103,42 @@ def test_ranks_say_what_they_are_on() -> None:
     ]
 
 
+def test_ranks_say_what_was_set_aside() -> None:
+    """Of their cores, by role, reserved ones last; one node and package go without saying."""
+    machine = "1/2 of the machine, package"
+    assert why("server", "-n 2 --reserve 1 --role kv=2") == [
+        f"{machine} 0, nodes 0-1, less 1 for kv",
+        f"{machine} 1, nodes 2-3, less 1 for kv and 1 reserved",
+    ]
+    assert why("server", "-n 2 --reserve 2 --role kv=1/rank --role io=2") == [
+        f"{machine} 0, nodes 0-1, less 1 for kv, 1 for io and 1 reserved",
+        f"{machine} 1, nodes 2-3, less 1 for kv, 1 for io and 1 reserved",
+    ]
+    assert why("server", "-n 2 --reserve 1")[0] == f"{machine} 0, nodes 0-1"
+    assert why("desktop", "-n 2") == ["1/2 of the machine"] * 2
+
+
+def test_a_request_asks_for_nothing_by_itself() -> None:
+    """Its defaults are what no argument at all makes."""
+    assert make_asked([]) == Request(binder="numactl", command=("true",))
+    assert [bool(Pool("kv", 1)), bool(Pool("kv", 0)), Pool("kv", 1).per_rank] == [
+        True,
+        False,
+        False,
+    ]
+    assert str(Pool("kv", 2, True)) == "--role kv=2/rank"
+    assert str(Pool("", 2)) == "--reserve 2"
+    assert str(Pool("", 2, source="VARIABLE=2")) == "VARIABLE=2"
+
+
+def test_a_single_thread_is_worth_no_warning() -> None:
+    """With less of a cpu than one there is still a thread."""
+    small = make_machine(Shape(cores=1), quota=0.5)
+    plan = make_plan(small, make_asked([]))
+    assert dict(plan.ranks[0].env)["OMP_NUM_THREADS"] == "1"
+    assert plan.warnings == ()
+
+
 def test_a_list_of_places_that_cannot_be_used_is_overridden() -> None:
     """With why; other variables keep their record. Ranks that share may be more than places."""
     environ = {"OMP_PLACES": "{0},{1}", "OMP_PROC_BIND": "close"}
@@ -114,6 +151,16 @@ def test_a_list_of_places_that_cannot_be_used_is_overridden() -> None:
     assert [str(r.cpus) for r in plan.ranks] != ["0-1"] * 3
     shared = make_plan(machine, make_asked(["-n", "3", "--share"], environ=environ))
     assert [str(r.cpus) for r in shared.ranks] == ["0-1"] * 3
+
+
+def test_one_rank_whose_place_holds_isolated_cores_is_enough() -> None:
+    """The kernel spreads no threads over them; the other rank's cores are not isolated."""
+    machine = make_machine(Shape(cores=4))
+    isolated = machine.replace(topology=machine.topology.replace(isolated=CpuSet([0, 1])))
+    plan = make_plan(isolated, make_asked(["-n", "2", "--places", "one"]))
+    assert any("does not balance threads" in text for text in plan.warnings)
+    apart = make_plan(isolated, make_asked(["-n", "2", "--places", "cores"]))
+    assert not any("does not balance threads" in text for text in apart.warnings)
 
 
 # --- memory --------------------------------------------------------------------------------------
@@ -172,6 +219,27 @@ def test_what_is_denied_is_dropped(
     assert [caution.text for caution in cautions] == [text] * bool(text)
 
 
+def test_a_rank_whose_memory_is_denied_runs_without() -> None:
+    """With --on-denied degrade, where none of its nodes' memory is allowed; else on what is."""
+    machine = make_machine(Shape(nodes=2, packages=2, cores=4), nodes="0")
+    args = ["-n", "2", "--mem", "bind", "--on-denied", "degrade"]
+    ranks = make_plan(machine, make_asked(args)).ranks
+    assert [(r.mem, str(r.mems)) for r in ranks] == [("bind", "0"), ("none", "")]
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        ("--places cores", "places are cores: --places is given"),
+        ("--places one", "one place: --places is given"),
+        ("--proc-bind false", "one place: threads are not to be bound (--proc-bind false)"),
+    ],
+)
+def test_why_places_are_what_they_are(args: str, text: str) -> None:
+    """What decided it stands behind the colon."""
+    assert make_plan(MACHINES["desktop"], make_asked(args.split())).places_why == text
+
+
 # --- devices -------------------------------------------------------------------------------------
 
 
@@ -211,6 +279,15 @@ def test_gpus_of_a_machine_without_nodes() -> None:
     assert plan.warnings == ()
 
 
+def test_gpus_of_unknown_nodes_go_where_fewest_ranks_are() -> None:
+    """For its cores; the domain of one whose node nobody can know is the machine."""
+    machine = with_gpus(Shape(packages=2, nodes=2, l3s=2, cores=8), 0, -1, -1)
+    assert cpus_for(machine, "--per gpu --share") == ["0-3", "4-7", "0-3"]
+    assert cpus_for(machine, "--per gpu -n 6 --share") == ["0-3", "0-3", "4-7", "4-7", "0-3", "0-3"]
+    hidden = with_gpus(Shape(cores=4, l3s=2, node_dir="hidden"), -1, -1)
+    assert cpus_for(hidden, "--per gpu --gpu-domain l3 --share") == ["0-3", "0-3"]
+
+
 def test_why_there_is_no_gpu() -> None:
     """What is wrong with those that the environment names; nothing where nobody has looked."""
     machine = with_gpus(TWO_PACKAGES, 0)
@@ -218,6 +295,11 @@ def test_why_there_is_no_gpu() -> None:
         make_plan(machine, make_asked(["-n", "2", "--gpu-env"]))
     assert caught.value.message == "--gpu-env gives each rank its GPU, and no rank has one"
     assert caught.value.hint == "--per gpu gives each rank one"
+    with pytest.raises(PlanError) as caught:
+        cpus_for(machine, "-n 2 --gpu-env")
+    assert caught.value.message == "--gpu-env gives each rank its GPU, and no rank has one"
+    with pytest.raises(PlanError, match=r"^--near gpu0: there are 0 visible GPUs$"):
+        make_plan(machine, make_asked(["--near", "gpu0"]))
     problem = make_visible(machine.topology.devices, {"CUDA_VISIBLE_DEVICES": "7"}).problem
     assert problem
     unseen = "--gpu-env gives each rank its GPU, and no rank has one: "

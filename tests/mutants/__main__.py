@@ -4,8 +4,8 @@
 
 A MODULE is a package or a file without its suffix: `planner`, `verify/judge`; without one, all. Of
 each file `--sample N` tries N changes drawn by the seed. What was killed before stays so while the
-function and its name are what they were (`--again`: is tried again); so a run that was stopped goes
-on where it was. Results are kept in tests/mutants/results.txt.
+function and its name are what they were (`--again`: is tried again), what survived is tried again;
+so a run that was stopped goes on where it was. Results are kept in tests/mutants/results.txt.
 
 Each worker has a copy of the tree and a Python environment that runs it: mutmut's trampolines do
 not reach the interpreters that most tests of launch start, and cosmic-ray changes the one checkout.
@@ -187,10 +187,12 @@ def main(args: Sequence[str]) -> int:
         folder = Path(text)
         folder.chmod(0o755)
         for module in find_modules(options.module):
+            chosen = {m.name for m in choose(mutations[module], options.sample, options.seed)}
+            lived = {n for n, r in results.items() if r.verdict == "survived"} - equivalent.keys()
             to_try = [
-                m for m in choose(mutations[module], options.sample, options.seed)
-                if options.again or m.name not in results
-                or (results[m.name].verdict == "survived" and m.name not in equivalent)
+                m for m in mutations[module]
+                if m.name in lived
+                or (m.name in chosen and (options.again or m.name not in results))
             ]  # fmt: skip
             if options.list:
                 print(*map(show, to_try), sep="\n")
