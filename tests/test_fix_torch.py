@@ -390,7 +390,7 @@ def test_a_value_error_bypasses_the_cache(tmp_path: Path, version: str, fixed: b
     wanted = outcomes(BYPASSED if fixed else "") * 2
     assert done.stdout.splitlines() == [*wanted, f"{fixed} False {DOC}"]
     assert ("applied" if fixed else "not needed in process") in done.stderr
-    assert fixed or f"(torch is {version}, it is for 2.10.*)" in done.stderr
+    assert fixed or f"(torch is {version}, for 2.10.* only)" in done.stderr
 
 
 def test_without_the_fix_a_value_error_comes_out(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def verify(ompbind: str, plan: str, pid: int) -> dict[str, Any]:
         [ompbind, "verify", "--plan", plan, "--format", "json", str(pid)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     if done.returncode not in (0, 1):
         raise ValueError(f"verify: status {done.returncode}: {done.stderr}")
