@@ -37,6 +37,28 @@ def need(command: list[str]) -> list[str]:
 
 
 @contextmanager
+def among_no_others() -> Iterator[list[str]]:
+    """What starts commands that see each other and no other process: in a pid namespace that they
+    share, with its own /proc. All of them are killed at the end."""
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    apart = ["unshare", *user, "--pid", "--fork", "--mount-proc", "--kill-child"]
+    need(apart)
+    holder = subprocess.Popen(
+        [*apart, "sh", "-c", "echo ready && exec cat"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"ready\n"
+        inside = [f"--pid=/proc/{holder.pid}/ns/pid_for_children", "--mount"]
+        enter = ["--user", "--preserve-credentials"] if user else []
+        yield need(["nsenter", "--target", str(holder.pid), *enter, *inside])
+    finally:
+        holder.communicate(timeout=TIMEOUT)  # the end of its input, and so of the namespace
+
+
+@contextmanager
 def in_cgroup(controller: str, files: Mapping[str, str]) -> Iterator[list[str]]:
     """What starts a command in a cgroup with these files, named as in version 2; version 1's names
     and units are made of them."""
