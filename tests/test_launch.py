@@ -531,6 +531,20 @@ def test_a_numactl_that_fails(tmp_path: Path, ranks: int) -> None:
     assert done.stderr == f"ompbind: warning: {message}; {without}\n"
     for rank, cpu in enumerate(cpus):
         assert read_report(tmp_path, rank)["cpus"] == str(cpu)
+        (tmp_path / f"report.{rank}").unlink()
+
+    # it need not say why
+    fake.write_text("#!/bin/sh\nexit 3\n")
+    done = ompbind_run(*args, "--", *report_command(tmp_path), env=env)
+    message = "numactl cannot bind as planned: exit status 3"
+    assert done.stderr.startswith(f"ompbind: error: {message}\n")
+
+    # where nobody asked for numactl, it is replaced without being told to
+    auto = ["run", "--numa-bind-cpus", *map(str, cpus)]
+    done = ompbind_run(*auto, "--", *report_command(tmp_path), env=env)
+    assert (done.returncode, done.stderr) == (0, f"ompbind: warning: {message}; {without}\n")
+    for rank, cpu in enumerate(cpus):
+        assert read_report(tmp_path, rank)["cpus"] == str(cpu)
 
 
 @pytest.mark.parametrize("given", [{}, {"LANG": "C"}, {"LC_CTYPE": "C.UTF-8"}])

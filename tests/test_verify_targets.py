@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -139,6 +140,18 @@ def test_a_number_that_was_reused_is_another_process(processes: Processes) -> No
     processes.add(10, environ=worker(0), masks=["0-3"], started=6)
     (report,) = check(processes.root, found).processes
     assert [d.kind for d in report.differences] == ["ended"]
+
+
+def test_what_an_exited_rank_has_started_is_not_judged(processes: Processes) -> None:
+    """The rank itself is reported as exited, and nothing else of it."""
+    processes.add(10, environ=worker(0), masks=["0-3"])
+    processes.add(11, 10, worker(0), masks=["0-4"])
+    found = find_targets(processes.root, [10], None)
+    for task in (processes.path / "proc" / "10" / "task").iterdir():
+        shutil.rmtree(task)
+    processes.add(10, environ=worker(0), state="Z", masks=())
+    report = check(processes.root, found)
+    assert [(r.process.pid, r.process.ended) for r in report.processes] == [(10, True)]
 
 
 def verifier(processes: Processes, *, strict: bool = False) -> Verifier:
