@@ -208,6 +208,26 @@ def test_pauses_between_verifications_double(processes: Processes) -> None:
     assert said[1:] == []
 
 
+def test_a_difference_may_go_before_the_end(processes: Processes) -> None:
+    """Threads may be about to bind themselves: only what lasts is reported."""
+    plan = two_ranks("--places", "one", "--threads", "1", "--no-rank-env")
+    said: list[tuple[str, str]] = []
+    waiting = verifier(processes)
+    for mask, wait in (("0-3", 0.1), ("0-3", 0.2), ("0-7", None)):
+        processes.add(10, environ=dict(plan.ranks[0].env), masks=[mask])
+        assert waiting(plan, {0: 10}, lambda *what: said.append(what)) == wait
+    assert [kind for kind, _ in said] == ["note"]
+
+
+def test_a_plan_without_a_number_of_threads_waits_for_one(processes: Processes) -> None:
+    """As somebody may have written it."""
+    plan = two_ranks()
+    bare = plan.replace(ranks=tuple(rank.replace(env=()) for rank in plan.ranks))
+    processes.add(10, masks=["0-7"])
+    waiting = verifier(processes)
+    assert [waiting.threads_are_there(bare, {0: 10}) for _ in range(2)] == [False, True]
+
+
 def test_a_difference_is_a_warning_or_an_error(processes: Processes) -> None:
     """With --verify-strict the first one is raised."""
     plan = two_ranks("--places", "one", "--threads", "1", "--no-rank-env")
