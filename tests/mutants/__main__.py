@@ -35,6 +35,15 @@ from tests.mutants.tree import ROOT, Result, Tree, source_of
 RESULTS = Path(__file__).with_name("results.txt")
 EQUIVALENT = Path(__file__).with_name("equivalent.txt")
 
+RULES = (
+    "What `make mutants` tried of the changes possible in planner, verify and launch, one on each",
+    "line: the verdict, a digest of the function, the change, and the test that killed it.",
+    "Wording is no behaviour: f-strings and what errors are made of are not changed, only whether",
+    "and when something is said. Not run: the guest, the faults, and tests of other modules.",
+    "Equivalent: alters no behaviour (equivalent.txt says why); these do not count in the share.",
+    "",
+)
+
 # The tests that are about a package or a file of one, for the longest name that fits.
 TESTS: dict[str, tuple[str, ...]] = {
     "planner": (
@@ -126,7 +135,7 @@ def read_equivalent() -> dict[str, str]:
 def write_results(results: Iterable[Result], changes: Mapping[str, int]) -> None:
     """Write all results, headed by their numbers."""
     kept = sorted(results, key=lambda r: (r.name.split(":")[0], r.verdict, r.name))
-    head = "".join(f"# {line}\n" for line in make_table(kept, changes))
+    head = "".join(f"# {line}\n" for line in (*RULES, *make_table(kept, changes)))
     RESULTS.write_text(head + "".join("\t".join(filter(None, r)) + "\n" for r in kept))
 
 
