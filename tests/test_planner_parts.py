@@ -284,6 +284,8 @@ def test_gpus_of_unknown_nodes_go_where_fewest_ranks_are() -> None:
     machine = with_gpus(Shape(packages=2, nodes=2, l3s=2, cores=8), 0, -1, -1)
     assert cpus_for(machine, "--per gpu --share") == ["0-3", "4-7", "0-3"]
     assert cpus_for(machine, "--per gpu -n 6 --share") == ["0-3", "0-3", "4-7", "4-7", "0-3", "0-3"]
+    crowded = with_gpus(Shape(packages=2, nodes=2, l3s=2, cores=8), 0, 0, -1, -1, -1)
+    assert cpus_for(crowded, "--per gpu --share") == ["0-3", "0-3", "4-7", "4-7", "0-3"]
     hidden = with_gpus(Shape(cores=4, l3s=2, node_dir="hidden"), -1, -1)
     assert cpus_for(hidden, "--per gpu --gpu-domain l3 --share") == ["0-3", "0-3"]
 

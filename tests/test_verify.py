@@ -138,7 +138,7 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
         seen("0 0 0 0"), planned(bind="primary"), "0-7", [], ""),
     "a cpu went offline": (
         seen("0 1 2 0-2,4-7"), planned(), "0-2,4-7", ["offline", "outside"],
-        "the kernel had to widen the mask"),
+        "the kernel had to widen the mask: cpu 3 of the plan is offline"),
     "a cpu went offline whose thread sleeps": (
         seen("0 1 2 3"), planned(), "0-2,4-7", ["offline"], "and 1 thread bound to no other"),
     "a cpu went offline whose thread had others": (
@@ -197,6 +197,8 @@ MEMORY: dict[str, tuple[Process, str, list[str], str]] = {
     "on the wrong node": (
         memory("bind:0", (0, 25), (1, 75)), "bind:0", ["memory"], "48.0 MiB of its memory (75%)"),
     "another policy": (memory("default", (0, 100)), "bind:0", ["policy"], "is default"),
+    "another policy, though it may use the plan's nodes": (
+        memory("default", (0, 100)), "bind:0", ["policy"], "look for numa_set"),
     "the cgroup lost a node": (
         memory("bind:0-1", (0, 100)), "bind:0-2", ["policy"], "it may use memory of 0-1"),
     "preferred": (memory("prefer:1", (1, 100)), "preferred:1", [], ""),
@@ -225,6 +227,9 @@ MEMORY: dict[str, tuple[Process, str, list[str], str]] = {
     "not to be seen": (
         seen("0 1 2 3", unreadable=(("memory", "Permission denied"),), user=7), "bind:0",
         ["unseen"], "the process belongs to user 7"),
+    "not to be seen, nobody knows of whom": (
+        seen("0 1 2 3", unreadable=(("memory", "Permission denied"),)), "bind:0",
+        ["unseen"], "only to the process's own user and to root\n"),
     "not to be seen, and nothing planned": (
         seen("0 1 2 3", unreadable=(("memory", "Permission denied"),)), "none", [], ""),
 }  # fmt: skip

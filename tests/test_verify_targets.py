@@ -186,6 +186,10 @@ def test_only_living_ranks_are_verified_after_the_start(processes: Processes) ->
     report = verifier(processes).verify(plan, {1: 20, 0: 10})
     assert [p.process.pid for p in report.processes] == [10]
     assert verifier(processes).verify(plan, {1: 99}).processes == ()
+    said: list[object] = []
+    late = Verifier(processes.root, within=0, strict=False, clock=lambda: 0.0)
+    assert late(plan, {1: 99}, lambda *what: said.append(what)) is None
+    assert said == []
     processes.add(21, environ=worker(1, "8-15"), masks=["8-15"])
     report = verifier(processes).verify(plan, {1: 21, 0: 10})
     assert [p.process.pid for p in report.processes] == [10, 21]
