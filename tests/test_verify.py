@@ -991,11 +991,38 @@ def test_run_ends_ranks_that_are_not_as_planned_if_strict() -> None:
     assert re.search(r"^hint: restart it", done.stderr, re.M)
 
 
-def test_a_worker_that_ends_early_is_not_judged() -> None:
-    """What has ended tells by its own status."""
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_worker_that_exits_early_is_judged_by_what_was_seen(ranks: int) -> None:
+    """Never in silence: it was as planned so far, or nothing was seen of it."""
+    need_cpus(2)
+    args = ["-n", str(ranks), "--threads", "2", "--oversubscribe"]
+    done = ompbind_run("run", *args, "--verify-strict", "--", "sleep", "0.5")
+    assert done.returncode == 0
+    assert re.search(
+        r"^ompbind: note: verified in part: ranks? \S+ exited after \d", done.stderr, re.M
+    )
+    done = ompbind_run("run", *args, "--verify", "--", "true")
+    assert done.returncode == 0
+    assert re.search(r"^ompbind: note: (not verified|verified in part): rank", done.stderr, re.M)
+
+
+def test_a_worker_that_exits_misbound_is_not_passed() -> None:
+    """It exited before its threads were there, but its mask had been seen."""
+    cpu = need_cpus(2)[1]
+    args = ["--places", "one", "--threads", "2"]
+    done = ompbind_run("run", *args, "--verify", "--", *misbound(cpu), "1")
+    assert done.returncode == 0
+    assert re.search(rf"^ompbind: warning: rank 0, .* may run only on cpu {cpu}", done.stderr, re.M)
+    done = ompbind_run("run", *args, "--verify-strict", "--", *misbound(cpu), "1")
+    assert done.returncode == 125
+    assert re.search(rf"^ompbind: error: rank 0, .* may run only on cpu {cpu}", done.stderr, re.M)
+
+
+def test_a_worker_that_fails_early_keeps_its_status() -> None:
+    """It comes before that of what could not be verified."""
     done = ompbind_run("run", "--verify", "--verify-strict", "--", "sh", "-c", "exit 5")
     assert done.returncode == 5
-    assert "planned" not in done.stderr
+    assert "verified" in done.stderr
 
 
 def test_looking_waits_for_the_threads() -> None:
@@ -1012,7 +1039,9 @@ def test_looking_waits_for_the_threads() -> None:
     try:
         os.sched_setaffinity(child.pid, plan.ranks[0].cpus)
         waits = []
-        while (wait := prover(plan, {0: child.pid}, lambda kind, _: said.append(kind))) is not None:
+        while (
+            wait := prover(plan, {0: child.pid}, {}, lambda kind, _: said.append(kind))
+        ) is not None:
             waits.append(wait)
             now[0] += wait
     finally:
@@ -1020,7 +1049,9 @@ def test_looking_waits_for_the_threads() -> None:
         child.wait()
     assert sum(waits) == pytest.approx(1.0)
     assert said
-    assert Verifier(DirectoryRoot("/"), within=1, strict=True)(plan, {}, lambda *_: None) is None
+    assert (
+        Verifier(DirectoryRoot("/"), within=1, strict=True)(plan, {}, {}, lambda *_: None) is None
+    )
 
 
 MANY = r"""

@@ -188,8 +188,11 @@ def test_only_living_ranks_are_verified_after_the_start(processes: Processes) ->
     assert verifier(processes).verify(plan, {1: 99}).processes == ()
     said: list[object] = []
     late = Verifier(processes.root, within=0, strict=False, clock=lambda: 0.0)
-    assert late(plan, {1: 99}, lambda *what: said.append(what)) is None
-    assert said == []
+    assert late(plan, {1: 99}, {}, lambda *what: said.append(what)) == 0.1
+    assert said == []  # until it is known when it exited
+    assert late(plan, {}, {1: 0.1}, lambda *what: said.append(what)) is None
+    unseen = "not verified: rank 1 exited after 0.1 s, before anything was seen of it"
+    assert said == [("note", unseen)]
     processes.add(21, environ=worker(1, "8-15"), masks=["8-15"])
     report = verifier(processes).verify(plan, {1: 21, 0: 10})
     assert [p.process.pid for p in report.processes] == [10, 21]
@@ -203,12 +206,12 @@ def test_pauses_between_verifications_double(processes: Processes) -> None:
     processes.add(10, environ=dict(plan.ranks[0].env), masks=["0-7"])
     waits = []
     said: list[tuple[str, str]] = []
-    while (wait := waiting(plan, {0: 10}, lambda *what: said.append(what))) is not None:
+    while (wait := waiting(plan, {0: 10}, {}, lambda *what: said.append(what))) is not None:
         waits.append(wait)
         now[0] += wait
     assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 0.5])
     assert [kind for kind, _ in said] == ["note"]
-    assert verifier(processes)(plan, {}, lambda *what: said.append(what)) is None
+    assert verifier(processes)(plan, {}, {}, lambda *what: said.append(what)) is None
     assert said[1:] == []
 
 
@@ -219,7 +222,7 @@ def test_a_difference_may_go_before_the_end(processes: Processes) -> None:
     waiting = verifier(processes)
     for mask, wait in (("0-3", 0.1), ("0-3", 0.2), ("0-7", None)):
         processes.add(10, environ=dict(plan.ranks[0].env), masks=[mask])
-        assert waiting(plan, {0: 10}, lambda *what: said.append(what)) == wait
+        assert waiting(plan, {0: 10}, {}, lambda *what: said.append(what)) == wait
     assert [kind for kind, _ in said] == ["note"]
 
 
@@ -243,15 +246,60 @@ def test_a_difference_is_a_warning_or_an_error(processes: Processes) -> None:
         said.append((what[0], what[1]))
 
     late = Verifier(processes.root, within=0, strict=True, clock=lambda: 0.0)
-    assert late(plan, {0: 10}, say) is None
+    assert late(plan, {0: 10}, {}, say) is None
     assert [kind for kind, _ in said] == ["note"]
     assert re.search("as planned.*; not all threads had started after 0 s", said[0][1])
     processes.add(10, environ=environ, masks=["0-3"])
     loose = Verifier(processes.root, within=0, strict=False, clock=lambda: 0.0)
-    assert loose(plan, {0: 10}, say) is None
+    assert loose(plan, {0: 10}, {}, say) is None
     assert [kind for kind, _ in said[1:]] == ["warning"]
     with pytest.raises(DeniedError, match="may run only on cpus 0-3"):
-        late(plan, {0: 10}, say)
+        late(plan, {0: 10}, {}, say)
+
+
+def test_ranks_that_exit_early_are_judged_by_what_was_last_seen(processes: Processes) -> None:
+    """As planned but for its threads, different, or never seen: each is said; what OpenMP's threads
+    were about to do is not held against them."""
+    plan = make_plan(MACHINES["server"], make_asked(["-n", "4", "--threads", "3"]))
+    said: list[tuple[str, str]] = []
+
+    def say(*what: str) -> None:
+        said.append((what[0], what[1]))
+
+    def look(masks: Sequence[str], *, strict: bool, name: str = "w") -> None:
+        said.clear()
+        early = verifier(processes, strict=strict)
+        processes.add(10, environ=dict(plan.ranks[0].env), masks=masks, name=name)
+        assert early(plan, {0: 10, 1: 20}, {}, say) is not None
+        assert said == []
+        assert early(plan, {}, {0: 2.0}, say) is None
+
+    for strict in (False, True):
+        for masks in (["0-3"], ["0", "0", "0"]):
+            look(masks, strict=strict)
+            text = "verified in part: rank 0 exited after 2.0 s, before all threads were verified"
+            assert said == [("note", f"{text}; its mask and memory were as planned")]
+    look(["3-7"] * 3, strict=False)
+    assert [kind for kind, _ in said] == ["warning"]
+    assert "rank 0, pid 10: every thread may run on cpus 3-7" in said[0][1]
+    with pytest.raises(DeniedError, match="every thread may run on cpus 3-7"):
+        look(["3-7"] * 3, strict=True)
+    unseen = "not verified: rank 0 exited after 2.0 s, before anything was seen of it"
+    look(["0-3"], strict=False, name="numactl")
+    assert said == [("note", unseen)]
+    with pytest.raises(DeniedError, match=unseen):
+        look(["0-3"], strict=True, name="numactl")
+
+
+def test_an_exiting_rank_is_waited_for(processes: Processes) -> None:
+    """Without memory it has neither environment nor policy, which is no difference."""
+    plan = two_ranks("--threads", "1", "--places", "one", "--no-rank-env")
+    said: list[tuple[str, str]] = []
+    processes.add(10, environ={}, masks=["0-7"])
+    (processes.path / "proc/10/statm").write_text("0 0 0 0 0 0 0\n")
+    late = Verifier(processes.root, within=0, strict=True, clock=lambda: 0.0)
+    assert late(plan, {0: 10}, {}, lambda *what: said.append(what)) == 0.1
+    assert said == []
 
 
 def test_what_a_plan_expects_of_a_rank() -> None:

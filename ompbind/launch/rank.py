@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ompbind.plans import Plan, RankPlan
 
     Say = Callable[[str, str], None]  # a kind ("note", "warning", "error") and a text
-    Prove = Callable[[Plan, Mapping[int, int], Say], float | None]  # pids by rank
+    # By rank: the pids of the living, and of the others the seconds from start to exit.
+    Prove = Callable[[Plan, Mapping[int, int], Mapping[int, float], Say], float | None]
 
     # The workers' files, by command name and the PATH that a rank has of its own.
     Programs = dict[tuple[str, str | None], str]
@@ -42,8 +43,8 @@ class Settings(Record):
     verbose: bool = False
     verify: float | None = None  # seconds within which ranks are to be as planned
     verify_strict: bool = False  # ranks that are not as planned are an error
-    # Called when all ranks have executed, with the plan, the pids of the live ranks and what takes
-    # messages, and again after the seconds that it returns; an error that it raises ends all ranks.
+    # Called when all ranks have executed, again after the seconds that it returns, and when all
+    # have exited, until it returns None; an error that it raises ends all ranks.
     prove: Prove | None = None
 
     @property

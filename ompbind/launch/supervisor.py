@@ -87,6 +87,9 @@ class Supervisor:
         self.error_pipe = -1
         self.start_pipe: tuple[int, ...] = ()
         self.released = False  # whether ranks may execute
+        self.executed = False  # whether all have
+        self.proved = False  # whether there is nothing left to verify (--verify)
+        self.exits: dict[int, float] = {}  # by rank: seconds from its start to its exit
         self.status = 0  # the first failure's
         self.ladder = Ladder()
         self.timer = 0
@@ -201,6 +204,7 @@ class Supervisor:
         if not data:
             self.close_error_pipe()
             if self.released:
+                self.executed = True
                 self.prove()
         for rank, _, reason in parse_messages(data):
             raise cannot_execute(self.starts[int(rank)], reason)
@@ -241,18 +245,23 @@ class Supervisor:
         self.fork_all()
 
     def prove(self) -> None:
-        """Every rank has executed: verify their placement (--verify)."""
-        pids = {running.rank: pid for pid, running in self.running.items()}
-        if self.settings.prove is None or self.ladder.last or not pids:
+        """Every rank has executed: verify their placement (--verify), at once, later, and when all
+        have exited."""
+        if self.settings.prove is None or self.proved or (self.ladder.last and self.running):
             return
+        pids = {running.rank: pid for pid, running in self.running.items()}
         try:
-            pause = self.settings.prove(self.launch.plan, pids, self.say)
+            pause = self.settings.prove(self.launch.plan, pids, self.exits, self.say)
         except OmpbindError as e:
+            self.proved = True
             self.say("error", e.message)
             self.write(f"hint: {one_line(e.hint)}")
-            self.status, self.reason = self.status or e.status, "because not all was as planned"
-            self.escalate()
+            self.status = self.status or e.status
+            if self.running:
+                self.reason = "because not all was as planned"
+                self.escalate()
             return
+        self.proved = pause is None
         if pause is not None:
             self.loop.after(pause, self.prove)
 
@@ -352,6 +361,8 @@ class Supervisor:
             if pid in self.running:
                 self.on_rank_exit(pid, os.waitstatus_to_exitcode(status), usage.ru_maxrss)
         if self.released and not self.running:
+            if self.executed:
+                self.prove()
             self.end_leftovers_later()
 
     def on_rank_exit(self, pid: int, code: int, memory: int) -> None:
@@ -364,6 +375,7 @@ class Supervisor:
         unit = 1 if sys.platform == "darwin" else 1024
         seconds = time.monotonic() - running.since
         ended = Ended(running.start, pid, code, seconds, memory * unit)
+        self.exits[ended.rank] = seconds
         self.status = self.status or ended.status
         if self.settings.verbose or (code and not self.ladder.last):
             self.write(f"ompbind: {make_line(ended)}")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 
+from ompbind.cpuset import CpuSet
 from ompbind.errors import DeniedError
 from ompbind.machine.processes import (
+    NO_SUCH_PROCESS,
     count_threads,
     find_process,
     make_family,
     read_name,
     read_parents,
 )
+from ompbind.messages import label
 from ompbind.verify import Target, check
 from ompbind.verify.expected import expect_plan
 
@@ -21,19 +24,26 @@ if TYPE_CHECKING:
 
     from ompbind.machine.roots import LivingRoot
     from ompbind.plans import Plan
-    from ompbind.verify.report import Report
+    from ompbind.verify.report import Difference, ProcessReport, Report
 
 SECONDS = 5.0  # until the last verification; libraries are usually imported by then
 PAUSES = (0.1, 1.0)  # seconds between two verifications, at first and at last
 
 
+# Differences in how OpenMP's threads are placed: they may be about to bind themselves.
+UNSETTLED = ("caught", "crowded", "wandered")
+COST = 10  # at most one part in this of the supervisor's time goes into verifying
+
+
 class Verifier:
     """Verifies ranks until all is well, or time is up.
 
-    To be called repeatedly with the plan, the pids of the living ranks and `say`, which gets a kind
-    ("note", "warning") and a text; returns the seconds until the next call, or None when it is
-    done: when every rank has as many threads as planned and nothing differs, and after `within`
-    seconds in any case. Raises DeniedError for a difference if `strict`.
+    To be called repeatedly, first when all ranks have executed, with the plan, the pids of the
+    living ranks, the seconds that each other rank has run, and `say`, which gets a kind ("note",
+    "warning") and a text. It returns the seconds until the next call, or None when it is done: when
+    every rank has as many threads as planned and nothing differs, after `within` seconds in any
+    case, and when no rank is left. A rank that exits before is judged by what was last seen of it.
+    Raises DeniedError if `strict`, for a difference and for a rank of which nothing was seen.
     """
 
     def __init__(
@@ -51,25 +61,32 @@ class Verifier:
         self.end: float | None = None
         self.pause = PAUSES[0]
         self.counts: dict[int, int] = {}
+        self.seen: dict[int, list[ProcessReport]] = {}  # by rank: the last that was seen of it
 
     def __call__(
-        self, plan: Plan, pids: Mapping[int, int], say: Callable[[str, str], None]
+        self,
+        plan: Plan,
+        pids: Mapping[int, int],
+        exits: Mapping[int, float],
+        say: Callable[[str, str], None],
     ) -> float | None:
         now = self.clock()
         if self.end is None:
             self.end = now + self.within
-        if not pids:
-            return None
-        ready = self.threads_are_there(plan, pids)
-        if now < self.end:
-            wait = min(self.pause, self.end - now)
-            self.pause = min(2 * self.pause, PAUSES[1])
-            if not ready:
+        if pids:
+            ready = self.threads_are_there(plan, pids)
+            report = self.verify(plan, pids)
+            self.remember(report)
+            if now < self.end and not (ready and report.holds):
+                cost = self.clock() - now
+                wait = min(max(self.pause, COST * cost), max(self.end - now, 0.0))
+                self.pause = min(2 * self.pause, PAUSES[1])
                 return wait
-        report = self.verify(plan, pids)
-        if now < self.end and not report.holds:  # threads may be about to bind themselves
-            return wait
-        self.announce(report, ready, say)
+            ranks = {p.expected.rank for p in report.processes if p.expected and not p.parent}
+            if any(rank not in ranks for rank in pids):  # it is exiting
+                return PAUSES[0]
+            self.announce(report, ready, say)
+        self.announce_exits(exits, say)
         return None
 
     def threads_are_there(self, plan: Plan, pids: Mapping[int, int]) -> bool:
@@ -95,16 +112,72 @@ class Verifier:
                 targets.append(Target(process, expect_plan(plan.ranks[rank])))
         report = check(self.root, targets)
         # A rank that has exited meanwhile is reported with its status.
-        return report.replace(processes=tuple(p for p in report.processes if not p.process.ended))
+        living = (p for p in report.processes if not p.process.ended)
+        return report.replace(
+            processes=tuple(p for p in living if not is_exiting(self.root, p.process.pid))
+        )
+
+    def remember(self, report: Report) -> None:
+        """Keep what was seen of each rank; numactl, before it becomes the worker, is nothing."""
+        seen: dict[int, list[ProcessReport]] = {}
+        for process in report.processes:
+            if process.expected is not None and process.process.name != "numactl":
+                seen.setdefault(process.expected.rank, []).append(process)
+        self.seen.update(seen)
 
     def announce(self, report: Report, ready: bool, say: Callable[[str, str], None]) -> None:
-        if not report.processes:
-            return
         if report.holds:
             late = "" if ready else f"; not all threads had started after {self.within:g} s"
             say("note", f"as planned: {report.summary}{late}")
         for process in report.processes:
             for d in process.differences:
-                if self.strict:
-                    raise DeniedError(f"{process.name}: {d.text}", hint=f"{d.remedy} ({d.cause})")
-                say("warning", f"{process.name}: {d.text}; likely: {d.cause}")
+                self.announce_difference(process, d, say)
+
+    def announce_difference(
+        self, process: ProcessReport, d: Difference, say: Callable[[str, str], None]
+    ) -> None:
+        if self.strict:
+            raise DeniedError(f"{process.name}: {d.text}", hint=f"{d.remedy} ({d.cause})")
+        say("warning", f"{process.name}: {d.text}; likely: {d.cause}")
+
+    def announce_exits(self, exits: Mapping[int, float], say: Callable[[str, str], None]) -> None:
+        """Say what is known of the ranks that exited before they could be verified."""
+        unseen = {rank: seconds for rank, seconds in exits.items() if rank not in self.seen}
+        if unseen:
+            text = f"not verified: {describe_exits(unseen)}, before anything was seen of "
+            text += "it" if len(unseen) == 1 else "them"
+            if self.strict:
+                raise DeniedError(text, hint="--verify in place of --verify-strict accepts that")
+            say("note", text)
+        partly = {}
+        for rank, seconds in sorted(exits.items()):
+            differences = [
+                (process, d)
+                for process in self.seen.get(rank, ())
+                for d in process.differences
+                if d.kind not in UNSETTLED
+            ]
+            for process, d in differences:
+                self.announce_difference(process, d, say)
+            if rank in self.seen and not differences:
+                partly[rank] = seconds
+        if partly:
+            are = "its mask and memory were" if len(partly) == 1 else "masks and memory were"
+            text = f"verified in part: {describe_exits(partly)}, before all threads were verified"
+            say("note", f"{text}; {are} as planned")
+
+
+def describe_exits(exits: Mapping[int, float]) -> str:
+    """Return `rank 0 exited after 2.0 s`, `ranks 0-3 exited after 0.1 to 2.0 s`."""
+    first, last = f"{min(exits.values()):.1f}", f"{max(exits.values()):.1f}"
+    seconds = last if first == last else f"{first} to {last}"
+    return f"{label('rank', CpuSet(exits))} exited after {seconds} s"
+
+
+def is_exiting(root: LivingRoot, pid: int) -> bool:
+    """Whether a process has given up its memory, and with it its environment and policy, although
+    it is not yet a zombie."""
+    try:
+        return root.read_whole(f"proc/{pid}/statm").startswith(b"0 ")
+    except OSError as e:
+        return e.errno in NO_SUCH_PROCESS and not count_threads(root, pid)
