@@ -76,9 +76,11 @@ class Plan(plans.Plan):
         """Return a plan saved as JSON, by `save` or `ompbind show`. Raises UsageError."""
         options = PlanOptions(Request(), saved=os.fspath(path))
         try:
-            return cls.made_from(resolve_plan(options, snapshot(None)))
+            plan = cls.made_from(resolve_plan(options, snapshot(None)))
         except OmpbindError as e:
             raise in_keywords(e) from e.__cause__
+        warn_of_neighbours(plan)
+        return plan
 
     @classmethod
     def made_from(cls, plan: plans.Plan) -> Plan:
@@ -137,9 +139,11 @@ def plan(
     base, argv = snapshot(environ), make_argv(command)
     try:
         options = make_plan_options(make_values("plan", keywords), argv, base)
-        return Plan.made_from(resolve_plan(options, base))
+        made = Plan.made_from(resolve_plan(options, base))
     except OmpbindError as e:
         raise in_keywords(e) from e.__cause__
+    warn_of_neighbours(made)
+    return made
 
 
 def run(
@@ -177,6 +181,17 @@ def run(
         return popen.supervise(plan.to_json(), settings, command, snapshot(environ), kwargs)
     except OmpbindError as e:
         raise in_keywords(e) from e.__cause__
+
+
+def warn_of_neighbours(plan: plans.Plan) -> None:
+    """Issue the plan's warning of other launches as Python's, to whoever called our caller: the
+    first time there, and as its filters say."""
+    for caution in plan.cautions:
+        if caution.kind == "neighbours":
+            import warnings
+
+            text = f"{caution.text}\nhint: {caution.hint}"
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
 def snapshot(environ: Mapping[str, str] | None) -> dict[str, str]:

@@ -60,9 +60,12 @@ def did_you_mean(word: str, among: Iterable[str]) -> str:
     return f"did you mean {by_letters[near[0]]}?" if near else ""
 
 
-def say(kind: str, text: str) -> None:
-    """Write `ompbind: KIND: TEXT` to standard error, as one line whatever is in the text."""
+def say(kind: str, text: str, hint: str = "") -> None:
+    """Write `ompbind: KIND: TEXT` to standard error, and the hint below it; each is one line,
+    whatever is in the text."""
     write_line(f"ompbind: {kind}: {one_line(text)}")
+    if hint:
+        write_line(f"hint: {one_line(hint)}")
 
 
 def write_line(line: str) -> None:

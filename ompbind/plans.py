@@ -161,11 +161,13 @@ class Caution(Record):
 
     The kinds: "exclude", "no-binding", "no-cores", "no-numa", "uneven", "oversubscribed",
     "threads", "quota", "isolated", "shared-core", "memory", "gpu", "numa-balancing", "neighbours",
-    "fix"; "" in a plan saved before there were kinds.
+    "fix"; "" in a plan saved before there were kinds. `hint`: what to do about it, where the text
+    does not say it.
     """
 
     kind: str
     text: str
+    hint: str = ""
 
 
 class Plan(Record):
@@ -242,6 +244,7 @@ class Plan(Record):
             "others": str(self.others),
             "warnings": list(self.warnings),
             "warning_kinds": [caution.kind for caution in self.cautions],
+            "warning_hints": [caution.hint for caution in self.cautions],
             "inherited": [dict(vars(i)) for i in self.inherited],
             "narrowed": [dict(vars(i)) for i in self.narrowed],
             "reset_inherited": self.reset_inherited,
@@ -302,11 +305,12 @@ def read_inherited(plan: Reader, key: str) -> tuple[Inherited, ...]:
 
 
 def read_cautions(plan: Reader) -> tuple[Caution, ...]:
-    """Return the warnings, with their kinds if the plan lists as many kinds."""
-    texts, kinds = plan.texts("warnings", []), plan.texts("warning_kinds", [])
-    if len(kinds) != len(texts):
-        kinds = ("",) * len(texts)
-    return tuple(map(Caution, kinds, texts))
+    """Return the warnings, with their kinds and hints if the plan lists as many of these."""
+    texts = plan.texts("warnings", [])
+    none = ("",) * len(texts)
+    kinds, hints = plan.texts("warning_kinds", []), plan.texts("warning_hints", [])
+    kinds, hints = (given if len(given) == len(texts) else none for given in (kinds, hints))
+    return tuple(map(Caution, kinds, texts, hints))
 
 
 def read_rank(rank: Reader, binder: str) -> RankPlan:

@@ -11,7 +11,7 @@ from ompbind.messages import quote
 from ompbind.openmp import choose_places
 from ompbind.planner import make_plan
 from ompbind.planner.cores import levels_for
-from ompbind.plans import Caution, Inherited
+from ompbind.plans import Inherited
 from ompbind.worker import find_program
 from ompbind.worker.runtimes import guess_worker
 
@@ -39,24 +39,26 @@ def resolve_plan(options: PlanOptions, environ: Mapping[str, str]) -> Plan:
         from ompbind.worker.environment import with_environment
 
         plan = with_environment(plan, options.variables, environ)
+    if any(caution.kind == "neighbours" for caution in plan.cautions):  # those of then, when saved
+        kept = tuple(caution for caution in plan.cautions if caution.kind != "neighbours")
+        plan = plan.replace(cautions=kept)
     look = options.neighbours
     if look is None:
-        look = environ.get("OMPBIND_NEIGHBOURS") != "no"
+        look = environ.get("OMPBIND_NEIGHBOURS", "").lower() not in ("no", "off", "false", "0")
     if look and options.topology is None:
         plan = with_neighbours(plan, environ)
     return with_fixes(plan, options, environ)
 
 
 def with_neighbours(plan: Plan, environ: Mapping[str, str]) -> Plan:
-    """Return the plan with a warning if other launches hold cpus of it."""
+    """Return the plan with a warning if other launches hold cores of it."""
     if plan.binder == "none" or not hasattr(os, "sched_getaffinity"):
         return plan
-    from ompbind.host.neighbours import find_neighbours, make_warning
+    from ompbind.host import find_neighbours, make_warning
 
-    text = make_warning(find_neighbours(living_root(), union(r.cpus for r in plan.ranks), environ))
-    if not text:
-        return plan
-    return plan.replace(cautions=(*plan.cautions, Caution("neighbours", text)))
+    neighbours = find_neighbours(living_root(), union(r.cpus for r in plan.ranks), environ)
+    caution = make_warning(neighbours, plan.host.allowed)
+    return plan.replace(cautions=(*plan.cautions, caution)) if caution else plan
 
 
 def make_new_plan(options: PlanOptions, environ: Mapping[str, str]) -> Plan:

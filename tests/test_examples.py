@@ -100,6 +100,8 @@ def make_environment() -> dict[str, str]:
              "CUDA_", "ROCR_", "HIP_", "GPU_", "ZE_")  # fmt: skip
     env = {k: v for k, v in os.environ.items() if not k.startswith(taken)}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', os.defpath)}"
+    # Other launches of this machine are no part of what a page shows.
+    env["OMPBIND_NEIGHBOURS"] = "no"
     return env | {"COLUMNS": "96", "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 
 from ompbind.cpuset import CpuSet
-from ompbind.host.neighbours import Neighbour, find_neighbours, make_warning, parse_claim
+from ompbind.host import Neighbour, find_neighbours, make_warning, parse_claim
 from ompbind.machine.roots import DirectoryRoot
 from tests.support.confine import among_no_others
+from tests.support.needs import need_cpus
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="run binds on Linux only")
 Done = CompletedProcess[str]
@@ -58,16 +61,108 @@ def run(ompbind: str, *args: str, under: Sequence[str] = (), look: str = "yes") 
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
+class ProcessesRoot(DirectoryRoot):
+    """This machine with only these processes, and cores as in `cores`, where it is given."""
+
+    def __init__(self, *pids: int, cores: Mapping[int, str] | None = None) -> None:
+        super().__init__("/")
+        self.pids, self.cores = pids, cores
+
+    def names(self, path: str) -> list[str]:
+        return [str(pid) for pid in self.pids] if path == "proc" else super().names(path)
+
+    def read(self, path: str) -> str | None:
+        if self.cores is None or not path.startswith("sys/"):
+            return super().read(path)
+        cpu = path.split("/")[4].removeprefix("cpu")
+        return self.cores.get(int(cpu)) if path.endswith("core_cpus_list") else None
+
+
+@contextmanager
+def claiming(cpus: str, code: str = "") -> Iterator[int]:
+    """A process that claims cpus and runs some code; its pid."""
+    process = subprocess.Popen(
+        [sys.executable, "-uc", f"import os, threading\n{code}\n{WORKER}"],
+        env=os.environ | {"OMPBIND_RANK": "0", "OMPBIND_CPUS": cpus},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        yield process.pid
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def two_cpus() -> tuple[int, int]:
+    need_cpus(2)
+    first, second, *_ = sorted(os.sched_getaffinity(0))
+    return first, second
+
+
+def alone(*cpus: int) -> dict[int, str]:
+    """Cpus without siblings."""
+    return {cpu: str(cpu) for cpu in cpus}
+
+
 def test_found_by_its_worker(worker: subprocess.Popen[str]) -> None:
-    """By pid, cpus and rank; not where our own environment has the same claim."""
-    root, first = DirectoryRoot("/"), CpuSet([min(os.sched_getaffinity(0))])
-    found = [n for n in find_neighbours(root, first, {}, 9999) if n.pid == worker.pid]
-    assert [(n.rank, n.cpus) for n in found] == [("0", first)]
+    """By pid and cpus; not where our own environment has the same claim."""
+    root, first = ProcessesRoot(worker.pid), CpuSet([min(os.sched_getaffinity(0))])
+    assert [(n.pid, n.cpus) for n in find_neighbours(root, first, {})] == [(worker.pid, first)]
     claim = {"OMPBIND_RANK": "0", "OMPBIND_CPUS": str(first)}
-    inside = find_neighbours(root, first, claim, 9999)
-    assert worker.pid not in [n.pid for n in inside]
-    others = CpuSet(os.sched_getaffinity(0)) - first
-    assert worker.pid not in [n.pid for n in find_neighbours(root, others, {}, 9999)]
+    assert find_neighbours(root, first, claim) == []
+
+
+def test_a_launch_holds_what_it_claims() -> None:
+    """All of it, although OpenMP has bound its main thread to the first place."""
+    first, second = two_cpus()
+    bind = f"os.sched_setaffinity(0, [{first}])"
+    with claiming(f"{first},{second}", bind) as pid:
+        root = ProcessesRoot(pid, cores=alone(first, second))
+        for cpus in ([first], [second], [first, second]):
+            (neighbour,) = find_neighbours(root, CpuSet(cpus), {})
+            assert neighbour.cpus == neighbour.cores == CpuSet(cpus)
+
+
+def test_one_that_was_moved_holds_the_cpus_of_all_its_threads() -> None:
+    """Where its main thread may no longer run on any cpu of its claim, the claim is void."""
+    first, second = two_cpus()
+    start = (
+        f"os.sched_setaffinity(0, [{second}]); stop = threading.Event(); "
+        "threading.Thread(target=stop.wait, daemon=True).start(); "
+        f"os.sched_setaffinity(0, [{first}])"
+    )
+    root_of = partial(ProcessesRoot, cores=alone(first, second, 4000))
+    with claiming("4000", start) as pid:
+        assert find_neighbours(root_of(pid), CpuSet([4000]), {}) == []
+        (neighbour,) = find_neighbours(root_of(pid), CpuSet([first, second]), {})
+        assert neighbour.cpus == CpuSet([first, second])
+    with claiming(str(second), f"os.sched_setaffinity(0, [{first}])") as pid:
+        assert find_neighbours(root_of(pid), CpuSet([second]), {}) == []
+
+
+def test_with_a_cpu_the_whole_core_is_held() -> None:
+    """A plan on siblings of it is warned; siblings are only in what is to be excluded."""
+    first = min(os.sched_getaffinity(0))
+    siblings = CpuSet([first, 4000])
+    cores = {first: str(siblings), 4000: str(siblings), 4001: "4001"}
+    with claiming(str(first)) as pid:
+        root = ProcessesRoot(pid, cores=cores)
+        (neighbour,) = find_neighbours(root, CpuSet([4000, 4001]), {})
+        assert (neighbour.cpus, neighbour.cores) == (CpuSet([4000]), siblings)
+        (neighbour,) = find_neighbours(root, CpuSet([first, 4000, 4001]), {})
+        assert (neighbour.cpus, neighbour.cores) == (CpuSet([first]), siblings)
+        assert find_neighbours(root, CpuSet([4001]), {}) == []
+
+
+@pytest.mark.parametrize("claim", ["", "x", "0-", "-1", "0-9999999999", "9" * 5000])
+def test_claims_that_are_none(claim: str) -> None:
+    """Any process can claim anything: what is no list of cpus is passed over."""
+    with claiming(claim) as pid:
+        assert find_neighbours(ProcessesRoot(pid), CpuSet(os.sched_getaffinity(0)), {}) == []
 
 
 def test_run_and_show_warn(ompbind: str, apart: list[str]) -> None:
@@ -76,15 +171,57 @@ def test_run_and_show_warn(ompbind: str, apart: list[str]) -> None:
     with started(ompbind, apart):
         done = run(ompbind, "run", under=apart)
         assert done.returncode == 0
-        assert "warning: another launch of ompbind holds cpus" in done.stderr
-        assert f" of this plan: pid {pid_of_worker(apart)} (" in done.stderr
-        assert "--part 1/2" in done.stderr
-        assert "another launch" in run(ompbind, "show", under=apart).stdout
+        warning, hint = done.stderr.splitlines()
+        start = "ompbind: warning: another launch of ompbind holds 1 core of this plan, "
+        cpu = f"cpu {min(os.sched_getaffinity(0))}: pid {pid_of_worker(apart)} ("
+        assert warning.startswith(start + cpu)
+        assert hint.startswith("hint: --")
+        assert "--part 1/2" in hint
+        shown = run(ompbind, "show", under=apart).stdout
+        assert "another launch" in shown
+        assert "\nhint: --" in shown
         assert run(ompbind, "run", "--no-neighbours", under=apart).stderr == ""
-        assert run(ompbind, "run", under=apart, look="no").stderr == ""
+        for no in ("no", "No", "0", "FALSE", "off"):
+            assert run(ompbind, "run", under=apart, look=no).stderr == ""
         assert (
             "another launch" in run(ompbind, "run", "--neighbours", under=apart, look="no").stderr
         )
+        assert "another launch" in run(ompbind, "run", under=apart, look="1").stderr
+
+
+PYTHON = """
+import ompbind, sys, warnings
+for _ in range(3):
+    plan = ompbind.plan()
+assert "another launch" in plan.warnings[-1]
+assert ompbind.plan(neighbours=False).warnings == plan.warnings[:-1]
+for _ in range(3):
+    assert ompbind.run(plan, ["true"]) == 0
+plan.save(sys.argv[1])
+assert ompbind.Plan.load(sys.argv[1]).warnings == plan.warnings
+"""
+
+
+def test_python_is_warned_once_where_it_plans(
+    apart: list[str], ompbind: str, tmp_path: Path
+) -> None:
+    """`plan` and `Plan.load` warn, the first time on each line; `run` does not again."""
+    script = [*apart, sys.executable, "-c", PYTHON, str(tmp_path / "plan.json")]
+    env = os.environ | {"OMPBIND_NEIGHBOURS": "yes"}
+    with started(ompbind, apart):
+        done = subprocess.run(script, env=env, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stderr.splitlines() if "another launch" in line]
+    assert (done.returncode, len(lines)) == (0, 2), done.stderr
+    assert all(line.startswith("<string>:") and "RuntimeWarning" in line for line in lines)
+
+
+def test_a_saved_warning_is_of_its_time(apart: list[str], ompbind: str, tmp_path: Path) -> None:
+    """A saved plan's launch is warned of those that run now."""
+    path = tmp_path / "plan.json"
+    with started(ompbind, apart):
+        path.write_text(run(ompbind, "show", "--format", "json", under=apart).stdout)
+    assert "neighbours" in path.read_text()
+    assert run(ompbind, "run", "--plan", str(path), look="no").stderr == ""
 
 
 def pid_of_worker(under: Sequence[str]) -> str:
@@ -111,10 +248,25 @@ def test_claims(data: bytes, claim: tuple[str, str] | None) -> None:
 
 
 def test_many_are_summed_up() -> None:
-    """Three are named, all their cpus are."""
-    found = [Neighbour(100 + n, "sh", str(n), CpuSet([n])) for n in range(5)]
-    told = make_warning(found)
-    assert "holds cpus 0-4 of this plan: pid 100 (sh, rank 0, cpus 0)" in told
-    assert "2 more" in told
-    assert "pid 103" not in told
-    assert make_warning([]) == ""
+    """Three are named, all their cores are; the hint excludes siblings as well."""
+    found = [Neighbour(100 + n, "sh", CpuSet([n]), CpuSet([n, n + 64])) for n in range(5)]
+    caution = make_warning(found, CpuSet(range(128)))
+    assert caution is not None
+    assert caution.text == (
+        "another launch of ompbind holds 5 cores of this plan, cpus 0-4: "
+        "pid 100 (sh), pid 101 (sh), pid 102 (sh), 2 more"
+    )
+    assert caution.hint == (
+        "--exclude 0-4,64-68 avoids them; --part 1/2 and --part 2/2 divide the machine; "
+        "--no-neighbours omits this check"
+    )
+    assert make_warning([], CpuSet([0])) is None
+
+
+def test_nothing_is_excluded_that_leaves_nothing() -> None:
+    """Where all that may be used is held, --exclude is no remedy; names are of one line."""
+    found = [Neighbour(7, "a\033[2J\nb", CpuSet([0]), CpuSet([0, 1]))]
+    caution = make_warning(found, CpuSet([0, 1]))
+    assert caution is not None
+    assert caution.hint.startswith("--part 1/2")
+    assert "pid 7 (a\\x1b[2J\\nb)" in caution.text

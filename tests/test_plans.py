@@ -362,3 +362,10 @@ def test_a_warning_keeps_its_kind() -> None:
         plan = parse_plan(json.dumps(data))
         assert plan.cautions == (Caution("", "one"), Caution("", "two"))
         assert plan.warnings == ("one", "two")
+
+
+def test_a_warning_keeps_its_hint() -> None:
+    """Beside the texts, as the kinds are."""
+    plan = PLAN.replace(cautions=(Caution("gpu", "one", "do"), Caution("uneven", "two")))
+    assert plan.to_dict()["warning_hints"] == ["do", ""]
+    assert parse_plan(plan.to_json()).cautions == plan.cautions

@@ -55,7 +55,7 @@ VARIABLES = (
         "CUDA_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES, ZE_AFFINITY_MASK",
         "Followed where ranks are placed by GPU; set with `--gpu-env`.",
     ),
-    ("OMPBIND_NEIGHBOURS", "`no`: do not look for other launches that hold cpus of the plan."),
+    ("OMPBIND_NEIGHBOURS", "`no`: do not look for other launches that hold cores of the plan."),
     ("NO_COLOR, COLUMNS", "No colours; the width of tables."),
 )
 

@@ -9,7 +9,7 @@ import os
 import sys
 
 from ompbind.errors import OmpbindError, UsageError, system_error
-from ompbind.messages import did_you_mean, one_line, quote, say, write_line, write_output
+from ompbind.messages import did_you_mean, quote, say, write_output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,9 +54,7 @@ def main(args: Sequence[str]) -> int:
 
 def report(error: OmpbindError) -> int:
     """Write an error, and its hint where it has one; return its exit status."""
-    say("error", error.message)
-    if error.hint:
-        write_line(f"hint: {one_line(error.hint)}")
+    say("error", error.message, error.hint)
     return error.status
 
 

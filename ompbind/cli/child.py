@@ -28,5 +28,6 @@ def watch(words: Sequence[str], _: Callable[[str], None]) -> int:
     parent, plan, settings, *command = words
     die_with(int(parent))
     os.set_inheritable(int(plan), False)
-    values = json.loads(settings) | {"plan": f"/dev/fd/{plan}"}
+    # Whoever made the plan has looked for neighbours, and has what was seen in its warnings.
+    values = json.loads(settings) | {"plan": f"/dev/fd/{plan}", "neighbours": False}
     return start(values, command)

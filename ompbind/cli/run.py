@@ -55,8 +55,8 @@ def start(values: Values, command: Sequence[str]) -> int:
     if plan.inherited:
         variables = "; ".join(f"{i.name}={i.value} {i.action}" for i in plan.inherited)
         say("note", f"{variables} (ompbind show tells why)")
-    for warning in plan.warnings:
-        say("warning", warning)
+    for caution in plan.cautions:
+        say("warning", caution.text, caution.hint)
     return launch.run(plan, environ, lambda text: say("warning", text), settings)
 
 

@@ -46,8 +46,8 @@ def show(args: Sequence[str]) -> int:
 
         write_output(make_text(draw_plan(plan, sentences, rank or 0)))
         return 0
-    for warning in plan.warnings if form != "json" else ():
-        say("warning", warning)
+    for caution in plan.cautions if form != "json" else ():
+        say("warning", caution.text, caution.hint)
     return 0
 
 

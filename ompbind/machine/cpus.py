@@ -165,6 +165,20 @@ def read_level(root: Root, level: str, online: CpuSet) -> Groups:
     return make_groups(online, read)
 
 
+def read_cores(root: Root, cpus: CpuSet) -> list[CpuSet]:
+    """Return the cores of `cpus` with all of their hardware threads; a cpu whose core is unknown is
+    a core. Raises TopologyError for garbage."""
+    name = find_mask_name(root, MASKS["core"], cpus)
+    cores: list[CpuSet] = []
+    left = cpus
+    while left:
+        cpu = left.first
+        core = read_mask(root, f"{CPUS}/cpu{cpu}/topology/{name}") if name else None
+        cores.append((core or CpuSet()) | CpuSet([cpu]))
+        left -= cores[-1]
+    return cores
+
+
 def find_mask_name(root: Root, names: tuple[str, ...], online: CpuSet) -> str | None:
     """Return which of the names the machine has, or None.
 

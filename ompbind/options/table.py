@@ -777,7 +777,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--neighbours",),
         "flag",
-        "Warn about other launches that hold cpus of this plan (default)",
+        "Warn about other launches that hold cores of this plan (default)",
         no=True,
         panel=RARE,
         fields=("plan.neighbours",),

@@ -40,10 +40,12 @@ def draw_plan(plan: Plan, explanation: Sequence[str] = (), rank: int = 0) -> Ren
     if explanation:
         parts.append(Text("\nexplanation", style="bold"))
         parts += [Text(sentence) for sentence in explanation]
-    if plan.warnings:
+    if plan.cautions:
         parts.append(Text())
-    for warning in plan.warnings:
-        parts.append(Text.assemble(("warning: ", "bold yellow"), warning))
+    for caution in plan.cautions:
+        parts.append(Text.assemble(("warning: ", "bold yellow"), caution.text))
+        if caution.hint:
+            parts.append(Text.assemble(("hint: ", "bold"), caution.hint))
     if plan.command or any(r.argv for r in plan.ranks):
         parts += [Text(f"\nexecuted for rank {rank}", style="bold"), command_line(plan, rank)]
     return Group(*parts)
