@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import OMPBIND, TIMEOUT, environment, ompbind_run
-from tests.support.confine import denying
+from tests.support.confine import denying, in_cgroup
 from tests.support.needs import need_cpus, unavailable
 from tests.support.recorder import (
     Starter,
@@ -448,6 +448,48 @@ def test_a_signal_is_told_of_by_name() -> None:
     assert re.fullmatch(LINE.format(rank=5, how=r"by signal 11 \(SEGV\)"), first)
     summary = "7 ranks were ended because rank 5 had failed: 7 by signal 15 (TERM)"
     assert second == f"ompbind: {summary}\n"
+
+
+def test_a_rank_that_crashed_is_not_blamed_on_another() -> None:
+    """A signal, or a status, that ompbind did not send is the rank's own, also while the others are
+    being ended; 128 and a signal that was sent is not."""
+    code = """
+        trap '' TERM; test $OMPBIND_RANK = 0 && { sleep 0.3; exit 3; }
+        crash() { ulimit -c 0; kill -SEGV $$; }
+        end() { case $OMPBIND_RANK in 1) crash;; 2) exit 2;; 3) exit 143; esac; }
+        trap end TERM
+        while :; do sleep 0.05; done
+    """
+    done = ompbind_run("run", "-n", "4", "--share", "--", "sh", "-c", code)
+    assert done.returncode == 3
+    lines = done.stderr.splitlines(keepends=True)
+    assert re.fullmatch(LINE.format(rank=0, how="with status 3"), lines[0])
+    assert re.fullmatch(LINE.format(rank=1, how=r"by signal 11 \(SEGV\)"), lines[1])
+    assert lines[2:] == [
+        "ompbind: rank 3 was ended because rank 0 had failed: with status 143\n",
+        "ompbind: rank 2 exited meanwhile: with status 2\n",
+    ]
+
+
+def test_a_core_dump_is_named(tmp_path: Path) -> None:
+    """As the kernel reports it with the signal; the file's name is the system's affair."""
+    code = "ulimit -c unlimited && kill -ABRT $$"
+    done = ompbind_run("run", "-v", "--", "sh", "-c", code, cwd=tmp_path)
+    assert done.returncode == 134
+    if "core dumped" not in done.stderr:
+        unavailable("no core dumps are made here")
+    assert re.match(r"ompbind: rank 0 .* by signal 6 \(ABRT\) \(core dumped\) after", done.stderr)
+
+
+def test_the_oom_killer_is_named() -> None:
+    """A rank killed for want of memory, by the count of its cgroup."""
+    code = "import os, time; os.environ['OMPBIND_RANK'] == '0' and bytearray(256 << 20)"
+    with in_cgroup("memory", {"memory.max": str(96 << 20)}) as inside:
+        args = ["-n", "2", "--share", "--", sys.executable, "-c", code]
+        done = ompbind_run("run", *args, under=inside)
+    assert done.returncode == 137
+    how = "by signal 9 .KILL. .probably the kernel's OOM killer."
+    assert re.match(rf"ompbind: rank 0 .* {how} after", done.stderr)
 
 
 def test_verbose_tells_of_each() -> None:

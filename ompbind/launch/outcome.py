@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 class Ended(Record):
     """A rank that has ended. `code`: its exit status, or minus the signal that killed it;
-    `seconds`: from its start; `memory`: its peak resident memory in bytes."""
+    `seconds`: from its start; `memory`: its peak resident memory in bytes; `remark`: what else the
+    kernel says about the signal."""
 
     start: Start
     pid: int
     code: int
     seconds: float
     memory: int
+    remark: str = ""
 
     @property
     def rank(self) -> int:
@@ -35,22 +37,41 @@ class Ended(Record):
 
 def make_line(ended: Ended) -> str:
     """Return `rank 3 (pid 1234) ended by signal 9 (KILL) after 12.3 s, peak memory 1.2 GiB`."""
+    remark = f" ({ended.remark})" if ended.remark else ""
     return (
-        f"rank {ended.rank} (pid {ended.pid}) ended {describe_code(ended.code)} after "
+        f"rank {ended.rank} (pid {ended.pid}) ended {describe_code(ended.code)}{remark} after "
         f"{ended.seconds:.1f} s, peak memory {format_size(ended.memory)}"
     )
 
 
-def make_summary(stopped: Sequence[Ended], reason: str) -> str:
-    """Return one line for all ranks that were ended: `3 ranks were ended because rank 1 had
-    failed: 2 by signal 15 (TERM), 1 with status 0`."""
+def is_due_to(code: int, sent: frozenset[int]) -> bool:
+    """Whether a rank probably ended because of one of the signals that it was sent: killed by it,
+    or with the status that shells give for it. A failure of the rank's own may come at any time."""
+    number = -code if code < 0 else code - 128
+    return code == 0 or number in sent
+
+
+def make_summaries(stopped: Sequence[Ended], sent: frozenset[int], reason: str) -> list[str]:
+    """Return a line for all ranks that were ended, `3 ranks were ended because rank 1 had failed: 2
+    by signal 15 (TERM), 1 with status 143`, and one for those that failed themselves meanwhile, `2
+    ranks exited meanwhile: 2 with status 1`."""
+    ended = [e for e in stopped if is_due_to(e.code, sent)]
+    failed = [e for e in stopped if not is_due_to(e.code, sent)]
+    lines = [make_summary(ended, f"was ended {reason}", f"were ended {reason}")] if ended else []
+    return lines + (
+        [make_summary(failed, "exited meanwhile", "exited meanwhile")] if failed else []
+    )
+
+
+def make_summary(ranks: Sequence[Ended], of_one: str, of_several: str) -> str:
+    """Return one line for several ranks, with the number of each outcome."""
+    if len(ranks) == 1:
+        return f"rank {ranks[0].rank} {of_one}: {describe_code(ranks[0].code)}"
     counts: dict[int, int] = {}
-    for ended in stopped:
+    for ended in ranks:
         counts[ended.code] = counts.get(ended.code, 0) + 1
-    if len(stopped) == 1:
-        return f"rank {stopped[0].rank} was ended {reason}: {describe_code(stopped[0].code)}"
     codes = ", ".join(f"{n} {describe_code(code)}" for code, n in sorted(counts.items()))
-    return f"{len(stopped)} ranks were ended {reason}: {codes}"
+    return f"{len(ranks)} ranks {of_several}: {codes}"
 
 
 def describe_code(code: int) -> str:

@@ -11,7 +11,7 @@ from ompbind.errors import CommandError, OmpbindError
 from ompbind.launch.binding import Refusal, apply_on_denied
 from ompbind.launch.descendants import end_descendants, send_to_descendants
 from ompbind.launch.loop import Loop
-from ompbind.launch.outcome import Ended, make_line, make_summary
+from ompbind.launch.outcome import Ended, is_due_to, make_line, make_summaries
 from ompbind.launch.pipes import make_pipe, parse_messages
 from ompbind.launch.rank import Gate, Inheritance, cannot_execute, exec_rank, flush
 from ompbind.launch.streams import Streams
@@ -94,7 +94,9 @@ class Supervisor:
         self.ladder = Ladder()
         self.timer = 0
         self.reason = ""  # why the ranks are ended
-        self.stopped: list[Ended] = []  # the ranks that ended after that
+        self.sent: frozenset[int] = frozenset()  # the signals that ranks were sent
+        self.stopped: list[Ended] = []  # the ranks that ended while ranks were being ended
+        self.oom_kills = 0  # of the ranks' cgroup, before and those that a rank's end was
         self.finishing = False  # whether only output is left to pass on
         self.reported = False
         self.childless = False  # whether no child is left, not even an adopted one
@@ -110,6 +112,7 @@ class Supervisor:
             self.leave_group()
             self.set_signals()
             self.watch_children()
+            self.oom_kills = count_oom_kills()
             self.loop.watch(self.control, self.on_control)
             self.starts = self.launch.make_starts()
             self.fork_all()
@@ -296,6 +299,7 @@ class Supervisor:
     def send(self, number: int, *, from_terminal: bool = False) -> None:
         """Send a signal to each rank; those that a terminal sends to whole groups also to the
         rank's group."""
+        self.sent |= {number}
         to_group = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP, signal.SIGCONT)
         for pid, running in self.running.items():  # not reaped: the pids are still theirs
             in_our_group = running.rank == self.foreground
@@ -331,6 +335,7 @@ class Supervisor:
         self.ladder = Ladder(signal.SIGKILL)
         now = time.monotonic()
         self.killing_since = self.killing_since or now
+        self.sent |= {int(signal.SIGKILL)}
         self.kill_ranks()
         left = send_to_descendants(signal.SIGKILL)
         if now - self.killing_since > PATIENCE or not (left or self.running):
@@ -359,28 +364,37 @@ class Supervisor:
             if pid == 0:
                 break
             if pid in self.running:
-                self.on_rank_exit(pid, os.waitstatus_to_exitcode(status), usage.ru_maxrss)
+                self.on_rank_exit(pid, status, usage.ru_maxrss)
         if self.released and not self.running:
             if self.executed:
                 self.prove()
             self.end_leftovers_later()
 
-    def on_rank_exit(self, pid: int, code: int, memory: int) -> None:
-        """Record how a rank ended; if it failed, end the others."""
-        running = self.running.pop(pid)
+    def on_rank_exit(self, pid: int, status: int, memory: int) -> None:
+        """Record how a rank ended, by its wait status; if it failed, end the others."""
+        running, code = self.running.pop(pid), os.waitstatus_to_exitcode(status)
         if not self.released:
             end = name_signal(-code) if code < 0 else f"status {code}"
             text = f"rank {running.rank} exited before it could be started: {end}"
             raise CommandError(text, found=True)
         unit = 1 if sys.platform == "darwin" else 1024
         seconds = time.monotonic() - running.since
-        ended = Ended(running.start, pid, code, seconds, memory * unit)
+        remark = "core dumped" if os.WCOREDUMP(status) else ""
+        if (
+            code == -signal.SIGKILL
+            and signal.SIGKILL not in self.sent
+            and count_oom_kills() > self.oom_kills
+        ):
+            self.oom_kills += 1
+            remark = "probably the kernel's OOM killer"
+        ended = Ended(running.start, pid, code, seconds, memory * unit, remark)
         self.exits[ended.rank] = seconds
         self.status = self.status or ended.status
-        if self.settings.verbose or (code and not self.ladder.last):
+        crashed = code < 0 and not is_due_to(code, self.sent)
+        if self.settings.verbose or (code and not self.ladder.last) or crashed:
             self.write(f"ompbind: {make_line(ended)}")
         if code and self.ladder.last:
-            self.stopped.append(ended)
+            self.stopped += [] if crashed else [ended]
         elif code and self.settings.on_failure == "stop" and self.running:
             self.reason = f"because rank {ended.rank} had failed"
             self.escalate()
@@ -434,7 +448,8 @@ class Supervisor:
         for problem in self.streams.end():
             self.say("error", problem)
         if self.stopped and not self.settings.verbose:
-            self.write(f"ompbind: {make_summary(self.stopped, self.reason)}")
+            for line in make_summaries(self.stopped, self.sent, self.reason):
+                self.write(f"ompbind: {line}")
 
     def say(self, kind: str, text: str) -> None:
         """Write `ompbind: KIND: TEXT` to standard error, between two lines of ranks."""
@@ -444,6 +459,14 @@ class Supervisor:
         """Write a line to standard error. Nothing here ever blocks: this process must hear signals
         and see exits while nobody reads."""
         self.streams.say(self.loop, f"{line}\n")
+
+
+def count_oom_kills() -> int:
+    """Return how many processes of this cgroup the kernel has killed for want of memory."""
+    from ompbind.machine.limits import read_oom_kills
+    from ompbind.machine.roots import DirectoryRoot
+
+    return read_oom_kills(DirectoryRoot("/"))
 
 
 def try_part(start: Start, part: str, bind: Callable[..., None], *args: object) -> list[Refusal]:

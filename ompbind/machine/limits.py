@@ -262,6 +262,22 @@ def read_quota(root: Root, mounts: list[Mount], groups: dict[str, str]) -> float
     return min((q for q in quotas if q is not None), default=None)
 
 
+def read_oom_kills(root: Root) -> int:
+    """Return how many processes of this process's cgroup the kernel has killed for want of memory;
+    0 where it does not say. Sources: the kernel's cgroup-v2.rst and cgroup-v1/memory.rst."""
+    mounts = read_mounts(root)
+    groups = parse_cgroups(root.read("proc/self/cgroup") or "")
+    for controller, name in (("", "memory.events"), ("memory", "memory.oom_control")):
+        for directory in list_directories(
+            find_mount(mounts, groups, controller), groups, controller
+        )[:1]:
+            for line in (root.read(f"{directory}/{name}") or "").splitlines():
+                key, _, number = line.partition(" ")
+                if key == "oom_kill":
+                    return parse_whole(number) or 0
+    return 0
+
+
 def parse_cpu_max(text: str) -> float | None:
     """Return 1.5 for `150000 100000` (microseconds of each period); None for `max` and garbage."""
     words = text.split()
