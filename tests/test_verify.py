@@ -40,6 +40,7 @@ from ompbind.verify.expected import (
 )
 from ompbind.verify.judge import judge
 from ompbind.verify.report import MAX_INDENTED_THREADS, ProcessReport, Report
+from ompbind.verify.threads import abbreviate
 from tests.support.commands import OMPBIND, TIMEOUT, environment, error, ompbind_run
 from tests.support.needs import need_cpus, unavailable
 from tests.support.observe import let_all_read
@@ -283,6 +284,25 @@ def test_what_is_observed_is_noted() -> None:
     assert away == "the main thread last ran elsewhere, before the mask was set"
     both = notes(seen("0 1 2 3", libraries=("libgomp.so.1", "libiomp5.so")))
     assert both == "2 OpenMP runtimes are loaded: libgomp.so.1, libiomp5.so"
+
+
+def test_a_small_team_is_noted() -> None:
+    """With the trap that a bound main thread is to what it starts; nothing of those without a
+    place where none has one."""
+
+    def notes(masks: str) -> tuple[str, ...]:
+        return judge(seen(masks), planned(), ONLINE).notes
+
+    assert notes("0 1") == ("2 of 4 OpenMP threads exist",)
+    (alone,) = notes("0")
+    assert alone.startswith("1 of 4 OpenMP threads exists: the main thread, on cpu 0; ")
+    assert notes("0-3 0-3 0-3 0-3") == ()
+
+
+def test_long_lists_are_abbreviated() -> None:
+    """Four words are shown; of five the first three, the last, and how many there are."""
+    assert abbreviate(list("abcd")) == "a b c d"
+    assert abbreviate(list("abcde")) == "a b c … e (5)"
 
 
 def test_threads_are_numbered_by_their_places() -> None:
