@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ompbind.launch.streams import group_streams, make_files
+from ompbind.launch.supervisor import REPEAT
 from tests.support.recorder import (
     alive,
     all_children,
@@ -192,8 +193,10 @@ def test_reader_that_does_not_read_and_ranks_that_are_killed(
         wait_until_asleep([process.pid, *all_children(process.pid)])  # all pipes are full
         process.send_signal(signal.SIGINT)
         wait_for(lambda: record(tmp_path, 0)[2:] == ["2"])
+        time.sleep(REPEAT)
         process.send_signal(signal.SIGINT)
         wait_for(lambda: record(tmp_path, 0)[2:] == ["2", "15"])
+        time.sleep(REPEAT)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 128 + signal.SIGKILL
         assert not any(alive(pid) for pid in ranks)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from ompbind.launch.supervisor import REPEAT
 from tests.support.commands import OMPBIND, TIMEOUT, environment, ompbind_run
 from tests.support.confine import denying, in_cgroup
 from tests.support.needs import need_cpus, unavailable
@@ -391,8 +392,117 @@ def test_a_second_int_goes_a_step_further_at_once(tmp_path: Path, start: Starter
     for sent in (["2"], ["2", "15"]):
         process.send_signal(signal.SIGINT)
         wait_for(lambda: all(record(tmp_path, r)[2:] == sent for r in (0, 1)))  # noqa: B023
+        time.sleep(REPEAT)
     process.send_signal(signal.SIGINT)
     assert process.wait(TIMEOUT) == 137
+
+
+# A worker that takes a moment to clean up on TERM and does not know other signals.
+CLEANER = """trap 'sleep 0.3; echo cleaned; exit 0' TERM; echo > {}/up.$OMPBIND_RANK
+while :; do sleep 0.05; done"""
+
+
+def start_cleaners(tmp_path: Path, family: Family, *under: str) -> subprocess.Popen[bytes]:
+    """Starts two workers that clean up on TERM, and returns when both are ready for it."""
+    worker = ["sh", "-c", CLEANER.format(tmp_path)]
+    args = ["run", "-n", "2", "--share", "--output-dir", f"{tmp_path}/logs", "--", *worker]
+    process = family.begin(*args, under=[*under, OMPBIND])
+    wait_for(lambda: all((tmp_path / f"up.{rank}").exists() for rank in (0, 1)))
+    return process
+
+
+@pytest.mark.parametrize("pause", [0, 0.005, 0.05])
+def test_the_same_signal_twice_at_once(pause: float, tmp_path: Path, family: Family) -> None:
+    """TERM to ompbind and then to its group, as timeout sends it, is one request: ranks keep their
+    grace."""
+    process = start_cleaners(tmp_path, family)
+    process.terminate()
+    time.sleep(pause)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(TIMEOUT) == 0
+    logs = [(tmp_path / "logs" / f"rank-{rank}.out").read_text() for rank in (0, 1)]
+    assert logs == ["cleaned\n"] * 2
+    assert errors(process) == []
+
+
+def test_a_repeated_signal_drops_no_output(family: Family) -> None:
+    """TERM twice at once: what ranks wrote on the first one is written, also when all have exited
+    before the second."""
+    code = "trap 'seq 9000; exit 0' TERM; echo up >&2; while :; do sleep 0.05; done"
+    process = subprocess.Popen(
+        [OMPBIND, "run", "-n", "2", "--share", "--", "sh", "-c", code],
+        env=environment(**{MARK: family.mark}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for _ in range(2):
+            assert process.stderr.readline().endswith(b"up\n")
+        supervisor = supervisor_of(process.pid)
+        ranks = children(supervisor)
+        process.terminate()
+        wait_for(lambda: not any(alive(pid) for pid in ranks))
+        process.terminate()
+        assert process.stdout.read().count(b"\n") == 18000
+        assert process.wait(TIMEOUT) == 0
+
+
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGXCPU, signal.SIGIO, signal.SIGPWR,
+     signal.SIGRTMIN, signal.SIGRTMIN + 6, signal.SIGRTMAX],
+)  # fmt: skip
+def test_other_signals_end_the_ranks_with_grace(
+    number: int, tmp_path: Path, family: Family
+) -> None:
+    """A timer's, a batch system's or a realtime signal asks the ranks to end by TERM, as TERM to
+    ompbind does."""
+    process = start_cleaners(tmp_path, family)
+    process.send_signal(number)
+    assert process.wait(TIMEOUT) == 0
+    logs = [(tmp_path / "logs" / f"rank-{rank}.out").read_text() for rank in (0, 1)]
+    assert logs == ["cleaned\n"] * 2
+
+
+def test_a_signal_that_is_not_tried_again(tmp_path: Path, start: Starter) -> None:
+    """XCPU, then KILL after the time of grace: stubborn ranks get TERM only once."""
+    args = ["-n", "2", "--share", "--grace", "0.3", "--", *recorder(tmp_path, "stubborn")]
+    process = start("run", *args)
+    wait_for_pids(tmp_path, 2)
+    process.send_signal(signal.SIGXCPU)
+    assert process.wait(TIMEOUT) == 137
+    assert [record(tmp_path, r)[2:] for r in (0, 1)] == [["15"]] * 2
+
+
+def test_an_interrupt_wakes_stopped_ranks(tmp_path: Path, start: Starter) -> None:
+    """INT comes with CONT, as TERM does: a stopped rank gets it at once."""
+    args = ["-n", "2", "--share", "--grace", "600", "--", *recorder(tmp_path)]
+    process = start("run", *args)
+    pids = wait_for_pids(tmp_path, 2)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: all(state(pid) == "T" for pid in pids))
+    process.send_signal(signal.SIGINT)
+    wait_for(lambda: all(record(tmp_path, r)[2:] == ["2"] for r in (0, 1)))
+
+
+def test_a_reader_that_does_not_read_is_not_awaited(family: Family) -> None:
+    """After TERM and the time of grace, ompbind exits although nobody reads what ranks wrote."""
+    process = subprocess.Popen(
+        [OMPBIND, "run", "-n", "2", "--share", "--grace", "0.5", "--", "yes"],
+        env=environment(**{MARK: family.mark}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    with process:
+        wait_for(lambda: len(family.living()) == 4)
+        wait_until_asleep(family.living())  # all pipes are full
+        process.terminate()
+        assert process.wait(20) == 143
 
 
 def test_a_failure_may_leave_the_others(tmp_path: Path) -> None:
@@ -675,6 +785,7 @@ def test_stopped_and_continued_by_the_shell(
     wait_for(lambda: all(state(p) == "S" for p in pids))
     terminal.type("\x03")
     wait_for(lambda: all(record(tmp_path, r)[2:] == ["2"] for r in (0, 1)))
+    time.sleep(REPEAT)
     terminal.type("\x03")
     wait_for(lambda: not any(alive(p) for p in pids))
 

@@ -13,7 +13,7 @@ from ompbind.errors import OmpbindError, system_error
 from ompbind.launch.descendants import end_descendants
 from ompbind.launch.pipes import make_pipe, parse_error, receive, send_error
 from ompbind.launch.rank import flush
-from ompbind.launch.supervisor import Supervisor
+from ompbind.launch.supervisor import PASSED_ON, Supervisor, ending_signals
 from ompbind.launch.syscalls import Library, name_signal, signal
 
 TYPE_CHECKING = False
@@ -22,16 +22,13 @@ if TYPE_CHECKING:
 
     from ompbind.launch.rank import Launch
 
-# The signals that are passed on to the supervisor.
-PASSED_ON = ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "TSTP", "CONT")
-
 
 def run_supervised(launch: Launch) -> int:
     """Start every rank, wait for all, and return the first failure's status, or 0.
 
     Raises what kept them from starting; no process of theirs is left then.
     """
-    numbers = {getattr(signal, f"SIG{name}") for name in PASSED_ON}
+    numbers = ending_signals() | {getattr(signal, f"SIG{name}") for name in PASSED_ON}
     numbers = {n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}  # as by nohup
     awaited = numbers | {signal.SIGCHLD}
     flush()

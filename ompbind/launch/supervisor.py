@@ -29,6 +29,15 @@ if TYPE_CHECKING:
 LINGER = 0.5  # seconds in which what the ranks leave behind may exit by itself
 SWEEP = 0.05  # seconds between two rounds of killing
 PATIENCE = 5.0  # seconds after which what cannot be killed is left
+REPEAT = 0.5  # seconds in which the same signal again is no new request: timeout sends TERM twice
+
+
+# The requests to end that ranks get as they came; of others they know nothing, and get TERM.
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Forwarded, too, but no requests to end; HUP is one when its terminal is closed.
+PASSED_ON = ("HUP", "QUIT", "USR1", "USR2", "TSTP", "CONT")
+# Timers, limits of batch systems and the like: their default action ends a process.
+ENDING = ("INT", "TERM", "ALRM", "VTALRM", "PROF", "XCPU", "IO", "PWR", "STKFLT")
 
 
 class StoppedError(OmpbindError):
@@ -41,17 +50,27 @@ class StoppedError(OmpbindError):
 
 class Ladder(Record):
     """The stop ladder: which signal comes next when ranks are to end. `last`: the signal that was
-    sent last, 0 before any."""
+    sent last, 0 before any; `requested`: the signal that ompbind received last, at the monotonic
+    time `since`."""
 
     last: int = 0
+    requested: int = 0
+    since: float = 0.0
 
-    def escalate(self, requested: int = 0) -> Ladder:
-        """Return the next step: first the requested signal, or TERM; then TERM; then KILL."""
+    def request(self, number: int, now: float) -> Ladder:
+        """Return the next step after a signal that ompbind received; the same ladder where that
+        signal only repeats the last one."""
+        if number == self.requested and now - self.since < REPEAT:
+            return self
+        first = number if number in FORWARDED else signal.SIGTERM
+        return self.escalate(first).replace(requested=number, since=now)
+
+    def escalate(self, first: int = signal.SIGTERM) -> Ladder:
+        """Return the next step: first `first`, then TERM, then KILL."""
         if self.last == 0:
-            return Ladder(requested or signal.SIGTERM)
-        if self.last in (signal.SIGTERM, signal.SIGKILL):
-            return Ladder(signal.SIGKILL)
-        return Ladder(signal.SIGTERM)
+            return self.replace(last=first)
+        ending = self.last in (signal.SIGTERM, signal.SIGKILL)
+        return self.replace(last=signal.SIGKILL if ending else signal.SIGTERM)
 
 
 class Running(Record):
@@ -281,20 +300,24 @@ class Supervisor:
             self.on_signal(number, from_terminal=bool(from_terminal))
 
     def on_signal(self, number: int, *, from_terminal: bool) -> None:
-        """INT, TERM, and HUP from a terminal that is closed, begin to end the ranks or escalate;
-        others are passed on."""
-        ending = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if from_terminal else []))
+        """Requests to end, and HUP from a terminal that is closed, begin to end the ranks or
+        escalate; others are passed on."""
+        ends = number in ending_signals() or (number == signal.SIGHUP and from_terminal)
         if not self.released:
-            if number in (*ending, signal.SIGHUP, signal.SIGQUIT):
+            if ends or number in (signal.SIGHUP, signal.SIGQUIT):
                 raise StoppedError(number)
             return
-        if number in ending and self.finishing:
-            self.give_up()
-        elif number in ending:
-            self.reason = self.reason or f"on {name_signal(number)}"
-            self.escalate(number, from_terminal=from_terminal)
-        else:
+        if not ends:
             self.send(number, from_terminal=from_terminal)
+            return
+        ladder = self.ladder.request(number, time.monotonic())
+        if ladder is self.ladder:
+            return
+        if self.finishing:
+            self.give_up()
+        else:
+            self.reason = self.reason or f"on {name_signal(number)}"
+            self.take_step(ladder, from_terminal=from_terminal and ladder.last == number)
 
     def send(self, number: int, *, from_terminal: bool = False) -> None:
         """Send a signal to each rank; those that a terminal sends to whole groups also to the
@@ -307,18 +330,20 @@ class Supervisor:
                 send_to(pid, number, group=number in to_group)
             elif not from_terminal:
                 send_to(pid, number)
-            if number == signal.SIGTERM:  # stopped, it could not end
-                send_to(pid, signal.SIGCONT, group=not in_our_group)
 
-    def escalate(self, requested: int = 0, *, from_terminal: bool = False) -> None:
+    def escalate(self) -> None:
         """Take the next step of the stop ladder."""
-        self.ladder = self.ladder.escalate(requested)
+        self.take_step(self.ladder.escalate())
+
+    def take_step(self, ladder: Ladder, *, from_terminal: bool = False) -> None:
+        """Send the ranks a step's signal. `from_terminal`: its group has got it."""
+        self.ladder = ladder
         self.loop.cancel(self.timer)
-        if self.ladder.last == signal.SIGKILL:
+        if ladder.last == signal.SIGKILL:
             self.sweep()
             return
-        requested_now = self.ladder.last == requested
-        self.send(self.ladder.last, from_terminal=from_terminal and requested_now)
+        self.send(ladder.last, from_terminal=from_terminal)
+        self.send(signal.SIGCONT)  # stopped, a rank could not end
         if self.ending_since:
             self.end_leftovers()
         else:
@@ -332,7 +357,7 @@ class Supervisor:
 
     def sweep(self) -> None:
         """Kill the ranks and all their descendants, again and again until none is left."""
-        self.ladder = Ladder(signal.SIGKILL)
+        self.ladder = self.ladder.replace(last=signal.SIGKILL)
         now = time.monotonic()
         self.killing_since = self.killing_since or now
         self.sent |= {int(signal.SIGKILL)}
@@ -417,7 +442,7 @@ class Supervisor:
             processes = f"{len(left)} processes" if len(left) > 1 else "a process"
             hint = "--leave-children lets such processes run on"
             self.say("note", f"ending {processes} that the ranks left behind; {hint}")
-        self.ladder = Ladder(signal.SIGTERM)
+        self.ladder = self.ladder.replace(last=signal.SIGTERM)
         self.loop.cancel(self.timer)
         self.timer = self.loop.after(self.settings.grace, self.escalate)
 
@@ -428,6 +453,8 @@ class Supervisor:
         self.finishing = True
         if self.ladder.last == signal.SIGKILL:  # who asked for that does not wait for readers
             self.timer = self.loop.after(LINGER, self.give_up)
+        elif self.ladder.requested:
+            self.timer = self.loop.after(self.settings.grace, self.give_up)
         self.streams.finish(self.conclude)
 
     def conclude(self) -> None:
@@ -467,6 +494,15 @@ def count_oom_kills() -> int:
     from ompbind.machine.roots import DirectoryRoot
 
     return read_oom_kills(DirectoryRoot("/"))
+
+
+def ending_signals() -> set[int]:
+    """Return the signals that ask ompbind to end: those of ENDING that this system has, and its
+    realtime signals."""
+    names = {getattr(signal, f"SIG{name}", 0) for name in ENDING} - {0}
+    if hasattr(signal, "SIGRTMIN"):
+        names |= set(range(signal.SIGRTMIN, signal.SIGRTMAX + 1))
+    return names
 
 
 def try_part(start: Start, part: str, bind: Callable[..., None], *args: object) -> list[Refusal]:
