@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def draw_live(drawings: Iterable[RenderableType]) -> None:
     """Show one drawing after another, on a terminal each in place of the one before."""
-    console = Console(file=sys.stdout or StringIO(), highlight=False)
+    console = Console(file=sys.stdout or StringIO(), highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         for drawing in drawings:
             console.print(drawing)
@@ -30,7 +30,7 @@ def draw_live(drawings: Iterable[RenderableType]) -> None:
 def make_text(drawing: RenderableType) -> str:
     """Return the drawing for standard output: with colours on a terminal, without elsewhere and
     under NO_COLOR."""
-    console = Console(file=sys.stdout or StringIO(), highlight=False)
+    console = Console(file=sys.stdout or StringIO(), highlight=False, markup=False, emoji=False)
     with console.capture() as capture:
         console.print(drawing)
     return capture.get()

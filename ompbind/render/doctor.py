@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ompbind.doctor.findings import prevents
+from ompbind.render.escape import escape
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,7 +23,7 @@ def draw_findings(findings: list[Finding]) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
     for name in ("status", "about", "result", "remedy"):
         table.add_column(name, overflow="fold")
-    for f in findings:
+    for f in escape(findings):
         table.add_row(Text(f.status, style=STYLES[f.status]), f.about, Text(f.text), Text(f.remedy))
     counts = {s: sum(f.status == s for f in findings) for s in STYLES}
     others = ", ".join(f"{n} {status}" for status, n in counts.items() if n and status != "ok")

@@ -11,6 +11,7 @@ from rich.tree import Tree
 
 from ompbind.gpus.visible import why_not
 from ompbind.messages import counted, format_size, plural
+from ompbind.render.escape import escape
 from ompbind.render.outline import make_outline
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ MAX_NODES = 8  # without cpus, and in the table of distances
 
 
 def draw_machine(machine: Machine) -> RenderableType:
+    machine = escape(machine)
     topology = machine.topology
     tree = Tree(machine_headline(machine), guide_style="dim")
     for part in make_outline(machine):

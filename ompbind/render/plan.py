@@ -12,6 +12,7 @@ from rich.text import Text
 from ompbind.colours import colour_of
 from ompbind.cpuset import union
 from ompbind.messages import counted, label
+from ompbind.render.escape import escape, quote_word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,8 @@ ROLE_MARKS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def draw_plan(plan: Plan, explanation: Sequence[str] = (), rank: int = 0) -> RenderableType:
+    executed = command_line(plan, rank)
+    plan = escape(plan)
     parts: list[RenderableType] = [headline(plan), rank_table(plan), Text()]
     if plan.places_why:
         parts += [Text(plan.places_why), Text()]
@@ -39,7 +42,7 @@ def draw_plan(plan: Plan, explanation: Sequence[str] = (), rank: int = 0) -> Ren
         parts += [title, inherited_table(plan.narrowed)]
     if explanation:
         parts.append(Text("\nexplanation", style="bold"))
-        parts += [Text(sentence) for sentence in explanation]
+        parts += [Text(sentence) for sentence in escape(explanation)]
     if plan.cautions:
         parts.append(Text())
     for caution in plan.cautions:
@@ -47,7 +50,7 @@ def draw_plan(plan: Plan, explanation: Sequence[str] = (), rank: int = 0) -> Ren
         if caution.hint:
             parts.append(Text.assemble(("hint: ", "bold"), caution.hint))
     if plan.command or any(r.argv for r in plan.ranks):
-        parts += [Text(f"\nexecuted for rank {rank}", style="bold"), command_line(plan, rank)]
+        parts += [Text(f"\nexecuted for rank {rank}", style="bold"), executed]
     return Group(*parts)
 
 
@@ -188,9 +191,7 @@ def inherited_table(inherited: Sequence[Inherited]) -> RenderableType:
 
 def command_line(plan: Plan, rank: int) -> RenderableType:
     """Draw a rank's environment and arguments as a shell would take them."""
-    import shlex
-
     chosen = plan.ranks[rank]
-    words = [f"{k}={shlex.quote(v)}" for k, v in chosen.env]
-    text = " ".join([*words, shlex.join(chosen.argv)])
-    return Padding(Text(text.encode("utf-8", "replace").decode(), overflow="fold"), (0, 0))
+    words = [f"{k}={quote_word(v)}" for k, v in chosen.env]
+    text = " ".join([*words, *map(quote_word, chosen.argv)])
+    return Padding(Text(text, overflow="fold"), (0, 0))

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ompbind.messages import counted, format_size
+from ompbind.render.escape import escape
 from ompbind.verify.report import bytes_by_node
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ MAX_VALUES = 4  # in a cell
 
 
 def draw_report(report: Report) -> RenderableType:
+    report = escape(report)
     parts: list[RenderableType] = []
     for process in report.processes:
         parts += [draw_headline(process)]
