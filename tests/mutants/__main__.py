@@ -135,7 +135,7 @@ def read_equivalent() -> dict[str, str]:
 def write_results(results: Iterable[Result], changes: Mapping[str, int]) -> None:
     """Write all results, headed by their numbers."""
     kept = sorted(results, key=lambda r: (r.name.split(":")[0], r.verdict, r.name))
-    head = "".join(f"# {line}\n" for line in (*RULES, *make_table(kept, changes)))
+    head = "".join(f"# {line}".rstrip() + "\n" for line in (*RULES, *make_table(kept, changes)))
     RESULTS.write_text(head + "".join("\t".join(filter(None, r)) + "\n" for r in kept))
 
 
