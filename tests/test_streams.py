@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from tests.support.recorder import (
     wait_until_asleep,
 )
 
+Limited = Callable[..., subprocess.CompletedProcess[bytes]]
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 TWO = ["-n", "2", "--share", "--binder", "native"]
 
@@ -39,6 +41,24 @@ def run(ompbind: str, plain_environ: dict[str, str], tmp_path: Path) -> Run:
             input=stdin,
             capture_output=True,
             env=plain_environ | env,
+            cwd=tmp_path,
+            timeout=60,
+        )
+
+    return call
+
+
+@pytest.fixture
+def run_limited(ompbind: str, plain_environ: dict[str, str], tmp_path: Path) -> Limited:
+    """Runs ompbind with a soft and a hard limit of open files, and with arguments."""
+
+    def call(soft: str, hard: str, *args: str) -> subprocess.CompletedProcess[bytes]:
+        script = f'ulimit -Sn {soft} && ulimit -Hn {hard} && exec "$@"'
+        return subprocess.run(
+            ["sh", "-c", script, "sh", ompbind, "run", *args],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=plain_environ,
             cwd=tmp_path,
             timeout=60,
         )
@@ -131,6 +151,42 @@ def test_closed_streams(
     )
     assert done.returncode == 0, done.stderr
     assert {"0", "1"} <= set(os.listdir(tmp_path))
+
+
+@pytest.mark.parametrize("args", [[], ["--output", "inherit", "--stdin", "all"]])
+def test_many_ranks_and_few_descriptors(run_limited: Limited, args: list[str]) -> None:
+    """A soft limit of open files that is too low for the ranks' pipes is raised for ompbind; the
+    ranks keep it."""
+    done = run_limited("64", "4096", "-n", "70", "--share", *args, *sh("ulimit -Sn; ulimit -Hn"))
+    assert done.stderr == b""
+    assert done.returncode == 0
+    values = sorted(line.split()[-1] for line in done.stdout.splitlines())
+    assert values == [b"4096"] * 70 + [b"64"] * 70
+
+
+@pytest.mark.parametrize(
+    ("args", "way_out"),
+    [([], "--output inherit"), (["--output", "inherit", "--stdin", "all"], "another --stdin")],
+)
+def test_too_few_descriptors(
+    run_limited: Limited, tmp_path: Path, args: list[str], way_out: str
+) -> None:
+    """Where the hard limit is too low as well, the error names a rank and what is needed, and no
+    rank has run; as many as are named can be started."""
+    done = run_limited("64", "64", "-n", "70", "--share", *args, *sh("touch ran"))
+    assert done.returncode == 125
+    error, hint = done.stderr.decode().splitlines()
+    found = re.fullmatch(
+        r"ompbind: error: rank (\d+): no descriptors are left for its streams: ompbind may open 64 "
+        r"files, and 70 ranks need (\d+)",
+        error,
+    )
+    assert found
+    assert hint == f"hint: raise the hard limit (ulimit -Hn {found[2]}), or use {way_out}"
+    assert not (tmp_path / "ran").exists()
+    for limit, ranks in (("64", found[1]), (found[2], "70")):
+        done = run_limited(limit, limit, "-n", ranks, "--share", *args, *sh("true"))
+        assert (done.returncode, done.stderr) == (0, b"")
 
 
 # --- readers -------------------------------------------------------------------------------------

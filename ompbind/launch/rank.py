@@ -185,13 +185,15 @@ def cannot_execute(start: Start, reason: str) -> CommandError:
 class Gate(Record):
     """What a forked rank needs to wait until all are bound. `library`: loaded before forking;
     `supervisor`: its parent's pid; `error_pipe`: where it reports that it cannot execute;
-    `start_pipe`: it takes a byte from here before it executes; `sigmask`: the worker's."""
+    `start_pipe`: it takes a byte from here before it executes; `sigmask`: the worker's; `files`:
+    its limits of open files, soft and hard, where they are not the supervisor's."""
 
     library: Library
     supervisor: int
     error_pipe: int
     start_pipe: int
     sigmask: frozenset[int]
+    files: tuple[int, int] | None = None
 
 
 def exec_rank(start: Start, gate: Gate) -> NoReturn:
@@ -208,6 +210,10 @@ def exec_rank(start: Start, gate: Gate) -> NoReturn:
         os.read(gate.start_pipe, 1)
         if start.redirected:
             redirect(start)
+        if gate.files:
+            import resource  # loaded before forking
+
+            resource.setrlimit(resource.RLIMIT_NOFILE, gate.files)
         signal.pthread_sigmask(signal.SIG_SETMASK, gate.sigmask)
         os.execv(start.path, start.argv)
     except OSError as e:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ompbind.colours import coloured
-from ompbind.errors import UsageError
+from ompbind.errors import OmpbindError, UsageError
 from ompbind.launch.pipes import make_pipe, move_up
 from ompbind.messages import quote
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Three = tuple[int | None, int | None, int | None]  # None: shared with ompbind
 
 NAMES = ("out", "err")
+SPARE = 32  # descriptors that the supervisor needs besides those of its ranks
 
 
 class Streams:
@@ -45,6 +46,34 @@ class Streams:
         self._inputs: list[int] = []  # pipes that ranks read from: our ends
         self._sinks: list[Sink] = []
         self._feed: Feed | None = None
+
+    def make_room(self, used: int) -> tuple[int, int] | None:
+        """Raise this process's soft limit of open files to the hard one where its ends of the
+        ranks' pipes need that; return the former limits then. `used`: how many are open.
+
+        Programs may rely on the soft limit (select takes no descriptor above 1023), so the ranks
+        get the former limits back. Raises OmpbindError.
+        """
+        each = len(group_streams()) if self.tagged else 0
+        each += self._stdin == "all" and self._count > 1
+        wanted = used + self._count * each + SPARE
+        if wanted <= os.sysconf("SC_OPEN_MAX"):
+            return None
+        import resource
+
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        hard = limits[1]
+        if hard != resource.RLIM_INFINITY and wanted > hard:
+            rank = max(0, hard - used - SPARE) // each
+            way_out = "--output inherit" if self.tagged else "another --stdin"
+            raise OmpbindError(
+                f"rank {rank}: no descriptors are left for its streams: ompbind may open {hard} "
+                f"files, and {self._count} ranks need {wanted}",
+                hint=f"raise the hard limit (ulimit -Hn {wanted}), or use {way_out}",
+                rank=rank,
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return limits
 
     def connect(self, starts: Iterable[Start]) -> Iterator[Start]:
         """Yield each start with the descriptors that become its streams. They stay open until the

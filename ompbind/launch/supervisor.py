@@ -105,6 +105,7 @@ class Supervisor:
         self.running: dict[int, Running] = {}  # by pid
         self.error_pipe = -1
         self.start_pipe: tuple[int, ...] = ()
+        self.files: tuple[int, int] | None = None  # the ranks' limits of open files, if not ours
         self.released = False  # whether ranks may execute
         self.executed = False  # whether all have
         self.proved = False  # whether there is nothing left to verify (--verify)
@@ -132,6 +133,7 @@ class Supervisor:
             self.set_signals()
             self.watch_children()
             self.oom_kills = count_oom_kills()
+            self.files = self.streams.make_room(self.wake_pipe)
             self.loop.watch(self.control, self.on_control)
             self.starts = self.launch.make_starts()
             self.fork_all()
@@ -178,7 +180,7 @@ class Supervisor:
         """
         self.error_pipe, writer = make_pipe()
         self.start_pipe = make_pipe()
-        gate = Gate(self.library, os.getpid(), writer, self.start_pipe[0], self.sigmask)
+        gate = Gate(self.library, os.getpid(), writer, self.start_pipe[0], self.sigmask, self.files)
         inheritance = Inheritance(self.library, [start.env for start in self.starts])
         binds = self.launch.plan.binder == "native"
         refusals: list[Refusal] = []
