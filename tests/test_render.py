@@ -42,7 +42,7 @@ def test_a_plan_is_drawn_escaped(tmp_path: Path) -> None:
     env = {"FOO": EVIL}
     made = ompbind_run("show", "--env", "A=b", "--format", "json", "--", "w")
     plan = replace_texts(json.loads(made.stdout), ("name", "why", "why_shared", "places_why"))
-    plan["warnings"] = [EVIL]
+    plan["warnings"] = plan["warning_hints"] = [EVIL]
     plan["inherited"] = plan["narrowed"] = [
         {"name": EVIL, "value": EVIL, "action": "respected", "why": EVIL}
     ]
