@@ -121,6 +121,25 @@ def test_a_bomb_is_not_unpacked() -> None:
         parse_snapshot(bomb)
 
 
+def test_a_small_file_takes_no_gigabytes(tmp_path: Path) -> None:
+    """Lists take many times the memory of their text: too many are refused before they are made."""
+    text = b'{"ompbind_snapshot":1,"a":[' + b"[]," * (MAX_TEXT_BYTES // 3 - 20) + b"[]]}"
+    (tmp_path / "bomb").write_bytes(gzip.compress(text, 1))
+    code = (
+        "import resource, sys; from ompbind.cli import main; main(sys.argv[1:]); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "topo", "--topology", str(tmp_path / "bomb")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "more lists and objects than any machine has" in done.stderr
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout) * unit < 200 << 20
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"\0" * 100])
 def test_a_file_that_is_no_machine(content: bytes, tmp_path: Path) -> None:
     """Any other file is named as describing none, with what would be taken."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from ompbind.launch.streams import group_streams, make_files
+from ompbind.errors import UsageError
+from ompbind.launch.rank import Settings
+from ompbind.launch.streams import Streams, group_streams, make_files
 from ompbind.launch.supervisor import REPEAT
 from tests.support.recorder import (
     alive,
@@ -420,6 +423,45 @@ def test_files_are_made_exclusively(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="already exists"):
         make_files(str(tmp_path), 1, overwrite=False)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_overwriting_takes_regular_files_only(run: Run, tmp_path: Path) -> None:
+    """A link is not followed, a FIFO not waited for; what a link leads to stays as it was."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (tmp_path / "precious").write_text("precious")
+    (logs / "rank-1.out").symlink_to(tmp_path / "precious")
+    args = (*TWO, "--output-dir", "logs", "--overwrite", *sh("touch started"))
+    done = run(*args)
+    assert done.returncode == 125
+    assert done.stderr == b"ompbind: error: --output-dir: 'logs/rank-1.out': is a symbolic link\n"
+    assert (tmp_path / "precious").read_text() == "precious"
+    (logs / "rank-1.out").unlink()
+    os.mkfifo(logs / "rank-1.out")
+    done = run(*args)
+    assert done.returncode == 125
+    assert done.stderr.startswith(b"ompbind: error: --output-dir: 'logs/rank-1.out': ")
+    reader = os.open(logs / "rank-1.out", os.O_RDONLY | os.O_NONBLOCK)
+    done = run(*args)
+    os.close(reader)
+    assert b"'logs/rank-1.out': is not a regular file\n" in done.stderr
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_file_that_was_replaced_is_not_written(tmp_path: Path) -> None:
+    """Where the directory belongs to somebody else, between making the files and starting."""
+    (tmp_path / "precious").write_text("precious")
+    settings = Settings(output_dir=str(tmp_path / "logs"))
+    path = tmp_path / "logs/rank-0.out"
+    for replace in (path.symlink_to, path.hardlink_to):
+        streams = Streams(settings, 1, {})
+        path.unlink()
+        replace(tmp_path / "precious")
+        with pytest.raises(UsageError, match=r"rank-0.out'?:? (is a symbolic link|was replaced)"):
+            streams._open(0)
+        streams.close()
+        shutil.rmtree(tmp_path / "logs")
+    assert (tmp_path / "precious").read_text() == "precious"
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,9 @@ class Streams:
             hint = f"ranks: 0-{count - 1}" if count > 1 else "the only rank is 0"
             raise UsageError(f"--stdin {self._stdin}: there is no such rank", hint=hint)
         self._directory = settings.output_dir
+        self._files: dict[str, tuple[int, int]] = {}
         if self._directory:
-            make_files(self._directory, count, overwrite=settings.overwrite)
+            self._files = make_files(self._directory, count, overwrite=settings.overwrite)
         self._theirs: list[int] = []  # what the rank that is being started inherits
         # Pipes that ranks write to: rank, our end, the standard streams that they stand for.
         self._outputs: list[tuple[int, int, tuple[int, ...]]] = []
@@ -174,7 +175,8 @@ class Streams:
         elif self._stdin != str(rank):
             stdin = self._keep(os.open(os.devnull, os.O_RDONLY))
         if self._directory:
-            out, err = (self._keep(open_file(self._directory, rank, name)) for name in NAMES)
+            paths = [path_of(self._directory, rank, name) for name in NAMES]
+            out, err = (self._keep(open_again(path, self._files[path])) for path in paths)
             return stdin, out, err
         if not self.tagged:
             return stdin, None, None
@@ -258,10 +260,12 @@ def path_of(directory: str, rank: int, name: str) -> str:
     return os.path.join(directory, f"rank-{rank}.{name}")
 
 
-def make_files(directory: str, count: int, *, overwrite: bool) -> None:
-    """Create every rank's files, empty: all or none. Raises UsageError."""
+def make_files(directory: str, count: int, *, overwrite: bool) -> dict[str, tuple[int, int]]:
+    """Create every rank's files, empty: all or none. Return the identity of each, by path. Raises
+    UsageError."""
     paths = [path_of(directory, rank, name) for rank in range(count) for name in NAMES]
     made: list[str] = []
+    identities: dict[str, tuple[int, int]] = {}
     path = directory
     try:
         os.makedirs(directory, exist_ok=True)
@@ -272,15 +276,48 @@ def make_files(directory: str, count: int, *, overwrite: bool) -> None:
                 f"--output-dir: {quote(existing[0], 400)} already exists{others}",
                 hint="name another directory; --overwrite replaces such files",
             )
-        mode = os.O_TRUNC if overwrite else os.O_EXCL
         for path in paths:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | mode, 0o666))
-            made += [] if path in existing else [path]
+            fd = open_file(path, os.O_CREAT | (0 if overwrite else os.O_EXCL))
+            try:
+                made += [] if path in existing else [path]
+                os.truncate(fd, 0)
+                identities[path] = identify(fd)
+            finally:
+                os.close(fd)
     except OSError as e:
         for path_made in made:
             os.unlink(path_made)
         raise UsageError(f"--output-dir: {quote(path, 400)}: {e.strerror}") from None
+    return identities
 
 
-def open_file(directory: str, rank: int, name: str) -> int:
-    return os.open(path_of(directory, rank, name), os.O_WRONLY | os.O_APPEND)
+def open_file(path: str, flags: int = 0) -> int:
+    """Open a regular file for appending, follow no link and wait for no reader of a FIFO: the
+    directory may belong to somebody else. Raises OSError."""
+    if os.path.islink(path):
+        raise OSError(0, "is a symbolic link")
+    flags |= os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = os.open(path, flags, 0o666)
+    if os.fstat(fd).st_mode & 0o170000 != 0o100000:  # S_IFMT, S_IFREG
+        os.close(fd)
+        raise OSError(0, "is not a regular file")
+    os.set_blocking(fd, True)
+    return fd
+
+
+def open_again(path: str, identity: tuple[int, int]) -> int:
+    """Open a file that `make_files` made. Thousands of ranks' files are not kept open, so somebody
+    could have put another one in its place. Raises UsageError."""
+    try:
+        fd = open_file(path)
+    except OSError as e:
+        raise UsageError(f"--output-dir: {quote(path, 400)}: {e.strerror}") from None
+    if identify(fd) != identity:
+        os.close(fd)
+        raise UsageError(f"--output-dir: {quote(path, 400)} was replaced since it was made")
+    return fd
+
+
+def identify(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino

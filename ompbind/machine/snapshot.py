@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 SCHEMA = 1
-MAX_TEXT_BYTES = 64 << 20  # unpacked; a machine of 4,096 cpus takes 6 MiB, 63 kB packed
+# Python's objects take up to 25 bytes for each byte of JSON, so both are bounded, unpacked. A
+# machine of 4,096 cpus takes 6 MiB (63 kB packed) and 50,000 lists and objects.
+MAX_TEXT_BYTES = 16 << 20
+MAX_CONTAINERS = 1_000_000
 
 # Only lines that begin so are kept of these files, which also have private information.
 KEPT_LINES = {
@@ -101,6 +104,8 @@ def unpack(data: bytes) -> bytes:
 
 
 def parse_text(text: bytes) -> tuple[str, SnapshotRoot]:
+    if text.count(b"[") + text.count(b"{") > MAX_CONTAINERS:
+        raise TopologyError("the snapshot is damaged: more lists and objects than any machine has")
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as e:
