@@ -348,6 +348,51 @@ def test_children_may_be_left_behind(tmp_path: Path, family: Family) -> None:
     wait_for(lambda: len(family.living()) == 4)
 
 
+@pytest.mark.parametrize("args", [[], ["--output", "inherit"], ["--output-dir", "logs"]])
+def test_children_left_behind_can_write(args: list[str], tmp_path: Path, family: Family) -> None:
+    """What --leave-children lets go on writes on to where its rank wrote, and is not killed."""
+    code = f"while ! test -e {tmp_path}/go; do sleep 0.05; done; echo later"
+    code = f"( {code}; touch {tmp_path}/wrote.$OMPBIND_RANK ) &"
+    with (tmp_path / "output").open("wb") as output:
+        done = subprocess.run(
+            [
+                OMPBIND,
+                "run",
+                "-n",
+                "2",
+                "--share",
+                "--leave-children",
+                *args,
+                "--",
+                "sh",
+                "-c",
+                code,
+            ],
+            env=environment(**{MARK: family.mark}),
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            timeout=TIMEOUT,
+        )
+    assert done.returncode == 0
+    (tmp_path / "go").touch()
+    wait_for(lambda: len(list(tmp_path.glob("wrote.*"))) == 2, 10)
+    files = sorted((tmp_path / "logs").glob("*.out")) or [tmp_path / "output"]
+    assert "".join(file.read_text() for file in files) == "later\nlater\n"
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_children_left_behind_cannot_be_tagged(count: str, tmp_path: Path) -> None:
+    """Tags would need ompbind after its exit: refused, with what to do instead."""
+    args = ["run", "-n", count, "--share", "--leave-children", "--output", "tag"]
+    done = ompbind_run(*args, "--", "touch", str(tmp_path / "ran"))
+    assert done.returncode == 125
+    error, hint = done.stderr.splitlines()
+    assert error.startswith("ompbind: error: --output tag and --leave-children: nobody passes on ")
+    assert hint.startswith("hint: use --output inherit, the default with --leave-children, or ")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_other_children_are_left_alone(tmp_path: Path, family: Family) -> None:
     """A process that whoever has become ompbind had started before is none of its own."""
     script = f'sleep 300 & echo $! > {tmp_path}/other; exec "$0" "$@"'

@@ -223,10 +223,11 @@ class Streams:
 
 
 def is_tagged(settings: Settings, count: int) -> bool:
-    """Whether lines go through ompbind and get tags: by default with several ranks."""
-    return settings.output == "tag" or (
-        not settings.output and not settings.output_dir and count > 1
-    )
+    """Whether lines go through ompbind and get tags: by default with several ranks, unless their
+    processes may outlive ompbind, which could not write to its pipes any more."""
+    if settings.output or settings.output_dir:
+        return settings.output == "tag"
+    return count > 1 and not settings.leave_children
 
 
 def make_tags(rank: int, *, colour: bool) -> tuple[bytes, bytes]:

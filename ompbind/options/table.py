@@ -502,6 +502,13 @@ OPTIONS: tuple[Option, ...] = (
                 "{option} and --output-dir both say where output goes",
                 when=("inherit", "tag"),
             ),
+            Rule(
+                ("leave_children",),
+                "{option} and {other}: nobody passes on what processes write that outlive ompbind, "
+                "and their next write would kill them",
+                "use --output inherit, the default with --leave-children, or --output-dir DIR",
+                when=("tag",),
+            ),
         ),
         needs=(
             Rule(
@@ -793,7 +800,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--leave-children",),
         "flag",
-        "Let processes that ranks leave behind go on (default: they are ended)",
+        "Let processes that ranks leave behind go on (default: they are ended); implies --output "
+        "inherit",
         commands=("run",),
         panel=RARE,
         fields=("settings.leave_children",),
