@@ -306,8 +306,15 @@ def test_those_that_ignore_term_are_killed(tmp_path: Path, start: Starter) -> No
 def test_success_of_one_ends_nobody(tmp_path: Path) -> None:
     """A rank that ends well leaves the others to go on."""
     need_cpus(2)
-    code = 'if [ "$OMPBIND_RANK" = 1 ]; then sleep 0.3; fi; echo "$OMPBIND_RANK"'
-    done = ompbind_run("run", "-n", "2", "--output", "inherit", "--", "sh", "-c", code)
+    # Rank 1 waits until rank 0 has exited and been reaped.
+    code = """
+        if [ "$OMPBIND_RANK" = 0 ]; then echo $$ >pid.new; mv pid.new pid
+        else until [ -e pid ] && ! kill -0 "$(cat pid)" 2>/dev/null; do sleep 0.05; done; fi
+        echo "$OMPBIND_RANK"
+    """
+    done = ompbind_run(
+        "run", "-n", "2", "--output", "inherit", "--", "sh", "-c", code, cwd=tmp_path
+    )
     assert (done.returncode, done.stdout) == (0, "0\n1\n")
 
 
