@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from ompbind.errors import OmpbindError, PlanError, UsageError
+from ompbind.cpuset import union
+from ompbind.errors import OmpbindError, ParseError, PlanError, UsageError
 from ompbind.machine import read_machine
 from ompbind.messages import quote
 from ompbind.openmp import judge_environment
-from ompbind.plans import Caution, parse_plan
+from ompbind.openmp.places import parse_places
+from ompbind.plans import RANK_VARIABLE, Caution, parse_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,13 +37,37 @@ def read_plan(path: str) -> Plan:
     """Read the plan in a file. Raises UsageError."""
     try:
         with open(path, encoding="utf-8") as file:
-            return parse_plan(file.read())
+            plan = parse_plan(file.read())
+        for rank in plan.ranks:
+            check_rank(rank)
+        return plan
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
         raise UsageError(f"--plan {quote(path)}: {reason}") from None
     except OmpbindError as e:
         hint = "ompbind show --format json writes a plan"
         raise UsageError(f"--plan {quote(path)}: {e.message}", hint=hint, **e.data) from None
+
+
+def check_rank(rank: RankPlan) -> None:
+    """Refuse a rank whose variables or places say something else than its binding: workers and
+    other launches go by them. Raises ParseError."""
+    env = dict(rank.env)
+    for name, value in ((RANK_VARIABLE, str(rank.rank)), *rank.binding.environment()):
+        if env.get(name, value) != value:
+            problem = f"env has {name}={quote(env[name])}, its binding is {quote(value)}"
+            raise ParseError(f"ranks[{rank.rank}]: {problem}", part="env")
+    try:
+        places = parse_places(env.get("OMP_PLACES", ""), overlapping=True)
+    except ParseError:  # a name, such as cores
+        places = rank.places
+    if places != rank.places:
+        problem = f"env has OMP_PLACES={quote(env['OMP_PLACES'])}, places says otherwise"
+        raise ParseError(f"ranks[{rank.rank}]: {problem}", part="env")
+    outside = union(rank.places) - rank.cpus
+    if rank.cpus and outside:
+        problem = f"places have cpus {outside}, which are not among its cpus {rank.cpus}"
+        raise ParseError(f"ranks[{rank.rank}]: {problem}", part="places")
 
 
 def with_command(plan: Plan, command: Sequence[str]) -> Plan:
@@ -79,6 +105,11 @@ def keep_memory(plan: Plan, allowed: CpuSet) -> Plan:
 def check_plan(plan: Plan) -> None:
     """Refuse a saved plan that does not fit this machine. Raises PlanError."""
     machine = read_machine(None, (), devices=False)
+    if plan.binder == "none" and machine.can_bind and any(r.cpus or r.mems for r in plan.ranks):
+        raise PlanError(
+            "the plan has cpus or memory nodes, but nothing to bind them with: its binder is none",
+            hint="it was made for a system that cannot bind; make a plan on this machine",
+        )
     for r in plan.ranks:
         for thing, wanted, allowed in (
             ("cpus", r.cpus, machine.allowed.cpus),

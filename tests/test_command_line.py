@@ -858,3 +858,65 @@ def test_as_a_module() -> None:
     command = [sys.executable, "-m", "ompbind", "run", "--", "sh", "-c", "exit 3"]
     done = subprocess.run(command, env=environment(), timeout=TIMEOUT, check=False)
     assert done.returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("OMPBIND_CPUS", "7", "env has OMPBIND_CPUS='7', its binding is "),
+        ("OMPBIND_MEM", "bind:0", "env has OMPBIND_MEM='bind:0', its binding is 'none'"),
+        ("OMPBIND_RANK", "1", "env has OMPBIND_RANK='1', its binding is '0'"),
+        ("OMP_PLACES", "{7}", "env has OMP_PLACES='{7}', places says otherwise"),
+        ("places", ["4000"], "places have cpus 4000, which are not among its cpus "),
+    ],
+)
+def test_a_plan_that_contradicts_itself(
+    tmp_path: Path, field: str, value: str | list[str], problem: str
+) -> None:
+    """Workers and other launches go by the variables, the kernel by the binding: one line."""
+    args = ["--mem", "none", "--format", "json", "--", "true"]
+    plan = json.loads(ompbind_run("show", *args).stdout)
+    rank = plan["ranks"][0]
+    if isinstance(value, list):
+        rank[field] = value
+        del rank["env"]["OMP_PLACES"]
+    else:
+        rank["env"][field] = value
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(plan))
+    for command in ("run", "show"):
+        done = ompbind_run(command, "--plan", str(path))
+        assert done.returncode == 125
+        assert f": ranks[0]: {problem}" in done.stderr.splitlines()[0]
+
+
+def test_a_plan_that_binds_nothing_is_not_run(tmp_path: Path) -> None:
+    """With cpus but the binder none it would run unbound where binding is possible."""
+    args = ["--binder", "native", "--format", "json", "--", "true"]
+    plan = json.loads(ompbind_run("show", *args).stdout)
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(plan | {"binder": "none"}))
+    done = ompbind_run("run", "--plan", str(path))
+    assert done.returncode == 125
+    assert "nothing to bind them with: its binder is none" in done.stderr
+    assert "; not bound" in ompbind_run("show", "--plan", str(path)).stdout
+
+
+def test_show_tells_where_ranks_of_a_plan_differ(tmp_path: Path) -> None:
+    """In their programs and foreign variables, from any rank's view; ranks' own places do not
+    count."""
+    args = ["-n", "2", "--share", "--binder", "native", "--env", "X={rank}", "--format", "json"]
+    plan = json.loads(ompbind_run("show", *args, "--", "true").stdout)
+    plan["ranks"][0]["env"]["X"] = plan["ranks"][1]["env"]["X"]
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(plan))
+    shown = ompbind_run("show", "--plan", str(path)).stdout
+    assert "another program" not in shown
+    assert "rank 1 has" not in shown
+    plan["ranks"][1]["argv"] = ["sh", "-c", "evil"]
+    plan["ranks"][1]["env"] |= {"LD_PRELOAD": "evil.so"}
+    path.write_text(json.dumps(plan))
+    shown = ompbind_run("show", "--plan", str(path)).stdout
+    assert "\nrank 1 executes another program: sh\nrank 1 has LD_PRELOAD=evil.so\n" in shown
+    shown = ompbind_run("show", "--plan", str(path), "--rank", "1").stdout
+    assert "\nrank 0 executes another program: true\nrank 0 has no LD_PRELOAD\n" in shown

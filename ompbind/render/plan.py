@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ompbind.plans import Inherited, Plan, RankPlan
 
 RANK_MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 ROLE_MARKS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -51,6 +52,7 @@ def draw_plan(plan: Plan, explanation: Sequence[str] = (), rank: int = 0) -> Ren
             parts.append(Text.assemble(("hint: ", "bold"), caution.hint))
     if plan.command or any(r.argv for r in plan.ranks):
         parts += [Text(f"\nexecuted for rank {rank}", style="bold"), executed]
+        parts += [Text(line, overflow="fold") for line in escape(list_oddities(plan, rank))]
     return Group(*parts)
 
 
@@ -62,7 +64,8 @@ def headline(plan: Plan) -> Text:
     text.append(f", {counted(len(host.nodes), 'NUMA node')}")
     if host.quota is not None:
         text.append(f", quota {host.quota:g} cpus")
-    text.append(f"; bound by {plan.binder}\n" if plan.binder == "numactl" else "; bound natively\n")
+    how = {"numactl": "bound by numactl", "native": "bound natively", "none": "not bound"}
+    text.append(f"; {how[plan.binder]}\n")
     return text
 
 
@@ -187,6 +190,36 @@ def inherited_table(inherited: Sequence[Inherited]) -> RenderableType:
         style = styles.get(i.action, "")
         table.add_row(f"{i.name}={i.value}", Text(i.action, style=style), Text(i.why, style="dim"))
     return table
+
+
+def list_oddities(plan: Plan, rank: int, most: int = 8) -> list[str]:
+    """Return a line for each other rank that executes another program than this one, or has other
+    variables that no planner writes: a saved plan is a program."""
+    shown = plan.ranks[rank]
+    lines = []
+    for r in plan.ranks:
+        if r.command[:1] != shown.command[:1]:
+            program = r.command[0] if r.command else "nothing"
+            lines.append(f"rank {r.rank} executes another program: {program}")
+        env, other = foreign_variables(r), foreign_variables(shown)
+        for name in sorted(env.keys() | other.keys()):
+            if env.get(name) != other.get(name):
+                value = f"{name}={env[name]}" if name in env else f"no {name}"
+                lines.append(f"rank {r.rank} has {value}")
+    more = (
+        [f"and {len(lines) - most} more differences: --rank R shows them"] if lines[most:] else []
+    )
+    return lines[:most] + more
+
+
+def foreign_variables(rank: RankPlan) -> dict[str, str]:
+    """Return a rank's variables but those that tell it its place: ranks, threads, GPUs."""
+    starts, ends = ("OMP_", "OMPBIND_", "KMP_", "GOMP_"), ("VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+    return {
+        name: value
+        for name, value in rank.env
+        if not (name.startswith(starts) or name.endswith(ends) or name in RANK_VARIABLES)
+    }
 
 
 def command_line(plan: Plan, rank: int) -> RenderableType:
