@@ -11,6 +11,7 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -79,6 +80,28 @@ def stage() -> Iterator[Callable[..., Stage]]:
     yield make
     for one in made:
         one.close()
+
+
+def test_many_small_pieces(tmp_path: Path) -> None:
+    """A line of 400,000 small pieces is written in a fraction of the time in which they are taken:
+    signals and other ranks do not wait for it."""
+    reader, writer = os.pipe()
+    fd = os.open(tmp_path / "output", os.O_WRONLY | os.O_CREAT)
+    sink = Sink(Loop(), (fd,), plain=False)
+    source = Source(reader, b"[0] ", b"[0]+", sink)
+    begin = time.process_time()
+    for _ in range(400_000):
+        os.write(writer, b"..")
+        source.read()
+    taken = time.process_time()
+    os.write(writer, b"\n")
+    source.read()
+    written = time.process_time()
+    assert written - taken < (taken - begin) / 4
+    assert (tmp_path / "output").read_bytes() == b"[0] " + b"." * 800_000 + b"\n"
+    sink.close()
+    os.close(writer)
+    os.close(fd)
 
 
 Make = Callable[..., Stage]

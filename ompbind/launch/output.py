@@ -147,8 +147,7 @@ class Source:
         self.cut = False
         self.after_return = (ERASE if sink.ansi else b"") + tag
         self.closed = False
-        self._held: list[bytes] = []  # an unfinished line
-        self._size = 0
+        self._held = bytearray()  # an unfinished line
         os.set_blocking(fd, False)
         sink.sources.append(self)
         sink.loop.watch(fd, self.read)
@@ -168,9 +167,9 @@ class Source:
         return True
 
     def _take(self, data: bytes) -> None:
-        if self._held and self._held[-1].endswith(b"\r"):  # perhaps the first half of \r\n
-            data = b"".join([*self._held, data])
-            self._held, self._size = [], 0
+        if self._held.endswith(b"\r"):  # perhaps the first half of \r\n
+            data = b"".join((self._held, data))
+            self._held.clear()
         lines: bytes | memoryview
         if b"\r" in data:
             lines, tail = self._tag_both(data)
@@ -181,13 +180,12 @@ class Source:
         else:
             lines, tail = b"", data
         if lines:
-            self._put([*self._held, lines])
-            self._held, self._size = [], 0
+            self._put([bytes(self._held), lines] if self._held else [lines])
+            self._held.clear()
             self.sink.unfinished = None
         if tail:
-            self._held.append(tail)
-            self._size += len(tail)
-            if self._size >= LONGEST:
+            self._held += tail
+            if len(self._held) >= LONGEST:
                 self.put_held()
             else:
                 self.sink.watch_unfinished()
@@ -214,9 +212,9 @@ class Source:
     def put_held(self) -> None:
         """Write an unfinished line as far as it goes."""
         if self._held:
-            self._put(self._held)
+            self._put([bytes(self._held)])
             self.sink.unfinished = self
-            self._held, self._size = [], 0
+            self._held.clear()
 
     def end(self) -> None:
         """Write what is held back, and close: nothing more will come."""
