@@ -819,8 +819,10 @@ def test_a_tampered_plan_is_refused(tmp_path: Path, changes: dict[str, object]) 
 
 def test_a_plan_of_another_machine_is_refused(tmp_path: Path) -> None:
     """A plan that agrees with itself, but names cpus that are not here, says for whom it is."""
-    changes = {"cpus": "60000", "places": ["60000"]}
-    saved = save_plan(tmp_path, "--binder", "native", "--", *report_command(tmp_path), **changes)
+    args = ["--binder", "native", "--", *report_command(tmp_path)]
+    env = json.loads(ompbind_run("show", "--format", "json", *args).stdout)["ranks"][0]["env"]
+    env |= {"OMPBIND_CPUS": "60000", "OMP_PLACES": "{60000}"}
+    saved = save_plan(tmp_path, *args, cpus="60000", places=["60000"], env=env)
     plan = parse_plan((tmp_path / "plan.json").read_text())
     done = ompbind_run("run", *saved)
     assert done.returncode == 125
