@@ -161,6 +161,16 @@ def errors(process: subprocess.Popen[bytes]) -> list[str]:
     return process.stderr.read().decode().splitlines()
 
 
+def without_stops(lines: list[str]) -> list[str]:
+    """What ompbind has said except of ranks that were stopped."""
+    return [
+        line
+        for line in lines
+        if not re.fullmatch(r"ompbind: note: rank \d is stopped by signal 19 \(STOP\)", line)
+        and not re.fullmatch(r"hint: kill -CONT \d+ lets it go on", line)
+    ]
+
+
 # --- whatever ends ompbind ------------------------------------------------------------------------
 
 
@@ -176,7 +186,7 @@ def test_killed_while_ranks_run(
     assert process.wait(TIMEOUT) == (-9 if victim == "front" else 137)
     wait_for(lambda: not family.living())
     if victim == "supervisor":
-        (line,) = errors(process)
+        (line,) = without_stops(errors(process))
         assert line.startswith("ompbind: error: the supervisor was killed by signal 9")
 
 
@@ -260,7 +270,7 @@ def test_asked_to_end(number: int, tmp_path: Path, family: Family) -> None:
     process.send_signal(number)
     assert process.wait(TIMEOUT) == 137
     assert not family.living()
-    (line,) = errors(process)
+    (line,) = without_stops(errors(process))
     name = {15: "TERM", 2: "INT"}[number]
     assert line == (
         f"ompbind: 2 ranks were ended on signal {number} ({name}): 2 by signal 9 (KILL)"
@@ -833,6 +843,31 @@ def test_stopped_and_continued_by_the_shell(
     time.sleep(REPEAT)
     terminal.type("\x03")
     wait_for(lambda: not any(alive(p) for p in pids))
+
+
+def test_a_rank_in_the_background_reads_the_terminal(terminal: Terminal) -> None:
+    """It is stopped by the kernel, which is reported with what to do; Ctrl-C ends it."""
+    code = '[ "$OMPBIND_RANK" = 1 ] || exec sleep 300; read x < /dev/tty'
+    terminal.type(typed("run", "-n", "2", "--share", "--", "sh", "-c", code))
+    note = r"ompbind: note: rank 1 is stopped by signal 21 \(TTIN\): it reads the terminal [^\n]*"
+    terminal.wait_for(note + r"\s+hint: --stdin 1 lets it read")
+    terminal.type("\x03")
+    terminal.wait_for("ended 130")
+
+
+def test_a_rank_that_is_stopped(tmp_path: Path, family: Family) -> None:
+    """It is reported once, however often it is stopped, and the rank can go on."""
+    process = family.begin("run", "-n", "2", "--share", "--", *recorder(tmp_path))
+    pid, _ = wait_for_pids(tmp_path, 2)
+    assert process.stderr is not None
+    for number in (signal.SIGSTOP, signal.SIGCONT) * 2:
+        os.kill(pid, number)
+        wait_for(lambda: (state(pid) == "T") == (number == signal.SIGSTOP))  # noqa: B023
+    assert process.stderr.readline() == b"ompbind: note: rank 0 is stopped by signal 19 (STOP)\n"
+    assert process.stderr.readline() == b"hint: kill -CONT %d lets it go on\n" % pid
+    process.terminate()
+    assert process.wait(TIMEOUT) == 0
+    assert errors(process) == []
 
 
 def test_a_terminal_that_is_closed(tmp_path: Path, family: Family, terminal: Terminal) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ompbind.launch.syscalls import name_signal
+from ompbind.launch.syscalls import name_signal, signal
 from ompbind.messages import format_size
 from ompbind.record import Record
 
@@ -72,6 +72,17 @@ def make_summary(ranks: Sequence[Ended], of_one: str, of_several: str) -> str:
         counts[ended.code] = counts.get(ended.code, 0) + 1
     codes = ", ".join(f"{n} {describe_code(code)}" for code, n in sorted(counts.items()))
     return f"{len(ranks)} ranks {of_several}: {codes}"
+
+
+def describe_stop(rank: int, pid: int, number: int) -> tuple[str, str]:
+    """Return a message about a rank that a signal has stopped, and what to do about it."""
+    text = f"rank {rank} is stopped by {name_signal(number)}"
+    if number == signal.SIGTTIN:
+        return f"{text}: it reads the terminal in the background", f"--stdin {rank} lets it read"
+    if number == signal.SIGTTOU:
+        text += ": it writes to the terminal, or sets it, in the background"
+        return text, f"--stdin {rank} gives it the terminal; stty -tostop lets all ranks write"
+    return text, f"kill -CONT {pid} lets it go on"
 
 
 def describe_code(code: int) -> str:

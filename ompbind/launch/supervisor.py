@@ -11,7 +11,7 @@ from ompbind.errors import CommandError, OmpbindError
 from ompbind.launch.binding import Refusal, apply_on_denied
 from ompbind.launch.descendants import end_descendants, send_to_descendants
 from ompbind.launch.loop import Loop
-from ompbind.launch.outcome import Ended, is_due_to, make_line, make_summaries
+from ompbind.launch.outcome import Ended, describe_stop, is_due_to, make_line, make_summaries
 from ompbind.launch.pipes import make_pipe, parse_messages
 from ompbind.launch.rank import Gate, Inheritance, cannot_execute, exec_rank, flush
 from ompbind.launch.streams import Streams
@@ -117,6 +117,7 @@ class Supervisor:
         self.sent: frozenset[int] = frozenset()  # the signals that ranks were sent
         self.stopped: list[Ended] = []  # the ranks that ended while ranks were being ended
         self.oom_kills = 0  # of the ranks' cgroup, before and those that a rank's end was
+        self.stops: set[tuple[int, int]] = set()  # reported: the rank's pid and the signal
         self.finishing = False  # whether only output is left to pass on
         self.reported = False
         self.childless = False  # whether no child is left, not even an adopted one
@@ -384,18 +385,34 @@ class Supervisor:
         self.childless = False
         while not self.childless:
             try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG | os.WUNTRACED)
             except ChildProcessError:
                 self.childless = True
                 break
             if pid == 0:
                 break
-            if pid in self.running:
+            if os.WIFSTOPPED(status):
+                self.on_stop(pid, os.WSTOPSIG(status))
+            elif pid in self.running:
                 self.on_rank_exit(pid, status, usage.ru_maxrss)
         if self.released and not self.running:
             if self.executed:
                 self.prove()
             self.end_leftovers_later()
+
+    def on_stop(self, pid: int, number: int) -> None:
+        """Report, once for each signal, a rank that was stopped: ompbind would wait for it without
+        a word. TSTP is the user's; of the rank in the terminal's foreground the shell reports."""
+        running = self.running.get(pid)
+        if running is None or not self.released or self.ladder.last or number == signal.SIGTSTP:
+            return
+        if running.rank == self.foreground and number in (signal.SIGTTIN, signal.SIGTTOU):
+            return
+        if (pid, number) not in self.stops:
+            self.stops.add((pid, number))
+            text, hint = describe_stop(running.rank, pid, number)
+            self.say("note", text)
+            self.write(f"hint: {hint}")
 
     def on_rank_exit(self, pid: int, status: int, memory: int) -> None:
         """Record how a rank ended, by its wait status; if it failed, end the others."""
