@@ -30,9 +30,12 @@ def resolve_plan(options: PlanOptions, environ: Mapping[str, str]) -> Plan:
     """Return the plan that is asked for, on this machine or on the one that is named, with all that
     its workers get. Raises OmpbindError."""
     if options.saved is not None:
-        from ompbind.saved import load_plan
+        from ompbind.saved import load_plan, without_code
 
         plan = load_plan(options.saved, options.request, environ)
+        if options.request.command:
+            given = options.variables.assignments if options.variables else ()
+            plan = without_code(plan, {name for name, _ in given})
     else:
         plan = make_new_plan(options, environ)
     if options.variables:

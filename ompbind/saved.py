@@ -12,11 +12,17 @@ from ompbind.plans import RANK_VARIABLE, Caution, parse_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from ompbind.cpuset import CpuSet
     from ompbind.planner.request import Request
     from ompbind.plans import Plan, RankPlan
+
+
+# Variables that decide which code a program loads, beside the dynamic linker's.
+CODE = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "BASH_ENV", "ENV", "GCONV_PATH",
+        "OMP_TOOL_LIBRARIES", "NODE_OPTIONS", "PERL5LIB", "PERL5OPT", "RUBYLIB", "RUBYOPT",
+        "JAVA_TOOL_OPTIONS")  # fmt: skip
 
 
 def load_plan(path: str, request: Request, environ: Mapping[str, str]) -> Plan:
@@ -68,6 +74,28 @@ def check_rank(rank: RankPlan) -> None:
     if rank.cpus and outside:
         problem = f"places have cpus {outside}, which are not among its cpus {rank.cpus}"
         raise ParseError(f"ranks[{rank.rank}]: {problem}", part="places")
+
+
+def without_code(plan: Plan, given: Collection[str]) -> Plan:
+    """Return the plan for a command of the user's, who asks for the binding only: refuse variables
+    that decide which code is loaded, and leave out those that are `given` on the command line. With
+    fixes, PYTHONPATH is made anew. Raises UsageError."""
+    from ompbind.fixes.environment import FIXES_VARIABLE
+
+    ranks = []
+    for r in plan.ranks:
+        renewed = ("PYTHONPATH",) if FIXES_VARIABLE in dict(r.env) else ()
+        code = {name for name, _ in r.env if name in CODE or name.startswith(("LD_", "DYLD_"))}
+        for name in sorted(code.difference(renewed, given)):
+            raise UsageError(
+                f"--plan: rank {r.rank} has {name}={quote(dict(r.env)[name])}, which decides what "
+                "code your command loads",
+                hint=f"--env {name}=VALUE gives a value that you trust; without a command of yours "
+                "the plan's own runs",
+            )
+        env = tuple(v for v in r.env if v[0] not in code or v[0] not in given)
+        ranks.append(r.replace(env=env))
+    return plan.replace(ranks=tuple(ranks))
 
 
 def with_command(plan: Plan, command: Sequence[str]) -> Plan:

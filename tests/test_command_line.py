@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -922,3 +923,21 @@ def test_show_tells_where_ranks_of_a_plan_differ(tmp_path: Path) -> None:
     assert "\nrank 1 executes another program: sh\nrank 1 has LD_PRELOAD=evil.so\n" in shown
     shown = ompbind_run("show", "--plan", str(path), "--rank", "1").stdout
     assert "\nrank 0 executes another program: true\nrank 0 has no LD_PRELOAD\n" in shown
+
+
+def test_a_plan_brings_no_code_into_my_command(tmp_path: Path) -> None:
+    """With a command of one's own, a plan's LD_PRELOAD or PATH is refused, unless --env has it."""
+    plan = json.loads(ompbind_run("show", "--env", "X=1", "--format", "json", "--", "true").stdout)
+    path = tmp_path / "plan.json"
+    for name in ("LD_PRELOAD", "PATH", "PYTHONPATH"):
+        changed = copy.deepcopy(plan)
+        changed["ranks"][0]["env"][name] = "/nowhere"
+        path.write_text(json.dumps(changed))
+        args = ["run", "--plan", str(path)]
+        done = ompbind_run(*args, "--", "/bin/sh", "-c", "echo ran")
+        assert (done.returncode, done.stdout) == (125, "")
+        assert f"--plan: rank 0 has {name}='/nowhere', which decides what code" in done.stderr
+        done = ompbind_run(
+            *args, "--env", f"{name}={os.environ.get(name, '')}", "--", "/bin/sh", "-c", 'echo "$X"'
+        )
+        assert (done.returncode, done.stdout) == (0, "1\n")
