@@ -669,8 +669,9 @@ def test_too_few_descriptors() -> None:
         command, env=environment(), capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
     assert done.returncode == 125
-    assert "Too many open files" in done.stderr
-    assert done.stderr.endswith("\nhint: raise the limit of open files with ulimit -n\n")
+    message = "rank 0: no descriptors are left for its streams: ompbind may open 8 files, and 2 "
+    assert done.stderr.startswith(f"ompbind: error: {message}ranks need ")
+    assert "\nhint: raise the hard limit (ulimit -Hn " in done.stderr
 
 
 def test_show_for_another_machine(tmp_path: Path) -> None:
