@@ -151,6 +151,11 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
         seen("0-1 0-1", cpuset=CpuSet([0, 1])), planned("0-3", threads=2), "0-7", ["cgroup"], ""),
     "a cgroup that is larger": (
         seen("0 1 2 3", cpuset=CpuSet(range(64))), planned(), "0-7", [], ""),
+    "a cgroup that shrank to the main thread's place": (
+        seen("0 0 0 0", cpuset=CpuSet([0])), planned(), "0-7", ["cgroup", "crowded"],
+        "restart it within the remaining cpus"),
+    "fewer threads than planned, none in a place though libgomp is there": (
+        seen("0-3 0-3"), planned(), "0-7", ["wandered"], "no thread is bound to a place"),
     "one place for all": (seen("0-3 0-3 0-3"), planned("0-3", threads=3), "0-7", [], ""),
     "one place for all, narrowed": (
         seen("1 1 1"), planned("0-3", threads=3), "0-7", ["changed"], "only on cpu 1 of 0-3"),
@@ -299,6 +304,12 @@ def test_a_small_team_is_noted() -> None:
     assert notes("0-3 0-3 0-3 0-3") == ()
 
 
+def test_a_report_is_indented_by_one() -> None:
+    """As all JSON that ompbind writes, unless there is very much of it."""
+    lines = Report((), ONLINE).to_json().splitlines()
+    assert lines[1] == ' "schema": 1,'
+
+
 def test_long_lists_are_abbreviated() -> None:
     """Four words are shown; of five the first three, the last, and how many there are."""
     assert abbreviate(list("abcd")) == "a b c d"
@@ -404,6 +415,8 @@ def test_who_is_openmp_is_told_where_it_can_be() -> None:
     assert told("0 1 2 3 0-3", planned()) == [True] * 4 + [False]
     assert told("0 1 0-3", planned()) == [True, True, None]
     assert told("0-3 0-3", planned("0-3", threads=2)) == [None, None]
+    alone = planned(bind="false").replace(threads=None)
+    assert told("0-3 0-3", alone) == [None, None]
     assert told("0 0 1 2 3", planned()) == [None, None, True, True, True]
 
 

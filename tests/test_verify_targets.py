@@ -15,7 +15,7 @@ from ompbind.machine.roots import DirectoryRoot
 from ompbind.planner import make_plan
 from ompbind.plans import Plan
 from ompbind.verify import check, find_targets
-from ompbind.verify.after_start import Verifier
+from ompbind.verify.after_start import SECONDS, Verifier, is_exiting
 from ompbind.verify.expected import expect_environ, expect_plan, parse_role_cpus
 from tests.support.machines import MACHINES, make_asked
 
@@ -300,6 +300,42 @@ def test_an_exiting_rank_is_waited_for(processes: Processes) -> None:
     late = Verifier(processes.root, within=0, strict=True, clock=lambda: 0.0)
     assert late(plan, {0: 10}, {}, lambda *what: said.append(what)) == 0.1
     assert said == []
+
+
+def test_what_an_exiting_rank_has_started_does_not_stand_for_it(processes: Processes) -> None:
+    """Nor does another rank that is there: all is said when it is known how the rank ended."""
+    plan = two_ranks("--threads", "1", "--places", "one", "--no-rank-env")
+    said: list[tuple[str, str]] = []
+    processes.add(10, environ=dict(plan.ranks[0].env), masks=["0-7"])
+    processes.add(11, 10, environ=dict(plan.ranks[0].env), masks=["0-7"])
+    processes.add(20, environ=dict(plan.ranks[1].env), masks=["8-15"])
+    (processes.path / "proc/10/statm").write_text("0 0 0 0 0 0 0\n")
+    for pids in ({0: 10}, {0: 10, 1: 20}):
+        late = Verifier(processes.root, within=0, strict=True, clock=lambda: 0.0)
+        assert late(plan, pids, {}, lambda *what: said.append(what)) == 0.1
+        assert said == []
+
+
+def test_who_is_exiting(processes: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process without memory, or of which nothing is left; not one that may not be read."""
+    processes.add(10)
+    assert is_exiting(processes.root, 10) is False
+    assert is_exiting(processes.root, 99) is True
+    (processes.path / "proc/10/statm").write_text("0 0 0 0 0 0 0\n")
+    assert is_exiting(processes.root, 10) is True
+    (processes.path / "proc/10/statm").write_text("10 0 0 0 0 0 0\n")
+    assert is_exiting(processes.root, 10) is False
+
+    def refuse(path: str) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(processes.root, "read_whole", refuse)
+    assert is_exiting(processes.root, 99) is False
+
+
+def test_how_long_ranks_are_verified() -> None:
+    """Five seconds, as the documentation says."""
+    assert SECONDS == 5.0
 
 
 def test_what_a_plan_expects_of_a_rank() -> None:
