@@ -208,13 +208,13 @@ def test_the_launch_path_is_quick_to_import(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_paths_of_the_machine_are_in_their_readers(name: str) -> None:
-    """/sys is spelled out in its reader only."""
-    if is_one_of(name, ("machine", "host.kernel")):
+    """/sys and /proc are spelled out in their readers only."""
+    if is_one_of(name, ("machine", "host")):
         return
     told = docstrings(name)
     for node in ast.walk(tree(name)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
-            assert not node.value.startswith(("/sys", "sys/"))
+            assert not node.value.startswith(("/sys", "sys/", "/proc", "proc/"))
             assert " /sys" not in node.value
             assert "sys/devices" not in node.value
 

@@ -11,11 +11,12 @@ import pytest
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import DeniedError, UsageError
+from ompbind.machine.processes import is_exiting
 from ompbind.machine.roots import DirectoryRoot
 from ompbind.planner import make_plan
 from ompbind.plans import Plan
 from ompbind.verify import check, find_targets
-from ompbind.verify.after_start import SECONDS, Verifier, is_exiting
+from ompbind.verify.after_start import SECONDS, Verifier
 from ompbind.verify.expected import expect_environ, expect_plan, parse_role_cpus
 from tests.support.machines import MACHINES, make_asked
 

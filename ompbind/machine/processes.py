@@ -159,6 +159,15 @@ def count_threads(root: LivingRoot, pid: int) -> int:
     return len(root.names(f"proc/{pid}/task"))
 
 
+def is_exiting(root: LivingRoot, pid: int) -> bool:
+    """Whether a process has given up its memory, and with it its environment and policy, although
+    it is not yet a zombie."""
+    try:
+        return root.read_whole(f"proc/{pid}/statm").startswith(b"0 ")
+    except OSError as e:
+        return e.errno in NO_SUCH_PROCESS and not count_threads(root, pid)
+
+
 def read_name(root: LivingRoot, pid: int) -> str:
     """Return a process's name; "" if it has exited."""
     try:

@@ -7,9 +7,9 @@ import time
 from ompbind.cpuset import CpuSet
 from ompbind.errors import DeniedError
 from ompbind.machine.processes import (
-    NO_SUCH_PROCESS,
     count_threads,
     find_process,
+    is_exiting,
     make_family,
     read_name,
     read_parents,
@@ -172,12 +172,3 @@ def describe_exits(exits: Mapping[int, float]) -> str:
     first, last = f"{min(exits.values()):.1f}", f"{max(exits.values()):.1f}"
     seconds = last if first == last else f"{first} to {last}"
     return f"{label('rank', CpuSet(exits))} exited after {seconds} s"
-
-
-def is_exiting(root: LivingRoot, pid: int) -> bool:
-    """Whether a process has given up its memory, and with it its environment and policy, although
-    it is not yet a zombie."""
-    try:
-        return root.read_whole(f"proc/{pid}/statm").startswith(b"0 ")
-    except OSError as e:
-        return e.errno in NO_SUCH_PROCESS and not count_threads(root, pid)
