@@ -184,6 +184,45 @@ def test_an_unknown_machine_has_no_memory_policy(
     assert caught.value.errno == errno.ENOSYS
 
 
+@pytest.mark.parametrize(
+    ("machine", "wide", "setting", "getting"),
+    [
+        ("x86_64", True, 238, 239),
+        ("x86_64", False, 276, 275),  # a program of i386
+        ("i686", False, 276, 275),
+        ("i586", False, 276, 275),
+        ("aarch64", True, 237, 236),
+        ("aarch64", False, 321, 320),  # a program of arm
+        ("armv7l", False, 321, 320),
+        ("armv8l", False, 321, 320),
+        ("ppc64", True, 261, 260),
+        ("ppc64le", True, 261, 260),
+        ("s390x", True, 270, 269),
+        ("riscv64", True, 237, 236),
+        ("loongarch64", True, 237, 236),
+        ("sparc64", True, 305, 304),
+    ],
+)
+def test_system_calls_have_the_kernels_numbers(
+    machine: str,
+    wide: bool,
+    setting: int,
+    getting: int,
+    library: Library,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in its tables: arch/*/tools/syscall.tbl, and scripts/syscall.tbl for new machines."""
+    numbers: list[int] = []
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine))
+    monkeypatch.setattr(syscalls, "sys", SimpleNamespace(
+        maxsize=2**63 - 1 if wide else 2**31 - 1, byteorder=sys.byteorder
+    ))  # fmt: skip
+    monkeypatch.setattr(library, "_call", lambda _, number, *rest: numbers.append(number.value))
+    library.memory(0)
+    library.memory(1)
+    assert numbers == [setting, getting]
+
+
 def test_a_call_that_fails(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     """Anything but 0 is one; the C library's errno says why."""
     monkeypatch.setattr(library, "_errno", lambda: errno.EPERM)
@@ -666,6 +705,32 @@ def test_a_forked_rank_that_cannot_execute(
     ]  # fmt: skip
 
 
+def test_a_forked_rank_with_ompbinds_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps them, and its streams; one whose supervisor has gone leaves at once."""
+    calls: Calls = []
+
+    def leave(status: int) -> NoReturn:
+        raise ExitedError(status)
+
+    library: Any = SimpleNamespace(die_with_parent=lambda _: None)
+    monkeypatch.setattr(rank, "redirect", noting(calls, "redirect"))
+    monkeypatch.setattr(rank, "report_failure", noting(calls, "failure"))
+    mask = SimpleNamespace(SIGKILL=9, SIG_SETMASK=2, pthread_sigmask=noting(calls, "mask"))
+    monkeypatch.setattr(rank, "signal", mask)
+    monkeypatch.setattr(os, "read", noting(calls, "read"))
+    monkeypatch.setattr(os, "execv", raises(errno.EACCES, "no"))
+    monkeypatch.setattr(os, "_exit", leave)
+    start = make_start(3)
+    with pytest.raises(ExitedError, match="125"):
+        rank.exec_rank(start, Gate(library, os.getppid(), 8, 9, frozenset()))
+    assert [call[0] for call in calls] == ["read", "mask", "failure"]
+    assert calls[0] == ("read", 9, 1)
+    calls.clear()
+    with pytest.raises(ExitedError, match="125"):
+        rank.exec_rank(start, Gate(library, os.getppid() + 1, 8, 9, frozenset()))
+    assert [call[0] for call in calls if call[0] != "failure"] == []
+
+
 @pytest.mark.parametrize("orphan", [False, True])
 def test_dying_with_the_parent(orphan: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also with one that died before the kernel was asked."""
@@ -1049,6 +1114,51 @@ def test_what_a_supervisor_reports(
     assert [pipes.parse_error(m).message for m in pipes.receive(reader)] == ([text] if text else [])
 
 
+@pytest.mark.parametrize("killed", [True, False])
+def test_the_user_s_process_and_its_pipes(killed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None stays open, whatever became of the supervisor; the mask is what it was."""
+    made: list[int] = []
+    calls: Calls = []
+    make_pipe = pipes.make_pipe
+
+    def note_pipe() -> tuple[int, int]:
+        pair = make_pipe()
+        made.extend(pair)
+        return pair
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    handler = signal.getsignal(CHLD)
+    monkeypatch.setattr(parent, "Library", lambda: SimpleNamespace(adopt=noting(calls, "adopt")))
+    monkeypatch.setattr(parent, "list_children", lambda: [5])
+    monkeypatch.setattr(parent, "make_pipe", note_pipe)
+    monkeypatch.setattr(os, "fork", lambda: 77)
+    monkeypatch.setattr(parent, "end_descendants", noting(calls, "end", [6]))
+
+    def wait(pid: int, control: int, awaited: set[int]) -> int:
+        assert (pid, control) == (77, made[1])
+        assert {1, 2, 15, 17, 20} <= awaited
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        assert awaited | {signal.SIGTTOU} <= blocked
+        os.kill(os.getpid(), signal.SIGCONT)  # too late
+        return -9 if killed else 4
+
+    monkeypatch.setattr(parent, "wait_for", wait)
+    nothing: Any = None
+    try:
+        if killed:
+            with pytest.raises(errors.OmpbindError, match="cannot be ended: 6"):
+                parent.run_supervised(nothing)
+        else:
+            assert parent.run_supervised(nothing) == 4
+    finally:
+        signal.signal(CHLD, handler)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+    assert calls == [("adopt",)] + ([("end", [5])] if killed else [])
+    for fd in made:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
 # --- popen ---------------------------------------------------------------------------------------
 
 
@@ -1321,6 +1431,51 @@ def test_whose_lines_get_tags(settings: Settings, count: int, tagged: bool) -> N
     assert streams_module.is_tagged(settings, count) is tagged
 
 
+def test_the_only_rank_shares_standard_input() -> None:
+    """Even where all are to read it; several get a pipe each, and a rank that reads none gets
+    nothing."""
+    alone = streams_module.Streams(Settings(stdin="all"), 1, {})
+    assert alone._open(0) == (None, None, None)
+    streams = streams_module.Streams(Settings(stdin="all", output="inherit"), 2, {})
+    reader, *rest = streams._open(1)
+    assert reader is not None
+    assert rest == [None, None]
+    assert len(streams._inputs) == 1
+    streams.close()
+    second = streams_module.Streams(Settings(stdin="1", output="inherit"), 2, {})
+    assert second._open(1) == (None, None, None)
+    nothing = second._open(0)[0]
+    assert nothing is not None
+    assert os.path.samestat(os.fstat(nothing), os.stat(os.devnull))
+    second.close()
+
+
+def test_messages_are_waited_for() -> None:
+    """Where there are any on standard error."""
+    calls: Calls = []
+    streams = streams_module.Streams(Settings(), 1, {})
+    streams.flush(noting(calls, "done"))
+    assert calls == [("done",)]
+    for n, group in enumerate(((1,), (2,))):
+        sink: Any = SimpleNamespace(stands_for=group, finish=noting(calls, f"finish {n}"))
+        streams._sinks.append(sink)
+    calls.clear()
+    streams.flush(print)
+    assert calls == [("finish 1", print)]
+
+
+def test_what_a_stop_means() -> None:
+    """By the signal that stopped the rank, with what to do about it."""
+    text, hint = outcome.describe_stop(3, 50, 21)
+    assert text.startswith("rank 3 is stopped by signal 21 (TTIN): it reads the terminal")
+    assert hint == "--stdin 3 lets it read"
+    text, hint = outcome.describe_stop(3, 50, 22)
+    assert text.startswith("rank 3 is stopped by signal 22 (TTOU): it writes to the terminal")
+    assert hint.startswith("--stdin 3 gives it the terminal")
+    stopped = ("rank 3 is stopped by signal 19 (STOP)", "kill -CONT 50 lets it go on")
+    assert outcome.describe_stop(3, 50, 19) == stopped
+
+
 def test_tags() -> None:
     """In the rank's colour on a terminal."""
     assert streams_module.make_tags(3, colour=False) == (b"[3] ", b"[3]+")
@@ -1331,9 +1486,34 @@ def test_tags() -> None:
 
 
 @pytest.mark.parametrize(
+    ("environ", "terminal", "colour"),
+    [({}, True, True), ({}, False, False), ({"NO_COLOR": "1"}, True, False),
+     ({"NO_COLOR": ""}, True, True), ({"TERM": "Dumb"}, True, False),
+     ({"TERM": "unknown"}, True, False), ({"TERM": "xterm"}, True, True)],
+)  # fmt: skip
+def test_whose_tags_have_colours(
+    environ: dict[str, str], terminal: bool, colour: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those on a terminal that knows them, unless somebody wants none."""
+    calls: Calls = []
+    sink = SimpleNamespace(terminal=terminal, stands_for=(1, 2))
+    monkeypatch.setattr(output, "Sink", noting(calls, "sink", sink))
+    monkeypatch.setattr(output, "Source", noting(calls, "source"))
+    streams = streams_module.Streams(Settings(output="tag"), 2, environ)
+    streams._outputs = [(0, 50, (1, 2)), (3, 51, (1, 2))]
+    loop: Any = None
+    streams.watch(loop)
+    plain = environ.get("TERM", "") in ("Dumb", "unknown")
+    assert calls[0] == ("sink", None, (1, 2), ("plain", plain))
+    tags = [(n, *streams_module.make_tags(n, colour=colour)) for n in (0, 3)]
+    assert calls[1:] == [("source", 50 + bool(n), *both, sink) for n, *both in tags]
+    assert streams._outputs == []
+
+
+@pytest.mark.parametrize(
     ("more", "count", "each"),
     [({"output": "tag"}, 3, 2), ({"output": "tag", "stdin": "all"}, 3, 3),
-     ({"output": "inherit", "stdin": "all"}, 3, 1), ({"output": "tag", "stdin": "all"}, 1, 2)],
+     ({"output": "inherit", "stdin": "all"}, 2, 1), ({"output": "tag", "stdin": "all"}, 1, 2)],
 )  # fmt: skip
 def test_room_for_the_ranks_pipes(
     more: dict[str, Any], count: int, each: int, monkeypatch: pytest.MonkeyPatch

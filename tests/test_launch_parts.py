@@ -30,6 +30,15 @@ def test_the_loop_waits_until_the_next_timer(seconds: float, least: float, most:
     assert wait == 2.0e9
 
 
+def test_the_loop_waits_for_the_first_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the millisecond."""
+    loop = Loop()
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    loop.after(3.0, lambda: None)
+    loop.after(2.0, lambda: None)
+    assert loop._timeout() == 2000.0
+
+
 def test_timers_fire_once_and_in_time() -> None:
     """The due ones; not what was cancelled, and nothing after `stop`."""
     loop, calls = Loop(), list[str]()
