@@ -115,6 +115,20 @@ def test_none_is_left(fed: Fed) -> None:
     assert os.read(fed.source, 100) == b"second"
 
 
+def test_an_end_before_the_inputs(fed: Fed) -> None:
+    """When ranks are fed no more, each finds its input's end, and nothing more is read."""
+    os.write(fed.writer, b"first")
+    fed.turn(0.1)
+    fed.feed.close()
+    os.write(fed.writer, b"second")
+    fed.turn(0.1)
+    for reader in fed.readers:
+        os.set_blocking(reader, False)
+        assert os.read(reader, 100) == b"first"
+        assert os.read(reader, 100) == b""
+    assert os.read(fed.source, 100) == b"second"
+
+
 def test_closed_input() -> None:
     """A standard input that is closed is an empty one."""
     loop = Loop()

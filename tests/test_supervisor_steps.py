@@ -645,26 +645,33 @@ def test_what_a_started_process_reports(
 
 
 @pytest.mark.parametrize(
-    ("statuses", "result", "ended"), [([0, 0], 0, []), ([3, 0], 3, [1]), ([0, -9], 137, [0])]
+    ("statuses", "first", "result", "ended"),
+    [([0, 0], None, 0, []), ([3, 0], 0, 3, [1]), ([1, -15], 0, 1, [1]), ([0, -9], 1, 137, [0])],
 )
 def test_ranks_without_fork(
-    statuses: list[int], result: int, ended: list[int], monkeypatch: pytest.MonkeyPatch
+    statuses: list[int],
+    first: int | None,
+    result: int,
+    ended: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """All are waited for, and the first failure ends those that still run."""
     import threading
 
     started: list[Any] = []
+    daemons: list[bool] = []  # others would keep an interrupted ompbind from exiting
 
     class Worker:
         def __init__(self, argv: Any, executable: str, env: dict[str, str]) -> None:
             assert (argv, executable, env) == (("true",), "/bin/true", {"A": "\udcff"})
             self.number, self.ends = len(started), threading.Event()
             self.terminated = False
-            if statuses[self.number] or not any(statuses):
+            if first in (None, self.number):
                 self.ends.set()
             started.append(self)
 
         def wait(self) -> int:
+            daemons.append(threading.current_thread().daemon)
             assert self.ends.wait(30)
             return statuses[self.number]
 
@@ -678,6 +685,7 @@ def test_ranks_without_fork(
     monkeypatch.setattr(subprocess, "Popen", Worker)
     starts = [make_start(n).replace(env={b"A": b"\xff"}) for n in range(2)]
     assert portable.run_portably(starts) == result
+    assert all(daemons)
     assert [worker.number for worker in started if worker.terminated] == ended
 
 
