@@ -413,7 +413,238 @@ def test_who_was_ended_is_reported(verbose: bool, stage: Make) -> None:
     assert t.take("say")[1:] == ([] if verbose else [(text,)])
 
 
+def test_children_that_have_exited(stage: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are reaped, ranks and others; a rank that was stopped has not exited."""
+    t = stage()
+    usage = SimpleNamespace(ru_maxrss=4)
+    children = [(40, 0), (10, 5 << 8), (11, 0x137F), (0, 0)]
+    asked: Calls = []
+
+    def wait4(*args: int) -> tuple[int, int, Any]:
+        asked.append(args)
+        if not children:
+            raise ChildProcessError
+        return (*children.pop(0), usage)
+
+    monkeypatch.setattr(os, "wait4", wait4)
+    monkeypatch.setattr(t.s, "on_rank_exit", t.note("exit"))
+    monkeypatch.setattr(t.s, "on_stop", t.note("stop"))
+    monkeypatch.setattr(t.s, "on_error_pipe", t.note("error pipe"))
+    monkeypatch.setattr(t.s, "prove", t.note("prove"))
+    monkeypatch.setattr(t.s, "end_leftovers_later", t.note("leftovers"))
+    t.s.wake_pipe, writer = os.pipe()
+    os.set_blocking(t.s.wake_pipe, False)
+
+    def wake() -> Calls:
+        os.write(writer, b"x")
+        t.calls.clear()
+        t.s.on_child()
+        return t.calls
+
+    assert wake() == [("exit", 10, 5 << 8, 4), ("stop", 11, 19)]
+    assert set(asked) == {(-1, os.WNOHANG | os.WUNTRACED)}
+    assert not t.s.childless
+    t.s.error_pipe = 0
+    assert wake() == [("error pipe",)]
+    assert t.s.childless
+    t.s.error_pipe = -1
+    t.s.running.clear()
+    assert wake() == [("prove",), ("leftovers",)]
+    t.s.executed = False
+    assert wake() == [("leftovers",)]
+    t.s.released = False
+    assert wake() == []
+    children.append((0, 0))
+    assert wake() == []
+    assert not t.s.childless
+    for fd in (writer, t.s.wake_pipe):
+        os.close(fd)
+
+
+@pytest.mark.parametrize("count", [1, 4095, 4096, 4097, 65536])
+def test_any_number_of_exits_at_once(
+    count: int, stage: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them is a byte in the pipe that wakes the loop."""
+    t = stage()
+    monkeypatch.setattr(os, "wait4", lambda *_: (0, 0, None))
+    t.s.wake_pipe, writer = os.pipe()
+    os.set_blocking(t.s.wake_pipe, False)
+    os.write(writer, bytes(count))
+    t.s.on_child()
+    with pytest.raises(BlockingIOError):
+        os.read(t.s.wake_pipe, 1)
+    for fd in (writer, t.s.wake_pipe):
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("pid", "number", "said"),
+    [(10, 19, True), (10, 21, False), (10, 22, False), (10, 20, False), (11, 19, True),
+     (11, 21, True), (11, 22, True), (11, 20, False), (40, 19, False)],
+)  # fmt: skip
+def test_a_rank_that_is_stopped(pid: int, number: int, said: bool, stage: Make) -> None:
+    """Is reported once, unless the user or the shell knows; rank 0 is the terminal's."""
+    t = stage()
+    t.s.foreground = 0
+    t.s.on_stop(pid, number)
+    t.s.on_stop(pid, number)
+    assert [line.partition(": ")[0] for (line,) in t.take("say")] == ["ompbind", "hint"] * said
+    t.s.on_stop(pid, 5)
+    assert len(t.take("say")) == (0 if pid == 40 else 2)
+    for ended in (True, False):
+        t = stage()
+        if ended:
+            t.s.ladder = Ladder(last=TERM)
+        else:
+            t.s.released = False
+        t.s.on_stop(pid, number)
+        assert t.calls == []
+
+
+def test_a_rank_that_fails_while_all_are_ended(stage: Make) -> None:
+    """By its status: it is in the line about all, and not one of its own."""
+    t = stage()
+    t.s.ladder, t.s.sent = Ladder(last=TERM), frozenset([TERM])
+    t.s.on_rank_exit(10, 1 << 8, 1)
+    assert t.calls == []
+    assert [e.code for e in t.s.stopped] == [1]
+    t.s.on_rank_exit(11, 0, 1)
+    assert t.calls == []
+    assert len(t.s.stopped) == 1
+
+
 # --- starting ------------------------------------------------------------------------------------
+
+
+def test_before_ranks_are_started() -> None:
+    """Nothing runs, nothing was sent, nothing is reported."""
+    plan: Any = SimpleNamespace(ranks=[make_start(0).rank], binder="native")
+    nothing: Any = None
+    s = Supervisor(Launch(plan, {}, {}, Settings()), nothing, 5, frozenset())
+    flags = (s.released, s.executed, s.proved, s.finishing, s.reported, s.childless)
+    assert flags == (False,) * 6
+    numbers = (s.status, s.timer, s.oom_kills, s.ending_since, s.killing_since)
+    assert numbers == (0,) * 5
+    assert s.ladder == Ladder()
+    assert s.error_pipe < 0
+    assert not any((s.starts, s.running, s.start_pipe, s.files, s.exits, s.reason, s.sent, s.stops))
+    assert s.group == os.getpgrp()
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_launch(fails: bool, stage: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its start to its end, after which no process is left and no stream open."""
+    t = stage()
+    t.s.released = False
+    t.s.running.clear()
+    t.s.status = 4
+    for name in ("leave_group", "set_signals", "fork_all", "on_control"):
+        monkeypatch.setattr(t.s, name, t.note(name))
+
+    def watch_children() -> None:
+        t.s.wake_pipe = 40
+
+    def make_room(used: int) -> tuple[int, int]:
+        t.calls.append(("room", used))
+        return 5, 6
+
+    def run() -> None:
+        t.calls.append(("run",))
+        t.s.running[10] = Running(make_start(0), 0.0)
+        if fails:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(t.s, "watch_children", watch_children)
+    monkeypatch.setattr(supervisor, "count_oom_kills", lambda: 3)
+    starts = [make_start(0)]
+    monkeypatch.setattr(Launch, "make_starts", lambda _: starts)
+    streams: Any = SimpleNamespace(make_room=make_room, close=t.note("close"))
+    t.s.streams = streams
+    loop: Any = SimpleNamespace(run=run, watch=t.note("watch"))
+    t.s.loop = loop
+    if fails:
+        with pytest.raises(KeyboardInterrupt):
+            t.s.run()
+    else:
+        assert t.s.run() == 4
+    ends = [("send", 10, KILL, False), ("end descendants",)] if fails else []
+    assert t.calls == [
+        ("leave_group",), ("set_signals",), ("room", 40), ("watch", 5, t.s.on_control),
+        ("fork_all",), ("run",), *ends, ("close",),
+    ]  # fmt: skip
+    assert (t.s.oom_kills, t.s.files) == (3, (5, 6))
+    assert t.s.starts == starts
+
+
+@pytest.mark.parametrize("binder", ["native", "numactl"])
+@pytest.mark.parametrize("denied", [True, False])
+def test_all_ranks_are_forked(
+    binder: str, denied: bool, stage: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with its memory policy, then bound; released together if nothing was denied."""
+    t = stage(3)
+    t.s.running.clear()
+    t.s.foreground, t.s.group, t.s.files = 1, 9, (5, 6)
+    t.s.starts[2] = make_start(2).replace(
+        rank=make_start(2).rank.replace(binding=Binding(binder=binder))
+    )
+    plan: Any = SimpleNamespace(binder=binder)
+    t.s.launch = t.s.launch.replace(plan=plan)
+    gates: list[Any] = []
+
+    def connect(starts: Sequence[Start]) -> Any:
+        t.calls.append(("connect", len(starts)))
+        for start in starts:
+            yield start.replace(stdin=7)
+
+    def fork(start: Start, gate: Any) -> int:
+        gates.append(gate)
+        t.calls.append(("fork", start.rank.rank, start.stdin))
+        return 30 + start.rank.rank
+
+    def refuse(*args: object) -> None:
+        t.calls.append(("bind", *args))
+        if denied:
+            raise OSError(1, "no")
+
+    inheritance = SimpleNamespace(
+        next_environment=t.note("environment"), set_memory=refuse, restore=t.note("restore")
+    )
+    monkeypatch.setattr(supervisor, "Inheritance", lambda *_: inheritance)
+    monkeypatch.setattr(supervisor, "set_affinity", refuse)
+    monkeypatch.setattr(t.s, "fork", fork)
+    monkeypatch.setattr(t.s, "release", t.note("release"))
+    monkeypatch.setattr(t.s, "start_again", t.note("again"))
+    monkeypatch.setattr(os, "setpgid", t.note("group"))
+    monkeypatch.setattr(t.s, "streams", SimpleNamespace(connect=connect))
+    t.s.fork_all()
+    native = binder == "native"
+    node, none = CpuSet([0]), CpuSet()
+    memory = [("bind", "bind", node), ("bind", "bind", node), ("bind", "none", none)]
+    cpus = [[("bind", CpuSet([0]), 30)], [("bind", CpuSet([1]), 31)], []]
+    expected: Calls = [("connect", 3)]
+    for n in range(3):
+        expected += [("environment",), *memory[n : n + 1][:native], ("fork", n, 7)]
+    expected.append(("restore",))
+    for n in range(3):
+        expected += [("group", 30 + n, 9 if n == 1 else 30 + n), *cpus[n][:native]]
+    assert t.calls[: len(expected)] == expected
+    watch, last = t.calls[len(expected) :]
+    assert watch == ("watch", t.s.error_pipe, t.s.on_error_pipe)
+    if denied and native:
+        parts = [(r.rank, r.part) for r in last[1]]
+        assert last[0] == "again"
+        assert parts == [(0, "cpus"), (0, "memory"), (1, "cpus"), (1, "memory"), (2, "memory")]
+    else:
+        assert last == ("release",)
+    assert not os.get_blocking(t.s.error_pipe)
+    assert os.read(t.s.error_pipe, 1) == b""  # only ranks have the other end
+    (gate,) = set(gates)
+    assert (gate.supervisor, gate.start_pipe) == (os.getpid(), t.s.start_pipe[0])
+    assert (gate.sigmask, gate.files) == (frozenset(), (5, 6))
+    for fd in (t.s.error_pipe, *t.s.start_pipe):
+        os.close(fd)
 
 
 @pytest.mark.parametrize(
@@ -600,6 +831,32 @@ def test_a_binding_as_words(binder: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert plan.ranks == (rank.replace(command=("a", "b")),)
     assert (environ, say, settings) == (dict(os.environ), print, Settings(on_denied="degrade"))
     assert tried == ([(3, binding)] if binder == "numactl" else [])
+
+
+@pytest.mark.parametrize("handled", [True, False])
+def test_an_interrupt_before_the_worker_is_there(
+    handled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ends it as it would the worker: Python's handler goes, an ignored signal stays ignored."""
+    handler, calls = object(), Calls()
+
+    def set_signal(*args: object) -> None:
+        calls.append(("signal", *args))
+
+    def run(*args: object) -> int:
+        calls.append(args)
+        return 5
+
+    fake = SimpleNamespace(
+        SIGINT=2, SIG_DFL=0, default_int_handler=handler, signal=set_signal,
+        getsignal=lambda number: handler if handled and number == 2 else 1,
+    )  # fmt: skip
+    monkeypatch.setattr(trampoline, "signal", fake)
+    monkeypatch.setattr(trampoline, "run_and_report", run)
+    with pytest.raises(SystemExit) as caught:
+        trampoline.main(["a"])
+    assert caught.value.code == 5
+    assert calls == [("signal", 2, 0)] * handled + [(["a"], trampoline.become_worker)]
 
 
 @pytest.mark.parametrize(

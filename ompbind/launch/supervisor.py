@@ -378,8 +378,7 @@ class Supervisor:
 
     def on_child(self) -> None:
         """Reap children that have exited: ranks, and their orphans."""
-        while len(os.read(self.wake_pipe, 4096)) == 4096:
-            pass
+        os.read(self.wake_pipe, 65536)  # what is left, or comes after this, wakes the loop again
         if self.error_pipe >= 0:
             self.on_error_pipe()  # first, as it may say why a rank has exited
         self.childless = False
