@@ -606,6 +606,27 @@ def test_the_environment_of_each_rank_in_turn(monkeypatch: pytest.MonkeyPatch) -
     assert calls[1:] == [("put", b"a", b"2")]
 
 
+def test_memory_policies_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is set where it differs, and in the end the original one is there again."""
+    calls: Calls = []
+    library: Any = SimpleNamespace(memory=noting(calls, "memory", (3, CpuSet([7]))))
+    monkeypatch.setattr(rank, "set_memory", noting(calls, "set"))
+    inheritance = rank.Inheritance(library, [])
+    inheritance.restore()
+    assert calls == []
+    node = CpuSet([0])
+    for mem in ("bind", "bind", "preferred"):
+        inheritance.set_memory(mem, node)
+    sets = [("set", "bind", node, library), ("set", "preferred", node, library)]
+    assert calls == [("memory", 1), *sets]
+    inheritance.set_memory("none", CpuSet())
+    assert calls[3:] == [("memory", 0, 3, CpuSet([7]))]
+    inheritance.restore()
+    assert len(calls) == 4
+    inheritance.set_memory("preferred", node)
+    assert calls[4:] == [("memory", 1), sets[1]]
+
+
 def test_buffers_are_written_if_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python has no stream where a descriptor was closed."""
     calls: Calls = []
@@ -618,15 +639,15 @@ def test_buffers_are_written_if_there_are_any(monkeypatch: pytest.MonkeyPatch) -
     assert calls == [("out",), ("err",), ("err",)]
 
 
-@pytest.mark.parametrize("stderr", [None, 7])
+@pytest.mark.parametrize(("stderr", "copy"), [(None, 20), (7, 20), (7, 0)])
 def test_a_worker_that_cannot_be_executed(
-    stderr: int | None, monkeypatch: pytest.MonkeyPatch
+    stderr: int | None, copy: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Is reported on the standard error that ompbind had."""
     calls: Calls = []
     monkeypatch.setattr(rank, "flush", noting(calls, "flush"))
     monkeypatch.setattr(rank, "restore_signals", noting(calls, "restore"))
-    monkeypatch.setattr(os, "dup", noting(calls, "dup", 20))
+    monkeypatch.setattr(os, "dup", noting(calls, "dup", copy))
     monkeypatch.setattr(os, "dup2", noting(calls, "dup2"))
     monkeypatch.setattr(os, "execve", raises(errno.ENOEXEC, "no program"))
     start = make_start(stderr=stderr)
@@ -635,7 +656,7 @@ def test_a_worker_that_cannot_be_executed(
     monkeypatch.undo()
     assert caught.value.status == 126
     assert caught.value.message == "rank 0: 'true' cannot be executed: no program"
-    moved = [("dup", 2), ("dup2", 7, 2), ("dup2", 20, 2)] if stderr else []
+    moved = [("dup", 2), ("dup2", 7, 2), ("dup2", copy, 2)] if stderr else []
     assert calls == [("flush",), ("restore",), *moved]
 
 
@@ -1100,6 +1121,7 @@ def test_what_a_supervisor_reports(
 
     made: Calls = []
     monkeypatch.setattr(parent, "Supervisor", noting(made, "made", SimpleNamespace(run=run)))
+    monkeypatch.setattr(parent, "flush", noting(made, "flush"))
     monkeypatch.setattr(os, "_exit", leave)
     reader, writer = os.pipe()
     nothing: Any = None
@@ -1110,7 +1132,7 @@ def test_what_a_supervisor_reports(
         monkeypatch.undo()
         gc.enable()
     os.close(writer)
-    assert made == [("made", None, None, 5, frozenset([2]))]
+    assert made == [("made", None, None, 5, frozenset([2])), ("flush",)]
     assert [pipes.parse_error(m).message for m in pipes.receive(reader)] == ([text] if text else [])
 
 
@@ -1157,6 +1179,54 @@ def test_the_user_s_process_and_its_pipes(killed: bool, monkeypatch: pytest.Monk
     for fd in made:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
+
+
+def test_the_supervisor_has_its_ends_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would not see that the process which the user started has exited."""
+    made: list[int] = []
+    make_pipe = pipes.make_pipe
+
+    def note_pipe() -> tuple[int, int]:
+        pair = make_pipe()
+        made.extend(pair)
+        return pair
+
+    def become(*args: Any) -> NoReturn:
+        assert args[:2] == ("launch", library)
+        assert args[2:4] == (made[0], made[3])
+        for fd in (made[1], made[2]):
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(fd)
+        raise ExitedError
+
+    library = SimpleNamespace(adopt=lambda: None)
+    handler = signal.getsignal(CHLD)
+    monkeypatch.setattr(parent, "Library", lambda: library)
+    monkeypatch.setattr(parent, "list_children", list)
+    monkeypatch.setattr(parent, "make_pipe", note_pipe)
+    monkeypatch.setattr(parent, "become_supervisor", become)
+    monkeypatch.setattr(os, "fork", lambda: 0)
+    a_launch: Any = "launch"
+    try:
+        with pytest.raises(ExitedError):
+            parent.run_supervised(a_launch)
+    finally:
+        signal.signal(CHLD, handler)
+    for fd in (made[0], made[3]):
+        os.close(fd)
+
+
+def test_a_session_with_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is one whose terminal can be opened; that does not take it over."""
+    calls: Calls = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "ctermid", lambda: "/dev/tty")
+        patch.setattr(os, "open", noting(calls, "open", 50))
+        patch.setattr(os, "close", noting(calls, "close"))
+        assert parent.has_terminal() is True
+        patch.setattr(os, "open", raises(errno.ENXIO, "none"))
+        assert parent.has_terminal() is False
+    assert calls == [("open", "/dev/tty", os.O_RDONLY | os.O_NOCTTY), ("close", 50)]
 
 
 # --- popen ---------------------------------------------------------------------------------------
@@ -1300,6 +1370,59 @@ def test_a_rank_that_was_started(warned: bool, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(errors.DeniedError, match="denied"):
         popen.start_rank(plan, make_rank(), ["x"], {})
     assert process.calls == [("enter",), ("exit",)]
+
+
+@pytest.mark.parametrize(
+    ("reported", "exited", "status"),
+    [(None, 5, 5), (None, 0, 0), (None, -9, 137), (7, 0, 7), (0, 3, 0)],
+)
+def test_the_status_of_a_launch(
+    reported: int | None, exited: int, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it was reported, else as a shell gives it; elsewhere nothing is supervised."""
+    process: Any = Process()
+    monkeypatch.setattr(process, "wait", lambda timeout=None: exited)
+    report = popen.ChildReport(begun=True, status=reported)
+    words: list[Any] = []
+
+    def start(module: str, given: list[str], *_: object) -> Any:
+        words.extend([module, *given])
+        with os.fdopen(os.dup(int(given[1])), "rb") as file:
+            words.append(file.read())
+        return process, 9
+
+    monkeypatch.setattr(popen, "start_python", start)
+    monkeypatch.setattr(popen, "read_report", lambda _: report)
+    assert popen.supervise("pl\udcffan", "settings", ["x", "y"], {}, {}) == status
+    pid = str(os.getpid())
+    assert words[:2] == ["ompbind.cli.child", pid]
+    assert words[3:] == ["settings", "x", "y", b"pl\xffan"]
+    assert process.calls == [("enter",), ("exit",)]
+    report = popen.ChildReport(begun=True, error=errors.PlanError("no"))
+    with pytest.raises(errors.PlanError):
+        popen.supervise("plan", "settings", [], {}, {})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        with pytest.raises(errors.UsageError, match="supervised"):
+            popen.supervise("plan", "settings", [], {}, {})
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("x")])
+def test_whatever_ends_the_waiting(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends the ranks, at once unless the terminal has interrupted them as well."""
+    calls: Calls = []
+    process: Any = Process()
+
+    def read(_: int) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(popen, "start_python", lambda *_: (process, 9))
+    monkeypatch.setattr(popen, "read_report", read)
+    monkeypatch.setattr(popen, "end", noting(calls, "end"))
+    with pytest.raises(type(error)):
+        popen.supervise("plan", "settings", [], {}, {})
+    patience = popen.PATIENCE if isinstance(error, KeyboardInterrupt) else 0
+    assert calls == [("end", process, patience)]
 
 
 def test_the_python_that_is_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,29 @@ def test_the_loop_waits_for_the_first_timer(monkeypatch: pytest.MonkeyPatch) -> 
     assert loop._timeout() == 2000.0
 
 
+def test_a_timer_is_due_at_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only after it, which would wake the loop twice."""
+    loop, calls = Loop(), list[str]()
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    loop.after(0.0, lambda: calls.append("due"))
+    loop.after(0.001, lambda: calls.append("later"))
+    loop._fire()
+    assert calls == ["due"]
+
+
+def test_what_is_unwatched_wakes_nobody() -> None:
+    """However much there is to read."""
+    loop = Loop()
+    reader, writer = os.pipe()
+    loop.watch(reader, lambda: None)
+    os.write(writer, b"x")
+    assert len(loop._poll.poll(0)) == 1
+    loop.unwatch(reader)
+    assert loop._poll.poll(0) == []
+    os.close(reader)
+    os.close(writer)
+
+
 def test_timers_fire_once_and_in_time() -> None:
     """The due ones; not what was cancelled, and nothing after `stop`."""
     loop, calls = Loop(), list[str]()
