@@ -664,12 +664,12 @@ def test_the_table_of_one_rank() -> None:
 
 def test_too_few_descriptors() -> None:
     """Where no more files can be opened the error says what to raise."""
-    command = ["sh", "-c", f"ulimit -n 8; exec {OMPBIND} run -n 2 -- true"]
+    command = ["sh", "-c", f"ulimit -n 16; exec {OMPBIND} run -n 2 -- true"]
     done = subprocess.run(
         command, env=environment(), capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
     assert done.returncode == 125
-    message = "rank 0: no descriptors are left for its streams: ompbind may open 8 files, and 2 "
+    message = "rank 0: no descriptors are left for its streams: ompbind may open 16 files, and 2 "
     assert done.stderr.startswith(f"ompbind: error: {message}ranks need ")
     assert "\nhint: raise the hard limit (ulimit -Hn " in done.stderr
 
