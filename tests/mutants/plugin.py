@@ -114,7 +114,8 @@ class Server:
         order: list[tuple[bool, float, int]] = []
         for i, item in enumerate(items):
             took, called, starts, _ = tests.get(item.nodeid, (0.0, [], True, True))
-            calls = any(name.endswith(request["function"]) for name in called)
+            function = request["function"]
+            calls = not function or any(name.endswith(function) for name in called)
             if (
                 (calls or (starts and request["started"]))
                 and item.nodeid not in skip
