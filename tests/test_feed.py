@@ -6,6 +6,8 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -127,6 +129,16 @@ def test_an_end_before_the_inputs(fed: Fed) -> None:
         assert os.read(reader, 100) == b"first"
         assert os.read(reader, 100) == b""
     assert os.read(fed.source, 100) == b"second"
+
+
+def test_ranks_are_fed_from_standard_input() -> None:
+    """Which is ompbind's."""
+    watched: list[int] = []
+    loop: Any = SimpleNamespace(watch=lambda fd, _: watched.append(fd))
+    _, ours = os.pipe()
+    Feed(loop).add(ours)
+    assert watched == [0]
+    assert not os.get_blocking(ours)
 
 
 def test_closed_input() -> None:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from ompbind import errors
+from ompbind import errors, launch
 from ompbind.cpuset import CpuSet
 from ompbind.launch import (
     binding,
@@ -22,6 +22,7 @@ from ompbind.launch import (
     parent,
     pipes,
     popen,
+    portable,
     rank,
     supervisor,
     syscalls,
@@ -1587,6 +1588,30 @@ def test_messages_are_waited_for() -> None:
     assert calls == [("finish 1", print)]
 
 
+@pytest.mark.parametrize("opened", [True, False])
+def test_messages_go_to_standard_error(opened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the end of a rank's line there; nowhere if it is closed."""
+    calls: Calls = []
+    made = SimpleNamespace(
+        stands_for=(2,), end_line=noting(calls, "end line"), put=noting(calls, "put")
+    )
+    streams = streams_module.Streams(Settings(), 1, {})
+    monkeypatch.setattr(streams_module, "is_open", lambda fd: fd == 2 and opened)
+    monkeypatch.setattr(streams, "_find_sink", noting(calls, "find", made))
+    other: Any = SimpleNamespace(stands_for=(1,))
+    streams._sinks.append(other)
+    loop: Any = "loop"
+    streams.say(loop, "a\udcff")
+    written = [("end line",), ("put", [b"a\xff"])]
+    assert calls == ([("find", "loop", (2,)), *written] if opened else [])
+    calls.clear()
+    both: Any = made
+    both.stands_for = (1, 2)
+    streams._sinks.append(both)
+    streams.say(loop, "a\udcff")
+    assert calls == written
+
+
 def test_what_a_stop_means() -> None:
     """By the signal that stopped the rank, with what to do about it."""
     text, hint = outcome.describe_stop(3, 50, 21)
@@ -1669,6 +1694,96 @@ def test_room_for_the_ranks_pipes(
     with pytest.raises(errors.OmpbindError) as caught:
         streams.make_room(10)
     assert caught.value.data == {"rank": 0}
+
+
+# --- run -----------------------------------------------------------------------------------------
+
+
+class Ways:
+    """The ways in which a plan is run, each noted and not gone."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.calls: Calls = []
+        self.refusals: list[Refusal] = []
+        patch.setattr(launch, "signal", SimpleNamespace(SIGCHLD=17, SIG_DFL=0, signal=self.signal))
+        patch.setattr(launch, "find_programs", lambda *_: {})
+        patch.setattr(launch, "reset_inherited", noting(self.calls, "reset"))
+        patch.setattr(launch, "probe", lambda *_: self.refusals)
+        patch.setattr(launch, "apply_on_denied", self.apply)
+        patch.setattr(launch, "make_starts", lambda *_: ["start", "second"])
+        patch.setattr(launch, "bind_and_exec", noting(self.calls, "bind", 1))
+        patch.setattr(launch, "execute", noting(self.calls, "execute", 2))
+        patch.setattr(parent, "run_supervised", lambda _: self.calls.append(("supervise",)))
+        patch.setattr(portable, "run_portably", noting(self.calls, "portably", 4))
+        streams = SimpleNamespace(connect_alone=noting(self.calls, "connect", "connected"))
+        patch.setattr(streams_module, "Streams", lambda *_: streams)
+
+    def signal(self, *args: int) -> None:
+        self.calls.append(("signal", *args))
+
+    def apply(self, plan: Any, refusals: Any, on_denied: str, say: Any) -> Any:
+        self.calls.append(("apply", on_denied))
+        return plan
+
+    def run(self, ranks: int = 1, binder: str = "native", **more: Any) -> Calls:
+        reset = more.pop("reset", False)
+        plan: Any = SimpleNamespace(
+            ranks=[make_rank(n) for n in range(ranks)], binder=binder, reset_inherited=reset,
+            host=SimpleNamespace(allowed=CpuSet([5])),
+        )  # fmt: skip
+        self.calls.clear()
+        launch.run(plan, {}, print, Settings(**more))
+        assert self.calls.pop(0) == ("signal", 17, 0)
+        return self.calls
+
+
+@pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch) -> Ways:
+    return Ways(monkeypatch)
+
+
+def test_how_a_plan_is_run(ways: Ways) -> None:
+    """One rank becomes this process, unless it is watched; several are supervised."""
+    assert ways.run() == [("bind", "start", "error", print)]
+    assert ways.run(on_denied="degrade") == [("bind", "start", "degrade", print)]
+    assert ways.run(binder="none") == [("apply", "error"), ("execute", "start")]
+    assert ways.run(reset=True)[0] == ("reset", CpuSet([5]))
+    assert ways.run(2) == [("supervise",)]
+    assert ways.run(2, "numactl") == [("apply", "error"), ("supervise",)]
+    assert ways.run(watched=True) == [("supervise",)]
+    connected = [("connect", "start"), ("bind", "connected", "error", print)]
+    assert ways.run(output_dir="x") == connected
+    assert ways.run(stdin="none") == connected
+
+
+def test_a_numactl_that_may_be_replaced(ways: Ways) -> None:
+    """Is, where it alone is what does not work."""
+    own, kernel = Refusal(0, "numactl", "no"), Refusal(0, "cpus", "no")
+    for refusals, may_switch, on_denied in (
+        ([own], True, "degrade"), ([own], False, "error"), ([kernel], True, "error"),
+        ([own, kernel], True, "error"), ([], True, "error"),
+    ):  # fmt: skip
+        ways.refusals = refusals
+        assert ways.run(1, "numactl", may_switch=may_switch)[0] == ("apply", on_denied)
+
+
+def test_a_system_without_fork(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starts ranks as it can, and watches and redirects none."""
+    with monkeypatch.context() as patch:
+        patch.delattr(os, "fork")
+        assert ways.run(2) == [("portably", ["start", "second"])]
+        more: dict[str, Any]
+        for more in ({"watched": True}, {"output_dir": "x"}, {"stdin": "none"}):
+            with pytest.raises(errors.UsageError, match="has no fork"):
+                ways.run(**more)
+
+
+def test_no_command_to_run(ways: Ways) -> None:
+    """Is an error, even of one rank."""
+    plan: Any = SimpleNamespace(ranks=[make_rank(0), make_rank(1, command=())])
+    with pytest.raises(errors.UsageError, match="no command to run"):
+        launch.run(plan, {}, print, Settings())
+    assert ways.calls == []
 
 
 # --- supervisor ----------------------------------------------------------------------------------

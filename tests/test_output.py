@@ -363,6 +363,19 @@ def test_finish_waits_for_a_slow_reader(stage: Make) -> None:
         os.write(s.pipes[0], b"too late")
 
 
+def test_what_was_opened_is_closed(stage: Make) -> None:
+    """Of our own stream, the second descriptor only."""
+    s = stage(1)
+    second, source = s.sink.fd, s.sources[0].fd
+    assert second != s.own
+    s.sink.close()
+    for fd in (second, source):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    os.fstat(s.own)
+    s.sink.fd = s.own  # for the end of the test, which closes it again
+
+
 def test_a_stream_that_cannot_be_opened_again(stage: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another user's pipe cannot be opened again: only what surely does not block is written."""
 
