@@ -131,6 +131,20 @@ def test_an_end_before_the_inputs(fed: Fed) -> None:
     assert os.read(fed.source, 100) == b"second"
 
 
+def test_a_rank_that_is_dropped_is_not_watched() -> None:
+    """As its descriptor is closed, and may soon be another's."""
+    unwatched: list[int] = []
+    loop: Any = SimpleNamespace(watch=lambda *_: None, unwatch=unwatched.append)
+    _, ours = os.pipe()
+    feed = Feed(loop)
+    feed.add(ours)
+    feed.drop(ours)
+    feed.drop(ours)
+    assert unwatched == [ours]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(ours)
+
+
 def test_ranks_are_fed_from_standard_input() -> None:
     """Which is ompbind's."""
     watched: list[int] = []
