@@ -783,6 +783,8 @@ def test_what_is_denied_of_a_binding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(syscalls, "set_affinity", raises(errno.EPERM, "no"))
     monkeypatch.setattr(syscalls, "set_memory", raises("never"))
     assert binding.try_binding(2, both) == [Refusal(2, "cpus", "no"), Refusal(2, "memory", "never")]
+    monkeypatch.setattr(syscalls, "set_affinity", raises("odd"))
+    assert binding.try_binding(2, both)[0] == Refusal(2, "cpus", "odd")
 
 
 def test_inherited_restrictions_are_reset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1137,8 +1139,8 @@ def test_what_a_supervisor_reports(
     assert [pipes.parse_error(m).message for m in pipes.receive(reader)] == ([text] if text else [])
 
 
-@pytest.mark.parametrize("killed", [True, False])
-def test_the_user_s_process_and_its_pipes(killed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("outcome", ["killed", "refused", "ended"])
+def test_the_user_s_process_and_its_pipes(outcome: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """None stays open, whatever became of the supervisor; the mask is what it was."""
     made: list[int] = []
     calls: Calls = []
@@ -1163,20 +1165,30 @@ def test_the_user_s_process_and_its_pipes(killed: bool, monkeypatch: pytest.Monk
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
         assert awaited | {signal.SIGTTOU} <= blocked
         os.kill(os.getpid(), signal.SIGCONT)  # too late
-        return -9 if killed else 4
+        return -9 if outcome == "killed" else 4
 
     monkeypatch.setattr(parent, "wait_for", wait)
     nothing: Any = None
+    receive = pipes.receive
+
+    def receive_error(fd: int) -> list[tuple[str, ...]]:
+        assert receive(fd) == []
+        return [("error", "DeniedError", "125", "no right", "")] * (outcome == "refused")
+
+    monkeypatch.setattr(parent, "receive", receive_error)
     try:
-        if killed:
+        if outcome == "killed":
             with pytest.raises(errors.OmpbindError, match="cannot be ended: 6"):
+                parent.run_supervised(nothing)
+        elif outcome == "refused":
+            with pytest.raises(errors.DeniedError, match="no right"):
                 parent.run_supervised(nothing)
         else:
             assert parent.run_supervised(nothing) == 4
     finally:
         signal.signal(CHLD, handler)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
-    assert calls == [("adopt",)] + ([("end", [5])] if killed else [])
+    assert calls == [("adopt",)] + ([("end", [5])] if outcome == "killed" else [])
     for fd in made:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
