@@ -187,8 +187,11 @@ def test_more_processes_than_ranks_are_an_error(
     assert ended == (0, 0)
 
 
-def test_a_process_about_to_end_is_waited_for(context: ompbind.multiprocessing.Context) -> None:
+def test_a_process_about_to_end_is_waited_for(
+    context: ompbind.multiprocessing.Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that has done its work, not its end, gives its rank to the next."""
+    monkeypatch.setattr(ompbind.multiprocessing, "PATIENCE", TIMEOUT)  # it starts slowly if busy
     processes = [context.Process(target=pool_workers.linger, args=(0.5,), rank=1) for _ in range(2)]
     for process in processes:
         process.start()

@@ -789,13 +789,13 @@ class Terminal:
         os.write(self.fd, text.encode())
 
     def wait_for(self, pattern: str) -> None:
-        """Reads until that has been printed."""
+        """Reads until that has been printed; what came with it is there for the next."""
         end = time.monotonic() + 20
-        while not re.search(pattern, self.seen):
+        while not (match := re.search(pattern, self.seen)):
             assert time.monotonic() < end, self.seen
             if select.select([self.fd], [], [], 0.1)[0]:
                 self.seen += os.read(self.fd, 4096).decode()
-        self.seen = ""
+        self.seen = self.seen[match.end() :]
 
     def close(self) -> None:
         os.close(self.fd)
