@@ -23,7 +23,7 @@ SOURCE = Path(__file__).parents[1] / "ompbind"
 LAYERS = (
     "errors record",
     "messages",
-    "cpuset colours",
+    "cpuset colours hostlist",
     "plans machine",
     "gpus openmp worker host",
     "planner launch verify fixes",
@@ -41,7 +41,8 @@ OTHERS = {"typer": {"cli.group"}, "rich": {"render"}, "psutil": {"machine.portab
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
 OFF_THE_LAUNCH_PATH = {"cli.group", "cli.show", "cli.verify", "render", "verify", "doctor",
                        "gpus.nvml",
-                       "machine.processes", "machine.hwloc", "machine.snapshot", "machine.darwin",
+                       "hostlist", "machine.processes", "machine.hwloc", "machine.snapshot",
+                       "machine.darwin",
                        "machine.portable", "launch.portable", "launch.popen", "api",
                        "options.keywords", "cli.child", "multiprocessing",
                        "fixes.worker.fxgraph_pickle",
