@@ -51,7 +51,7 @@ SLOW = {"typing", "dataclasses", "re", "enum", "json", "inspect", "subprocess", 
         "pathlib", "logging", "argparse", "collections", "functools", "contextlib", "shutil",
         "signal", "threading", "tempfile", "importlib", "shlex", "difflib", "ctypes"}  # fmt: skip
 
-# fixes/worker/path holds what Python runs in a worker before its code: tests/test_fixes.py has it.
+# fixes/worker/path holds what Python runs in a worker before its code: tests/fixes/ has it.
 NAMES = sorted(
     ".".join(p.relative_to(SOURCE).with_suffix("").parts)
     for p in SOURCE.rglob("*.py")

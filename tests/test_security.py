@@ -31,9 +31,9 @@ def test_each_promise_names_tests_that_exist(row: list[str]) -> None:
     attacker, promise, tests, _ = row
     assert attacker
     assert promise.endswith(".")
-    names = re.findall(r"`(\w+)::(\w+)`", tests)
+    names = re.findall(r"`([\w/]+)::(\w+)`", tests)
     assert names
-    assert re.sub(r"`\w+::\w+`", "", tests).strip(" ,") == "", "nothing else in this column"
+    assert re.sub(r"`[\w/]+::\w+`", "", tests).strip(" ,") == "", "nothing else in this column"
     for file, name in names:
         tree = ast.parse((ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8"))
         assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}

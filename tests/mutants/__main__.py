@@ -47,37 +47,49 @@ RULES = (
 # The tests that are about a package or a file of one, for the longest name that fits.
 TESTS: dict[str, tuple[str, ...]] = {
     "planner": (
-        "planner_parts",
-        "dividing",
-        "planner",
-        "roles",
-        "places",
-        "restrictions",
-        "inherited",
+        "planner/parts",
+        "planner/division",
+        "planner/planner",
+        "planner/roles",
+        "openmp/places",
+        "host/containers",
+        "host/restrictions",
     ),
-    "planner/by_gpu": ("planner_parts", "gpus", "explain"),
-    "planner/request": ("planner", "arguments", "inherited", "restrictions", "explain"),
-    "verify": ("verify", "verify_targets", "roles"),
-    "launch": ("launch_functions", "launch", "pipes"),
-    "launch/__init__": ("launch_functions", "launch", "other_systems"),
-    "launch/supervisor": ("supervisor_steps", "launch_functions", "launch", "supervision"),
-    "launch/parent": ("launch_functions", "launch", "supervision"),
-    "launch/loop": ("launch_parts", "feed", "output"),
-    "launch/descendants": ("launch_functions", "launch_parts", "supervision"),
-    "launch/outcome": ("launch_functions", "launch", "supervision"),
-    "launch/streams": ("launch_functions", "streams"),
-    "launch/output": ("launch_functions", "output", "streams"),
-    "launch/stdin": ("feed", "streams"),
-    "launch/popen": ("launch_functions", "multiprocessing", "api"),
-    "launch/trampoline": ("supervisor_steps", "multiprocessing", "api"),
-    "launch/portable": ("supervisor_steps", "other_systems"),
+    "planner/by_gpu": ("planner/parts", "planner/by_gpu", "render/sentences"),
+    "planner/request": (
+        "planner/planner",
+        "options/arguments",
+        "host/restrictions",
+        "host/containers",
+        "render/sentences",
+    ),
+    "verify": ("verify/verify", "verify/expected", "planner/roles"),
+    "launch": ("launch/functions", "launch/launch", "launch/pipes"),
+    "launch/__init__": ("launch/functions", "launch/launch", "machine/other_systems"),
+    "launch/supervisor": (
+        "launch/supervisor",
+        "launch/functions",
+        "launch/launch",
+        "launch/supervision",
+    ),
+    "launch/parent": ("launch/functions", "launch/launch", "launch/supervision"),
+    "launch/loop": ("launch/loop", "launch/stdin", "launch/output"),
+    "launch/descendants": ("launch/functions", "launch/loop", "launch/supervision"),
+    "launch/outcome": ("launch/functions", "launch/launch", "launch/supervision"),
+    "launch/streams": ("launch/functions", "launch/streams"),
+    "launch/output": ("launch/functions", "launch/output", "launch/streams"),
+    "launch/stdin": ("launch/stdin", "launch/streams"),
+    "launch/popen": ("launch/functions", "multiprocessing", "api"),
+    "launch/trampoline": ("launch/supervisor", "multiprocessing", "api"),
+    "launch/portable": ("launch/supervisor", "machine/other_systems"),
 }
 
 
 def files_about(module: str) -> list[str]:
     """Return the paths of the tests that are about a module."""
     named = TESTS.get(module) or TESTS[module.split("/", maxsplit=1)[0]]
-    return [f"tests/test_{name}.py" for name in named]
+    split = [name.rpartition("/") for name in named]
+    return [f"tests/{folder}{slash}test_{name}.py" for folder, slash, name in split]
 
 
 def find_modules(names: Sequence[str]) -> list[str]:

@@ -1068,7 +1068,7 @@ def test_a_launch_without_gpus_looks_at_none(ompbind: str, tmp_path: Path) -> No
     def imported(*args: str) -> set[str]:
         done = subprocess.run(
             [*command, *args, "--binder", "native", "--mem", "none", "--", "true"],
-            cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60, check=False,
+            cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         lines = [ln for ln in done.stderr.splitlines() if ln.startswith("import time:")]
         return {ln.rpartition("|")[2].strip() for ln in lines} & about

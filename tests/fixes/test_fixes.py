@@ -683,7 +683,7 @@ def test_without_fixes_nothing_of_them_is_imported() -> None:
 
 def test_the_manuals_example(tmp_path: Path) -> None:
     """The fix in docs/how-to/fixes.md passes the test that stands beside it."""
-    text = (Path(__file__).parents[1] / "docs/how-to/fixes.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs/how-to/fixes.md").read_text(encoding="utf-8")
     blocks = re.findall(r"<!-- (\w+\.py) -->\n```python\n(.*?)```", text, re.DOTALL)
     assert [name for name, _ in blocks] == ["acme_threads.py", "test_acme_threads.py"]
     for name, block in blocks:
@@ -697,7 +697,7 @@ def test_the_manuals_example(tmp_path: Path) -> None:
 
 def test_the_manual_names_every_fix() -> None:
     """docs/how-to/fixes.md tells of each of ompbind's own, with its source, and of each outcome."""
-    text = (Path(__file__).parents[1] / "docs/how-to/fixes.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs/how-to/fixes.md").read_text(encoding="utf-8")
     for fix in find_fixes("auto"):
         assert f"**`{fix.name}`** ({fix.source})" in " ".join(text.split())
     for outcome in ("applied", "not needed", "switched off", "changed", "failed"):
