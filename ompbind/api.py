@@ -106,6 +106,7 @@ def plan(
     reserve: int | str | None = None,
     role: Mapping[str, int | str] | Sequence[str] | None = None,
     exclude: Cpus | None = None,
+    exclude_cpus: Cpus | None = None,
     places: Literal["threads", "cores", "l3", "numa", "one", "wide"] | None = None,
     runtime: Literal["auto", "libgomp", "libomp", "libiomp5", "none"] | None = None,
     proc_bind: Literal["close", "spread", "primary", "true", "false"] | None = None,

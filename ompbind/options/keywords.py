@@ -51,7 +51,7 @@ def make_value(option: Option, value: object) -> object:
         plain = ""
     elif option.kind == "list" or option.many:
         plain = [make_item(option, item) for item in make_items(key, value)]
-    elif option.adds and not isinstance(value, str | os.PathLike):
+    elif option.adds and option.parse is None and not isinstance(value, str | os.PathLike):
         plain = ",".join(text_of(item, key) for item in make_list(key, value))
     else:
         plain = make_item(option, value)

@@ -244,6 +244,7 @@ OPTIONS: tuple[Option, ...] = (
                     "reserve",
                     "role",
                     "exclude",
+                    "exclude_cpus",
                     "part",
                     "kind",
                     "oversubscribe",
@@ -282,12 +283,28 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--exclude",),
         "value",
-        "Never use these cpus, as in 0,8-9",
+        "Never use these cpus, as in 0,8-9; with one hardware thread of each core, their whole "
+        "cores stay out; may be repeated",
         "CPUS",
         panel=WHERE,
-        brief="cpus never used, as in 0,8-9",
+        adds=True,
+        suggest=("<cpus>",),
+        brief="cpus never used, nor their cores, as in 0,8",
         parse=parse_cpus,
         fields=("request.exclude",),
+        places_ranks=True,
+    ),
+    Option(
+        ("--exclude-cpus",),
+        "value",
+        "Never use these cpus; other hardware threads of their cores may be used in their place; "
+        "may be repeated",
+        "CPUS",
+        panel=RARE,
+        adds=True,
+        suggest=("<cpus>",),
+        parse=parse_cpus,
+        fields=("request.exclude_cpus",),
         places_ranks=True,
     ),
     Option(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.messages import label, plural
-from ompbind.planner.cores import group_cores, keep_kind, make_cores
+from ompbind.planner.cores import find_excluded, group_cores, keep_kind, make_cores
 from ompbind.planner.mapping import (
     DECLINED,
     Mapped,
@@ -81,7 +81,7 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         ranks=tuple(ranks),
         reserved=reserved,
         roles=roles,
-        unused=union(free) - request.exclude,
+        unused=union(free) - find_excluded(machine, request),
         part="/".join(map(str, request.part or ())),
         others=usable.others,
         cautions=tuple(dict.fromkeys(cautions)),
@@ -176,9 +176,13 @@ def warn_of_machine(machine: Machine, request: Request) -> list[Caution]:
     """Return warnings of what the machine does not have, or does not say."""
     topology = machine.topology
     cautions = []
-    if missing := request.exclude - topology.online - topology.offline:
-        text = f"--exclude names cpus that this machine does not have: {missing}"
-        cautions.append(Caution("exclude", text))
+    for option, cpus in (
+        ("--exclude", request.exclude),
+        ("--exclude-cpus", request.exclude_cpus),
+    ):
+        if missing := cpus - topology.online - topology.offline:
+            text = f"{option} names cpus that this machine does not have: {missing}"
+            cautions.append(Caution("exclude", text))
     if not machine.can_bind:
         text = (
             "this system cannot bind processes to cpus or memory: the OpenMP variables are all "

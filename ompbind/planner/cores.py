@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ompbind.cpuset import CpuSet
+from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
 from ompbind.machine.topology import TREE
 from ompbind.record import Record
@@ -38,14 +38,13 @@ def levels_for(request: Request) -> tuple[Level, ...]:
 def make_cores(machine: Machine, request: Request) -> tuple[Core, ...]:
     """Return the cores that may be used, in the tree's order, each with the hardware threads to
     use. Raises PlanError."""
-    usable = machine.allowed.cpus - request.exclude
+    excluded = find_excluded(machine, request)
+    usable = machine.allowed.cpus - excluded
     if not usable:
-        raise PlanError(
-            "no cpu is left to use",
-            hint=f"allowed: {machine.allowed.cpus or 'none'}; excluded: {request.exclude}",
-            wanted=1,
-            available=0,
-        )
+        hint = f"allowed: {machine.allowed.cpus or 'none'}; excluded: {excluded}"
+        if machine.allowed.cpus - request.exclude - request.exclude_cpus:
+            hint += "; --exclude-cpus leaves the other hardware threads of their cores"
+        raise PlanError("no cpu is left to use", hint=hint, wanted=1, available=0)
     groups = group_cores(machine, usable)
     most = max(len(threads) for threads, _ in groups)
     if request.smt is not None and request.smt > most:
@@ -62,6 +61,20 @@ def make_cores(machine: Machine, request: Request) -> tuple[Core, ...]:
         ),
         levels_for(request),
     )
+
+
+def find_excluded(machine: Machine, request: Request) -> CpuSet:
+    """Return the cpus never to use.
+
+    In a plan of one thread for each core, --exclude keeps whole cores out: the other threads of an
+    excluded cpu's core would compete with what runs there. So it does beside --part, where launches
+    with another --smt must cut the machine at the same places.
+    """
+    if not request.exclude or (request.smt != 1 and request.part is None):
+        return request.exclude | request.exclude_cpus
+    cores = machine.topology.groups("core")
+    whole = union(core for core in cores if core & request.exclude)
+    return request.exclude | whole | request.exclude_cpus
 
 
 def keep_kind(machine: Machine, request: Request, cores: tuple[Core, ...]) -> tuple[Core, ...]:

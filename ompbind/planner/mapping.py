@@ -9,7 +9,15 @@ from __future__ import annotations
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
 from ompbind.messages import counted, label
-from ompbind.planner.cores import Core, group_cores, in_tree_order, levels_for, llc_level, split_by
+from ompbind.planner.cores import (
+    Core,
+    find_excluded,
+    group_cores,
+    in_tree_order,
+    levels_for,
+    llc_level,
+    split_by,
+)
 from ompbind.plans import Caution
 from ompbind.record import Record
 
@@ -278,7 +286,7 @@ def no_such_node(
         nearest = topology.nearest(number, available)
         if nearest is not None:
             hint += f"; the nearest is {nearest}. --numa-bind-cpus gives cpus, the node then memory"
-    elif request.part and node.cpus & machine.allowed.cpus - request.exclude:
+    elif request.part and node.cpus & machine.allowed.cpus - find_excluded(machine, request):
         problem = f"none of the cpus of node {number} ({node.cpus}) is in {part_name(request)}"
     else:
         problem = f"none of the cpus of node {number} ({node.cpus}) may be used"

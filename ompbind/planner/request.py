@@ -46,7 +46,8 @@ class Request(Record):
     kind: str = "all"
     reserve: Pool = Pool("", 0)
     roles: tuple[Pool, ...] = ()
-    exclude: CpuSet = CpuSet()
+    exclude: CpuSet = CpuSet()  # their cores stay out too, see `find_excluded`
+    exclude_cpus: CpuSet = CpuSet()  # these and no others
     places: str = "cores"  # without --places chosen by `resolve`, which sees what the worker is
     places_why: str = ""  # empty: they were not asked for
     place_list: tuple[CpuSet, ...] | None = None  # the user's own OMP_PLACES

@@ -32,6 +32,7 @@ VALUES = {
     "reserve": "1",
     "role": "kv=1",
     "exclude": "0",
+    "exclude_cpus": "1",
     "places": "threads",
     "proc_bind": "spread",
     "threads": "3",

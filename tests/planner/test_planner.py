@@ -22,7 +22,7 @@ from ompbind.planner.cores import levels_for
 from ompbind.planner.request import Request
 from ompbind.plans import Plan, parse_plan
 from tests.support.machines import MACHINES, make_asked, make_machine
-from tests.support.requests import cores_of, machines, requests, wild_requests
+from tests.support.requests import cores_of, machines, requests, usable_cpus, wild_requests
 from tests.support.trees import Shape, make_files, write_tree
 
 # --- what holds on every machine -----------------------------------------------------------------
@@ -73,7 +73,7 @@ def test_anything_asked_is_a_plan_or_a_refusal(asked: tuple[Machine, Request]) -
     machine, request = asked
     plan = plan_or_none(machine, request)
     if plan is not None:
-        assert union(r.cpus for r in plan.ranks) <= machine.allowed.cpus - request.exclude
+        assert union(r.cpus for r in plan.ranks) <= usable_cpus(machine, request)
         assert request.ranks in (None, len(plan.ranks))
 
 
@@ -88,7 +88,7 @@ def test_ranks_use_only_what_is_allowed(asked: tuple[Machine, Request]) -> None:
     machine, request = asked
     for rank in plan_of(machine, request).ranks:
         assert rank.cpus
-        assert rank.cpus <= machine.allowed.cpus - request.exclude
+        assert rank.cpus <= usable_cpus(machine, request)
         assert rank.mems <= machine.allowed.nodes
         assert bool(rank.mems) == (rank.mem not in ("none", "local"))
         assert rank.nodes == machine.topology.nodes_of(rank.cpus)
@@ -114,7 +114,7 @@ def test_every_core_is_accounted_for(asked: tuple[Machine, Request]) -> None:
     machine, request = asked
     plan = plan_of(machine, request)
     used = union(r.cpus for r in plan.ranks)
-    usable = machine.allowed.cpus - request.exclude
+    usable = usable_cpus(machine, request)
     whole = (plan.reserved, plan.unused, plan.others)  # all threads of a core, or none
     owners = [used, *(role.cpus for role in plan.roles), *whole]
     assert union(owners) <= usable
@@ -138,7 +138,7 @@ def test_roles_are_as_asked(asked: tuple[Machine, Request]) -> None:
             [1] * len(plan.ranks) if pool.per_rank else [len(plan.ranks)]
         )
         for role in matching:
-            cores = cores_of(machine.topology, machine.allowed.cpus - request.exclude)
+            cores = cores_of(machine.topology, usable_cpus(machine, request))
             touched = [core for core in cores if core & role.cpus]
             assert len(touched) == pool.cores
             assert role.cpus == union(CpuSet(list(core)[: request.smt]) for core in touched)
@@ -154,12 +154,22 @@ def test_parts_of_different_launches_do_not_meet(
 ) -> None:
     """Whatever each asks beside --part and the same --exclude; and each sees where the others
     are."""
-    cores = len(cores_of(machine.topology, machine.allowed.cpus))
+    everything = cores_of(machine.topology, machine.topology.online)
+    cpu = data.draw(st.sampled_from(sorted(machine.allowed.cpus)))
+    exclude = data.draw(
+        st.sampled_from([[], ["--exclude", f"{cpu}"], ["--exclude-cpus", f"{cpu}"]])
+    )
+    lost = CpuSet([cpu] if exclude else [])
+    if "--exclude" in exclude:
+        lost = next(core for core in everything if cpu in core)
+    cores = len(cores_of(machine.topology, machine.allowed.cpus - lost))
+    if not cores:
+        return
     count = min(count, cores)
     taken = CpuSet()
     for number in range(1, count + 1):
         ranks = data.draw(st.integers(1, 6))
-        args = ["--part", f"{number}/{count}", "--ranks", str(ranks)]
+        args = ["--part", f"{number}/{count}", "--ranks", str(ranks), *exclude]
         args += data.draw(st.sampled_from([["--oversubscribe"], ["--share"]]))
         args += data.draw(st.sampled_from([[], ["--smt", "all"], ["--places", "one"]]))
         if ranks == 1 and cores >= 2 * count and len(machine.topology.nodes) < 2:
@@ -171,7 +181,7 @@ def test_parts_of_different_launches_do_not_meet(
         assert not mine & taken
         assert taken <= plan.others
         assert not mine & plan.others
-        assert mine | plan.others <= machine.allowed.cpus
+        assert mine | plan.others <= machine.allowed.cpus - lost
         taken |= mine
         assert plan.part == f"{number}/{count}"
 
@@ -211,7 +221,7 @@ def test_hardware_threads_used(asked: tuple[Machine, Request]) -> None:
     plan = plan_of(machine, request)
     if request.cpus is not None or by_list(plan):
         return
-    usable = machine.allowed.cpus - request.exclude
+    usable = usable_cpus(machine, request)
     for core in cores_of(machine.topology, usable):
         for rank in plan.ranks:
             if rank.cpus & core:
@@ -549,8 +559,17 @@ CASES = [
           "4-7,20-23 | 4,20 5,21 6,22 7,23 | bind 1"], unused="8-15,24-31",
          warnings=["ranks get from 1 to 4 cores", CROWDED.format(2, "1 core")]),
     # --exclude
-    Case("server", "--exclude 0", ["1-16 | 16 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15"]),
+    Case("server", "--exclude 0", ["1-15"]),
+    Case("server", "--exclude 16", ["1-15"]),
     Case("server", "--exclude 0,16", ["1-15"]),
+    Case("server", "--exclude 0 --exclude 17,2-3", ["4-15"]),
+    Case("server", "--exclude 0-3 --per numa", ["4-7", "8-11", "12-15"]),
+    Case("server", "--exclude 0 --numa-bind-nodes 0 --smt 2",
+         ["1-3,16-19 | 16 1,17 2,18 3,19 | bind 0"], unused="4-15,20-31"),
+    Case("server", "--exclude 0 --smt all --part 1/2", ["1-7,17-23 | 1,17 2,18 3,19 4,20 5,21 "
+         "6,22 7,23"], others="8-15,24-31"),
+    Case("server", "--exclude-cpus 0", ["1-16 | 16 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15"]),
+    Case("server", "--exclude-cpus 0-14 --exclude-cpus 15 --exclude 16-29", ["30-31"]),
     Case("server", "--exclude 12-15,28-31 -n 3", ["0-3", "4-7", "8-11"]),
     Case("server", "--exclude 0,16,99", ["1-15"],
          warnings=["--exclude names cpus that this machine does not have: 99"]),
@@ -604,6 +623,14 @@ def test_worked_example(case: Case) -> None:
     assert [f"{r.name} {r.cpus} {r.ranks}" for r in plan.roles] == case.roles
     assert plan.others == CpuSet.parse_kernel(case.others)
     assert list(plan.warnings) == case.warnings
+
+
+def test_an_excluded_cpu_that_is_not_allowed_excludes_its_core() -> None:
+    """What runs on it competes with the core's allowed thread all the same."""
+    container = MACHINES["container"]  # of core 7, cpus 7 and 23, the first is allowed
+    for args, cpus in (("--exclude 22", "0-5,7"), ("--exclude 23", "0-5")):
+        (rank,) = make_plan(container, make_asked(args.split())).ranks
+        assert str(rank.cpus) == cpus
 
 
 @pytest.mark.parametrize(
@@ -808,6 +835,8 @@ def test_a_crowded_package_does_not_make_ranks_cross_nodes() -> None:
         ("server", "--smt 3", "--smt 3: no core has that many allowed hardware threads",
          "--smt 2 or --smt all"),
         ("server", "--exclude 0-31", "no cpu is left to use", "allowed: 0-31; excluded: 0-31"),
+        ("server", "--exclude 16-31", "no cpu is left to use", "allowed: 0-31; excluded: 0-31; "
+         "--exclude-cpus leaves the other hardware threads of their cores"),
         ("server", "-n 8 --reserve 9", "--reserve 9 would leave ranks without a core",
          "at most 8 can be reserved with this many ranks"),
         ("server", "-n 8 --reserve 3 --role kv=6", "--reserve 3 would leave ranks without a core",

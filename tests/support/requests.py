@@ -42,6 +42,16 @@ def cores_of(topology: Topology, within: CpuSet) -> list[CpuSet]:
     return topology.groups("core", within) + alone
 
 
+def usable_cpus(machine: Machine, request: Request) -> CpuSet:
+    """What --exclude and --exclude-cpus leave: the former takes whole cores where each gives one
+    thread, and beside --part."""
+    lost = request.exclude
+    if request.smt == 1 or request.part is not None:
+        cores = cores_of(machine.topology, machine.topology.online)
+        lost |= union(core for core in cores if core & request.exclude)
+    return machine.allowed.cpus - lost - request.exclude_cpus
+
+
 class Sizes:
     """What of a machine can be used when some cpus are excluded."""
 
@@ -111,7 +121,8 @@ class Asking:
         picked = self.draw(st.sets(st.sampled_from(self.cpus), min_size=1, max_size=3))
         lost = union(core for core in cores if core & CpuSet(picked))
         if not self.machine.allowed.cpus <= lost:
-            self.args += ["--exclude", str(CpuSet(picked))]
+            option = self.draw(st.sampled_from(["--exclude", "--exclude", "--exclude-cpus"]))
+            self.args += [option, str(CpuSet(picked))]
             self.sizes = Sizes(self.machine, lost)
 
     def name_cpus(self, sharing: bool) -> bool:
@@ -280,6 +291,7 @@ def wild_requests(draw: st.DrawFn, machine: Machine) -> Request:
     maybe("--kind", st.sampled_from(["performance", "efficiency"]))
     maybe("--part", st.sampled_from(["1/1", "1/2", "2/2", "3/3", "1/4"]))
     maybe("--exclude", st.sets(st.sampled_from(cpus), min_size=1, max_size=3).map(CpuSet))
+    maybe("--exclude-cpus", st.sampled_from(cpus))
     maybe("--places", st.sampled_from(["threads", "l3", "numa", "one"]))
     maybe("--mem", st.sampled_from(["bind", "preferred", "interleave", "local", "none"]))
     while True:
