@@ -19,7 +19,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-guest test-faults mutants lint format bench readme pythons package release clean system-demo system-test system-bench
+.PHONY: help demo test test-guest test-faults test-serving mutants lint format bench readme pythons package release clean system-demo system-test system-bench
 
 help: ## this text
 	@echo 'usage: make TARGET'
@@ -42,6 +42,10 @@ test-guest: $(VENV)/.developed system-test ## only the tests in a virtual machin
 
 test-faults: $(VENV)/.developed system-test ## make each system call of ompbind fail once (minutes; ARGS="--sample 500" for some)
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+test-serving: $(VENV)/.developed system-test ## vLLM itself with a made-up model (kept in the user's cache: 3.5 GB; a quarter of an hour)
+	@$(BIN)/python -m tests.serving
+	@OMPBIND_TEST_SERVING=1 $(BIN)/python -m pytest -q tests/serving $(ARGS)
 
 mutants: $(VENV)/.developed system-test ## small changes in the code, which tests must notice (hours; ARGS="--sample 20" for some)
 	@$(BIN)/python -m tests.mutants $(ARGS)

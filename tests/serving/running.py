@@ -1,0 +1,195 @@
+"""Servers that tests start: the stand-in, and vLLM where `make test-serving` asks for it; what is
+seen of their processes from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.serving.environment import environment_folder, is_set_up, model_folder
+from tests.support.commands import environment
+from tests.support.needs import REPOSITORY
+from tests.support.observe import mask_of
+from tests.support.recorder import alive, all_children
+
+STAND_IN = REPOSITORY / "tests" / "support" / "bin"
+# Set by `make test-serving`: the tests run with the real vLLM as well.
+REAL = "OMPBIND_TEST_SERVING"
+KINDS = ("stand-in", "vllm") if os.environ.get(REAL) else ("stand-in",)
+SECONDS = {"stand-in": 60.0, "vllm": 400.0}  # until a server must be ready
+
+
+class Seen(NamedTuple):
+    """A process of a server. `environ`: what there is of it, in its order; `overwritten`: whether
+    it begins with zeros; `masks`: the distinct ones of its threads."""
+
+    pid: int
+    title: str  # its command's first word
+    name: str
+    parent: int
+    environ: dict[str, str]
+    overwritten: bool
+    masks: list[list[int]]
+
+
+def command_of(kind: str, *args: str) -> list[str]:
+    """The command of a server of this kind; `vllm` is found in PATH (see `variables_of`)."""
+    if kind == "stand-in":
+        return ["vllm", "serve", "tiny", *args]
+    small = ["--load-format", "dummy", "--enforce-eager", "--max-model-len", "256",
+             "--max-num-seqs", "8", "--served-model-name", "tiny"]  # fmt: skip
+    return ["vllm", "serve", str(model_folder("tiny")), *small, *args]
+
+
+def variables_of(kind: str, **more: str) -> dict[str, str]:
+    """The environment of a server of this kind: nothing of vLLM's is set that is not in `more`."""
+    if kind == "vllm" and not is_set_up():
+        raise AssertionError("there is no vLLM here: `make test-serving` installs it")
+    folder = STAND_IN if kind == "stand-in" else environment_folder() / "bin"
+    env = {k: v for k, v in environment().items() if not k.startswith(("VLLM_", "LD_"))}
+    env["PATH"] = os.pathsep.join([str(folder), str(Path(sys.executable).parent), env["PATH"]])
+    offline = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    return env | offline | more
+
+
+class Running:
+    """A command that starts servers, in a session of its own, and what it writes."""
+
+    def __init__(self, command: Sequence[str], env: dict[str, str], seconds: float) -> None:
+        self.seconds = seconds
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115, closed by `end`
+        self.process = subprocess.Popen(
+            command,
+            env=env,
+            cwd=tempfile.gettempdir(),
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.pids: set[int] = {self.process.pid}  # of all that were seen
+
+    @property
+    def written(self) -> str:
+        self.log.seek(0)
+        return self.log.read().decode("utf-8", "replace")
+
+    def wait_until_ready(self, *ports: int) -> None:
+        """Return once each server answers; fail if the command ends before, or in vain."""
+        end = time.monotonic() + self.seconds
+        for port in ports:
+            while ask(port, "/health") != 200:
+                assert self.process.poll() is None, f"it has ended: {self.written}"
+                assert time.monotonic() < end, f"waited in vain: {self.written}"
+                time.sleep(0.05)
+        self.pids.update(self.list_pids())
+
+    def list_pids(self) -> list[int]:
+        return [self.process.pid, *all_children(self.process.pid)]
+
+    def look(self) -> list[Seen]:
+        """Return all processes that there are now, parents before their children."""
+        return [seen for pid in self.list_pids() if (seen := see(pid))]
+
+    def wait_until_gone(self, seconds: float = 60) -> list[int]:
+        """Return who is left of all processes that were seen, after some seconds at the most."""
+        end = time.monotonic() + seconds
+        while (left := [pid for pid in self.pids if alive(pid)]) and time.monotonic() < end:
+            time.sleep(0.05)
+        return left
+
+    def end(self) -> None:
+        """Kill whatever is left, and close the log."""
+        with contextlib.suppress(OSError):
+            self.pids.update(self.list_pids())
+        for pid in self.pids:
+            with contextlib.suppress(OSError):
+                if pid == self.process.pid or os.getsid(pid) == self.process.pid:
+                    os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        self.log.close()
+
+
+@contextlib.contextmanager
+def running(kind: str, command: Sequence[str], *ports: int, **variables: str) -> Iterator[Running]:
+    """A command that starts servers of a kind, once they answer on these ports."""
+    started = Running(command, variables_of(kind, **variables), SECONDS[kind])
+    try:
+        started.wait_until_ready(*ports)
+        yield started
+    finally:
+        started.end()
+
+
+def see(pid: int) -> Seen | None:
+    """Return what there is to see of a process; None if it has gone."""
+    process = Path("/proc", str(pid))
+    try:
+        environ = (process / "environ").read_bytes()
+        pairs = [word.partition("=") for word in os.fsdecode(environ).split("\0")]
+        title = os.fsdecode((process / "cmdline").read_bytes()).split("\0")[0].strip()
+        stat = (process / "stat").read_text().rpartition(")")[2].split()
+        masks = {tuple(mask_of(task)) for task in (process / "task").iterdir()}
+        return Seen(
+            pid,
+            title.rpartition("/")[2],
+            (process / "comm").read_text().strip(),
+            int(stat[1]),
+            {name: value for name, equals, value in pairs if equals},
+            environ.startswith(b"\0"),
+            [list(mask) for mask in sorted(masks)],
+        )
+    except OSError:
+        return None
+
+
+def ask(port: int, path: str, body: Any = None) -> int:
+    """Return the status of a server's answer, 0 if there is none."""
+    return talk(port, path, body)[0]
+
+
+def talk(port: int, path: str, body: Any = None) -> tuple[int, dict[str, str], str]:
+    """Return a server's answer: status, headers and text; (0, {}, "") if there is none."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    try:
+        data = None if body is None else json.dumps(body)
+        headers = {"content-type": "application/json"}
+        connection.request("GET" if body is None else "POST", path, data, headers)
+        response = connection.getresponse()
+        text = response.read().decode()
+        return response.status, {k.lower(): v for k, v in response.getheaders()}, text
+    except (OSError, http.client.HTTPException):
+        return 0, {}, ""
+    finally:
+        connection.close()
+
+
+def complete(port: int) -> str:
+    """Return the text of a completion, which a server must give."""
+    body = {"model": "tiny", "prompt": "One, two,", "max_tokens": 8, "temperature": 0}
+    status, _, text = talk(port, "/v1/completions", body)
+    assert status == 200, text
+    return str(json.loads(text)["choices"][0]["text"])
+
+
+def free_ports(count: int) -> int:
+    """Return the first of so many consecutive ports that are free now."""
+    while True:
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
+            first = 0
+            for number in range(count):
+                listening = stack.enter_context(socket.socket())
+                listening.bind(("127.0.0.1", first and first + number))
+                first = first or listening.getsockname()[1]
+            return first
