@@ -111,6 +111,7 @@ def plan(
     runtime: Literal["auto", "libgomp", "libomp", "libiomp5", "none"] | None = None,
     proc_bind: Literal["close", "spread", "primary", "true", "false"] | None = None,
     threads: int | None = None,
+    omp: Literal["all", "threads", "off"] | None = None,
     mem: Literal["bind", "preferred", "interleave", "local", "none"] | None = None,
     binder: Literal["auto", "numactl", "native"] | None = None,
     inherited: Literal["intersect", "error", "ignore"] | None = None,

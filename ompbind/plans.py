@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 POLICIES = ("bind", "preferred", "interleave", "local", "none")
 BINDERS = ("numactl", "native", "none")
+OMP_MODES = ("all", "threads", "off")
 
 # The variables in which a rank advertises its number, its cpus and its memory.
 RANK_VARIABLE, CPUS_VARIABLE, MEMORY_VARIABLE = "OMPBIND_RANK", "OMPBIND_CPUS", "OMPBIND_MEM"
@@ -123,7 +124,7 @@ class RankPlan(Record):
 
     rank: int
     binding: Binding
-    places: tuple[CpuSet, ...]  # in OpenMP's order
+    places: tuple[CpuSet, ...]  # in OpenMP's order; () where OMP_PLACES is not set
     nodes: CpuSet  # of its cpus
     env: tuple[tuple[str, str], ...]  # what is added to its environment
     unset: tuple[str, ...]  # what is removed from it, unless it is in env
@@ -161,8 +162,8 @@ class Caution(Record):
 
     The kinds: "exclude", "no-binding", "no-cores", "no-numa", "uneven", "oversubscribed",
     "threads", "quota", "isolated", "shared-core", "memory", "gpu", "numa-balancing", "neighbours",
-    "fix"; "" in a plan saved before there were kinds. `hint`: what to do about it, where the text
-    does not say it.
+    "fix", "openmp"; "" in a plan saved before there were kinds. `hint`: what to do about it, where
+    the text does not say it.
     """
 
     kind: str
@@ -184,7 +185,9 @@ class Plan(Record):
     inherited: tuple[Inherited, ...] = ()  # variables
     command: tuple[str, ...] = ()  # the worker's as the user gave it, templates not filled in
     template: bool = False
-    places_why: str = ""  # what a place is, and the reason
+    places_why: str = ""  # what a place is, and the reason; "" where no places are set
+    omp: str = "all"  # which of OpenMP's variables are set: one of OMP_MODES
+    omp_why: str = ""  # the reason, where it is not all
     narrowed: tuple[Inherited, ...] = ()  # restrictions
     reset_inherited: bool = False  # whether the launcher's own mask and policy are reset first
 
@@ -192,6 +195,14 @@ class Plan(Record):
     def warnings(self) -> tuple[str, ...]:
         """The texts of the plan's warnings."""
         return tuple(caution.text for caution in self.cautions)
+
+    @property
+    def omp_text(self) -> str:
+        """What is left alone of OpenMP's variables, and why; "" where all are set."""
+        if self.omp == "all":
+            return ""
+        what = "are left alone" if self.omp == "off" else "but OMP_NUM_THREADS are left alone"
+        return f"OpenMP's variables {what}: {self.omp_why}"
 
     @property
     def binder(self) -> str:
@@ -234,6 +245,8 @@ class Plan(Record):
                 for r in self.ranks
             ],
             "places_why": self.places_why,
+            "omp": self.omp,
+            "omp_why": self.omp_why,
             "binder": self.binder,
             "reserved": str(self.reserved),
             "roles": [
@@ -295,6 +308,8 @@ def parse_plan(text: str) -> Plan:
         command=top.texts("command", []),
         template=top.get("template", bool, False),
         places_why=top.get("places_why", str, ""),
+        omp=top.one_of("omp", OMP_MODES, "all"),
+        omp_why=top.get("omp_why", str, ""),
     )  # fmt: skip
 
 

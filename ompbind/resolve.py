@@ -11,8 +11,8 @@ from ompbind.messages import quote
 from ompbind.openmp import choose_places
 from ompbind.planner import make_plan
 from ompbind.planner.cores import levels_for
-from ompbind.plans import Inherited
-from ompbind.worker import find_program
+from ompbind.plans import Caution, Inherited
+from ompbind.worker import find_program, find_python
 from ompbind.worker.runtimes import guess_worker
 
 TYPE_CHECKING = False
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from ompbind.options import PlanOptions
     from ompbind.planner.request import Request
     from ompbind.plans import Plan
+
+
+# The variables by which vLLM and SGLang bind their CPU workers, and the value that binds none.
+BY_VARIABLE = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "SGLANG_CPU_OMP_THREADS_BIND": ""}
 
 
 def resolve_plan(options: PlanOptions, environ: Mapping[str, str]) -> Plan:
@@ -69,7 +73,9 @@ def make_new_plan(options: PlanOptions, environ: Mapping[str, str]) -> Plan:
     request, path = options.request, options.topology
     devices = wants_devices(request, path)
     machine = read_machine(path, levels_for(request), devices=devices)
-    chosen: dict[str, Any] = {} if request.places_why else choose_default_places(request, environ)
+    chosen: dict[str, Any] = {}
+    if request.omp == "all" and not request.places_why:
+        chosen = choose_default_places(request, environ)
     if devices:
         chosen |= find_gpus(request, machine.topology.devices, environ, path)
     machine, narrowed = apply_inherited(machine, options, environ)
@@ -81,12 +87,29 @@ def make_new_plan(options: PlanOptions, environ: Mapping[str, str]) -> Plan:
 
         if cautions := advise(plan, read_sysctl(root, "kernel/numa_balancing") or ""):
             plan = plan.replace(cautions=(*plan.cautions, *cautions))
+    if request.omp == "all" and options.from_env is None:
+        plan = warn_of_binding(plan, environ)
     if not narrowed:
         return plan
     from ompbind.host.restrictions import can_be_reset
 
     ignored = options.inherited == "ignore" and binder != "none"
     return plan.replace(narrowed=narrowed, reset_inherited=ignored and can_be_reset(narrowed))
+
+
+def warn_of_binding(plan: Plan, environ: Mapping[str, str]) -> Plan:
+    """Return the plan with a warning if the environment tells a Python program, of which nothing
+    else is known, how to bind the workers that it starts."""
+    names = [name for name, nothing in BY_VARIABLE.items()
+             if environ.get(name, nothing) not in ("", nothing)]  # fmt: skip
+    if not names or not plan.command or not find_python(plan.command, environ):
+        return plan
+    text = (
+        f"{names[0]} is set; if the command binds workers by it, the OpenMP variables that they "
+        "inherit from this plan override that"
+    )
+    caution = Caution("openmp", text, "--omp off leaves OpenMP's variables alone")
+    return plan.replace(cautions=(*plan.cautions, caution))
 
 
 def apply_inherited(

@@ -9,6 +9,7 @@ from ompbind.messages import quote
 from ompbind.openmp import judge_environment
 from ompbind.openmp.places import parse_places
 from ompbind.plans import RANK_VARIABLE, Caution, parse_plan
+from ompbind.worker import may_bind_workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ def load_plan(path: str, request: Request, environ: Mapping[str, str]) -> Plan:
         plan = keep_memory(plan, read_machine(None, (), devices=False).allowed.nodes)
     if request.command:
         plan = with_command(plan, request.command)
+        plan = with_caution(plan)
     given = dict.fromkeys(("places", "proc_bind", "threads"), "the saved plan has its own")
-    inherited = judge_environment(environ, given).inherited
+    inherited = judge_environment(environ, given, plan.omp).inherited
     removed = [i.name for i in inherited if i.action == "removed"]
     ranks = (r.replace(unset=tuple(dict.fromkeys((*r.unset, *removed)))) for r in plan.ranks)
     return plan.replace(inherited=inherited, ranks=tuple(ranks))
@@ -102,6 +104,24 @@ def with_command(plan: Plan, command: Sequence[str]) -> Plan:
     """Return the plan for another command."""
     ranks = tuple(r.replace(command=command_of_rank(plan, r, command)) for r in plan.ranks)
     return plan.replace(ranks=ranks, command=tuple(command))
+
+
+def with_caution(plan: Plan) -> Plan:
+    """Return the plan with a warning if its command binds workers itself, and OpenMP's variables of
+    the plan would override that."""
+    if plan.omp == "off" or not may_bind_workers(plan.command):
+        return plan
+    from ompbind.worker.launchers import find_launch
+
+    launch = find_launch(plan.command)
+    if launch is None:
+        return plan
+    text = (
+        f"{launch.launcher.name} {launch.launcher.how}, and would inherit the saved plan's OpenMP "
+        "variables, which override that"
+    )
+    caution = Caution("openmp", text, "save the plan with --omp off")
+    return plan.replace(cautions=(*plan.cautions, caution))
 
 
 def command_of_rank(plan: Plan, rank: RankPlan, command: Sequence[str]) -> tuple[str, ...]:

@@ -41,13 +41,19 @@ class InheritedSettings(Record):
     inherited: tuple[Inherited, ...]
 
 
-def judge_environment(environ: Mapping[str, str], given: Mapping[str, str]) -> InheritedSettings:
+def judge_environment(
+    environ: Mapping[str, str], given: Mapping[str, str], omp: str = "all"
+) -> InheritedSettings:
     """Decide for each OpenMP variable whether it is respected, overridden or removed.
 
-    `given`: why a field ("places", "place_list", "proc_bind", "threads") is decided already. A flag
-    beats the environment, the environment beats a default, and what would override the plan is
-    itself overridden or removed.
+    `given`: why a field ("places", "place_list", "proc_bind", "threads") is decided already; `omp`:
+    which variables the plan sets: those that it leaves alone are not judged. A flag beats the
+    environment, the environment beats a default, and what would override the plan is itself
+    overridden or removed.
     """
+    if omp != "all":
+        judged = ("OMP_NUM_THREADS", *LIMITS) if omp == "threads" else ()
+        environ = {name: environ[name] for name in judged if name in environ}
     inherited: list[Inherited] = []
     settings: dict[str, str | None] = {"places": None, "proc_bind": None, "threads": None}
 
@@ -129,18 +135,18 @@ def parse_threads(text: str) -> str | None:
 def make_environment(
     places: Sequence[CpuSet], proc_bind: str, threads: str, cores: int | None = None
 ) -> tuple[tuple[str, str], ...]:
-    """Return the standard variables. `cores`: the number of the rank's cores, None where unknown.
+    """Return the standard variables. `cores`: the number of the rank's cores, None where unknown;
+    without `places` or with `threads` "" the variables of these are left out.
 
     Places are explicit numbers, so that no runtime has to work the topology out again; never
     `{0-3}`, which is not a place of four cpus in OpenMP's syntax. `primary` is written by its old
     name: torch's libgomp does not know the new one, and all know the old.
     """
-    env = [
-        ("OMP_NUM_THREADS", threads),
-        ("OMP_PLACES", ",".join("{" + ",".join(map(str, p)) + "}" for p in places)),
-        ("OMP_PROC_BIND", proc_bind.replace("primary", "master")),
-    ]
-    if cores is not None and int(threads.partition(",")[0]) > cores:
+    env = [("OMP_NUM_THREADS", threads)] if threads else []
+    if places:
+        text = ",".join("{" + ",".join(map(str, p)) + "}" for p in places)
+        env += [("OMP_PLACES", text), ("OMP_PROC_BIND", proc_bind.replace("primary", "master"))]
+    if threads and cores is not None and int(threads.partition(",")[0]) > cores:
         env.append(("MKL_DYNAMIC", "FALSE"))  # else MKL, and torch with it, makes one for each core
     return tuple(env)
 

@@ -13,6 +13,7 @@ from ompbind.options.table import OPTIONS, options_of
 from ompbind.options.values import FENCE_HINT, is_word
 from ompbind.planner.request import Request
 from ompbind.record import Record
+from ompbind.worker import may_bind_workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,8 +109,9 @@ def make_request(
     rows = launch_rows()
     if placing := next((key for key in values if rows[key].places_ranks), None):
         given["place_list"] = given[placing]
-    inherited = judge_environment(environ or {}, given)
     fields = fields_of("request", values)
+    fields["omp"], fields["omp_why"] = choose_omp(values, command)
+    inherited = judge_environment(environ or {}, given, fields["omp"])
     for name in ("places", "proc_bind", "threads"):
         wish = getattr(inherited, name)
         if wish is not None:
@@ -125,6 +127,22 @@ def make_request(
         command=tuple(command),
         **fields,
     )
+
+
+def choose_omp(values: Values, command: Sequence[str]) -> tuple[str, str]:
+    """Return which of OpenMP's variables are set, and why where the default is not the reason. A
+    program that binds its workers itself is left to do so, unless an option is about OpenMP."""
+    if "omp" in values:
+        return values["omp"], "--omp is given"
+    if not may_bind_workers(command) or "places" in values or "proc_bind" in values:
+        return "all", ""
+    from ompbind.worker.launchers import find_launch
+
+    launch = find_launch(command)
+    if launch is None:
+        return "all", ""
+    why = f"{launch.launcher.name} {launch.launcher.how}"
+    return ("threads", f"{why}, and --threads is given") if "threads" in values else ("off", why)
 
 
 def make_settings(values: Values) -> Settings:

@@ -418,6 +418,29 @@ OPTIONS: tuple[Option, ...] = (
             ),
         ),
     ),
+    Option(
+        ("--omp",),
+        "value",
+        "Set all of OpenMP's variables, only the number of threads, or none, and leave the others "
+        "as they are, as numactl and taskset do (default: all; off for a command that binds its "
+        "workers itself, as vllm serve does)",
+        choices=("all", "threads", "off"),
+        panel=OPENMP,
+        fields=("request.omp",),
+        excludes=(
+            Rule(
+                ("places", "proc_bind", "runtime"),
+                "{option} leaves places to others, and {other} is about them",
+                when=("threads", "off"),
+            ),
+            Rule(
+                ("threads",),
+                "{option} does not set OMP_NUM_THREADS, and {other} does",
+                "--omp threads sets it alone",
+                when=("off",),
+            ),
+        ),
+    ),
     # --- memory
     Option(
         ("--mem",),

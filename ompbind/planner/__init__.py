@@ -89,6 +89,8 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         command=request.command,
         template=request.template,
         places_why=explain_places(request),
+        omp=request.omp,
+        omp_why=request.omp_why if request.omp != "all" else "",
     )  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def choose_memory(
 def make_shared_part(
     machine: Machine, request: Request, share: Share, binding: Binding, threads: str
 ) -> SharedPart:
-    places = make_places(machine, request, share)
+    places = make_places(machine, request, share) if request.omp == "all" else ()
     return SharedPart(
         binding=binding,
         places=places,
@@ -82,7 +82,8 @@ def make_rank(
     env += tuple((role.variable, str(role.cpus)) for role in roles if rank in role.ranks)
     gpus = tuple(gpu.name for gpu in share.gpus)
     removed = {i.name for i in request.inherited if i.action == "removed"}
-    unset = (*openmp.REMOVED, *(name for name in openmp.LIMITS if name in removed))
+    unset: tuple[str, ...] = openmp.REMOVED if request.omp == "all" else ()
+    unset += tuple(name for name in openmp.LIMITS if name in removed)
     if request.gpu_env and request.visible is not None:
         env += ((request.visible.variable, ",".join(gpus)), *request.visible.env)
         unset += request.visible.unset
@@ -152,7 +153,9 @@ def make_places(machine: Machine, request: Request, share: Share) -> tuple[CpuSe
 
 
 def explain_places(request: Request) -> str:
-    """Return what a place is, and what decided that, in a few words."""
+    """Return what a place is, and what decided that, in a few words; "" without places."""
+    if request.omp != "all":
+        return ""
     if request.proc_bind == "false":
         return "one place: threads are not to be bound (--proc-bind false)"
     if request.place_list is not None:
@@ -168,12 +171,14 @@ def explain_places(request: Request) -> str:
 def make_threads(
     machine: Machine, request: Request, shares: Sequence[Share]
 ) -> tuple[list[str], list[Caution]]:
-    """Return OMP_NUM_THREADS of each rank, and warnings.
+    """Return OMP_NUM_THREADS of each rank, "" where it is not set, and warnings.
 
     The cgroup's quota is an amount of time, not a set of cpus: more threads than it is worth all
     run for a part of each period and are then throttled together. So it is shared out as threads,
     at least one for each rank.
     """
+    if request.omp == "off":
+        return [""] * len(shares), []
     if request.threads is not None:
         texts = [openmp.limited(request.threads, request.limit)] * len(shares)
         numbers = [int(text.partition(",")[0]) for text in texts]
@@ -215,7 +220,7 @@ def warn_of_threads(ranks: Sequence[RankPlan]) -> list[Caution]:
     """Return a warning for ranks with more threads than cpus, one for all of the same numbers."""
     ranks_with: dict[tuple[int, int], list[int]] = {}
     for r in ranks:
-        threads = int(dict(r.env)["OMP_NUM_THREADS"].partition(",")[0])
+        threads = int(dict(r.env).get("OMP_NUM_THREADS", "0").partition(",")[0])
         if threads > len(r.cpus):
             ranks_with.setdefault((threads, len(r.cpus)), []).append(r.rank)
     return [

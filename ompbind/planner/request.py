@@ -48,6 +48,8 @@ class Request(Record):
     roles: tuple[Pool, ...] = ()
     exclude: CpuSet = CpuSet()  # their cores stay out too, see `find_excluded`
     exclude_cpus: CpuSet = CpuSet()  # these and no others
+    omp: str = "all"  # which of OpenMP's variables are set: all, threads or off
+    omp_why: str = ""  # empty: nothing but the default asks for it
     places: str = "cores"  # without --places chosen by `resolve`, which sees what the worker is
     places_why: str = ""  # empty: they were not asked for
     place_list: tuple[CpuSet, ...] | None = None  # the user's own OMP_PLACES

@@ -31,8 +31,8 @@ def draw_plan(plan: Plan, explanation: Sequence[str] = (), rank: int = 0) -> Ren
     executed = command_line(plan, rank)
     plan = escape(plan)
     parts: list[RenderableType] = [headline(plan), rank_table(plan), Text()]
-    if plan.places_why:
-        parts += [Text(plan.places_why), Text()]
+    if openmp := plan.omp_text or plan.places_why:
+        parts += [Text(openmp), Text()]
     parts += [machine_map(plan), Text()]
     parts += [Text(line, overflow="fold") for line in list_unassigned(plan)]
     if plan.inherited:
@@ -81,8 +81,8 @@ def rank_table(plan: Plan) -> Table:
         table.add_row(
             Text(str(r.rank), style=colour_of(r.rank)),
             str(r.cpus),
-            Text(places_text(r)),
-            env.get("OMP_NUM_THREADS", ""),
+            Text(places_text(r) or "-"),
+            env.get("OMP_NUM_THREADS", "-"),
             str(r.nodes) or "-",
             f"{r.mem} {r.mems}".strip(),
             *([Text(" ".join(map(short_name, r.gpus)) or "-")] if with_gpus else []),

@@ -62,6 +62,11 @@ def explain_budget(plan: Plan) -> list[str]:
     threads = sum(map(threads_of, plan.ranks))
     cpus = len(union(r.cpus for r in plan.ranks))
     ranks = len(plan.ranks)
+    if plan.omp == "off":
+        limit = "no quota limits their time"
+        if plan.host.quota is not None:
+            limit = f"the cgroup's quota is worth {plan.host.quota:g} cpus' time"
+        return [f"The threads of {counted(ranks, 'rank')} have {counted(cpus, 'cpu')}; {limit}."]
     of_ranks = f" of {ranks} ranks" if ranks > 1 else ""
     text = f"{counted(threads, 'thread')}{of_ranks} run on {counted(cpus, 'cpu')}"
     quota = plan.host.quota
@@ -94,7 +99,9 @@ def explain_ranks(plan: Plan) -> list[str]:
         reason = why if ranks[1:] else ranks[0].why
         because = f" ({reason})" if reason else ""
         lines.append(f"{who}: {cpus}{because}; {text}.")
-    if plan.places_why:
+    if plan.omp_text:
+        lines.append(f"{plan.omp_text}.")
+    elif plan.places_why:
         lines.append(f"OpenMP places: {plan.places_why}.")
     return lines
 
@@ -107,7 +114,10 @@ def explain_one(rank: RankPlan) -> str:
     size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}" if sizes else "0"
     count = counted(threads, "thread")
     cpus = "1 cpu" if sizes == [1] else f"{size} cpus"
-    if len(places) == 1:
+    if not places:
+        text = f"{count} bound as the program itself decides" if threads else ""
+        text = text or "threads as many, and bound, as the program itself decides"
+    elif len(places) == 1:
         text = f"{count} move freely over its {cpus}"
     else:
         bind = env.get("OMP_PROC_BIND", "").partition(",")[0]

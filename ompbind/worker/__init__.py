@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+# A word of every command that `worker.launchers` knows has one of these in it.
+LAUNCHER_NAMES = ("vllm", "sglang", "trtllm", "tensorrt_llm", "run_cpu", "ipexrun",
+                  "intel_extension", "deepspeed", "torchrun", "torch.distributed")  # fmt: skip
+
+
+def may_bind_workers(command: Sequence[str]) -> bool:
+    """Whether to ask `worker.launchers`, which no other launch needs, about a command."""
+    return any(name in word for word in command for name in LAUNCHER_NAMES)
+
+
 def find_program(name: str, environ: Mapping[str, str]) -> str | None:
     """Return the path of an executable file in PATH, or `name` if it has a slash; or None."""
     if os.name == "nt":  # where a command may omit the extension
