@@ -90,8 +90,9 @@ class Plan(plans.Plan):
 def plan(
     *,
     ranks: int | None = None,
-    per: Literal["numa", "package", "l3", "core", "gpu"] | None = None,
-    distribution: Literal["block", "cyclic"] | None = None,
+    per: Literal["numa", "package", "l3", "core", "gpu", "die", "cluster", "l2", "book", "drawer"]
+    | None = None,
+    distribution: Literal["block", "cyclic", "spread"] | None = None,
     cores_per_rank: int | None = None,
     numa_bind: bool = False,
     numa_bind_nodes: str | Sequence[int | str] | None = None,

@@ -41,7 +41,7 @@ NAMES = {
     "--cpus-per-rank": "--cores-per-rank N",
     "--cpus-per-task": "--cores-per-rank N",
     "--cpuset": "--numa-bind-cpus CPUS...",
-    "--distribute": "--distribution block|cyclic",
+    "--distribute": "--distribution block|cyclic|spread",
     "--dry-run": "ompbind show, which takes the same options",
     "--export": "--env NAME[=VALUE]",
     "--gpu-bind": "--per gpu --gpu-env",

@@ -127,7 +127,10 @@ OPTIONS: tuple[Option, ...] = (
         ("--per",),
         "value",
         "Start one rank for each of these; with -n, map the N ranks to them in balanced blocks",
-        choices=("numa", "package", "l3", "core", "gpu"),
+        choices=(
+            *("numa", "package", "l3", "core", "gpu"),
+            *("die", "cluster", "l2", "book", "drawer"),  # seldom wanted
+        ),
         brief="one rank for each",
         fields=("request.per",),
         excludes=(
@@ -161,14 +164,20 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--distribution",),
         "value",
-        "Map ranks to what --per names in consecutive blocks (default) or cyclically",
-        choices=("block", "cyclic"),
+        "Map ranks to what --per names in consecutive blocks (default) or cyclically; spread: map "
+        "few ranks to things that lie far apart, as to one node of each package",
+        choices=("block", "cyclic", "spread"),
         fields=("request.distribution",),
         excludes=(
             Rule(
                 ("numa_bind_nodes", "numa_bind_cpus"),
                 "{option} and a list of nodes or cpus both say where ranks go",
-                when=("cyclic",),
+                when=("cyclic", "spread"),
+            ),
+            Rule(
+                ("per=gpu",),
+                "{option} is for nodes, packages, caches and cores; {other} takes GPUs in order",
+                when=("spread",),
             ),
         ),
         needs=(
@@ -176,7 +185,7 @@ OPTIONS: tuple[Option, ...] = (
                 ("per", "numa_bind"),
                 "{option} maps ranks to what --per names, and --per is not given",
                 "--per numa, --per package, ...",
-                when=("cyclic",),
+                when=("cyclic", "spread"),
             ),
         ),
         places_ranks=True,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ompbind.gpus.visible import Gpu
-    from ompbind.machine.topology import Machine
+    from ompbind.machine.topology import Level, Machine
     from ompbind.planner.request import Request
 
 
@@ -73,6 +73,13 @@ class Domain(Record):
 
 
 DECLINED = Mapped(None)
+
+# What --per names, beside cores, GPUs and the last-level cache, and its level in the tree.
+LEVEL_OF: dict[str, Level] = {
+    "numa": "node", "package": "package", "die": "die", "cluster": "cluster", "l2": "l2",
+    "book": "book", "drawer": "drawer",
+}  # fmt: skip
+NOUNS = {"numa": "node", "l3": "last-level cache", "l2": "L2 cache"}
 
 
 # --- mappers -------------------------------------------------------------------------------------
@@ -156,7 +163,8 @@ def map_by_nodes(machine: Machine, request: Request, cores: tuple[Core, ...]) ->
 
 def map_by_domain(machine: Machine, request: Request, cores: tuple[Core, ...]) -> Mapped:
     """Map ranks to the things that --per names, or with --numa-bind alone to the nodes: one rank
-    to each, or `request.ranks` in balanced blocks, or round them. Raises PlanError."""
+    to each, or `request.ranks` in balanced blocks, round them, or few of them spread over the
+    machine. Raises PlanError."""
     if request.per is not None:
         domains = find_domains(machine, request, cores)
         count = request.ranks or len(domains)
@@ -165,6 +173,11 @@ def map_by_domain(machine: Machine, request: Request, cores: tuple[Core, ...]) -
         count = request.ranks or 1
     else:
         return DECLINED
+    if request.distribution == "spread":
+        from ompbind.planner.spread import choose_spread  # seldom wanted
+
+        positions = choose_spread([domain.cores[0].first_cpu for domain in domains], count)
+        domains = [domains[i] for i in positions]
     domains = domains[:count]
     ranks_of: Sequence[Sequence[int]]
     if request.distribution == "cyclic":
@@ -209,13 +222,13 @@ def find_domains(machine: Machine, request: Request, cores: tuple[Core, ...]) ->
     if per == "core":
         groups = [(core,) for core in cores]
     else:
-        level = llc_level(machine) if per == "l3" else "node" if per == "numa" else "package"
+        level = llc_level(machine) if per == "l3" else LEVEL_OF[per]
         groups = split_by(cores, level)
         unknown = [core for core in cores if getattr(core.first_cpu, level) is None]
         if unknown:
-            cpu = unknown[0].cpus.first
+            noun, cpu = NOUNS.get(per, per), unknown[0].cpus.first
             raise PlanError(
-                f"--per {per}: the machine does not say which {per} cpu {cpu} is in",
+                f"--per {per}: the machine does not say which {noun} cpu {cpu} is in",
                 hint="-n N divides the machine by what it does say",
             )
     domains = [Domain(group, domain_name(per, group)) for group in groups]
@@ -228,9 +241,11 @@ def domain_name(per: str, cores: tuple[Core, ...]) -> str:
     cpu = cores[0].first_cpu
     if per == "core":
         return f"core {cpu.core}" if cpu.core is not None else f"cpu {cpu.cpu}"
-    if per == "l3":
-        return f"L3 {cpu.l3}" if cpu.l3 is not None else f"L2 {cpu.l2}"
-    return f"node {cpu.node}" if per == "numa" else f"package {cpu.package}"
+    if per == "l3" and cpu.l3 is not None:
+        return f"L3 {cpu.l3}"
+    if per in ("l2", "l3"):
+        return f"L2 {cpu.l2}"
+    return f"{LEVEL_OF[per]} {getattr(cpu, LEVEL_OF[per])}"
 
 
 def single_node(rank: int, domain: Domain) -> int:

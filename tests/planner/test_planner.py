@@ -874,9 +874,14 @@ def test_a_crowded_package_does_not_make_ranks_cross_nodes() -> None:
         ("container", "--numa-bind-cpus 0 --numa-bind-nodes 3",
          "rank 0: memory of node 3 is not allowed (cgroup cpuset)",
          "memory allowed on: 0-1; --mem none binds cpus only"),
-        ("hidden", "--per numa", "--per numa: the machine does not say which numa cpu 0 is in",
+        ("hidden", "--per numa", "--per numa: the machine does not say which node cpu 0 is in",
          "-n N divides the machine by what it does say"),
-        ("mute", "--per l3", "--per l3: the machine does not say which l3 cpu 0 is in",
+        ("mute", "--per l3",
+         "--per l3: the machine does not say which last-level cache cpu 0 is in",
+         "-n N divides the machine by what it does say"),
+        ("mute", "--per l2", "--per l2: the machine does not say which L2 cache cpu 0 is in",
+         "-n N divides the machine by what it does say"),
+        ("server", "--per book", "--per book: the machine does not say which book cpu 0 is in",
          "-n N divides the machine by what it does say"),
         ("mute", "--places l3",
          "--places l3: the machine does not say which last-level cache cpu 0 is on",
@@ -954,6 +959,8 @@ def test_ranks_are_dealt_in_blocks_or_round(args: list[str], expected: list[str]
             "rank 4: the machine has 8 usable cores, not 2 for each of 9 ranks",
         ),
         (["-n", "2", "--distribution", "cyclic"], "maps ranks to what --per names"),
+        (["-n", "2", "--distribution", "spread"], "maps ranks to what --per names"),
+        (["--per", "gpu", "--distribution", "spread"], "--per gpu takes GPUs in order"),
         (["--cores-per-rank", "2", "--reserve", "1"], "--reserve"),
         (["--numa-bind-cpus", "0-1", "--cores-per-rank", "1"], "--cores-per-rank would change"),
     ],
@@ -963,6 +970,84 @@ def test_cores_per_rank_that_cannot_be_had(args: list[str], message: str) -> Non
     with pytest.raises(PlanError, match=message) as caught:
         make_plan(make_machine(TWO_PACKAGES), make_asked(args))
     assert caught.value.hint
+
+
+# 2 drawers of 2 books of 2 packages; each package has 2 dies of 2 L2s of 2 cores, each node a book
+MAINFRAME = Shape(
+    drawers=2, books=4, packages=8, nodes=4, dies=16, clusters=32, l2s=32, l3s=16, cores=64
+)
+
+
+@pytest.mark.parametrize(
+    ("per", "count", "width", "name"),
+    [
+        ("drawer", 2, 32, "drawer 1"),
+        ("book", 4, 16, "book 3"),
+        ("package", 8, 8, "package 7"),
+        ("die", 16, 4, "die 15"),
+        ("l2", 32, 2, "L2 31"),
+        ("cluster", 32, 2, "cluster 31"),
+    ],
+)
+def test_a_rank_for_each_thing_of_the_tree(per: str, count: int, width: int, name: str) -> None:
+    """Each has the cores of one, and `why` names it."""
+    plan = make_plan(make_machine(MAINFRAME), make_asked(["--per", per]))
+    assert [r.cpus for r in plan.ranks] == [
+        CpuSet(range(width * i, width * (i + 1))) for i in range(count)
+    ]
+    assert plan.ranks[-1].why == name
+
+
+@pytest.mark.parametrize(
+    ("args", "first_cpus"),
+    [
+        ("--per numa -n 2", [0, 32]),
+        ("--per numa -n 3", [0, 16, 32]),
+        ("--numa-bind -n 2", [0, 32]),
+        ("--per package -n 2", [0, 32]),
+        ("--per package -n 4", [0, 16, 32, 48]),
+        ("--per package -n 6", [0, 8, 16, 32, 40, 48]),
+        ("--per l3 -n 4", [0, 16, 32, 48]),
+        ("--per l3 -n 1", [0]),
+        ("--per core -n 8", [0, 8, 16, 24, 32, 40, 48, 56]),
+        ("--per numa -n 5", [0, 8, 16, 32, 48]),
+        ("--per numa", [0, 16, 32, 48]),
+    ],
+)
+def test_few_ranks_are_spread_over_the_machine(args: str, first_cpus: list[int]) -> None:
+    """As many in each drawer as in any other, then in each book, and so on; in the order of the
+    things. Where there are no more things than ranks, all have some, in blocks."""
+    request = make_asked([*args.split(), "--distribution", "spread"])
+    plan = make_plan(make_machine(MAINFRAME), request)
+    assert [r.cpus.first for r in plan.ranks] == first_cpus
+
+
+@given(machines(), st.sampled_from(["numa", "package", "l3", "core"]), st.integers(1, 16))
+def test_spread_ranks_fill_the_tree_evenly(machine: Machine, per: str, count: int) -> None:
+    """Of the level that parts the things most coarsely, no group has two ranks more than another
+    that has a thing left; and no thing has a second rank before all have one."""
+    args = ["--per", per, "--ranks", str(count), "--distribution", "spread", "--share"]
+    every = plan_of(machine, make_asked(["--per", per])).ranks
+    ranks = plan_of(machine, make_asked(args)).ranks
+    assert len({r.cpus for r in ranks}) == min(count, len(every))
+    cpu_of = {c.cpu: c for c in machine.topology.cpus}
+    numbers = {
+        level: [getattr(cpu_of[r.cpus.first], level) for r in every]
+        for level in ("drawer", "book", "package", "node")
+    }
+    parting = [groups for groups in numbers.values() if 1 < len(set(groups)) < len(every)]
+    if not parting:
+        return
+    coarsest = min(parting, key=lambda groups: len(set(groups)))
+    having = dict.fromkeys(coarsest, 0)
+    left = set()
+    chosen = {r.cpus for r in ranks}
+    for group, rank in zip(coarsest, every, strict=True):
+        if rank.cpus in chosen:
+            having[group] += 1
+        else:
+            left.add(group)
+    assert all(having[group] + 1 >= max(having.values()) for group in left)
 
 
 # --- rare machines and combinations ---------------------------------------------------------------

@@ -81,8 +81,8 @@ class Sizes:
         """How many cores each thing of --per has; [] where the machine does not say."""
         if per == "core":
             return [1] * len(self.cores)
-        level = {"numa": "node", "package": "package"}.get(per)
-        if level is None:
+        level = {"numa": "node"}.get(per, per)
+        if per == "l3":
             any_l3 = any(c.l3 is not None for c in self.topology.cpus)
             level = "l3" if any_l3 else "l2"
         if not self.known(level):
@@ -160,16 +160,18 @@ class Asking:
             self.parts = list(sizes.nodes.values())
             self.args += ["--numa-bind"]
         elif where == "per":
-            levels = [per for per in ("numa", "package", "l3", "core") if sizes.groups(per)]
+            every = ("numa", "package", "l3", "core", "die", "l2", "cluster", "book", "drawer")
+            levels = [per for per in every if sizes.groups(per)]
             per = draw(st.sampled_from(levels))
             self.parts = sizes.groups(per)
             self.ranks = len(self.parts)
             self.args += ["--per", per]
         if where in ("per", "bind") and draw(st.booleans()):
             self.ranks = draw(st.integers(1, min(len(self.parts) * min(self.parts) * many, 20)))
-            self.parts = self.parts[: self.ranks]
-            self.args += ["--ranks", str(self.ranks)]
-            self.args += ["--distribution", "cyclic"] * draw(st.booleans())
+            way = draw(st.sampled_from(["block", "cyclic", "spread"]))
+            parts = sorted(self.parts) if way == "spread" else self.parts
+            self.parts = parts[: self.ranks]
+            self.args += ["--ranks", str(self.ranks), "--distribution", way]
 
     def set_aside(self, where: str, sharing: bool, roles: bool) -> bool:
         """Cores reserved or for a role; each rank keeps one. Returns whether there are any."""
@@ -273,7 +275,7 @@ def wild_requests(draw: st.DrawFn, machine: Machine) -> Request:
             asked.append([name, str(draw(values))])
 
     maybe("--ranks", st.integers(1, 20), 2)
-    maybe("--per", st.sampled_from(["numa", "package", "l3", "core"]))
+    maybe("--per", st.sampled_from(["numa", "package", "l3", "core", "die", "l2", "book"]))
     if draw(st.integers(1, 4)) == 1:
         named = draw(st.lists(st.sampled_from(nodes), min_size=1, max_size=6))
         asked.append(["--numa-bind-nodes", *map(str, named)])
@@ -287,7 +289,7 @@ def wild_requests(draw: st.DrawFn, machine: Machine) -> Request:
     maybe("--reserve", st.integers(0, 4) | st.just("1/rank"))
     maybe("--role", st.sampled_from(["kv=1", "kv=2", "kv=1/rank", "kv=1/rank,io=1"]))
     maybe("--cores-per-rank", st.integers(1, 5))
-    maybe("--distribution", st.just("cyclic"))
+    maybe("--distribution", st.sampled_from(["cyclic", "spread"]))
     maybe("--kind", st.sampled_from(["performance", "efficiency"]))
     maybe("--part", st.sampled_from(["1/1", "1/2", "2/2", "3/3", "1/4"]))
     maybe("--exclude", st.sets(st.sampled_from(cpus), min_size=1, max_size=3).map(CpuSet))
