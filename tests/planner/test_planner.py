@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import OmpbindError, PlanError
-from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
+from ompbind.machine.topology import TREE, Allowed, Cpu, Machine, Node, Topology
 from ompbind.planner import make_plan
 from ompbind.planner.cores import levels_for
 from ompbind.planner.request import Request
@@ -1031,10 +1031,7 @@ def test_spread_ranks_fill_the_tree_evenly(machine: Machine, per: str, count: in
     ranks = plan_of(machine, make_asked(args)).ranks
     assert len({r.cpus for r in ranks}) == min(count, len(every))
     cpu_of = {c.cpu: c for c in machine.topology.cpus}
-    numbers = {
-        level: [getattr(cpu_of[r.cpus.first], level) for r in every]
-        for level in ("drawer", "book", "package", "node")
-    }
+    numbers = {level: [getattr(cpu_of[r.cpus.first], level) for r in every] for level in TREE}
     parting = [groups for groups in numbers.values() if 1 < len(set(groups)) < len(every)]
     if not parting:
         return
