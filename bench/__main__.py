@@ -38,6 +38,7 @@ def main() -> None:
         startup.bench(args.python, rounds, ranks)
     if "planning" in parts:
         planning.bench(args.python, rounds)
+        planning.bench_cluster(args.python, max(rounds // 5, 1), 100 if args.smoke else 10_000)
     if "reading" in parts:
         reading.bench(args.python, rounds, sizes, real)
     if "output" in parts:

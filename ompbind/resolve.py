@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 BY_VARIABLE = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "SGLANG_CPU_OMP_THREADS_BIND": ""}
 
 
-def resolve_plan(options: PlanOptions, environ: Mapping[str, str]) -> Plan:
+def resolve_plan(
+    options: PlanOptions, environ: Mapping[str, str], machine: Machine | None = None
+) -> Plan:
     """Return the plan that is asked for, on this machine or on the one that is named, with all that
-    its workers get. Raises OmpbindError."""
+    its workers get. `machine`: that machine, where it has been read. Raises OmpbindError."""
     if options.saved is not None:
         from ompbind.saved import load_plan, without_code
 
@@ -41,7 +43,7 @@ def resolve_plan(options: PlanOptions, environ: Mapping[str, str]) -> Plan:
             given = options.variables.assignments if options.variables else ()
             plan = without_code(plan, {name for name, _ in given})
     else:
-        plan = make_new_plan(options, environ)
+        plan = make_new_plan(options, environ, machine)
     if options.variables:
         from ompbind.worker.environment import with_environment
 
@@ -68,11 +70,14 @@ def with_neighbours(plan: Plan, environ: Mapping[str, str]) -> Plan:
     return plan.replace(cautions=(*plan.cautions, caution)) if caution else plan
 
 
-def make_new_plan(options: PlanOptions, environ: Mapping[str, str]) -> Plan:
+def make_new_plan(
+    options: PlanOptions, environ: Mapping[str, str], machine: Machine | None = None
+) -> Plan:
     """Return a plan for this or another machine's topology. Raises OmpbindError."""
     request, path = options.request, options.topology
     devices = wants_devices(request, path)
-    machine = read_machine(path, levels_for(request), devices=devices)
+    if machine is None:
+        machine = read_machine(path, levels_for(request), devices=devices)
     chosen: dict[str, Any] = {}
     if request.omp == "all" and not request.places_why:
         chosen = choose_default_places(request, environ)

@@ -55,6 +55,16 @@ GPUS = replace(
     ),
 )
 
+# examples/cluster/n0017.topo: one of the servers, with a cpu offline and half the memory of a node.
+ODD = replace(SERVER, offline="5")
+ODD_FILES = SERVER_FILES | {f"{NODES}/node2/meminfo": f"Node 2 MemTotal: {32 << 20} kB\n"}
+
+MACHINES = (
+    ("server", SERVER, SERVER_FILES),
+    ("gpus", GPUS, SERVER_FILES),
+    ("cluster/n0017", ODD, ODD_FILES),
+)
+
 MARK = "\x1e"  # printed between the commands of a session
 BLOCK = re.compile(r"(<!-- as on this machine -->\n)?```console\n(.*?)```", re.DOTALL)
 
@@ -175,11 +185,11 @@ def test_readme_has_sessions() -> None:
     assert all(s.commands for s in SESSIONS)
 
 
-@pytest.mark.parametrize(("name", "shape"), [("server", SERVER), ("gpus", GPUS)])
-def test_example_machine(name: str, shape: Shape) -> None:
-    """examples/*.topo are the machines that this module describes."""
+@pytest.mark.parametrize(("name", "shape", "files"), MACHINES)
+def test_example_machine(name: str, shape: Shape, files: dict[str, str]) -> None:
+    """The snapshots of examples/ are the machines that this module describes."""
     found = read_machine(str(EXAMPLES / f"{name}.topo"))
-    assert found.to_json() == make_machine(shape, SERVER_FILES).to_json()
+    assert found.to_json() == make_machine(shape, files).to_json()
 
 
 # --- the examples --------------------------------------------------------------------------------
@@ -337,9 +347,9 @@ def test_bench(tmp_path: Path) -> None:
 
 
 def rewrite() -> None:
-    for name, shape in (("server", SERVER), ("gpus", GPUS)):
+    for name, shape, files in MACHINES:
         with tempfile.TemporaryDirectory() as directory:
-            tree = write_tree(make_files(shape) | SERVER_FILES, Path(directory), make_links(shape))
+            tree = write_tree(make_files(shape) | files, Path(directory), make_links(shape))
             save_machine(str(EXAMPLES / f"{name}.topo"), str(tree), with_name=False)
     for path in TEXTS:
         text = path.read_text(encoding="utf-8")

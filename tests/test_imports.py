@@ -30,6 +30,7 @@ LAYERS = (
     "options doctor",
     "saved",
     "resolve",
+    "cluster",
     "api multiprocessing render",
     "cli",
 )
@@ -39,7 +40,8 @@ OTHERS = {"typer": {"cli.group"}, "rich": {"render"}, "psutil": {"machine.portab
           "pynvml": {"gpus.nvml"}}  # fmt: skip
 
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
-OFF_THE_LAUNCH_PATH = {"cli.group", "cli.show", "cli.verify", "render", "verify", "doctor",
+OFF_THE_LAUNCH_PATH = {"cli.group", "cli.show", "cli.show_cluster", "cli.shell", "cli.verify",
+                       "cluster", "render", "verify", "doctor",
                        "gpus.nvml",
                        "hostlist", "machine.processes", "machine.hwloc", "machine.snapshot",
                        "machine.darwin",

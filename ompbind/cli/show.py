@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import shlex
 
 from ompbind.cli.run import list_fixes, wants_list
-from ompbind.cpuset import parse_whole
-from ompbind.errors import UsageError
-from ompbind.messages import quote, say, write_output
+from ompbind.cli.shell import argv_lines, environment_lines, find_rank
+from ompbind.messages import say, write_output
 from ompbind.options import make_plan_options, read_arguments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from ompbind.plans import Plan
 
 
 def show(args: Sequence[str]) -> int:
@@ -26,9 +22,13 @@ def show(args: Sequence[str]) -> int:
     if wants_list(values):
         return list_fixes()
     environ = dict(os.environ)
+    if "hosts" in values:
+        from ompbind.cli.show_cluster import show_cluster
+
+        return show_cluster(values, make_plan_options(values, command, environ), environ)
     plan = resolve_plan(make_plan_options(values, command, environ), environ)
     form = values.get("format", "table")
-    rank = find_rank(plan, values.get("rank"), one_needed=form == "env")
+    rank = find_rank(len(plan.ranks), values.get("rank"), "env" if form == "env" else "")
     sentences: list[str] = []
     if "explain" in values:
         from ompbind.render.sentences import explain
@@ -49,35 +49,3 @@ def show(args: Sequence[str]) -> int:
     for caution in plan.cautions if form != "json" else ():
         say("warning", caution.text, caution.hint)
     return 0
-
-
-def find_rank(plan: Plan, text: object, *, one_needed: bool) -> int | None:
-    """Return the rank that --rank names; None: all. Raises UsageError."""
-    last = len(plan.ranks) - 1
-    hint = f"ranks: 0-{last}" if last else "the only rank is 0"
-    if isinstance(text, str):
-        number = parse_whole(text)
-        if number is not None and number <= last:
-            return number
-        raise UsageError(f"--rank {quote(text)}: there is no such rank", hint=hint)
-    if one_needed and last:
-        raise UsageError("--format env is for one rank", hint=f"--rank R; {hint}")
-    return None if last else 0
-
-
-def environment_lines(plan: Plan, rank: int) -> str:
-    """Return commands for a shell to eval, which set the rank's environment."""
-    chosen = plan.ranks[rank]
-    unset = [f"unset {' '.join(chosen.unset)}\n"] if chosen.unset else []
-    return "".join(unset + [f"export {k}={shlex.quote(v)}\n" for k, v in chosen.env])
-
-
-def argv_lines(plan: Plan, rank: int | None) -> str:
-    """Return exactly what is executed, quoted for a shell, a line for each rank."""
-    if plan.binder == "native":
-        say(
-            "note",
-            "ompbind binds without numactl here: pasted, these lines do not bind",
-        )
-    ranks = plan.ranks if rank is None else (plan.ranks[rank],)
-    return "".join(shlex.join(r.argv) + "\n" for r in ranks)

@@ -7,6 +7,7 @@ so no path in it can do harm.
 from __future__ import annotations
 
 import json
+import re
 import zlib
 
 from ompbind.errors import TopologyError
@@ -33,6 +34,12 @@ KEPT_OF_GPUS = (
     ("driver/nvidia/gpus/", ("Device Minor",), ("GPU UUID",)),
     ("kfd/topology/nodes/", ("simd_count", "location_id", "domain"), ("unique_id",)),
 )
+# What differs between the snapshots of equal machines, as it stands in the JSON: the number of a
+# task in Slurm's name of its cgroup, and in sizes of memory what firmware keeps.
+VARYING = ((rb"/task_\d+", b"/task_"), (rb"(MemTotal: *\d{3})\d*", rb"\1"))
+# In the list of mounts: their numbers and those of devices and of peers, proc_pid_mountinfo(5).
+MOUNTS = b'"proc/self/mountinfo": "'
+VARYING_OF_MOUNTS = ((rb"\d+ \d+ \d+:\d+ /", b"/"), (rb" (shared|master):\d+", rb" \1:"))
 KEPT_NAMES = {"proc/self": ("numa_maps",)}
 NAMES = ("proc/sys/kernel/hostname", "sysctl/kern.hostname", "generic/hostname")
 
@@ -87,6 +94,24 @@ def is_wanted_cgroup(line: str) -> bool:
 def parse_snapshot(data: bytes) -> tuple[str, SnapshotRoot]:
     """Return the system's name and the root. Raises TopologyError."""
     return parse_text(unpack(data))
+
+
+def make_comparable(text: bytes) -> bytes:
+    """Return a snapshot's text without what differs between equal machines of one job: the number
+    of the task that wrote it, the numbers of mounts, and all but three digits of memory's sizes.
+
+    Texts of different machines stay different.
+    """
+    for pattern, replacement in VARYING:
+        text = re.sub(pattern, replacement, text)
+    start = text.find(MOUNTS) + len(MOUNTS)
+    end = text.find(b'"', start)
+    if start < len(MOUNTS) or end < 0:
+        return text
+    mounts = text[start:end]
+    for pattern, replacement in VARYING_OF_MOUNTS:
+        mounts = re.sub(pattern, replacement, mounts)
+    return text[:start] + mounts + text[end:]
 
 
 def unpack(data: bytes) -> bytes:

@@ -736,7 +736,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--save",),
         "value",
-        "Write the machine to a small file that --topology takes on any machine",
+        "Write the machine to a small file that --topology takes on any machine; %N in its name is "
+        "the host's name",
         "FILE",
         commands=("topo",),
         panel=OUTPUT,
@@ -766,6 +767,27 @@ OPTIONS: tuple[Option, ...] = (
         panel=ELSEWHERE,
         suggest=("<file>",),
         fields=("plan.topology",),
+    ),
+    Option(
+        ("--hosts",),
+        "value",
+        "Plan a job on these hosts: a list such as n[001-010,17], or a file with a list on each "
+        "line and, if you like, their kind's snapshot after it; --topology is then one machine for "
+        "all, or a directory with a snapshot of each host under its name",
+        "FILE|HOSTLIST",
+        commands=("show",),
+        panel=ELSEWHERE,
+        suggest=("<file>",),
+        brief="plan a whole job on these hosts",
+        keyword_of=(),
+        excludes=(
+            Rule(("from_env",), "{other} follows the variables of one machine, {name} names many"),
+            Rule(
+                ("template", "env", "env_file", "master_port", "master_addr"),
+                "{other} is filled in on each host, {name} prints what hosts have in common",
+                "leave {other} out",
+            ),
+        ),
     ),
     Option(
         ("--plan",),

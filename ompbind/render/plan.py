@@ -28,7 +28,11 @@ ROLE_MARKS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def draw_plan(plan: Plan, explanation: Sequence[str] = (), rank: int = 0) -> RenderableType:
-    executed = command_line(plan, rank)
+    return Group(draw_ranks(plan, explanation), *draw_executed(plan, rank, f"rank {rank}"))
+
+
+def draw_ranks(plan: Plan, explanation: Sequence[str] = ()) -> RenderableType:
+    """Draw what the ranks get and why, without what is executed."""
     plan = escape(plan)
     parts: list[RenderableType] = [headline(plan), rank_table(plan), Text()]
     if openmp := plan.omp_text or plan.places_why:
@@ -50,10 +54,16 @@ def draw_plan(plan: Plan, explanation: Sequence[str] = (), rank: int = 0) -> Ren
         parts.append(Text.assemble(("warning: ", "bold yellow"), caution.text))
         if caution.hint:
             parts.append(Text.assemble(("hint: ", "bold"), caution.hint))
-    if plan.command or any(r.argv for r in plan.ranks):
-        parts += [Text(f"\nexecuted for rank {rank}", style="bold"), executed]
-        parts += [Text(line, overflow="fold") for line in escape(list_oddities(plan, rank))]
     return Group(*parts)
+
+
+def draw_executed(plan: Plan, rank: int, name: str) -> list[RenderableType]:
+    """Draw what is executed for a rank, called `name`; nothing where there is no command."""
+    if not plan.command and not any(r.argv for r in plan.ranks):
+        return []
+    parts: list[RenderableType] = [Text(f"\nexecuted for {name}", style="bold")]
+    parts.append(command_line(plan, rank))
+    return parts + [Text(line, overflow="fold") for line in escape(list_oddities(plan, rank))]
 
 
 def headline(plan: Plan) -> Text:

@@ -1,0 +1,127 @@
+"""The plan of a whole cluster, drawn: hosts of one kind folded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ompbind.gpus.visible import why_not
+from ompbind.messages import counted, plural
+from ompbind.render.escape import escape
+from ompbind.render.machine import machine_headline
+from ompbind.render.plan import draw_executed, draw_ranks, rank_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from ompbind.cluster.plan import ClusterPlan
+
+MOST_DIFFERENT = 20  # groups of hosts that differ from their kind, in the table
+MOST_TABLES = 3  # of their ranks
+LONGEST_LIST = 200  # characters of a list of hosts
+
+
+def draw_cluster(
+    cluster: ClusterPlan, explanations: Sequence[Sequence[str]], rank: int
+) -> RenderableType:
+    numbers = range(len(cluster.groups))
+    usual = usual_groups(cluster)
+    different = [n for n in numbers if cluster.groups[n].differences]
+    parts: list[RenderableType] = [headline(cluster), kind_table(cluster, usual)]
+    if different:
+        parts += [Text("\nhosts that differ from their kind", style="bold")]
+        parts += [difference_table(cluster, different)]
+    for caution in escape(cluster.cautions):
+        parts.append(Text.assemble(("\nwarning: ", "bold yellow"), caution.text))
+        if caution.hint:
+            parts.append(Text.assemble(("hint: ", "bold"), caution.hint))
+    for number in usual:
+        plan = cluster.plans[number]
+        plan = plan.replace(host=plan.host.replace(name=f"each host of kind {usual.index(number)}"))
+        explanation = explanations[number] if explanations else ()
+        parts += [Text(), draw_ranks(plan, explanation)]
+    parts += draw_changed(cluster, different, usual)
+    position, local_rank = cluster.find_rank(rank)
+    name = f"rank {rank}, rank {local_rank} of {cluster.hosts[position]}"
+    return Group(*parts, *draw_executed(cluster.plan_of(position), local_rank, name))
+
+
+def usual_groups(cluster: ClusterPlan) -> list[int]:
+    """Return for each kind the number of the group that stands for it, the first of the kind."""
+    first: dict[int, int] = {}
+    for number, group in enumerate(cluster.groups):
+        first.setdefault(group.kind, number)
+    return list(first.values())
+
+
+def headline(cluster: ClusterPlan) -> Text:
+    hosts, kinds = len(cluster.hosts), cluster.groups[-1].kind + 1
+    text = (
+        f"{counted(cluster.ranks, 'rank')} on {counted(hosts, 'host')} of {counted(kinds, 'kind')}"
+    )
+    line = Text(text, style="bold")
+    count = sum(len(group.positions) for group in cluster.groups if group.differences)
+    if count:
+        line.append(f"; {count} {'differs from its kind' if count == 1 else 'differ from theirs'}")
+    return line.append("\n")
+
+
+def kind_table(cluster: ClusterPlan, usual: Sequence[int]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
+    for name in ("kind", "hosts", "ranks", "machine", "host names"):
+        right = name in ("kind", "hosts", "ranks")
+        table.add_column(name, overflow="fold", justify="right" if right else "left")
+    for kind, number in enumerate(usual):
+        group = cluster.groups[number]
+        count = sum(len(g.positions) for g in cluster.groups if g.kind == kind)
+        machine = machine_headline(escape(group.machine.replace(name="")))
+        gpus = sum(d.kind == "gpu" and not why_not(d) for d in group.machine.topology.devices)
+        if gpus:
+            machine.append(f", {counted(gpus, 'GPU')}")
+        ranks = str(len(cluster.plans[number].ranks))
+        table.add_row(str(kind), str(count), ranks, machine, shorten(cluster.kind_hosts(kind)))
+    return table
+
+
+def difference_table(cluster: ClusterPlan, different: Sequence[int]) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
+    for name in ("hosts", "kind", "difference"):
+        table.add_column(name, overflow="fold", justify="right" if name == "kind" else "left")
+    for number in different[:MOST_DIFFERENT]:
+        group = cluster.groups[number]
+        texts = escape([d.text for d in group.differences])
+        table.add_row(shorten(cluster.hosts_of(number)), str(group.kind), "\n".join(texts))
+    if not different[MOST_DIFFERENT:]:
+        return table
+    more = len(different) - MOST_DIFFERENT
+    text = f"and {more} more {plural('group', more)} of hosts: --format json has them"
+    return Group(table, Text(text, style="dim"))
+
+
+def draw_changed(
+    cluster: ClusterPlan, different: Sequence[int], usual: Sequence[int]
+) -> list[RenderableType]:
+    """Draw the ranks of hosts whose difference changes the plan."""
+    changed = [
+        number
+        for number in different
+        if cluster.plans[number].ranks != cluster.plans[usual[cluster.groups[number].kind]].ranks
+    ]
+    parts: list[RenderableType] = []
+    for number in changed[:MOST_TABLES]:
+        title = f"\nanother plan on {shorten(cluster.hosts_of(number))}"
+        parts += [Text(title, style="bold"), rank_table(escape(cluster.plans[number]))]
+    if changed[MOST_TABLES:]:
+        more = len(changed) - MOST_TABLES
+        text = f"\nand {more} more with another plan: --format json has them"
+        parts.append(Text(text, style="dim"))
+    return parts
+
+
+def shorten(hosts: str) -> str:
+    return hosts if len(hosts) <= LONGEST_LIST else f"{hosts[:LONGEST_LIST]}…"
