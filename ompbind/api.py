@@ -111,7 +111,7 @@ def plan(
     places: Literal["threads", "cores", "l3", "numa", "one", "wide"] | None = None,
     runtime: Literal["auto", "libgomp", "libomp", "libiomp5", "none"] | None = None,
     proc_bind: Literal["close", "spread", "primary", "true", "false"] | None = None,
-    threads: int | None = None,
+    threads: int | Literal["cores"] | None = None,
     omp: Literal["all", "threads", "off"] | None = None,
     mem: Literal["bind", "preferred", "interleave", "local", "none"] | None = None,
     binder: Literal["auto", "numactl", "native"] | None = None,

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from ompbind.launch.rank import Prove, Settings
     from ompbind.options.values import Values
 
+# Warnings that `show` and `doctor` give, and a launch does not repeat: NUMA balancing is the
+# default of kernels, so that each plain -n 2 on a server would begin with it.
+QUIET = ("numa-balancing",)
+
 
 def run(args: Sequence[str]) -> int:
     """Carry out `ompbind run`; return the exit status. Raises OmpbindError."""
@@ -56,7 +60,8 @@ def start(values: Values, command: Sequence[str]) -> int:
         variables = "; ".join(f"{i.name}={i.value} {i.action}" for i in plan.inherited)
         say("note", f"{variables} (ompbind show tells why)")
     for caution in plan.cautions:
-        say("warning", caution.text, caution.hint)
+        if caution.kind not in QUIET:
+            say("warning", caution.text, caution.hint)
     return launch.run(plan, environ, lambda text: say("warning", text), settings)
 
 

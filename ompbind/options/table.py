@@ -397,8 +397,9 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--threads",),
         "value",
-        "Set OMP_NUM_THREADS (default: one for each place, or for each cpu of a single place)",
-        "N",
+        "Set OMP_NUM_THREADS, to cores: as many as the rank has cores, whatever its places are "
+        "(default: one for each place, or for each cpu of a single place)",
+        "N|cores",
         panel=OPENMP,
         brief="OpenMP threads of each rank",
         parse=parse_threads,

@@ -46,8 +46,8 @@ def parse_count(value: Given, name: str) -> int:
 
 
 def parse_threads(value: Given, name: str) -> str:
-    """Return the text of OMP_NUM_THREADS. Raises UsageError."""
-    return str(parse_number(value, name, 1))
+    """Return the text of OMP_NUM_THREADS, or `cores`. Raises UsageError."""
+    return "cores" if value == "cores" else str(parse_number(value, name, 1))
 
 
 def parse_smt(value: Given, name: str) -> int | None:

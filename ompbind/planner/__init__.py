@@ -58,7 +58,7 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         from ompbind.planner.reservation import set_aside
 
         shares, reserved, roles = set_aside(shares, request)
-    threads, thread_cautions = make_threads(machine, request, shares)
+    threads, thread_cautions = make_threads(machine, request, shares, roles)
     ranks, parts, memory_cautions = make_ranks(machine, request, shares, threads, roles)
     cautions = [
         *warn_of_machine(machine, request),
@@ -68,7 +68,7 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         *warn_of_oversubscription(shares, request),
         *thread_cautions,
         *memory_cautions,
-        *warn_of_threads(ranks),
+        *warn_of_threads(ranks, crowded=request.oversubscribe and not request.share),
         *warn_of_isolation(machine, parts),
     ]
     allowed = machine.allowed.cpus

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ompbind import openmp
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
-from ompbind.messages import counted, label, plural
+from ompbind.messages import counted, label
 from ompbind.planner.cores import llc_level, split_by
 from ompbind.plans import Binding, Caution, RankPlan
 from ompbind.record import Record
@@ -169,46 +169,31 @@ def explain_places(request: Request) -> str:
 
 
 def make_threads(
-    machine: Machine, request: Request, shares: Sequence[Share]
+    machine: Machine, request: Request, shares: Sequence[Share], roles: tuple[Role, ...]
 ) -> tuple[list[str], list[Caution]]:
-    """Return OMP_NUM_THREADS of each rank, "" where it is not set, and warnings.
-
-    The cgroup's quota is an amount of time, not a set of cpus: more threads than it is worth all
-    run for a part of each period and are then throttled together. So it is shared out as threads,
-    at least one for each rank.
-    """
+    """Return OMP_NUM_THREADS of each rank, "" where it is not set, and warnings."""
     if request.omp == "off":
         return [""] * len(shares), []
-    if request.threads is not None:
+    fixed = request.threads not in (None, "cores")
+    if request.threads is not None and fixed:
         texts = [openmp.limited(request.threads, request.limit)] * len(shares)
-        numbers = [int(text.partition(",")[0]) for text in texts]
     else:
         counts = [count_threads(request, share) for share in shares]
-        numbers = [int(openmp.limited(str(count), request.limit)) for count in counts]
-        texts = [*map(str, numbers)]
-    quota, total = machine.allowed.quota, sum(numbers)
-    if quota is None or total <= max(quota, 1):
+        texts = [openmp.limited(str(count), request.limit) for count in counts]
+    if machine.allowed.quota is None:
         return texts, []
-    worth = f"the cgroup's quota is worth {quota:g} {plural('cpu', quota)}"
-    if request.threads is not None:
-        text = f"{worth}, but {total} threads are asked for: they will be throttled"
-        return texts, [Caution("quota", text)]
-    within = max(int(quota), len(shares))
-    from ompbind.planner.division import apportion
+    from ompbind.planner.quota import share_quota  # not on everybody's start path
 
-    numbers = apportion(numbers, within, [1] * len(shares), numbers)
-    if within > quota:
-        result = f"each of {len(shares)} ranks has one thread, and will be throttled"
-        result = "there is one thread" if len(shares) == 1 else result
-    else:
-        result = f"{counted(within, 'thread')} instead of {total}"
-        result += " over all ranks" if len(shares) > 1 else ""
-    text = f"{worth}: {result} (--threads N overrides)"
-    return [*map(str, numbers)], [Caution("quota", text)]
+    numbers = [int(text.partition(",")[0]) for text in texts]
+    limited, cautions = share_quota(request, numbers, machine.allowed.quota, roles)
+    return texts if fixed else [*map(str, limited)], cautions
 
 
 def count_threads(request: Request, share: Share) -> int:
-    """Return one thread for each place of a core or less, else one for each cpu."""
+    """Return one thread for each place of a core or less, else one for each cpu; with --threads
+    cores one for each core."""
+    if request.threads == "cores":
+        return len(share.cores)
     if share.places:
         cores = [core.cpus for core in share.cores]
         small = all(any(place <= cpus for cpus in cores) for place in share.places)
@@ -216,14 +201,18 @@ def count_threads(request: Request, share: Share) -> int:
     return len(share.cores) if request.places in ("cores", "wide") else len(share.cpus)
 
 
-def warn_of_threads(ranks: Sequence[RankPlan]) -> list[Caution]:
-    """Return a warning for ranks with more threads than cpus, one for all of the same numbers."""
+def warn_of_threads(ranks: Sequence[RankPlan], crowded: bool) -> list[Caution]:
+    """Return a warning for ranks with more threads than cpus, one for all of the same numbers, and
+    one for ranks that share cpus and have more threads together. `crowded`: ranks share cores
+    because there are too few, which is warned of elsewhere."""
     ranks_with: dict[tuple[int, int], list[int]] = {}
+    sharing: dict[CpuSet, list[tuple[int, int]]] = {}
     for r in ranks:
         threads = int(dict(r.env).get("OMP_NUM_THREADS", "0").partition(",")[0])
+        sharing.setdefault(r.cpus, []).append((r.rank, threads))
         if threads > len(r.cpus):
             ranks_with.setdefault((threads, len(r.cpus)), []).append(r.rank)
-    return [
+    cautions = [
         Caution(
             "threads",
             f"{label('rank', CpuSet(numbers))}: {threads} threads on "
@@ -231,3 +220,19 @@ def warn_of_threads(ranks: Sequence[RankPlan]) -> list[Caution]:
         )
         for (threads, cpus), numbers in ranks_with.items()
     ]
+    if crowded:
+        return cautions
+    groups: dict[tuple[int, int, int], list[list[int]]] = {}
+    for cpus, members in sharing.items():
+        total = sum(threads for _, threads in members)
+        if members[1:] and total > len(cpus) >= max(threads for _, threads in members):
+            key = len(cpus), len(members), total
+            groups.setdefault(key, []).append([rank for rank, _ in members])
+    for (cpus_each, ranks_each, total), several in groups.items():
+        numbers = CpuSet(rank for group in several for rank in group)
+        who = label("rank", numbers) + (f": each {ranks_each}" if several[1:] else "")
+        least = cpus_each // ranks_each
+        remedy = f" (--threads {least} gives each its own)" if least else ""
+        text = f"{who} share {counted(cpus_each, 'cpu')} and have {total} threads together{remedy}"
+        cautions.append(Caution("threads", text))
+    return cautions

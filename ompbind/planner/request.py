@@ -55,7 +55,7 @@ class Request(Record):
     place_list: tuple[CpuSet, ...] | None = None  # the user's own OMP_PLACES
     runtime: str = "auto"
     proc_bind: str = "close"
-    threads: str | None = None  # the text of OMP_NUM_THREADS
+    threads: str | None = None  # the text of OMP_NUM_THREADS, or "cores": one for each core
     limit: int | None = None  # OMP_THREAD_LIMIT
     mem: str | None = None
     binder: str = "auto"

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from ompbind.cli import run as command_run
 from ompbind.cpuset import CpuSet
 from ompbind.machine import read_machine
-from ompbind.plans import parse_plan
+from ompbind.planner import make_plan
+from ompbind.plans import Caution, parse_plan
 from tests.support.commands import (
     OMPBIND,
     TIMEOUT,
@@ -25,6 +27,7 @@ from tests.support.commands import (
     read_report,
     report_command,
 )
+from tests.support.machines import MACHINES, make_asked
 from tests.support.needs import need_cpus, need_numactl
 from tests.support.trees import Shape, make_files, write_tree
 
@@ -943,3 +946,19 @@ def test_a_plan_brings_no_code_into_my_command(tmp_path: Path) -> None:
             *args, "--env", f"{name}={os.environ.get(name, '')}", "--", "/bin/sh", "-c", 'echo "$X"'
         )
         assert (done.returncode, done.stdout) == (0, "1\n")
+
+
+def test_run_does_not_repeat_what_is_so_on_each_server(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NUMA balancing is the kernel's default: show, --explain and doctor warn of it, run does not;
+    other warnings stand."""
+    plan = make_plan(MACHINES["server"], make_asked(["-n", "2"]))
+    text = "NUMA balancing migrates pages"
+    cautions = (Caution("numa-balancing", text), Caution("memory", "node 1 has no memory"))
+    planned = plan.replace(cautions=cautions)
+    monkeypatch.setattr("ompbind.resolve.resolve_plan", lambda *_: planned)
+    monkeypatch.setattr("ompbind.launch.run", lambda *_: 0)
+    assert command_run.start({"ranks": 2}, ["true"]) == 0
+    assert capsys.readouterr().err == "ompbind: warning: node 1 has no memory\n"
+    assert text in planned.to_json()

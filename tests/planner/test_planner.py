@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from ompbind.errors import OmpbindError, PlanError
 from ompbind.machine.topology import TREE, Allowed, Cpu, Machine, Node, Topology
 from ompbind.planner import make_plan
 from ompbind.planner.cores import levels_for
+from ompbind.planner.quota import scale
 from ompbind.planner.request import Request
 from ompbind.plans import Plan, parse_plan
 from tests.support.machines import MACHINES, make_asked, make_machine
@@ -379,6 +381,7 @@ class Case:
 WORTH = "the cgroup's quota is worth 2.5 cpus: "
 CROWDED = "more ranks than cores: {} ranks share {} and will wait for each other"
 UNEVEN = "ranks get from {} to {} cores, so that no node is divided"
+SHARED = "{} share {} cpus and have {} threads together (--threads {} gives each its own)"
 INSIDE = "ranks get from {} to {} cores, so that no rank spans two nodes"
 
 CASES = [
@@ -398,7 +401,8 @@ CASES = [
     Case("desktop", "-n 3", ["0-1", "2-3", "4-5"]),  # even before whole caches
     Case("desktop", "-n 4", ["0-1", "2", "3-4", "5"]),
     Case("desktop", "-n 6", ["0", "1", "2", "3", "4", "5"]),
-    Case("desktop", "-n 2 --share", ["0-5", "0-5"]),
+    Case("desktop", "-n 2 --share", ["0-5", "0-5"],
+         warnings=[SHARED.format("ranks 0-1", 6, 12, 3)]),
     Case("mute", "-n 3", ["0-1", "2", "3"], warnings=[
         "the system does not say which cpus share a core (/sys may be hidden): each cpu counts as "
         "a core"]),
@@ -418,7 +422,8 @@ CASES = [
     Case("server", "--per numa", ["0-3", "4-7", "8-11", "12-15"]),
     Case("server", "--per numa -n 2", ["0-3", "4-7"], unused="8-15,24-31"),
     Case("server", "--per numa -n 6", ["0-1", "2-3", "4-5", "6-7", "8-11", "12-15"]),
-    Case("server", "--per numa -n 6 --share", ["0-3", "0-3", "4-7", "4-7", "8-11", "12-15"]),
+    Case("server", "--per numa -n 6 --share", ["0-3", "0-3", "4-7", "4-7", "8-11", "12-15"],
+         warnings=[SHARED.format("ranks 0-3: each 2", 4, 8, 2)]),
     Case("server", "--per numa --numa-bind",
          ["0-3 || bind 0", "4-7 || bind 1", "8-11 || bind 2", "12-15 || bind 3"]),
     Case("server", "--per l3", [f"{2 * n}-{2 * n + 1}" for n in range(8)]),
@@ -447,7 +452,7 @@ CASES = [
     Case("server", "--numa-bind-nodes 3 3 3", ["12-13 || bind 3", "14 || bind 3", "15 || bind 3"],
          unused="0-11,16-27"),
     Case("server", "--numa-bind-nodes 0 0 --share", ["0-3 || bind 0", "0-3 || bind 0"],
-         unused="4-15,20-31"),
+         unused="4-15,20-31", warnings=[SHARED.format("ranks 0-1", 4, 8, 2)]),
     Case("server", "--numa-bind-nodes 2 --mem preferred", ["8-11 || preferred 2"],
          unused="0-7,12-23,28-31"),
     Case("server", "--numa-bind-nodes 2 --mem none", ["8-11"], unused="0-7,12-23,28-31"),
@@ -496,11 +501,13 @@ CASES = [
     Case("server", "--numa-bind-nodes 0 1 1 --reserve 1",
          ["0-2 || bind 0", "4-5 || bind 1", "6-7 || bind 1"], reserved="3,19",
          unused="8-15,24-31"),
-    Case("server", "-n 2 --share --reserve 2", ["0-13", "0-13"], reserved="14-15,30-31"),
+    Case("server", "-n 2 --share --reserve 2", ["0-13", "0-13"], reserved="14-15,30-31",
+         warnings=[SHARED.format("ranks 0-1", 14, 28, 7)]),
     Case("server", "--reserve 0", ["0-15"]),
     Case("server", "--per package --reserve 1/rank", ["0-6", "8-14"], reserved="7,15,23,31"),
     Case("server", "--per package --share -n 4 --reserve 1/rank",
-         ["0-5", "0-5", "8-13", "8-13"], reserved="6-7,14-15,22-23,30-31"),
+         ["0-5", "0-5", "8-13", "8-13"], reserved="6-7,14-15,22-23,30-31",
+         warnings=[SHARED.format("ranks 0-3: each 2", 6, 12, 3)]),
     # --role: of all together as --reserve does, or of each rank's own; siblings stay idle
     Case("server", "--role kv=2", ["0-13"], roles=["kv 14-15 0"]),
     Case("server", "--per package --role kv=1", ["0-7", "8-14"], roles=["kv 15 0-1"]),
@@ -515,7 +522,7 @@ CASES = [
          reserved="2,18", unused="4-7,12-15,20-23,28-31"),
     Case("server", "--numa-bind-nodes 3 3 --share --role kv=1/rank",
          ["12-13 || bind 3", "12-13 || bind 3"], roles=["kv 15 0", "kv 14 1"],
-         unused="0-11,16-27"),
+         unused="0-11,16-27", warnings=[SHARED.format("ranks 0-1", 2, 4, 1)]),
     # --part: as -n N cuts the machine, then divided as it says
     Case("server", "--part 1/2", ["0-7"], others="8-15,24-31"),
     Case("server", "--part 2/2 -n 2", ["8-11", "12-15"], others="0-7,16-23"),
@@ -644,6 +651,8 @@ def test_an_excluded_cpu_that_is_not_allowed_excludes_its_core() -> None:
         ("--places wide --smt all", "16"),
         ("--places cores --smt all --proc-bind false", "16"),
         ("--places one --smt all", "32"),
+        ("--places one --smt all --threads cores", "16"),
+        ("--places threads --smt all --threads cores -n 2", "8"),
         ("--places numa", "16"),
         ("--places l3", "16"),
         ("--threads 3", "3"),
@@ -674,9 +683,31 @@ def test_too_many_threads_are_warned_of() -> None:
         (8.0, "", [8], None),
         (7.9, "", [7], "7 threads instead of 8"),
         (4.0, "-n 2", [2, 2], "4 threads instead of 8 over all ranks"),
-        (5.0, "-n 2", [3, 2], "5 threads instead of 8 over all ranks"),
+        (5.0, "-n 2", [2, 2], "4 threads instead of 8 over all ranks"),
+        (3.5, "-n 2", [1, 1], "2 threads instead of 8 over all ranks"),
         (4.0, "--numa-bind-nodes 0 1 1", [2, 1, 1], "4 threads instead of 8 over all ranks"),
+        (7.0, "--numa-bind-nodes 0 1 1", [3, 1, 1], "5 threads instead of 8 over all ranks"),
         (4.0, "-n 2 --share", [2, 2], "4 threads instead of 16 over all ranks"),
+        (
+            3.5,
+            "-n 2 --role kv=1/rank",
+            [1, 1],
+            "each of 2 ranks has one thread, beside 2 of roles, and will be throttled",
+        ),
+        (
+            5.0,
+            "-n 2 --role kv=1/rank",
+            [1, 1],
+            "2 threads instead of 6 over all ranks, beside 2 of roles",
+        ),
+        (8.0, "-n 2 --role kv=1/rank", [3, 3], None),
+        (2.0, "--role kv=2", [1], "there is one thread, beside 2 of roles: they will be throttled"),
+        (
+            6.0,
+            "--smt all --places one --threads cores -n 2",
+            [3, 3],
+            "6 threads instead of 8 over all ranks",
+        ),
         (2.0, "-n 4", [1, 1, 1, 1], "each of 4 ranks has one thread, and will be throttled"),
         (0.5, "", [1], "there is one thread"),
         (3.0, "--places one --smt all", [3], "3 threads instead of 16"),
@@ -685,7 +716,8 @@ def test_too_many_threads_are_warned_of() -> None:
 def test_threads_follow_a_quota(
     quota: float, args: str, threads: list[int], message: str | None
 ) -> None:
-    """Rounded down, shared out by the ranks' sizes, one for each at least; the cpus stay."""
+    """In proportion to the ranks' sizes, equal where these are, one for each at least; what roles
+    run on is taken off before; the cpus stay."""
     shape = Shape(packages=2, nodes=2, cores=8, threads=2, numbering="halves")
     plan = make_plan(make_machine(shape, quota=quota), make_asked(args.split()))
     free = make_plan(make_machine(shape), make_asked(args.split()))
@@ -711,18 +743,28 @@ def test_threads_asked_for_are_not_the_quotas() -> None:
     assert inherited.warnings == ()
 
 
-@given(st.integers(1, 12), st.integers(1, 12), st.floats(0.1, 40))
-def test_threads_within_any_quota(cores: int, ranks: int, quota: float) -> None:
-    """The sum is the quota rounded down where every rank can have a thread, never more than cores;
-    ranks of one size differ by at most one."""
-    machine = make_machine(Shape(cores=cores), quota=quota)
-    plan = make_plan(machine, make_asked(["-n", str(min(cores, ranks))]))
-    threads = [int(dict(r.env)["OMP_NUM_THREADS"]) for r in plan.ranks]
-    assert sum(threads) == min(cores, max(len(threads), int(quota)))
-    assert all(1 <= n <= len(r.cpus) for n, r in zip(threads, plan.ranks, strict=True))
-    for size in {len(r.cpus) for r in plan.ranks}:
-        alike = [n for n, r in zip(threads, plan.ranks, strict=True) if len(r.cpus) == size]
-        assert max(alike) - min(alike) <= 1
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=6), st.integers(0, 40))
+def test_threads_within_any_quota(numbers: list[int], within: int) -> None:
+    """In proportion to the ranks' sizes, equal where these are, and as many as there can be: with
+    any larger factor they would exceed the quota, unless all have one thread or all they had."""
+    threads = scale(numbers, within)
+    assert all(1 <= n <= most for n, most in zip(threads, numbers, strict=True))
+    of_size = dict(zip(numbers, threads, strict=True))
+    assert threads == [of_size[number] for number in numbers]
+    assert sum(threads) <= within or set(threads) == {1}
+    factors = sorted({Fraction(n, number) for number in numbers for n in range(1, number + 1)})
+    sums = [sum(max(1, int(number * factor)) for number in numbers) for factor in factors]
+    fits = [total for total in sums if total <= within]
+    assert sum(threads) == max(fits, default=len(numbers))
+
+
+def test_ranks_that_share_cpus_are_warned_of_their_threads() -> None:
+    """Each has a thread for each of the cpus, so that all together have more."""
+    args = ["--numa-bind-nodes", "0", "0", "1", "--share"]
+    assert make_plan(MACHINES["server"], make_asked(args)).warnings == (
+        "ranks 0-1 share 4 cpus and have 8 threads together (--threads 2 gives each its own)",
+    )
+    assert make_plan(MACHINES["server"], make_asked([*args, "--threads", "2"])).warnings == ()
 
 
 def test_isolated_cpus_are_warned_of() -> None:
@@ -1087,12 +1129,6 @@ def test_an_excluded_node_is_not_said_to_be_in_another_part() -> None:
         assert error.value.message == expected
 
 
-def test_ranks_that_share_cores_may_differ_in_threads() -> None:
-    """A quota that is not divisible gives one of them more, and each its own environment."""
-    plan = make_plan(make_machine(Shape(cores=4), quota=3), make_asked(["-n", "2", "--share"]))
-    assert [dict(r.env)["OMP_NUM_THREADS"] for r in plan.ranks] == ["2", "1"]
-
-
 def test_a_warning_appears_once() -> None:
     """However many ranks it is about."""
     plan = make_plan(MACHINES["hungry"], make_asked(["--numa-bind-nodes", "1", "1"]))
@@ -1119,9 +1155,10 @@ def test_isolated_threads_of_one_core_in_a_place() -> None:
 
 
 def test_sharing_is_not_oversubscription() -> None:
-    """With --share ranks are meant to have the same cores, however many there are."""
+    """With --share ranks are meant to have the same cores, however many there are; their threads
+    are counted all the same."""
     plan = make_plan(MACHINES["desktop"], make_asked(["-n", "8", "--share", "--oversubscribe"]))
-    assert plan.warnings == ()
+    assert plan.warnings == ("ranks 0-7 share 6 cpus and have 48 threads together",)
 
 
 def test_uneven_ranks_say_which_bound_is_kept() -> None:
