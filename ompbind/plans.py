@@ -20,6 +20,11 @@ OMP_MODES = ("all", "threads", "off")
 # The variables in which a rank advertises its number, its cpus and its memory.
 RANK_VARIABLE, CPUS_VARIABLE, MEMORY_VARIABLE = "OMPBIND_RANK", "OMPBIND_CPUS", "OMPBIND_MEM"
 
+# The file in a supervisor's memory that names its ranks: for each its pid and the variables that
+# say what it is, with a NUL after each and another one after the last. verify reads it through
+# /proc/PID/fd, as a program may write over its own environment.
+RECORD_NAME = "ompbind-ranks"
+
 
 class Host(Record):
     """The machine a plan was made for."""

@@ -17,6 +17,7 @@ from ompbind.launch.rank import Gate, Inheritance, cannot_execute, exec_rank, fl
 from ompbind.launch.streams import Streams
 from ompbind.launch.syscalls import name_signal, restore_signals, send_to, set_affinity, signal
 from ompbind.messages import one_line
+from ompbind.plans import RECORD_NAME
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -247,9 +248,27 @@ class Supervisor:
     def release(self) -> None:
         """Let the ranks execute: all are bound."""
         self.released = True
+        self.record_ranks()
         os.write(self.start_pipe[1], bytes(len(self.starts)))
         self.close_start_pipe()
         self.streams.watch(self.loop)
+
+    def record_ranks(self) -> None:
+        """Write down which process is which rank, for `ompbind verify`; the ranks, forked already,
+        do not inherit the file."""
+        if not hasattr(os, "memfd_create"):
+            return
+        entries = []
+        for pid, running in self.running.items():
+            env = running.start.env.items()
+            claim = (k + b"=" + v for k, v in env if k.startswith((b"OMP_", b"OMPBIND_")))
+            entries.append(b"\0".join((b"%d" % pid, *claim, b"", b"")))
+        try:
+            fd = os.memfd_create(RECORD_NAME)
+            os.write(fd, b"".join(entries))
+        except OSError:
+            return  # no descriptors or memory left: verify then goes by environments alone
+        # Open as long as this process lives.
 
     def start_again(self, refusals: Sequence[Refusal]) -> None:
         """Start all ranks again without the denied parts. Raises DeniedError."""

@@ -50,6 +50,7 @@ class Process(Record):
     user: int | None = None  # the effective one
     threads: tuple[Thread, ...] = ()
     environ: tuple[tuple[str, str], ...] | None = None  # None: it could not be read
+    overwritten: bool = False  # whether the program has written over its environment
     memory: Memory | None = None  # None: it could not be read
     cpuset: CpuSet | None = None  # its cgroup's cpus
     mems: CpuSet | None = None  # the nodes whose memory it may use
@@ -80,10 +81,14 @@ def read_process(root: LivingRoot, pid: int) -> Process | None:
     maps = numa_maps
     if numa_maps is None:  # a kernel without NUMA: maps names the libraries as well
         maps, _ = read_or_reason(root, f"{living}/maps")
+    overwritten = is_overwritten(environ or b"")
+    if overwritten:
+        no_environ = "overwritten by the program"
     unreadable = (("environment", no_environ), ("memory", no_memory))
     return process.replace(
         user=parse_user(status or b""),
         environ=None if environ is None else parse_environ(environ),
+        overwritten=overwritten,
         memory=None if numa_maps is None else parse_numa_maps(numa_maps),
         cpuset=read_cpuset_of(root, pid),
         mems=parse_status_list(status or b"", b"Mems_allowed_list"),
@@ -100,6 +105,7 @@ class ProcessId(Record):
     name: str
     ended: bool
     environ: tuple[tuple[str, str], ...] | None  # None: it could not be read
+    overwritten: bool = False  # whether the program has written over its environment
 
 
 def find_process(root: LivingRoot, pid: int) -> ProcessId | None:
@@ -116,7 +122,8 @@ def find_process(root: LivingRoot, pid: int) -> ProcessId | None:
         return ProcessId(pid, stat.started, stat.name, ended=True, environ=())
     environ, _ = read_or_reason(root, f"{path}/task/{living}/environ")
     return ProcessId(pid, stat.started, stat.name, ended=False,
-                     environ=None if environ is None else parse_environ(environ))  # fmt: skip
+                     environ=None if environ is None else parse_environ(environ),
+                     overwritten=is_overwritten(environ or b""))  # fmt: skip
 
 
 def read_environ(root: LivingRoot, pid: int) -> tuple[tuple[str, str], ...] | None:
@@ -256,6 +263,39 @@ def parse_environ(data: bytes) -> tuple[tuple[str, str], ...]:
     pairs = (word.decode("utf-8", "surrogateescape") for word in data.split(b"\0") if word)
     return tuple((name, value) for name, equals, value in (p.partition("=") for p in pairs)
                  if equals)  # fmt: skip
+
+
+def is_overwritten(data: bytes) -> bool:
+    """Whether an environment is no longer that with which the program started: setproctitle and the
+    like write a name over arguments and environment, and zeros over the rest of them. Variables
+    that the program has set since may remain at its end."""
+    return data.startswith(b"\0") or b"\0\0" in data or any(
+        b"=" not in word for word in data.split(b"\0") if word
+    )  # fmt: skip
+
+
+def read_record(root: LivingRoot, pid: int, name: str) -> dict[int, bytes]:
+    """Return what a process has written into a file in memory with this name: for each number, an
+    environment. {} if it has none, or may not be read."""
+    for fd in root.names(f"proc/{pid}/fd"):
+        target = root.resolve(f"proc/{pid}/fd/{fd}") or ""
+        if not target.endswith(f"/memfd:{name} (deleted)"):
+            continue
+        try:
+            data = root.read_whole(f"proc/{pid}/fd/{fd}")
+        except OSError:
+            return {}
+        entries = (entry.partition(b"\0") for entry in data.split(b"\0\0") if entry)
+        return {number(pid): environ for pid, _, environ in entries}
+    return {}
+
+
+def read_start(root: LivingRoot, pid: int) -> int:
+    """Return when a process was started, in the kernel's ticks; 0 if it has exited."""
+    try:
+        return parse_stat(root.read_whole(f"proc/{pid}/stat")).started
+    except OSError:
+        return 0
 
 
 def read_cpuset_of(root: LivingRoot, pid: int) -> CpuSet | None:

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from ompbind.errors import UsageError
 from ompbind.machine.cpus import read_online
-from ompbind.machine.processes import (
-    Process,
-    find_process,
-    make_family,
-    read_environ,
-    read_parents,
-    read_process,
-)
+from ompbind.machine.processes import Process, find_process, read_process
 from ompbind.messages import quote
-from ompbind.plans import CPUS_VARIABLE, RANK_VARIABLE
 from ompbind.record import Record
 from ompbind.verify.expected import expect_environ, expect_plan
 from ompbind.verify.judge import judge
+from ompbind.verify.lineage import Lineage, expect_member, is_same
 from ompbind.verify.report import ProcessReport, Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ompbind.cpuset import CpuSet
     from ompbind.machine.processes import ProcessId
     from ompbind.machine.roots import LivingRoot
     from ompbind.plans import Plan
@@ -33,61 +27,57 @@ class Target(Record):
     """A process to verify, as it was when it was named."""
 
     process: ProcessId
-    expected: Expected | None = None  # None: as its own environment says at each verification
+    expected: Expected | None = None  # None: as its launch says at each verification
+    claim: tuple[tuple[str, str], ...] = ()  # its rank's variables, where only its children say
 
 
 def find_targets(root: LivingRoot, pids: Sequence[int], plan: Plan | None) -> tuple[Target, ...]:
-    """Return the workers that `pids` stand for: a worker for itself, any other process for the
-    workers that it has started. With a plan, a worker is the rank that its environment names, else
+    """Return the processes that `pids` stand for: a process of a rank for itself, any other for the
+    ranks that it has started. With a plan, a process is of the rank that its launch names, else of
     the one at its position. Raises UsageError."""
     targets: list[Target] = []
-    parents = read_parents(root)
+    lineage = Lineage(root)
     for pid in dict.fromkeys(pids):
         process = find_process(root, pid)
         if process is None:
             raise UsageError(f"no process has the pid {pid}", hint="give pids of running workers")
-        workers = [process]
-        if process.environ is not None and not is_worker(process):
-            workers = find_workers(root, pid, parents) or workers
-        for worker in workers:
-            targets.append(make_target(worker, plan, len(targets)))
+        members = [process]
+        if not process.ended and lineage.find_claim(pid) is None:
+            ranks = [rank for p in lineage.list_workers(pid) if (rank := find_process(root, p))]
+            ranks.sort(key=lambda p: rank_of(lineage, p.pid) or 0)
+            if process.overwritten and plan is None and ranks:
+                claim = lineage.guess_claim(pid)
+                if claim and is_inside(root, pid, expect_environ(claim)):
+                    targets.append(Target(process, claim=tuple(claim.items())))
+                else:  # around the launch, or a rank: who knows
+                    targets += [Target(process), *map(Target, ranks)]
+                continue
+            members = ranks or members
+        for member in members:
+            targets.append(make_target(lineage, member, plan, len(targets)))
     return tuple(targets)
 
 
-def is_worker(process: ProcessId) -> bool:
-    return RANK_VARIABLE in dict(process.environ or ())
-
-
-def find_workers(root: LivingRoot, pid: int, parents: dict[int, int]) -> list[ProcessId]:
-    """Return the workers among a process's descendants, but not what workers have started."""
-    workers: list[ProcessId] = []
-    inside: set[int] = set()
-    for child in make_family([pid], parents)[pid]:
-        if parents[child] in inside:
-            inside.add(child)
-        elif (worker := find_process(root, child)) and is_worker(worker):
-            inside.add(child)
-            workers.append(worker)
-    return sorted(workers, key=lambda w: rank_of(w) or 0)
-
-
-def rank_of(process: ProcessId) -> int | None:
-    expected = expect_environ(dict(process.environ or ()))
+def rank_of(lineage: Lineage, pid: int) -> int | None:
+    expected = expect_environ(lineage.find_claim(pid) or {})
     return None if expected is None else expected.rank
 
 
-def make_target(process: ProcessId, plan: Plan | None, position: int) -> Target:
+def is_inside(root: LivingRoot, pid: int, expected: Expected | None) -> bool:
+    """Whether all threads of a process are confined to a rank's cpus."""
+    process, online = read_process(root, pid), read_online(root)
+    if process is None or expected is None:
+        return False
+    return all(thread.cpus & online <= expected.cpus for thread in process.threads)
+
+
+def make_target(lineage: Lineage, process: ProcessId, plan: Plan | None, position: int) -> Target:
     """Raises UsageError for a process that nothing can be compared with."""
+    rank = rank_of(lineage, process.pid)
     if plan is None:
-        if process.environ is not None and rank_of(process) is None and not process.ended:
-            raise UsageError(
-                f"pid {process.pid} ({quote(process.name)[1:-1]}) is not a worker of ompbind, nor "
-                "has it started one",
-                hint="--plan FILE gives the plan to compare it with",
-                pid=process.pid,
-            )
+        if process.environ is not None and rank is None and not process.ended:
+            raise make_refusal(process)
         return Target(process)
-    rank = rank_of(process)
     if rank is None or rank >= len(plan.ranks):
         rank = position
     if rank >= len(plan.ranks):
@@ -99,32 +89,87 @@ def make_target(process: ProcessId, plan: Plan | None, position: int) -> Target:
     return Target(process, expect_plan(plan.ranks[rank]))
 
 
+def make_refusal(process: ProcessId) -> UsageError:
+    """Return the error for a process that is of no launch of ompbind, as far as can be known."""
+    who = f"pid {process.pid} ({quote(process.name)[1:-1]})"
+    hint = "--plan FILE gives the plan to compare it with"
+    if process.overwritten:
+        text = f"{who} has written over its environment, and nothing else says which rank it is"
+        hint += "; ompbind run --env SPT_NOENV=1 keeps setproctitle from doing that"
+    else:
+        text = f"{who} is not a worker of ompbind, nor has it started one"
+    return UsageError(text, hint=hint, pid=process.pid)
+
+
 def check(root: LivingRoot, targets: Sequence[Target]) -> Report:
     """Verify every target, and the processes that it has started, as they are now."""
     online = read_online(root)
-    family = make_family([t.process.pid for t in targets], read_parents(root))
+    lineage = Lineage(root)
     reports: list[ProcessReport] = []
+    ranks: list[int] = []
     for target in targets:
         before = target.process
         process = read_process(root, before.pid)
         if process is None or process.started != before.started:  # the number was reused
             process = Process(before.pid, name=before.name, environ=before.environ)
-        expected = target.expected or expect_environ(dict(process.environ or ()))
-        report = judge(process, expected, online)
-        reports.append(report)
-        for pid in family[before.pid] if not process.ended else ():
-            if (child := child_of(root, pid, process)) is not None:
-                inherited = target.expected or expect_environ(dict(child.environ or ()))
-                reports.append(judge(child, inherited, online, report))
+        if target.claim:
+            lineage.claims[before.pid] = dict(target.claim)
+        if process.ended:
+            expected = target.expected or expect_environ(dict(process.environ or ()))
+            reports.append(judge(process, expected, online))
+            continue
+        ranks.append(before.pid)
+        reports += check_family(lineage, target, process, online)
+    strays = lineage.list_strays(ranks)
+    seen = {r.process.pid for r in reports}
+    reports += [
+        r for pid in strays if pid not in seen if (r := check_stray(lineage, pid, reports, online))
+    ]
     return Report(tuple(reports), online)
 
 
-def child_of(root: LivingRoot, pid: int, rank: Process) -> Process | None:
-    """Return a process that a rank has started; None if it belongs to another launch, has exited or
-    may not be read."""
-    environ, inherited = dict(read_environ(root, pid) or ()), dict(rank.environ or ())
-    names = (RANK_VARIABLE, CPUS_VARIABLE)
-    if not environ or any(environ.get(name) != inherited.get(name) for name in names):
+def check_family(
+    lineage: Lineage, target: Target, process: Process, online: CpuSet
+) -> list[ProcessReport]:
+    """Return the reports on a process and on those of its descendants that are of its rank."""
+    claim = lineage.find_claim(process.pid)
+    parent = None
+    rank = lineage.find_rank(process.pid)
+    if rank != process.pid and (leader := read_process(lineage.root, rank)):
+        parent = judge(leader, expect_process(leader, claim), online)
+    expected = target.expected or expect_process(process, claim)
+    reports = [judge(process, expected, online, parent)]
+    for pid in lineage.family_of(process.pid):
+        if not is_same(lineage.find_claim(pid), claim):
+            continue  # of another launch
+        child = read_process(lineage.root, pid)
+        if child is not None and not child.ended:
+            expected = target.expected or expect_process(child, claim)
+            reports.append(judge(child, expected, online, parent or reports[0]))
+    return reports
+
+
+def expect_process(process: Process, claim: dict[str, str] | None) -> Expected | None:
+    """Return what is expected of a process that belongs to a rank; None if nothing says which."""
+    if claim is None:
         return None
-    process = read_process(root, pid)
-    return None if process is None or process.ended else process
+    readable = process.environ is not None and not process.overwritten
+    return expect_member(claim, dict(process.environ or ()) if readable else None)
+
+
+def check_stray(
+    lineage: Lineage, pid: int, reports: Sequence[ProcessReport], online: CpuSet
+) -> ProcessReport | None:
+    """Return the report on a process in the launch's own cgroup that has lost its parents: by its
+    own claim, or that of the only rank; None if it says of itself that it belongs to no launch."""
+    process = read_process(lineage.root, pid)
+    claim = lineage.find_claim(pid)
+    if process is None or process.ended:
+        return None
+    if claim is None and process.environ is not None and not process.overwritten:
+        return None
+    ranks = [r for r in reports if not r.parent and r.expected]
+    leader = next((r for r in ranks if is_same(claim, lineage.find_claim(r.process.pid))), None)
+    if claim is None and len(ranks) == 1:
+        leader, claim = ranks[0], lineage.find_claim(ranks[0].process.pid)
+    return judge(process, expect_process(process, claim), online, leader)

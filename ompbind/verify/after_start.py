@@ -1,4 +1,5 @@
-"""`run --verify`: verify the ranks of this launch once their threads have started."""
+"""`run --verify`: verify the ranks of this launch once their threads have started, and later what
+they have started since: the workers of a server may come a minute late."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from ompbind.machine.processes import (
     read_name,
     read_parents,
 )
-from ompbind.messages import label
+from ompbind.messages import label, one_line
 from ompbind.verify import Target, check
 from ompbind.verify.expected import expect_plan
 
@@ -26,12 +27,18 @@ if TYPE_CHECKING:
     from ompbind.plans import Plan
     from ompbind.verify.report import Difference, ProcessReport, Report
 
+    Key = tuple[int, int]  # a process: its pid, and when it started
+
 SECONDS = 5.0  # until the last verification; libraries are usually imported by then
 PAUSES = (0.1, 1.0)  # seconds between two verifications, at first and at last
 
 
 # Differences in how OpenMP's threads are placed: they may be about to bind themselves.
 UNSETTLED = ("caught", "crowded", "wandered")
+# Seconds until the ranks are looked at again, for processes that are new.
+LATER = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+SETTLE = 2.0  # seconds that a new process is given to bind itself, or to exit again
+MAX_NAMES = 4  # in a message
 COST = 10  # at most one part in this of the supervisor's time goes into verifying
 
 
@@ -42,7 +49,8 @@ class Verifier:
     living ranks, the seconds that each other rank has run, and `say`, which gets a kind ("note",
     "warning") and a text. It returns the seconds until the next call, or None when it is done: when
     every rank has as many threads as planned and nothing differs, after `within` seconds in any
-    case, and when no rank is left. A rank that exits before is judged by what was last seen of it.
+    case, and again when later looks have shown what the ranks started since, and when no rank is
+    left. A rank that exits before is judged by what was last seen of it.
     Raises DeniedError if `strict`, for a difference and for a rank of which nothing was seen.
     """
 
@@ -62,6 +70,9 @@ class Verifier:
         self.pause = PAUSES[0]
         self.counts: dict[int, int] = {}
         self.seen: dict[int, list[ProcessReport]] = {}  # by rank: the last that was seen of it
+        self.later: list[float] = [*LATER]
+        self.known: set[Key] = set()  # the processes that were reported; empty before that
+        self.settling: set[Key] = set()  # the new ones among those last seen
 
     def __call__(
         self,
@@ -70,6 +81,8 @@ class Verifier:
         exits: Mapping[int, float],
         say: Callable[[str, str], None],
     ) -> float | None:
+        if self.known:
+            return self.look_again(plan, pids, say) if pids else None
         now = self.clock()
         if self.end is None:
             self.end = now + self.within
@@ -86,8 +99,25 @@ class Verifier:
             if any(rank not in ranks for rank in pids):  # it is exiting
                 return PAUSES[0]
             self.announce(report, ready, say)
+            self.known = {key_of(p) for p in report.processes}
         self.announce_exits(exits, say)
-        return None
+        return self.later.pop(0) if pids else None
+
+    def look_again(
+        self, plan: Plan, pids: Mapping[int, int], say: Callable[[str, str], None]
+    ) -> float | None:
+        """Verify what ranks have started since the report, if it is there for a while."""
+        report = self.verify(plan, pids)
+        new = [p for p in report.processes if key_of(p) not in self.known]
+        lasting = tuple(p for p in new if key_of(p) in self.settling)
+        if new and not self.settling:
+            self.settling = {key_of(p) for p in new}
+            return SETTLE
+        self.settling = set()
+        self.known |= {key_of(p) for p in lasting}
+        if lasting:
+            self.announce_later(report.replace(processes=lasting), say)
+        return self.later.pop(0) if self.later else None
 
     def threads_are_there(self, plan: Plan, pids: Mapping[int, int]) -> bool:
         """Whether each rank has become its worker and has the threads planned, and no thread is new
@@ -133,6 +163,20 @@ class Verifier:
             for d in process.differences:
                 self.announce_difference(process, d, say)
 
+    def announce_later(self, report: Report, say: Callable[[str, str], None]) -> None:
+        names: dict[str, int] = {}
+        for process in report.processes:
+            name = one_line(process.process.name)
+            names[name] = names.get(name, 0) + 1
+        texts = [f"{count} {name}" if count > 1 else name for name, count in names.items()]
+        if len(texts) > MAX_NAMES:
+            texts[MAX_NAMES - 1 :] = ["…"]
+        if report.holds:
+            say("note", f"as planned: {report.summary}, started since: {', '.join(texts)}")
+        for process in report.processes:
+            for d in process.differences:
+                self.announce_difference(process, d, say)
+
     def announce_difference(
         self, process: ProcessReport, d: Difference, say: Callable[[str, str], None]
     ) -> None:
@@ -165,6 +209,10 @@ class Verifier:
             are = "its mask and memory were" if len(partly) == 1 else "masks and memory were"
             text = f"verified in part: {describe_exits(partly)}, before all threads were verified"
             say("note", f"{text}; {are} as planned")
+
+
+def key_of(report: ProcessReport) -> Key:
+    return report.process.pid, report.process.started
 
 
 def describe_exits(exits: Mapping[int, float]) -> str:

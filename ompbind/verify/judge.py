@@ -49,6 +49,7 @@ def judge(
         *judge_threads(observation, parent),
         *judge_memory(observation),
         *find_oddities(observation),
+        *find_unknowns(observation, parent),
     )
     differences = tuple(r for r in results if isinstance(r, Difference))
     return report.replace(
@@ -105,7 +106,7 @@ def find_lost_cpus(process: Process, expected: Expected, online: CpuSet) -> Iter
 
 def judge_environment(observation: Observation) -> Iterator[Difference]:
     """Yield variables that are not as planned."""
-    if observation.process.environ is None:
+    if observation.process.environ is None or observation.process.overwritten:
         return
     environ = dict(observation.process.environ)
     for name, value in observation.expected.env:
@@ -136,3 +137,11 @@ def find_oddities(observation: Observation) -> Iterator[str]:
     if len(observation.runtimes) > 1:
         runtimes = ", ".join(observation.runtimes)
         yield f"{len(observation.runtimes)} OpenMP runtimes are loaded: {runtimes}"
+
+
+def find_unknowns(observation: Observation, parent: ProcessReport | None) -> Iterator[str]:
+    """Yield a note on a process that no longer shows its environment."""
+    if observation.process.overwritten:
+        by = f"started by pid {parent.process.pid}" if parent else "known by its launch"
+        yield (f"it has written over its environment, as setproctitle does: {by}; OpenMP's "
+               "variables in it are unknown")  # fmt: skip

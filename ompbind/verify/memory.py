@@ -99,6 +99,14 @@ def other_policy(observation: Observation, memory: Memory, plan: str) -> Differe
 def unreadable(process: Process, part: str, consequence: str) -> Difference:
     """Return the difference for a part of a process that this user may not read."""
     reason = dict(process.unreadable).get(part, "it has exited")
+    if part == "environment" and process.overwritten:
+        return Difference(
+            "unseen",
+            f"it has written over its environment, so {consequence}",
+            "setproctitle and the like put a process's new name there; neither its parents nor "
+            "what it has started say which rank it is",
+            "--plan FILE gives its plan; ompbind run --env SPT_NOENV=1 keeps setproctitle from it",
+        )
     owner = "" if process.user is None else f"; the process belongs to user {process.user}"
     return Difference(
         "unseen",

@@ -27,10 +27,12 @@ def judge_threads(
     """Yield differences and notes (str) about masks and places. `parent`: the report on the rank's
     own process, for a process that the rank started."""
     yield from judge_outside(observation)
-    if observation.places:
-        yield from judge_places(observation, parent)
+    if parent is not None and is_confined_with(observation, parent):
+        yield confined_child(observation, parent)
+    elif observation.places and not observation.process.overwritten:
+        yield from judge_places(observation)
     else:
-        yield from judge_narrow(observation)
+        yield from judge_narrow(observation, parent)
 
 
 def judge_outside(observation: Observation) -> Iterator[Difference]:
@@ -60,14 +62,17 @@ def judge_outside(observation: Observation) -> Iterator[Difference]:
         )
 
 
-def judge_narrow(observation: Observation) -> Iterator[Difference | str]:
-    """Yield threads with fewer cpus than the rank has, where no thread has a place of its own."""
+def judge_narrow(
+    observation: Observation, parent: ProcessReport | None
+) -> Iterator[Difference | str]:
+    """Yield threads with fewer cpus than the rank has, where no thread has a place of its own. What
+    a rank has started may well be bound by the rank: servers do that with their workers."""
     cpus, available = observation.cpus, observation.available
     narrow = [bool(m) and m <= cpus and not available <= m for m in observation.masks]
     for mask, threads in group_by_mask(observation, narrow):
         who = name_threads(observation, threads)
         text = f"{who} may run only on {label('cpu', mask)} of {available}"
-        if threads[0].tid != observation.pid:
+        if parent is not None or threads[0].tid != observation.pid:
             yield f"{text}: restricted by the program itself, or later"
             continue
         yield Difference(
@@ -83,13 +88,8 @@ def judge_narrow(observation: Observation) -> Iterator[Difference | str]:
 # --- places -------------------------------------------------------------------------------------
 
 
-def judge_places(
-    observation: Observation, parent: ProcessReport | None
-) -> Iterator[Difference | str]:
+def judge_places(observation: Observation) -> Iterator[Difference | str]:
     """Yield what differs where OpenMP binds each of its threads to a place."""
-    if parent is not None and is_confined_with(observation, parent):
-        yield confined_child(observation, parent)
-        return
     occupancy = Occupancy(observation)
     for place, count in enumerate(occupancy.counts):
         if count > occupancy.limit:

@@ -17,11 +17,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ompbind.machine.processes import make_family, read_parents
+from ompbind.machine.roots import DirectoryRoot
 from tests.serving.environment import environment_folder, is_set_up, model_folder
 from tests.support.commands import environment
 from tests.support.needs import REPOSITORY
 from tests.support.observe import mask_of
-from tests.support.recorder import alive, all_children
+from tests.support.recorder import alive
 
 STAND_IN = REPOSITORY / "tests" / "support" / "bin"
 # Set by `make test-serving`: the tests run with the real vLLM as well.
@@ -96,7 +98,8 @@ class Running:
         self.pids.update(self.list_pids())
 
     def list_pids(self) -> list[int]:
-        return [self.process.pid, *all_children(self.process.pid)]
+        pid = self.process.pid
+        return [pid, *make_family([pid], read_parents(DirectoryRoot("/")))[pid]]
 
     def look(self) -> list[Seen]:
         """Return all processes that there are now, parents before their children."""
@@ -111,8 +114,7 @@ class Running:
 
     def end(self) -> None:
         """Kill whatever is left, and close the log."""
-        with contextlib.suppress(OSError):
-            self.pids.update(self.list_pids())
+        self.pids.update(self.list_pids())
         for pid in self.pids:
             with contextlib.suppress(OSError):
                 if pid == self.process.pid or os.getsid(pid) == self.process.pid:

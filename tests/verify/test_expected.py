@@ -12,52 +12,13 @@ import pytest
 from ompbind.cpuset import CpuSet
 from ompbind.errors import DeniedError, UsageError
 from ompbind.machine.processes import is_exiting
-from ompbind.machine.roots import DirectoryRoot
 from ompbind.planner import make_plan
 from ompbind.plans import Plan
 from ompbind.verify import check, find_targets
-from ompbind.verify.after_start import SECONDS, Verifier
+from ompbind.verify.after_start import LATER, SECONDS, SETTLE, Verifier
 from ompbind.verify.expected import expect_environ, expect_plan, parse_role_cpus
 from tests.support.machines import MACHINES, make_asked
-
-
-class Processes:
-    """A made-up machine of eight cpus and its processes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        online = path / "sys" / "devices" / "system" / "cpu" / "online"
-        online.parent.mkdir(parents=True)
-        online.write_text("0-7\n")
-        self.root = DirectoryRoot(str(path))
-
-    def add(
-        self,
-        pid: int,
-        parent: int = 1,
-        environ: dict[str, str] | None = None,
-        *,
-        masks: Sequence[str] = ("0-7",),
-        state: str = "S",
-        started: int = 1,
-        name: str = "w",
-    ) -> None:
-        """Write a process with a thread for each mask, the main one first."""
-        folder = self.path / "proc" / str(pid)
-        (folder / "task").mkdir(parents=True, exist_ok=True)
-        fields = [str(n) for n in range(53)]
-        fields[4], fields[22], fields[39] = str(parent), str(started), "0"
-        stat = f"({name}) {state} {' '.join(fields[4:])}\n"
-        for tid, mask in enumerate(masks, pid):
-            task = folder / "task" / str(tid)
-            task.mkdir(parents=True, exist_ok=True)
-            (task / "stat").write_text(f"{tid} {stat}")
-            (task / "status").write_text(f"Uid:\t0\t0\t0\t0\nCpus_allowed_list:\t{mask}\n")
-            if environ is not None:
-                (task / "environ").write_text("".join(f"{k}={v}\0" for k, v in environ.items()))
-        (folder / "stat").write_text(f"{pid} {stat}")
-        if environ is not None:
-            (folder / "environ").write_text("".join(f"{k}={v}\0" for k, v in environ.items()))
+from tests.support.processes import Processes
 
 
 @pytest.fixture
@@ -121,7 +82,8 @@ def test_a_plan_has_a_rank_for_each_target(processes: Processes) -> None:
 
 
 def test_what_a_rank_has_started_is_judged_with_it(processes: Processes) -> None:
-    """Those that inherited its binding; not another launch's, nor what has exited."""
+    """Those that it started, whether or not they show its environment; not another launch's, nor
+    what has exited. They may bind themselves inside its cpus."""
     processes.add(10, environ=worker(0), masks=["0-3"])
     processes.add(11, 10, worker(0), masks=["0-3"])
     processes.add(12, 10, worker(1), masks=["0-3"])
@@ -129,9 +91,15 @@ def test_what_a_rank_has_started_is_judged_with_it(processes: Processes) -> None
     processes.add(14, 10, None, masks=["0-3"])
     processes.add(15, 10, worker(0), state="Z", masks=())
     processes.add(16, 11, worker(0), masks=["0-4"])
+    processes.add(17, 13, {}, masks=["0-4"])
+    processes.add(18, 16, {}, masks=["1-2"])
     report = check(processes.root, find_targets(processes.root, [10], None))
-    assert [(r.process.pid, r.parent) for r in report.processes] == [(10, 0), (11, 10), (16, 10)]
-    assert [[d.kind for d in r.differences] for r in report.processes] == [[], [], ["changed"]]
+    assert [(r.process.pid, r.parent) for r in report.processes] == [
+        (10, 0), (11, 10), (14, 10), (16, 10), (18, 10),
+    ]  # fmt: skip
+    kinds = [[d.kind for d in r.differences] for r in report.processes]
+    assert kinds == [[], [], [], ["changed"], []]
+    assert "restricted by the program itself" in report.processes[-1].notes[0]
 
 
 def test_a_number_that_was_reused_is_another_process(processes: Processes) -> None:
@@ -200,7 +168,8 @@ def test_only_living_ranks_are_verified_after_the_start(processes: Processes) ->
 
 
 def test_pauses_between_verifications_double(processes: Processes) -> None:
-    """From a tenth of a second to a second, and no longer than is left."""
+    """From a tenth of a second to a second, and no longer than is left; after the report there are
+    a few later looks."""
     plan = two_ranks("--threads", "3", "--places", "one", "--no-rank-env")
     now = [0.0]
     waiting = Verifier(processes.root, within=3.0, strict=False, clock=lambda: now[0])
@@ -210,7 +179,7 @@ def test_pauses_between_verifications_double(processes: Processes) -> None:
     while (wait := waiting(plan, {0: 10}, {}, lambda *what: said.append(what))) is not None:
         waits.append(wait)
         now[0] += wait
-    assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 0.5])
+    assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 0.5, *LATER])
     assert [kind for kind, _ in said] == ["note"]
     assert verifier(processes)(plan, {}, {}, lambda *what: said.append(what)) is None
     assert said[1:] == []
@@ -221,7 +190,7 @@ def test_a_difference_may_go_before_the_end(processes: Processes) -> None:
     plan = two_ranks("--places", "one", "--threads", "1", "--no-rank-env")
     said: list[tuple[str, str]] = []
     waiting = verifier(processes)
-    for mask, wait in (("0-3", 0.1), ("0-3", 0.2), ("0-7", None)):
+    for mask, wait in (("0-3", 0.1), ("0-3", 0.2), ("0-7", LATER[0])):
         processes.add(10, environ=dict(plan.ranks[0].env), masks=[mask])
         assert waiting(plan, {0: 10}, {}, lambda *what: said.append(what)) == wait
     assert [kind for kind, _ in said] == ["note"]
@@ -247,15 +216,16 @@ def test_a_difference_is_a_warning_or_an_error(processes: Processes) -> None:
         said.append((what[0], what[1]))
 
     late = Verifier(processes.root, within=0, strict=True, clock=lambda: 0.0)
-    assert late(plan, {0: 10}, {}, say) is None
+    assert late(plan, {0: 10}, {}, say) == LATER[0]
     assert [kind for kind, _ in said] == ["note"]
     assert re.search("as planned.*; not all threads had started after 0 s", said[0][1])
     processes.add(10, environ=environ, masks=["0-3"])
     loose = Verifier(processes.root, within=0, strict=False, clock=lambda: 0.0)
-    assert loose(plan, {0: 10}, {}, say) is None
+    assert loose(plan, {0: 10}, {}, say) == LATER[0]
     assert [kind for kind, _ in said[1:]] == ["warning"]
+    strict = Verifier(processes.root, within=0, strict=True, clock=lambda: 0.0)
     with pytest.raises(DeniedError, match="may run only on cpus 0-3"):
-        late(plan, {0: 10}, {}, say)
+        strict(plan, {0: 10}, {}, say)
 
 
 def test_ranks_that_exit_early_are_judged_by_what_was_last_seen(processes: Processes) -> None:
@@ -381,3 +351,41 @@ def test_an_environment_without_cpus_has_those_of_its_places() -> None:
 def test_values_that_are_no_roles_are_left_out() -> None:
     """A program may use such a variable for something else."""
     assert parse_role_cpus(["0-1", "x", "4"]) == (CpuSet([0, 1]), CpuSet([4]))
+
+
+def test_what_ranks_start_later_is_reported(processes: Processes) -> None:
+    """Once, if it is still there a moment later; what differs is a warning, or raised with
+    --verify-strict. The looks end, or the rank."""
+    asked = make_asked(["-n", "4", "--places", "one", "--threads", "1", "--no-rank-env"])
+    plan = make_plan(MACHINES["server"], asked)
+    environ = dict(plan.ranks[0].env)
+    said: list[tuple[str, str]] = []
+
+    def look(verifier: Verifier) -> float | None:
+        return verifier(plan, {0: 10}, {}, lambda kind, text: said.append((kind, text)))
+
+    processes.add(10, environ=environ, masks=["0-3"])
+    late, strict = verifier(processes), verifier(processes, strict=True)
+    assert look(late) == look(strict) == 0.1
+    assert look(late) == look(strict) == LATER[0]
+    said.clear()
+    assert look(late) == LATER[1]
+    processes.add(11, 10, masks=["0-3"], environ=environ, name="brief")
+    assert look(late) == SETTLE
+    shutil.rmtree(processes.path / "proc" / "11")
+    for pid in (12, 13):
+        processes.add(pid, 10, masks=["0-3"] * 2, environ=bytes(9), name="VLLM::Worker_TP")
+    assert look(late) == LATER[2]
+    assert said == []
+    assert look(late) == SETTLE
+    assert look(late) == LATER[3]
+    text = "as planned: 2 processes, 4 threads, started since: 2 VLLM::Worker_TP"
+    assert said == [("note", text)]
+    processes.add(14, 13, masks=["0-4"], environ=bytes(9))
+    assert look(late) == look(strict) == SETTLE
+    assert look(late) == LATER[4]
+    assert [kind for kind, _ in said[1:]] == ["warning"]
+    with pytest.raises(DeniedError, match="pid 14: every thread may run on cpus 0-4"):
+        look(strict)
+    assert [look(late), look(late)] == [LATER[5], None]
+    assert late(plan, {}, {0: 99.0}, lambda *_: pytest.fail("all is said")) is None

@@ -1,0 +1,279 @@
+"""Which rank a process belongs to, where its environment does not say so: programs that rename
+themselves write over it. By made-up files of /proc, and by real processes."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ompbind.errors import UsageError
+from ompbind.machine.processes import (
+    is_overwritten,
+    make_family,
+    read_environ,
+    read_name,
+    read_parents,
+)
+from ompbind.machine.roots import DirectoryRoot
+from ompbind.plans import RECORD_NAME
+from ompbind.verify import check, find_targets
+from ompbind.verify.lineage import Lineage
+from ompbind.verify.report import Report
+from tests.support.commands import OMPBIND, TIMEOUT, environment, ompbind_run
+from tests.support.needs import REPOSITORY, need_cpus
+from tests.support.processes import Processes
+from tests.support.recorder import wait_for
+
+RENAMED = b"\0" * 40 + b"LOCAL_WORLD_SIZE=2\0"  # as setproctitle leaves it in vLLM's workers
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Processes:
+    return Processes(tmp_path)
+
+
+def worker(rank: int = 0, cpus: str = "0-3", **more: str) -> dict[str, str]:
+    return {"OMPBIND_RANK": str(rank), "OMPBIND_CPUS": cpus, **more}
+
+
+def verify(processes: Processes, *pids: int) -> Report:
+    return check(processes.root, find_targets(processes.root, pids, None))
+
+
+def rows(report: Report) -> list[tuple[int, int | None, int, list[str]]]:
+    """Of each process its pid, its rank, which process started it, and what differs."""
+    return [
+        (r.process.pid, r.expected.rank if r.expected else None, r.parent,
+         [d.kind for d in r.differences])
+        for r in report.processes
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("data", "overwritten"),
+    [
+        (b"", False),
+        (b"A=1\0B=\0", False),
+        (b"A=1", False),  # a truncated read
+        (RENAMED, True),
+        (b"\0" * 30, True),
+        (b"eCore\0\0\0\0B=1\0", True),  # a name longer than the arguments
+        (b"eCore\0B=1\0", True),
+        (b"A=1\0\0\0\0", True),
+    ],
+)
+def test_what_is_overwritten(data: bytes, overwritten: bool) -> None:
+    """An environment has NAME=VALUE after NAME=VALUE; a name or zeros were written over it."""
+    assert is_overwritten(data) is overwritten
+
+
+def test_processes_that_renamed_themselves_are_verified(processes: Processes) -> None:
+    """By their parents, with what they have started; the rest of their environment says nothing
+    about OpenMP's places."""
+    processes.add(10, environ=worker(OMP_PLACES="{0},{1},{2},{3}", OMP_PROC_BIND="close"),
+                  masks=["0-3"])  # fmt: skip
+    processes.add(11, 10, RENAMED, masks=["0-3", "0-3"])
+    processes.add(12, 11, RENAMED, masks=["4-5"])
+    processes.add(13, 11, b"\0" * 9 + b"OMPBIND_RANK=1\0OMPBIND_CPUS=4-7\0", masks=["2"])
+    report = verify(processes, 10)
+    assert rows(report) == [(10, 0, 0, []), (11, 0, 10, []), (12, 0, 10, ["changed"]),
+                            (13, 0, 10, [])]  # fmt: skip
+    assert not report.holds
+    notes = [" ".join(r.notes) for r in report.processes]
+    assert ["written over its environment" in text for text in notes] == [False, True, True, True]
+    assert "may run only on cpu 2 of 0-3: restricted by the program itself" in notes[3]
+
+
+def test_a_process_of_a_rank_can_be_named(processes: Processes) -> None:
+    """Whether it shows its rank, has cleared it, or has written over it; with what it started."""
+    processes.add(10, environ=worker(), masks=["0-3"])
+    processes.add(11, 10, RENAMED, masks=["0-3"])
+    processes.add(12, 11, RENAMED, masks=["0"])
+    processes.add(13, 12, {}, masks=["0"])
+    processes.add(14, 13, worker(), masks=["7"])
+    assert rows(verify(processes, 12)) == [
+        (12, 0, 10, []), (13, 0, 10, []), (14, 0, 10, ["changed"]),
+    ]  # fmt: skip
+    assert rows(verify(processes, 13, 14)) == [
+        (13, 0, 10, []), (14, 0, 10, ["changed"]), (14, 0, 10, ["changed"]),
+    ]  # fmt: skip
+
+
+def test_the_trap_of_the_main_thread_is_found_in_renamed_processes(processes: Processes) -> None:
+    """They are confined with the rank's main thread, which OpenMP has bound."""
+    variables = worker(OMP_PLACES="{0},{1},{2},{3}", OMP_PROC_BIND="close")
+    processes.add(10, environ=variables, masks=["0", "0-3"])
+    processes.add(11, 10, RENAMED, masks=["0", "0"])
+    assert rows(verify(processes, 10))[1] == (11, 0, 10, ["caught"])
+
+
+def test_a_renamed_rank_is_known_by_what_it_started(processes: Processes) -> None:
+    """If all of that is of one rank, whose cpus it keeps to; else what it is cannot be known, and
+    that is no agreement."""
+    processes.add(10, environ=RENAMED, masks=["0-3"])
+    processes.add(11, 10, worker(), masks=["0-3"])
+    processes.add(12, 10, RENAMED, masks=["0-4"])
+    assert rows(verify(processes, 10)) == [
+        (10, 0, 0, []),
+        (11, 0, 10, []),
+        (12, 0, 10, ["changed"]),
+    ]
+    processes.add(10, environ=RENAMED, masks=["0-7"])
+    assert rows(verify(processes, 10)) == [
+        (10, None, 0, ["unseen"]), (12, None, 10, ["unseen"]), (11, 0, 0, []),
+    ]  # fmt: skip
+    (unseen,) = verify(processes, 10).processes[0].differences
+    assert "it has written over its environment, so its plan is unknown" in unseen.text
+    assert "SPT_NOENV=1" in unseen.remedy
+    processes.add(10, environ=RENAMED, masks=["0-3"])
+    processes.add(13, 10, worker(1, "4-7"), masks=["4-7"])
+    assert [row[:2] for row in rows(verify(processes, 10))] == [
+        (10, None), (12, None), (11, 0), (13, 1),
+    ]  # fmt: skip
+
+
+def test_a_renamed_process_of_no_launch_is_refused(processes: Processes) -> None:
+    """With a hint that keeps setproctitle from it."""
+    processes.add(10, environ=RENAMED, name="gunicorn: mas")
+    processes.add(11, 10, RENAMED)
+    words = r"pid 10 \(gunicorn: mas\) has written over its environment"
+    with pytest.raises(UsageError, match=words) as caught:
+        find_targets(processes.root, [10], None)
+    assert "--env SPT_NOENV=1" in caught.value.hint
+
+
+def test_a_circle_of_parents_is_survived(processes: Processes) -> None:
+    """Parents are read one after another, and pids are used again."""
+    processes.add(10, 11, RENAMED)
+    processes.add(11, 10, {})
+    lineage = Lineage(processes.root)
+    assert lineage.find_claim(10) is None
+    assert lineage.find_rank(10) == 10
+    assert lineage.family_of(10) == [11, 10]
+
+
+# --- processes that have lost their parents ------------------------------------------------------
+
+
+def add_service(processes: Processes, cgroup: str, *, first: int = 1) -> None:
+    """A rank on cpus 0-3, pid 10, in a cgroup, with processes there that init has adopted."""
+    processes.add(1, 0, {}, cgroup="/init.scope", started=0)
+    processes.add(10, environ=worker(), masks=["0-3"], cgroup=cgroup, started=first)
+    processes.add(11, 10, worker(), masks=["0-3"], cgroup=cgroup, started=3)
+    processes.add(20, 1, worker(), masks=["0-3"], cgroup=cgroup, started=4)
+    processes.add(21, 20, RENAMED, masks=["0-4"], cgroup=cgroup, started=5)
+    processes.add(22, 1, RENAMED, masks=["5"], cgroup=cgroup, started=6)
+    processes.add(23, 1, {}, masks=["0-7"], cgroup=cgroup, started=7)
+    processes.add(30, 1, RENAMED, masks=["0-7"], cgroup="/other", started=8)
+
+
+def test_a_cgroup_shows_who_has_lost_his_parents(processes: Processes) -> None:
+    """Where the launch was the first in it, as in a service of systemd: such a process is judged as
+    the rank's; one that shows that it is of no launch is not."""
+    add_service(processes, "/system.slice/model.service")
+    assert rows(verify(processes, 10)) == [
+        (10, 0, 0, []), (11, 0, 10, []), (20, 0, 10, []), (21, 0, 10, ["changed"]),
+        (22, 0, 10, ["changed"]),
+    ]  # fmt: skip
+    assert [r[0] for r in rows(verify(processes, 11))] == [11]
+
+
+@pytest.mark.parametrize("cgroup", ["/", "/user.slice/session-1.scope"])
+def test_a_cgroup_of_others_shows_nothing(processes: Processes, cgroup: str) -> None:
+    """The root, and one in which somebody else was first: a login's, for instance."""
+    add_service(processes, cgroup, first=2)
+    if cgroup != "/":
+        processes.add(9, 1, {}, cgroup=cgroup, started=1)
+    assert [r[0] for r in rows(verify(processes, 10))] == [10, 11]
+
+
+def test_a_stray_of_unknown_rank_is_reported(processes: Processes) -> None:
+    """With several ranks in the cgroup nobody knows whose it is."""
+    add_service(processes, "/system.slice/model.service")
+    processes.add(
+        12, 11, worker(1, "4-7"), masks=["4-7"], cgroup="/system.slice/model.service", started=9
+    )
+    assert rows(verify(processes, 10, 12))[-1] == (22, None, 0, ["unseen"])
+
+
+# --- real processes ------------------------------------------------------------------------------
+
+# Renames itself, once its child has; both then wait.
+RENAMER = """
+import ctypes, os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from server import set_title
+child = os.fork()
+set_title("renamed %s" % ("parent" if child else "child"))
+while True:
+    signal.pause()
+"""
+
+
+def read_report(*args: str, **variables: str) -> dict[str, Any]:
+    done = ompbind_run("verify", "--format", "json", *args, env=environment(**variables))
+    assert done.returncode in (0, 1), done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="verify reads Linux' /proc")
+def test_renamed_ranks_are_known_by_their_supervisor(
+    start: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    """Of several ranks that have all renamed themselves each is judged as what it is, asked for by
+    the launcher's pid, its own, or its child's; the record is not inherited by them."""
+    cpus = need_cpus(2)
+    root = DirectoryRoot("/")
+    folder = str(REPOSITORY / "tests" / "support")
+    command = [sys.executable, "-I", "-S", "-c", RENAMER, folder]
+    launcher = start("run", "-n", "2", "--no-neighbours",
+                     "--places", "one", "--", *command)  # fmt: skip
+
+    def list_renamed() -> list[int]:
+        names = {pid: read_name(root, pid) for pid in read_parents(root)}
+        family = make_family([launcher.pid], read_parents(root))[launcher.pid]
+        return [pid for pid in family if "renamed" in names.get(pid, "")]
+
+    wait_for(lambda: len(list_renamed()) == 4)
+    parents = read_parents(root)
+    ranks = [pid for pid in list_renamed() if parents[pid] not in list_renamed()]
+    assert not any("OMPBIND_RANK" in dict(read_environ(root, pid) or ()) for pid in ranks)
+    report = read_report(str(launcher.pid))
+    assert report["holds"]
+    found = [(p["rank"], p["started_by"], p["planned"]["cpus"]) for p in report["processes"]]
+    assert [(rank, cpus) for rank, _, cpus in found] == [
+        (0, str(cpus[0])), (0, str(cpus[0])), (1, str(cpus[1])), (1, str(cpus[1])),
+    ]  # fmt: skip
+    assert [bool(by) for _, by, _ in found] == [False, True, False, True]
+    (child,) = [pid for pid in list_renamed() if parents[pid] == ranks[1]]
+    report = read_report(str(child))
+    assert [(p["pid"], p["started_by"], p["holds"]) for p in report["processes"]] == [
+        (child, ranks[1], True)
+    ]
+    subprocess.run(["taskset", "-a", "-p", "-c", str(cpus[0]), str(child)], check=True,
+                   capture_output=True)  # fmt: skip
+    report = read_report(str(ranks[1]))
+    assert [p["holds"] for p in report["processes"]] == [True, False]
+    links = [link.readlink() for pid in ranks for link in Path(f"/proc/{pid}/fd").iterdir()]
+    assert not [link for link in links if RECORD_NAME in str(link)]
+    launcher.send_signal(signal.SIGTERM)
+    launcher.wait(TIMEOUT)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="verify reads Linux' /proc")
+def test_verify_in_a_rank_leaves_itself_out() -> None:
+    """Started by a rank, it is no process of the rank."""
+    script = f'"{OMPBIND}" verify $$; echo done'  # not the last command, which sh would become
+    done = ompbind_run("run", "--no-neighbours", "--", "sh", "-c", script)
+    assert re.search(r"as planned: 1 process, 1 thread\ndone", done.stdout), (
+        done.stdout + done.stderr
+    )
