@@ -7,6 +7,7 @@ Sources: proc_pid_stat(5), proc_pid_status(5), numa(7) for numa_maps, the kernel
 from __future__ import annotations
 
 import errno
+import os
 
 from ompbind.cpuset import CpuSet, parse_whole
 from ompbind.errors import OmpbindError, ParseError
@@ -298,11 +299,21 @@ def read_start(root: LivingRoot, pid: int) -> int:
         return 0
 
 
+def read_groups(root: LivingRoot, pid: int) -> dict[str, str]:
+    """Return the cgroups of a process by controllers, "" for those of version 2."""
+    return parse_cgroups(root.read(f"proc/{pid}/cgroup") or "")
+
+
+def find_this(root: LivingRoot) -> int | None:
+    """Return this process's pid; None where the processes of `root` are saved or made up."""
+    pid = os.getpid()
+    return pid if root.resolve("proc/self") == f"proc/{pid}" else None
+
+
 def read_cpuset_of(root: LivingRoot, pid: int) -> CpuSet | None:
     """Return the cpus of a process's cgroup; None where nothing is known to restrict them."""
-    groups = parse_cgroups(root.read(f"proc/{pid}/cgroup") or "")
     try:
-        return read_cpuset(root, read_mounts(root), groups, "cpus")
+        return read_cpuset(root, read_mounts(root), read_groups(root, pid), "cpus")
     except OmpbindError:
         return None
 

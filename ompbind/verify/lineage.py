@@ -8,11 +8,11 @@ ompbind, what it has started.
 
 from __future__ import annotations
 
-import os
-
 from ompbind.machine.processes import (
-    is_overwritten,
+    find_process,
+    find_this,
     parse_environ,
+    read_groups,
     read_parents,
     read_record,
     read_start,
@@ -37,9 +37,7 @@ class Lineage:
     def __init__(self, root: LivingRoot) -> None:
         self.root = root
         self.parents = read_parents(root)
-        this = os.getpid()
-        # None where /proc is saved or made up.
-        self.this = this if root.resolve("proc/self") == f"proc/{this}" else None
+        self.this = find_this(root)
         self.children: dict[int, list[int]] = {}
         for pid in sorted(self.parents):
             if pid != self.this:
@@ -78,11 +76,10 @@ class Lineage:
 
     def read_claim(self, pid: int) -> Environ | None:
         """Return the claim in a process's own environment; None if there is none to be read."""
-        try:
-            data = self.root.read_whole(f"proc/{pid}/environ")
-        except OSError:
+        process = find_process(self.root, pid)
+        if process is None or process.overwritten:
             return None
-        return None if is_overwritten(data) else select_claim(dict(parse_environ(data)))
+        return select_claim(dict(process.environ or ()))
 
     def read_record(self, pid: int) -> dict[int, Environ]:
         """Return the claims of a supervisor's ranks, by pid; {} for any other process."""
@@ -152,10 +149,9 @@ class Lineage:
         return strays
 
     def read_group(self, pid: int) -> str:
-        """Return the cgroups of a process as the kernel writes them, "/" for the root alone."""
-        lines = (self.root.read(f"proc/{pid}/cgroup") or "").splitlines()
-        paths = {line.split(":", 2)[2] for line in lines if line.count(":") >= 2}
-        return "/" if paths == {"/"} else "\n".join(sorted(lines))
+        """Return the cgroups of a process as a text to compare; "/" for the root alone."""
+        groups = read_groups(self.root, pid)
+        return "/" if set(groups.values()) == {"/"} else str(sorted(groups.items()))
 
     def list_ancestors(self, pid: int) -> list[int]:
         """Return the parents of a process, the nearest first."""
