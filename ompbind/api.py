@@ -93,7 +93,7 @@ def plan(
     per: Literal["numa", "package", "l3", "core", "gpu", "die", "cluster", "l2", "book", "drawer"]
     | None = None,
     distribution: Literal["block", "cyclic", "spread"] | None = None,
-    cores_per_rank: int | None = None,
+    cores_per_rank: int | str | Sequence[int] | None = None,
     numa_bind: bool = False,
     numa_bind_nodes: str | Sequence[int | str] | None = None,
     numa_bind_cpus: str | Sequence[Cpus] | None = None,

@@ -118,6 +118,11 @@ SAME = [
         ],
     ),
     (
+        {"per": "numa", "cores_per_rank": [2, 3], "threads": "cores", "smt": "all"},
+        ["--per", "numa", "--cores-per-rank", "2,3", "--threads", "cores", "--smt", "all"],
+    ),
+    ({"cores_per_rank": 3}, ["--cores-per-rank", "3"]),
+    (
         {"ranks": 2, "rank_env": False, "template": True, "command": ["echo", "{rank}"]},
         ["-n", "2", "--no-rank-env", "--template", "--", "echo", "{rank}"],
     ),

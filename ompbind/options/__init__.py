@@ -120,6 +120,8 @@ def make_request(
         fields["places_why"] = given.get("places", "OMP_PLACES is set")
     if "nodes" in fields:
         fields["numa_bind"] = True
+    if (sizes := fields.get("cores_per_rank", ()))[1:]:
+        fields.setdefault("ranks", len(sizes))
     return Request(
         limit=inherited.limit,
         place_list=inherited.place_list,

@@ -10,7 +10,7 @@ from ompbind.errors import OmpbindError
 from ompbind.options import check_choice
 from ompbind.options.table import OPTIONS
 from ompbind.options.together import check_together
-from ompbind.options.values import parse_cpu_lists, parse_cpus, text_of
+from ompbind.options.values import parse_cpu_lists, parse_cpus, parse_sizes, text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,12 +46,14 @@ def make_value(option: Option, value: object) -> object:
         if not isinstance(value, bool):
             raise wrong_type(key, value)
         return value
+    # A list of texts or numbers is what the command line has with commas.
+    joined = (option.adds and option.parse is None) or option.parse is parse_sizes
     plain: object
     if option.kind == "optional" and value is True:
         plain = ""
     elif option.kind == "list" or option.many:
         plain = [make_item(option, item) for item in make_items(key, value)]
-    elif option.adds and option.parse is None and not isinstance(value, str | os.PathLike):
+    elif joined and not isinstance(value, str | int | os.PathLike):
         plain = ",".join(text_of(item, key) for item in make_list(key, value))
     else:
         plain = make_item(option, value)

@@ -19,6 +19,7 @@ from ompbind.options.values import (
     parse_reserve,
     parse_roles,
     parse_seconds,
+    parse_sizes,
     parse_smt,
     parse_stdin,
     parse_texts,
@@ -145,9 +146,9 @@ OPTIONS: tuple[Option, ...] = (
         ("--cores-per-rank",),
         "value",
         "Give each rank N cores, the first of its part; with --per, ranks follow one another "
-        "without gaps",
-        "N",
-        parse=parse_count,
+        "without gaps; or a number for each rank, as in 4,8,8",
+        "N[,N...]",
+        parse=parse_sizes,
         fields=("request.cores_per_rank",),
         excludes=(
             Rule(

@@ -54,6 +54,8 @@ def check_counts(values: Values, names: Names) -> None:
         for key in ("numa_bind_nodes", "numa_bind_cpus")
         if key in values
     }
+    if len(sizes := values.get("cores_per_rank", ())) > 1:
+        counts[names.get("cores_per_rank", "--cores-per-rank")] = len(sizes)
     if "ranks" in values:
         counts["--ranks"] = values["ranks"]
     if len(set(counts.values())) > 1:

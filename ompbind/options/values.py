@@ -45,6 +45,13 @@ def parse_count(value: Given, name: str) -> int:
     return parse_number(value, name, 1)
 
 
+def parse_sizes(value: Given, name: str) -> tuple[int, ...]:
+    """Return the numbers of `4` or `4,8,8`. Raises UsageError."""
+    if isinstance(value, int):
+        return (parse_number(value, name, 1),)
+    return tuple(parse_number(part, name, 1) for part in text_of(value, name).split(","))
+
+
 def parse_threads(value: Given, name: str) -> str:
     """Return the text of OMP_NUM_THREADS, or `cores`. Raises UsageError."""
     return "cores" if value == "cores" else str(parse_number(value, name, 1))

@@ -205,7 +205,8 @@ def warn_of_machine(machine: Machine, request: Request) -> list[Caution]:
 
 def warn_of_sizes(shares: Sequence[Share], request: Request) -> list[Caution]:
     """Return a warning where ranks differ by more than one core, and nobody asked for that."""
-    if request.per is not None or request.cpus is not None or request.place_list is not None:
+    named = request.cpus is not None or request.place_list is not None
+    if request.per is not None or named or request.cores_per_rank[1:]:
         return []
     if any(core.weight > 1 for share in shares for core in share.cores):
         from ompbind.planner.division import weigh

@@ -202,6 +202,12 @@ def map_by_division(machine: Machine, request: Request, cores: tuple[Core, ...])
         return Mapped([Share(cores, f"{domain}, shared by {count} ranks")] * count)
     if count > len(cores):
         return Mapped(oversubscribe(request, range(count), Domain(cores, whole)))
+    if request.cores_per_rank[1:]:
+        from ompbind.planner.sizes import place_sizes  # seldom wanted
+
+        check_sizes(request, range(count), Domain(cores, whole))
+        parts = place_sizes(cores, request.cores_per_rank)
+        return Mapped(share_parts(machine, parts, whole))
     from ompbind.planner.division import divide
 
     parts = [
@@ -334,10 +340,9 @@ def map_to_domain(request: Request, ranks: Sequence[int], domain: Domain) -> lis
         return [Share(cores, f"{name}, shared by {count} ranks") for _ in ranks]
     if count > len(cores):
         return oversubscribe(request, ranks, domain)
-    if each := request.cores_per_rank:
-        if each * count > len(cores):
-            raise too_few_cores(each, ranks, domain)
-        parts = [cores[each * i : each * (i + 1)] for i in range(count)]
+    if request.cores_per_rank:
+        ends = [0, *check_sizes(request, ranks, domain)]
+        parts = [cores[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
     else:
         from ompbind.planner.division import split_evenly
 
@@ -349,8 +354,8 @@ def oversubscribe(request: Request, ranks: Sequence[int], domain: Domain) -> lis
     """With --oversubscribe: consecutive ranks share a core. Raises PlanError without it, and where
     ranks are to have several cores each."""
     cores = domain.cores
-    if (each := request.cores_per_rank or 1) > 1:
-        raise too_few_cores(each, ranks, domain)
+    if max(request.cores_per_rank, default=1) > 1:
+        check_sizes(request, ranks, domain)
     if not request.oversubscribe:
         raise too_many_ranks(ranks, domain)
     from ompbind.planner.division import blocks
@@ -366,7 +371,7 @@ def first_cores(
     cores: tuple[Core, ...], request: Request, rank: int, name: str
 ) -> tuple[Core, ...]:
     """Return the first of a rank's cores, as many as --cores-per-rank says. Raises PlanError."""
-    wanted = request.cores_per_rank
+    wanted = request.cores_for(rank)
     if wanted is not None and wanted > len(cores):
         raise PlanError(
             f"rank {rank}: {name} has {counted(len(cores), 'usable core')}, "
@@ -392,18 +397,28 @@ def too_many_ranks(ranks: Sequence[int], domain: Domain) -> PlanError:
     )
 
 
-def too_few_cores(each: int, ranks: Sequence[int], domain: Domain) -> PlanError:
-    available = len(domain.cores)
-    most = available // each
-    rank = ranks[most]
-    return PlanError(
-        f"rank {rank}: {domain.name} has {counted(available, 'usable core')}, not "
-        f"{each} for each of {len(ranks)} ranks",
-        hint=f"at most {counted(most, 'rank')} there with --cores-per-rank {each}"
-        if most
-        else f"at most --cores-per-rank {available} there",
+def check_sizes(request: Request, ranks: Sequence[int], domain: Domain) -> list[int]:
+    """Return the sums of the cores that --cores-per-rank gives these ranks, from the first rank to
+    each. Raises PlanError where the domain has fewer."""
+    sizes = [request.cores_for(rank) or 1 for rank in ranks]
+    sums = [sum(sizes[:n]) for n in range(1, len(sizes) + 1)]
+    available, each = len(domain.cores), sizes[0]
+    if sums[-1] <= available:
+        return sums
+    rank = ranks[next(n for n, total in enumerate(sums) if total > available)]
+    if len(set(sizes)) > 1:
+        problem = f"{'+'.join(map(str, sizes))} for {label('rank', CpuSet(ranks))}"
+        hint = f"at most {available} there together"
+    else:
+        problem, most = f"{each} for each of {len(ranks)} ranks", available // each
+        hint = f"at most --cores-per-rank {available} there"
+        if most:
+            hint = f"at most {counted(most, 'rank')} there with --cores-per-rank {each}"
+    raise PlanError(
+        f"rank {rank}: {domain.name} has {counted(available, 'usable core')}, not {problem}",
+        hint=hint,
         rank=rank,
-        wanted=each * len(ranks),
+        wanted=sums[-1],
         available=available,
     )
 

@@ -39,7 +39,7 @@ class Request(Record):
     cpus: tuple[CpuSet, ...] | None = None
     share: bool = False
     distribution: str = "block"
-    cores_per_rank: int | None = None
+    cores_per_rank: tuple[int, ...] = ()  # of each rank, or one number for all
     smt: int | None = 1  # None: every hardware thread
     oversubscribe: bool = False
     part: tuple[int, int] | None = None
@@ -68,3 +68,8 @@ class Request(Record):
     visible: Visible | None = None  # the GPUs that workers will see; None: not looked up
     inherited: tuple[Inherited, ...] = ()
     command: tuple[str, ...] = ()
+
+    def cores_for(self, rank: int) -> int | None:
+        """Return how many cores --cores-per-rank gives a rank."""
+        sizes = self.cores_per_rank
+        return sizes[rank] if sizes[1:] else sizes[0] if sizes else None

@@ -22,6 +22,7 @@ from ompbind.planner import make_plan
 from ompbind.planner.cores import levels_for
 from ompbind.planner.quota import scale
 from ompbind.planner.request import Request
+from ompbind.planner.sizes import assign
 from ompbind.plans import Plan, parse_plan
 from tests.support.machines import MACHINES, make_asked, make_machine
 from tests.support.requests import cores_of, machines, requests, usable_cpus, wild_requests
@@ -982,6 +983,14 @@ TWO_PACKAGES = Shape(packages=2, nodes=2, cores=8, threads=1, l3s=2)
         (["--cores-per-rank", "3"], ["0-2"]),
         (["--numa-bind-nodes", "1", "0", "1", "--cores-per-rank", "2"], ["4-5", "0-1", "6-7"]),
         (["--numa-bind", "-n", "4", "--distribution", "cyclic"], ["0-1", "4-5", "2-3", "6-7"]),
+        (["--cores-per-rank", "1,3"], ["0", "4-6"]),
+        (["--cores-per-rank", "3,1,2"], ["0-2", "4", "5-6"]),
+        (["--cores-per-rank", "3,2,1,2"], ["0-2", "4-5", "3", "6-7"]),
+        (["--cores-per-rank", "5,2"], ["0-4", "5-6"]),
+        (["-n", "2", "--cores-per-rank", "4,4"], ["0-3", "4-7"]),
+        (["--per", "package", "--cores-per-rank", "1,3,2"], ["0", "1-3", "4-5"]),
+        (["--numa-bind-nodes", "1", "0", "1", "--cores-per-rank", "1,2,3"], ["4", "0-1", "5-7"]),
+        (["--part", "2/2", "--cores-per-rank", "1,2"], ["4", "5-6"]),
     ],
 )
 def test_ranks_are_dealt_in_blocks_or_round(args: list[str], expected: list[str]) -> None:
@@ -1004,6 +1013,17 @@ def test_ranks_are_dealt_in_blocks_or_round(args: list[str], expected: list[str]
         (["-n", "2", "--distribution", "spread"], "maps ranks to what --per names"),
         (["--per", "gpu", "--distribution", "spread"], "--per gpu takes GPUs in order"),
         (["--cores-per-rank", "2", "--reserve", "1"], "--reserve"),
+        (
+            ["--cores-per-rank", "5,4"],
+            r"rank 1: the machine has 8 usable cores, not 5\+4 for ranks",
+        ),
+        (["--per", "package", "--cores-per-rank", "3,2,4"], "rank 1: package 0 has 4 usable cores"),
+        (["-n", "3", "--cores-per-rank", "1,2"], "--cores-per-rank is for 2, --ranks is for 3"),
+        (["--cores-per-rank", "2,2", "--share"], "--share gives each rank a whole domain"),
+        (
+            ["--per", "numa", "-n", "4", "--cores-per-rank", "2", "--share"],
+            "--share gives each rank",
+        ),
         (["--numa-bind-cpus", "0-1", "--cores-per-rank", "1"], "--cores-per-rank would change"),
     ],
 )
@@ -1087,6 +1107,44 @@ def test_spread_ranks_fill_the_tree_evenly(machine: Machine, per: str, count: in
         else:
             left.add(group)
     assert all(having[group] + 1 >= max(having.values()) for group in left)
+
+
+ROOMS = st.lists(st.integers(1, 6), min_size=1, max_size=4)
+
+
+@given(ROOMS, st.lists(st.integers(1, 5), min_size=1, max_size=5))
+def test_sizes_are_assigned_in_order_where_that_can_be(rooms: list[int], sizes: list[int]) -> None:
+    """Of all ways to cut the ranks into one run for each room, the fullest room of the one chosen
+    is as little full as can be. Where there is none, each room still holds what is assigned."""
+    ways = []
+    for cuts in itertools.combinations_with_replacement(range(len(sizes) + 1), len(rooms) - 1):
+        ends = [0, *cuts, len(sizes)]
+        ways.append([list(range(a, b)) for a, b in itertools.pairwise(ends)])
+
+    def fullest(way: list[list[int]]) -> Fraction:
+        loads = (sum(sizes[i] for i in members) for members in way)
+        return max(Fraction(load, room) for load, room in zip(loads, rooms, strict=True))
+
+    best = min(map(fullest, ways))
+    assigned = assign(rooms, sizes)
+    if best <= 1:
+        assert assigned in ways
+        assert fullest(assigned) == best
+    elif assigned is not None:
+        assert fullest(assigned) <= 1
+        assert sorted(itertools.chain(*assigned)) == list(range(len(sizes)))
+
+
+@given(machines(), st.lists(st.integers(1, 6), min_size=2, max_size=5))
+def test_each_rank_has_as_many_cores_as_asked(machine: Machine, sizes: list[int]) -> None:
+    """Whatever the machine: as many, all different; a refusal where there are not as many."""
+    cores = cores_of(machine.topology, machine.allowed.cpus)
+    request = make_asked(["--cores-per-rank", ",".join(map(str, sizes))])
+    plan = plan_or_none(machine, request)
+    assert (plan is None) == (sum(sizes) > len(cores))
+    if plan is not None:
+        assert [len(r.cpus) for r in plan.ranks] == sizes
+        assert len(union(r.cpus for r in plan.ranks)) == sum(sizes)
 
 
 # --- rare machines and combinations ---------------------------------------------------------------
