@@ -1,8 +1,9 @@
-"""The process that the user started, when ranks are supervised: it forks the supervisor, passes
-signals on to it, and exits with its status.
+"""The process that the user started, when ranks are supervised, and the watcher. The former passes
+signals on to the supervisor, and exits with its status.
 
-There are two processes so that whichever is killed, the other ends all that is left: the supervisor
-is the parent of the ranks, and this process that of the supervisor.
+There are three processes, each the parent of the next, so that whichever are killed, one that is
+left ends all others: this one, the watcher, and the supervisor, the parent of the ranks. The
+watcher has another name and process group: what kills all processes called ompbind spares it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from ompbind.launch.pipes import make_pipe, parse_error, receive, send_error
 from ompbind.launch.rank import flush
 from ompbind.launch.supervisor import PASSED_ON, Supervisor, ending_signals
 from ompbind.launch.syscalls import Library, name_signal, signal
+from ompbind.machine.processes import read_argument_place
+from ompbind.machine.roots import DirectoryRoot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
     from ompbind.launch.rank import Launch
+
+WATCHER = "rank-watcher"  # another name than this program's, which people kill by name
 
 
 def run_supervised(launch: Launch) -> int:
@@ -45,14 +50,14 @@ def run_supervised(launch: Launch) -> int:
         if pid == 0:
             os.close(control)
             os.close(result)
-            become_supervisor(launch, library, control_reader, result_writer, frozenset(sigmask))
+            become_watcher(launch, library, control_reader, result_writer, frozenset(sigmask))
         os.close(control_reader)
         os.close(result_writer)
         status = wait_for(pid, control, awaited)
         os.close(control)
         if status < 0:
             os.close(result)
-            raise supervisor_killed(-status, end_descendants(not_ours))
+            raise make_killed("watcher", -status, end_descendants(not_ours))
         for message in receive(result):
             raise parse_error(message)
         return status
@@ -74,6 +79,47 @@ def list_children() -> list[int]:
     return [pid for pid, parent in list_descendants().items() if parent == this]
 
 
+# --- the watcher's process ------------------------------------------------------------------------
+
+
+def become_watcher(
+    launch: Launch, library: Library, control: int, result: int, sigmask: frozenset[int]
+) -> NoReturn:
+    """In the child: fork the supervisor and exit with its status. If it is killed, end all its
+    descendants, which this process adopts."""
+    status, error = 125, None
+    try:
+        library.die_with_parent(signal.SIGCONT)  # for the supervisor, which may be stopped
+        library.adopt()
+        parent = os.getppid()
+        pid = os.fork()
+        if pid == 0:
+            become_supervisor(launch, library, control, result, sigmask)
+        os.close(control)
+        os.setpgid(0, 0)
+        place = read_argument_place(DirectoryRoot("/"))
+        library.rename(WATCHER, f"{WATCHER}: ends the ranks of {parent} if that is killed", place)
+        status = watch(pid)
+        if status < 0:
+            error = make_killed("supervisor", -status, end_descendants())
+    except BaseException as e:
+        error = make_unexpected(e)
+        end_descendants()
+    finally:
+        exit_child(result, status, error)
+
+
+def watch(pid: int) -> int:
+    """Wait for the supervisor, and let it go on whenever this process is told to; return its status
+    as `wait_for` does."""
+    awaited = {signal.SIGCHLD, signal.SIGCONT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+    while (status := reap(pid)) is None:
+        if signal.sigwait(awaited) == signal.SIGCONT:
+            os.kill(pid, signal.SIGCONT)
+    return os.waitstatus_to_exitcode(status)
+
+
 # --- the supervisor's process ---------------------------------------------------------------------
 
 
@@ -88,16 +134,29 @@ def become_supervisor(
 
         gc.disable()  # it would make the ranks' processes copy pages that they share with this one
         status = Supervisor(launch, library, control, sigmask).run()
-    except OmpbindError as e:
-        status, error = e.status, e
-    except OSError as e:  # no descriptors, no memory left
-        error = system_error(e)
     except BaseException as e:
-        error = OmpbindError(f"internal error: {e!r}")
+        error = make_unexpected(e)
     finally:
+        exit_child(result, status, error)
+
+
+def make_unexpected(e: BaseException) -> OmpbindError:
+    """Return an exception as an error that can be reported."""
+    if isinstance(e, OmpbindError):
+        return e
+    if isinstance(e, OSError):  # no descriptors, no memory left
+        return system_error(e)
+    return OmpbindError(f"internal error: {e!r}")
+
+
+def exit_child(result: int, status: int, error: OmpbindError | None) -> NoReturn:
+    """End this process, with the error's status if there is one, and report that to `result`."""
+    try:
         flush()
         if error:
+            status = error.status
             send_error(result, error)
+    finally:
         os._exit(status)
 
 
@@ -105,8 +164,8 @@ def become_supervisor(
 
 
 def wait_for(pid: int, control: int, awaited: set[int]) -> int:
-    """Pass each signal on to the supervisor until it exits; return its status, or minus the signal
-    that killed it.
+    """Pass each signal on to the supervisor until the watcher `pid` exits; return its status, or
+    minus the signal that killed it.
 
     Signals are only ever waited for: nothing is interrupted, and nothing wakes up for nothing.
     """
@@ -130,7 +189,7 @@ def wait_for(pid: int, control: int, awaited: set[int]) -> int:
         if stops:
             os.kill(os.getpid(), signal.SIGSTOP)
         elif number != signal.SIGCONT:
-            os.kill(pid, signal.SIGCONT)  # stopped, it would not pass it on
+            os.kill(pid, signal.SIGCONT)  # stopped, the supervisor would not pass it on
 
 
 def wait_signal(awaited: set[int]) -> tuple[int, bool]:
@@ -175,9 +234,10 @@ def reap(pid: int) -> int | None:
         return result
 
 
-def supervisor_killed(number: int, left: list[int]) -> OmpbindError:
-    """Return the error for a supervisor that a signal killed; `left`: who could not be ended."""
-    message = f"the supervisor was killed by {name_signal(number)}: all ranks were ended"
+def make_killed(name: str, number: int, left: list[int]) -> OmpbindError:
+    """Return the error for one of these processes that a signal killed; `left`: who could not be
+    ended."""
+    message = f"the {name} was killed by {name_signal(number)}: all ranks were ended"
     if left:
         message += f"; these processes cannot be ended: {', '.join(map(str, left))}"
     error = OmpbindError(message)

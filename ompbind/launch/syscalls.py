@@ -56,7 +56,7 @@ MODES = {"none": 0, "preferred": 1, "bind": 2, "interleave": 3, "local": 4}
 NODES = 1024  # as many as any kernel has
 MODE_FLAGS = 0xE000  # MPOL_F_STATIC_NODES, _RELATIVE_NODES and _NUMA_BALANCING
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
 
 
 def set_affinity(cpus: CpuSet, pid: int = 0) -> None:
@@ -95,6 +95,8 @@ class Library:
         self._bits = 8 * ctypes.sizeof(ctypes.c_ulong)
         self._words = ctypes.c_ulong * (NODES // self._bits)
         self._errno = ctypes.get_errno
+        self._move = ctypes.memmove
+        self._text = ctypes.c_char_p
         self._syscall = library.syscall
         self._syscall.restype = ctypes.c_long
         self._prctl = library.prctl if sys.platform == "linux" else None
@@ -131,6 +133,21 @@ class Library:
         """Make the calling process the parent of its descendants that lose theirs. Does nothing
         where there is no such call. Raises OSError."""
         self._control(PR_SET_CHILD_SUBREAPER, 1)
+
+    def rename(self, name: str, command_line: str, place: tuple[int, int]) -> None:
+        """Give the calling process another name and command line, as ps and pkill see them. Does
+        nothing where there is no such call. Raises OSError.
+
+        `place`: the addresses at which the command line begins and ends; a longer one is cut.
+        """
+        if self._prctl is None:
+            return
+        null, text = self._word(0), self._text(name.encode())
+        self._call(self._prctl, self._long(PR_SET_NAME), text, null, null, null)
+        start, end = place
+        if end > start:  # the last byte stays 0, or the kernel would read on in the environment
+            length = end - start - 1
+            self._move(start, command_line.encode()[:length].ljust(length, b"\0"), length)
 
     def _control(self, option: int, value: int) -> None:
         if self._prctl is not None:

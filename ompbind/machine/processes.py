@@ -98,6 +98,17 @@ def read_process(root: LivingRoot, pid: int) -> Process | None:
     )
 
 
+def read_argument_place(root: LivingRoot) -> tuple[int, int]:
+    """Return the addresses at which this process's command line begins and ends in its memory;
+    (0, 0) where the kernel does not say."""
+    try:
+        data = root.read_whole("proc/self/stat")  # by number, a foreign /proc has another process
+    except OSError:
+        return 0, 0
+    fields = data[data.rfind(b")") + 2 :].split()
+    return (number(fields[45]), number(fields[46])) if len(fields) > 46 else (0, 0)
+
+
 class ProcessId(Record):
     """A process, as much of it as identifies it."""
 

@@ -1076,10 +1076,11 @@ def test_who_sent_a_signal_where_the_system_does_not_say(
 
 def test_a_supervisor_that_was_killed() -> None:
     """Its status is the signal's; who could not be ended is named."""
-    error = parent.supervisor_killed(9, [])
+    error = parent.make_killed("supervisor", 9, [])
     text = "the supervisor was killed by signal 9 (KILL): all ranks were ended"
     assert (error.message, error.status) == (text, 137)
-    error = parent.supervisor_killed(15, [5, 6])
+    error = parent.make_killed("watcher", 15, [5, 6])
+    assert error.message.startswith("the watcher was killed by signal 15 (TERM): ")
     assert error.message.endswith("all ranks were ended; these processes cannot be ended: 5, 6")
 
 
@@ -1195,8 +1196,10 @@ def test_the_user_s_process_and_its_pipes(outcome: str, monkeypatch: pytest.Monk
 
 
 def test_the_supervisor_has_its_ends_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else it would not see that the process which the user started has exited."""
+    """Else it would not see that the process which the user started has exited; its parent is the
+    watcher, which adopts before it forks."""
     made: list[int] = []
+    calls: Calls = []
     make_pipe = pipes.make_pipe
 
     def note_pipe() -> tuple[int, int]:
@@ -1212,21 +1215,106 @@ def test_the_supervisor_has_its_ends_only(monkeypatch: pytest.MonkeyPatch) -> No
                 os.fstat(fd)
         raise ExitedError
 
-    library = SimpleNamespace(adopt=lambda: None)
+    library = SimpleNamespace(
+        adopt=noting(calls, "adopt"), die_with_parent=noting(calls, "die_with_parent")
+    )
     handler = signal.getsignal(CHLD)
     monkeypatch.setattr(parent, "Library", lambda: library)
     monkeypatch.setattr(parent, "list_children", list)
     monkeypatch.setattr(parent, "make_pipe", note_pipe)
     monkeypatch.setattr(parent, "become_supervisor", become)
-    monkeypatch.setattr(os, "fork", lambda: 0)
+    monkeypatch.setattr(parent, "end_descendants", noting(calls, "end"))
+    monkeypatch.setattr(parent, "exit_child", raises_exited)
+    monkeypatch.setattr(os, "fork", noting(calls, "fork", 0))
     a_launch: Any = "launch"
     try:
         with pytest.raises(ExitedError):
             parent.run_supervised(a_launch)
     finally:
         signal.signal(CHLD, handler)
+    assert calls[:5] == [
+        ("adopt",), ("fork",), ("die_with_parent", signal.SIGCONT), ("adopt",), ("fork",)
+    ]  # fmt: skip
     for fd in (made[0], made[3]):
         os.close(fd)
+
+
+def raises_exited(*_: object) -> NoReturn:
+    raise ExitedError
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_status", "text"),
+    [
+        (0, 0, None),
+        (7, 7, None),
+        (-9, 137, "the supervisor was killed by signal 9 (KILL): all ranks were ended; "
+                  "these processes cannot be ended: 6"),
+        (OSError(errno.EAGAIN, "full"), 125, "the system refused: [Errno 11] full"),
+    ],
+)  # fmt: skip
+def test_what_a_watcher_does(
+    status: int | OSError, exit_status: int, text: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It exits with the supervisor's status; if that was killed, it ends what is left, and says
+    so."""
+    calls: Calls = []
+
+    def fork() -> int:
+        if isinstance(status, OSError):
+            raise status
+        return 7
+
+    def leave(number: int) -> NoReturn:
+        raise ExitedError(number)
+
+    names = ("die_with_parent", "adopt", "rename")
+    library: Any = SimpleNamespace(**{name: noting(calls, name) for name in names})
+    monkeypatch.setattr(parent, "watch", noting(calls, "watch", status))
+    monkeypatch.setattr(parent, "end_descendants", noting(calls, "end", [6]))
+    monkeypatch.setattr(parent, "read_argument_place", lambda _: (10, 20))
+    monkeypatch.setattr(parent, "flush", noting(calls, "flush"))
+    monkeypatch.setattr(os, "fork", fork)
+    monkeypatch.setattr(os, "getppid", lambda: 5)
+    monkeypatch.setattr(os, "setpgid", noting(calls, "setpgid"))
+    monkeypatch.setattr(os, "_exit", leave)
+    reader, writer = os.pipe()
+    control, other = os.pipe()
+    nothing: Any = None
+    with pytest.raises(ExitedError, match=f"^{exit_status}$"):
+        parent.become_watcher(nothing, library, control, writer, frozenset())
+    monkeypatch.undo()
+    begun: Calls = [("die_with_parent", signal.SIGCONT), ("adopt",)]
+    title = "rank-watcher: ends the ranks of 5 if that is killed"
+    watched: Calls = [("setpgid", 0, 0), ("rename", "rank-watcher", title, (10, 20)), ("watch", 7)]
+    if not isinstance(status, OSError):
+        begun += watched
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(control)
+    else:
+        os.close(control)
+    os.close(writer)
+    os.close(other)
+    assert calls == [*begun, *([("end",)] if text else []), ("flush",)]
+    assert [pipes.parse_error(m).message for m in pipes.receive(reader)] == ([text] if text else [])
+
+
+def test_a_watcher_lets_the_supervisor_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it gets CONT, which the kernel sends at the end of the process that the user started;
+    it waits for the supervisor's end."""
+    signals, statuses = [CHLD, signal.SIGCONT], [None, None, 9]
+    calls: Calls = []
+    monkeypatch.setattr("_signal.sigwait", lambda _: signals.pop(0))
+    monkeypatch.setattr("_signal.pthread_sigmask", noting(calls, "mask"))
+    monkeypatch.setattr(parent, "reap", lambda _: statuses.pop(0))
+    monkeypatch.setattr(os, "kill", noting(calls, "kill"))
+    status = parent.watch(7)
+    monkeypatch.undo()
+    assert (status, signals, statuses) == (-9, [], [])
+    assert calls == [
+        ("mask", signal.SIG_BLOCK, {CHLD, signal.SIGCONT}),
+        ("kill", 7, signal.SIGCONT),
+    ]
 
 
 def test_a_session_with_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,10 @@ from tests.support.recorder import (
     children,
     record,
     recorder,
+    supervisor_of,
     wait_for,
     wait_for_pids,
+    watcher_of,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ompbind runs workers on Linux")
@@ -83,9 +85,9 @@ def test_masks_seen_from_outside(tmp_path: Path, binder: str, ranks: int, start:
         assert pids == [process.pid]
         assert children(process.pid) == []
     else:
-        (supervisor,) = children(process.pid)
+        supervisor = supervisor_of(process.pid)
         assert sorted(children(supervisor)) == sorted(pids)
-        for pid in (process.pid, supervisor):
+        for pid in (process.pid, watcher_of(process.pid), supervisor):
             assert cpus_of(pid) == CpuSet(os.sched_getaffinity(0))
             assert policies_of(pid) == {"default"}
 
@@ -326,7 +328,7 @@ def test_no_zombies_while_running(tmp_path: Path, binder: str, start: Starter) -
     )
     process = start("run", "-n", "2", "--binder", binder, "--", "sh", "-c", code)
     pids = wait_for_pids(tmp_path, 2)
-    (supervisor,) = children(process.pid)
+    supervisor = supervisor_of(process.pid)
     wait_for(lambda: children(supervisor) == [pids[0]])
     process.terminate()
     assert process.wait(TIMEOUT) == 143

@@ -221,8 +221,8 @@ def test_reader_that_does_not_read(ompbind: str, plain_environ: dict[str, str]) 
         env=plain_environ,
     ) as process:
         assert process.stdout is not None
-        wait_for(lambda: len(all_children(process.pid)) == 3)  # the supervisor and two ranks
-        ranks = all_children(process.pid)[1:]
+        wait_for(lambda: len(all_children(process.pid)) == 4)  # watcher, supervisor, ranks
+        ranks = all_children(process.pid)[2:]
         wait_for(lambda: all(name_of(pid) == "yes" for pid in ranks))
         wait_until_asleep([process.pid, *all_children(process.pid)])  # all pipes are full
         process.terminate()
@@ -246,8 +246,8 @@ def test_reader_that_does_not_read_and_ranks_that_are_killed(
         env=plain_environ,
     ) as process:
         wait_for(lambda: len(record(tmp_path, 0)) == 2)
-        wait_for(lambda: len(all_children(process.pid)) == 3)
-        ranks = all_children(process.pid)[1:]
+        wait_for(lambda: len(all_children(process.pid)) == 4)
+        ranks = all_children(process.pid)[2:]
         wait_for(lambda: name_of(ranks[1]) == "yes")
         wait_until_asleep([process.pid, *all_children(process.pid)])  # all pipes are full
         process.send_signal(signal.SIGINT)
@@ -279,8 +279,8 @@ def test_messages_that_nobody_reads(
     )
     with process:
         assert process.stderr is not None
-        wait_for(lambda: len(all_children(process.pid)) == 3)
-        supervisor, *ranks = all_children(process.pid)
+        wait_for(lambda: len(all_children(process.pid)) == 4)
+        _, supervisor, *ranks = all_children(process.pid)
         try:
             wait_for(lambda: name_of(ranks[1]) == "yes")
             wait_until_asleep([process.pid, supervisor, *ranks])  # the pipe is full

@@ -26,14 +26,18 @@ from tests.support.needs import need_cpus, unavailable
 from tests.support.recorder import (
     Starter,
     alive,
+    all_children,
     children,
+    name_of,
     record,
     recorder,
     state,
+    supervisor_of,
     switches,
     wait_for,
     wait_for_pids,
     wait_until_asleep,
+    watcher_of,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="subreapers are Linux's")
@@ -41,19 +45,21 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="subreapers are 
 MARK = "OMPBIND_TEST_MARK"
 
 # A worker with a child and a daemon (forked twice, a session of its own), each of which notes its
-# pid; `stubborn`: none cares for HUP, INT or TERM; `stopped`: the worker and its child stop.
+# pid; `stubborn`: none cares for HUP, INT or TERM; `stopped`: the worker and its child stop;
+# `another user`: all have become one.
 CLAN = r"""
 import os, signal, sys
+notes = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 def note():
-    fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.write(fd, b"%d " % os.getpid())
-    os.close(fd)
+    os.write(notes, b"%d " % os.getpid())
 def live():
     note()
     if "stopped" in sys.argv:
         os.kill(os.getpid(), signal.SIGSTOP)
     while True:
         signal.pause()
+if "another user" in sys.argv:
+    os.setuid(54321)
 if "stubborn" in sys.argv:
     for number in (1, 2, 15):
         signal.signal(number, signal.SIG_IGN)
@@ -71,7 +77,8 @@ if "leave" in sys.argv:
 live()
 """
 
-# Runs ompbind with the N-th call of a function of os held until the end, and that told in a file.
+# Runs ompbind with the N-th call of a function of os held until the end, and that told in a file;
+# in the first process that makes it, or each, where it is execv.
 HOLD = r"""
 import os, sys, time
 name, count, told = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -79,7 +86,7 @@ real = getattr(os, name)
 made = [0]
 def held(*args):
     made[0] += 1
-    if made[0] == count:
+    if made[0] == count and (name == "execv" or not os.path.exists(told)):
         with open(told, "w") as file:
             file.write(str(os.getpid()))
         while True:
@@ -150,9 +157,14 @@ def noted(tmp_path: Path) -> list[int]:
     return [int(n) for n in path.read_text().split()] if path.exists() else []
 
 
-def supervisor_of(pid: int) -> int:
-    (found,) = children(pid)
-    return found
+def kill(process: subprocess.Popen[bytes], *victims: str) -> None:
+    """Kill some of a launch's processes at once, and see that ompbind ends as it should: by the
+    signal, or with its status."""
+    front, watcher, supervisor = process.pid, watcher_of(process.pid), supervisor_of(process.pid)
+    pids = {"front": front, "watcher": watcher, "supervisor": supervisor}
+    for victim in victims:
+        os.kill(pids[victim], signal.SIGKILL)
+    assert process.wait(TIMEOUT) == (-9 if "front" in victims else 137)
 
 
 def errors(process: subprocess.Popen[bytes]) -> list[str]:
@@ -174,54 +186,83 @@ def without_stops(lines: list[str]) -> list[str]:
 # --- whatever ends ompbind ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [[], ["stubborn"], ["stopped"], ["stubborn", "stopped"]])
-@pytest.mark.parametrize("victim", ["front", "supervisor"])
+Victims = tuple[str, ...]
+ONE: list[Victims] = [("front",), ("supervisor",), ("watcher",)]
+TWO: list[Victims] = [("front", "supervisor"), ("front", "watcher"), ("watcher", "supervisor")]
+
+
+@pytest.mark.parametrize("words", [[], ["stubborn", "stopped"]])
+@pytest.mark.parametrize("victims", ONE + TWO, ids="+".join)
 def test_killed_while_ranks_run(
-    victim: str, words: list[str], tmp_path: Path, family: Family
+    victims: Victims, words: list[str], tmp_path: Path, family: Family
 ) -> None:
-    """Whichever of ompbind's two processes is killed, no rank, child or daemon of one survives."""
+    """Whichever of ompbind's three processes are killed, one or two at once, no rank, child or
+    daemon of one survives."""
     process = family.begin("run", "-n", "2", "--share", "--", *clan(tmp_path, *words))
     wait_for(lambda: len(noted(tmp_path)) == 6)
-    os.kill(process.pid if victim == "front" else supervisor_of(process.pid), signal.SIGKILL)
-    assert process.wait(TIMEOUT) == (-9 if victim == "front" else 137)
+    kill(process, *victims)
     wait_for(lambda: not family.living())
-    if victim == "supervisor":
+    if "front" not in victims:
+        name = "watcher" if "watcher" in victims else "supervisor"
         (line,) = without_stops(errors(process))
-        assert line.startswith("ompbind: error: the supervisor was killed by signal 9")
+        assert line == (
+            f"ompbind: error: the {name} was killed by signal 9 (KILL): all ranks were ended"
+        )
 
 
-@pytest.mark.parametrize("victim", ["front", "supervisor"])
-def test_killed_during_the_time_of_grace(victim: str, tmp_path: Path, family: Family) -> None:
-    """Also when TERM has been passed on and is ignored."""
-    args = ["run", "-n", "2", "--share", "--grace", "60", "--", *clan(tmp_path, "stubborn")]
-    process = family.begin(*args)
+@pytest.mark.parametrize("words", [["stubborn"], ["stubborn", "another user"]])
+def test_killed_by_name(words: list[str], tmp_path: Path, family: Family) -> None:
+    """As by pkill -9 ompbind, or -f: the watcher is called otherwise, and nothing stays, also of
+    ranks that have become another user, whom the kernel does not kill then."""
+    if "another user" in words and os.geteuid() != 0:
+        unavailable("to become another user needs root")
+    process = family.begin("run", "-n", "2", "--share", "--", *clan(tmp_path, *words))
     wait_for(lambda: len(noted(tmp_path)) == 6)
-    supervisor = supervisor_of(process.pid)
+    everyone = [process.pid, *all_children(process.pid)]
+    watcher = watcher_of(process.pid)
+    wait_for(lambda: name_of(watcher) != "ompbind")
+    assert b"ompbind" not in Path(f"/proc/{watcher}/cmdline").read_bytes()
+    named = [pid for pid in everyone if name_of(pid) == "ompbind"]
+    assert named == [process.pid, supervisor_of(process.pid)]
+    for pid in named:
+        os.kill(pid, signal.SIGKILL)
+    assert process.wait(TIMEOUT) == -9
+    wait_for(lambda: not any(map(alive, everyone)))
+    assert not family.living()
+
+
+@pytest.mark.parametrize("victims", [*ONE, ("front", "supervisor")], ids="+".join)
+def test_killed_during_the_time_of_grace(victims: Victims, tmp_path: Path, family: Family) -> None:
+    """Also when TERM has been passed on and is ignored."""
+    args = ["run", "-n", "2", "--share", "--grace", "60", "--", *recorder(tmp_path, "stubborn")]
+    process = family.begin(*args)
+    wait_for_pids(tmp_path, 2)
     process.terminate()
-    time.sleep(0.1)
-    os.kill(process.pid if victim == "front" else supervisor, signal.SIGKILL)
-    assert process.wait(TIMEOUT) == (-9 if victim == "front" else 137)
+    wait_for(lambda: all(record(tmp_path, r)[2:] == ["15"] for r in (0, 1)))
+    kill(process, *victims)
     wait_for(lambda: not family.living())
 
 
-@pytest.mark.parametrize("victim", ["front", "supervisor"])
-def test_killed_while_ending_what_is_left(victim: str, tmp_path: Path, family: Family) -> None:
+@pytest.mark.parametrize("victims", [*ONE, ("front", "supervisor")], ids="+".join)
+def test_killed_while_ending_what_is_left(victims: Victims, tmp_path: Path, family: Family) -> None:
     """Also when the ranks have gone and their children are being ended."""
     words = clan(tmp_path, "stubborn", "leave")
     process = family.begin("run", "-n", "2", "--share", "--grace", "60", "--", *words)
     assert process.stderr is not None
     assert b"left behind" in process.stderr.readline()
-    supervisor = supervisor_of(process.pid)
-    os.kill(process.pid if victim == "front" else supervisor, signal.SIGKILL)
-    assert process.wait(TIMEOUT) == (-9 if victim == "front" else 137)
+    kill(process, *victims)
     wait_for(lambda: not family.living())
 
 
-# What is held: the supervisor's fork; the fork of the first, second, last of three ranks; when all
-# are forked, when they are let go; in each rank just before it executes.
-CALLS = [("fork", 1), ("fork", 2), ("fork", 3), ("fork", 4), ("set_blocking", 3), ("write", 1),
-         ("execv", 1)]  # fmt: skip
-PHASES = [("front", *call) for call in CALLS] + [("supervisor", *call) for call in CALLS[1:]]
+# What is held: the fork of the watcher, the supervisor, the first, second, last of three ranks;
+# when all are forked, when they are let go; in each rank just before it executes.
+CALLS = [("fork", 1), ("fork", 2), ("fork", 3), ("fork", 4), ("fork", 5), ("set_blocking", 3),
+         ("write", 1), ("execv", 1)]  # fmt: skip
+PHASES = [
+    *(("front", *call) for call in CALLS),
+    *(("watcher", *call) for call in CALLS[1::3]),
+    *(("supervisor", *call) for call in CALLS[2:]),
+]
 
 
 @pytest.mark.parametrize(("victim", "name", "count"), PHASES)
@@ -234,9 +275,10 @@ def test_killed_while_starting(
     args = ["run", "-n", "3", "--share", "--binder", "native", "--", *clan(tmp_path, "stubborn")]
     process = family.begin(*args, under=under)
     wait_for(lambda: told.exists() and told.read_text())
-    os.kill(process.pid if victim == "front" else supervisor_of(process.pid), signal.SIGKILL)
+    find = {"watcher": watcher_of, "supervisor": supervisor_of}.get(victim, int)
+    os.kill(find(process.pid), signal.SIGKILL)
     if victim == "front" and name != "execv" and count + (name != "fork") > 1:
-        # The test itself holds the supervisor: without it, it would see by itself.
+        # The test itself holds the watcher or supervisor: without it, it would see by itself.
         os.kill(int(told.read_text()), signal.SIGKILL)
     assert process.wait(TIMEOUT) == (-9 if victim == "front" else 137)
     wait_for(lambda: not family.living())
@@ -337,16 +379,15 @@ def test_stubborn_without_pidfd(without_pidfd: list[str], tmp_path: Path, family
     assert not family.living()
 
 
-@pytest.mark.parametrize("victim", ["front", "supervisor"])
+@pytest.mark.parametrize("victims", [*ONE, ("front", "supervisor")], ids="+".join)
 def test_killed_without_pidfd(
-    victim: str, without_pidfd: list[str], tmp_path: Path, family: Family
+    victims: Victims, without_pidfd: list[str], tmp_path: Path, family: Family
 ) -> None:
-    """Whichever of the two processes is killed, the other one ends all."""
+    """Whichever of the processes are killed, another one ends all."""
     args = ["run", "-n", "2", "--share", "--", *clan(tmp_path)]
     process = family.begin(*args, under=without_pidfd)
     wait_for(lambda: len(noted(tmp_path)) == 6)
-    os.kill(process.pid if victim == "front" else supervisor_of(process.pid), signal.SIGKILL)
-    assert process.wait(TIMEOUT) == (-9 if victim == "front" else 137)
+    kill(process, *victims)
     wait_for(lambda: not family.living())
 
 
@@ -410,8 +451,8 @@ def test_other_children_are_left_alone(tmp_path: Path, family: Family) -> None:
     process = family.begin(*args, under=["sh", "-c", script, OMPBIND])
     wait_for(lambda: len(noted(tmp_path)) == 6)
     other = int((tmp_path / "other").read_text())
-    supervisor = next(p for p in children(process.pid) if p != other)
-    os.kill(supervisor, signal.SIGKILL)
+    watcher = next(p for p in children(process.pid) if p != other)
+    os.kill(watcher, signal.SIGKILL)
     assert process.wait(TIMEOUT) == 137
     wait_for(lambda: family.living() == [other])
 
@@ -554,7 +595,7 @@ def test_a_reader_that_does_not_read_is_not_awaited(family: Family) -> None:
         stderr=subprocess.DEVNULL,
     )
     with process:
-        wait_for(lambda: len(family.living()) == 4)
+        wait_for(lambda: len(family.living()) == 5)
         wait_until_asleep(family.living())  # all pipes are full
         process.terminate()
         assert process.wait(20) == 143
@@ -762,7 +803,7 @@ def test_nothing_wakes_up_for_nothing(tmp_path: Path, start: Starter) -> None:
     """While the ranks just run, neither of ompbind's processes runs at all."""
     process = start("run", "-n", "4", "--share", "--", *recorder(tmp_path))
     wait_for_pids(tmp_path, 4)
-    everyone = [process.pid, supervisor_of(process.pid)]
+    everyone = [process.pid, watcher_of(process.pid), supervisor_of(process.pid)]
     wait_until_asleep(everyone)
     before = [switches(p) for p in everyone]
     time.sleep(1)

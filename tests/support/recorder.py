@@ -117,5 +117,17 @@ def all_children(pid: int) -> list[int]:
     return found
 
 
+def watcher_of(pid: int) -> int:
+    """The watcher of a launch of several ranks, which is the only child of ompbind's process."""
+    (watcher,) = children(pid)
+    return watcher
+
+
+def supervisor_of(pid: int) -> int:
+    """The supervisor of a launch of several ranks."""
+    (supervisor,) = children(watcher_of(pid))
+    return supervisor
+
+
 def name_of(pid: int) -> str:
     return Path(f"/proc/{pid}/comm").read_text().strip()
