@@ -3,9 +3,9 @@ command's files."""
 
 from __future__ import annotations
 
-import os
-
-from ompbind.doctor.findings import Facts
+from ompbind.doctor.allocator import find_allocator
+from ompbind.doctor.findings import WORKER_BINDING, Facts
+from ompbind.doctor.packages import find_packages, list_folders
 from ompbind.host.kernel import read_settings
 from ompbind.host.restrictions import find_restrictions
 from ompbind.launch.binding import CALLS, probe_numactl, probe_system_calls
@@ -14,12 +14,14 @@ from ompbind.machine.limits import read_surroundings
 from ompbind.openmp import judge_environment
 from ompbind.plans import Binding, Host, Plan, RankPlan
 from ompbind.worker import find_program, find_python, require_program
+from ompbind.worker.launchers import find_launch
 from ompbind.worker.runtimes import guess_worker, merge, package_runtimes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ompbind.doctor.packages import Package
     from ompbind.machine.topology import Machine
     from ompbind.worker.runtimes import Runtime
 
@@ -32,6 +34,7 @@ def gather(command: Sequence[str], environ: Mapping[str, str]) -> Facts:
         machine=machine,
         settings=read_settings(root, machine.allowed.cpus),
         variables=judge_environment(environ, {}).inherited,
+        worker_binding=tuple((n, environ[n]) for n in WORKER_BINDING if environ.get(n)),
         numactl=find_program("numactl", environ) or "",
     )
     if linux := linux_root():
@@ -69,75 +72,36 @@ def plan_of_all(machine: Machine) -> Plan:
 
 
 def with_command(facts: Facts, command: Sequence[str], environ: Mapping[str, str]) -> Facts:
-    """Return the facts with the OpenMP runtimes that a command loads. Raises CommandError."""
+    """Return the facts with the OpenMP runtimes and the allocator that a command loads. Raises
+    CommandError."""
     path = require_program(command[0], environ)
+    launch = find_launch(command)
+    facts = facts.replace(command=tuple(command), server=launch.launcher.name if launch else "")
+    if launch is not None and launch.program in command[1:]:  # behind env, numactl and the like
+        command = command[command.index(launch.program, 1) :]
+        path = find_program(command[0], environ) or path
     worker = guess_worker(command, environ)
-    facts = facts.replace(command=tuple(command), kind=worker.kind)
-    packages: list[str] = []
-    missing: list[str] = []
     runtimes: tuple[Runtime, ...] = worker.runtimes
+    packages: list[Package] = []
+    missing: list[str] = []
     if find_python(command, environ):
-        folders = list_folders(path, command, environ)
-        for name in list_imports(path, command):
-            for folder in folders:
-                directory = os.path.join(folder, name)
-                if os.path.isdir(directory):
-                    packages.append(name)
-                    runtimes = merge(runtimes, package_runtimes(directory, environ))
-                    break
-                if os.path.isfile(f"{directory}.py"):
-                    break
-            else:
-                missing.append(name)
-    return facts.replace(runtimes=runtimes, packages=tuple(packages), missing=tuple(missing))
+        packages, missing = find_packages(path, command, environ)
+        for package in packages:
+            brought = package_runtimes(package.directory, environ)
+            if package.by:
+                brought = tuple(r.replace(via=describe(r, package)) for r in brought)
+            runtimes = merge(runtimes, brought)
+    return facts.replace(
+        kind=worker.kind,
+        runtimes=runtimes,
+        packages=tuple(p.name for p in packages if not p.by),
+        required=sum(bool(p.by) for p in packages),
+        missing=tuple(missing),
+        allocator=find_allocator(environ, list_folders(path, command, environ)),
+    )
 
 
-def list_folders(path: str, command: Sequence[str], environ: Mapping[str, str]) -> list[str]:
-    """Return the directories where a Python finds packages, as far as its files show."""
-    prefixes = dict.fromkeys(os.path.dirname(os.path.dirname(p))
-                             for p in (os.path.abspath(path), os.path.realpath(path)))  # fmt: skip
-    folders = [p for p in environ.get("PYTHONPATH", "").split(os.pathsep) if p]
-    folders += [os.path.dirname(os.path.abspath(w)) for w in command[1:2] if w.endswith(".py")]
-    folders.append(os.getcwd())
-    for prefix in prefixes:
-        for lib in ("lib", "lib64"):
-            top = os.path.join(prefix, lib)
-            names = sorted(os.listdir(top)) if os.path.isdir(top) else []
-            for name in names:
-                if name.startswith("python3"):
-                    for last in ("site-packages", "dist-packages", ""):
-                        folders.append(os.path.join(top, name, last))
-    return [f for f in folders if os.path.isdir(f)]
-
-
-def list_imports(path: str, command: Sequence[str]) -> list[str]:
-    """Return the packages that a Python command's own code imports (of -c, -m or its script),
-    without those of the standard library."""
-    import ast
-    import sys
-
-    words = [*command]
-    code = ""
-    if "-c" in words[1:-1]:
-        code = words[words.index("-c", 1) + 1]
-    elif "-m" in words[1:-1]:
-        code = f"import {words[words.index('-m', 1) + 1].partition('.')[0]}"
-    else:
-        script = next((w for w in words[1:] if not w.startswith("-")), "")
-        script = script if script.endswith(".py") else path
-        try:
-            with open(script, encoding="utf-8") as file:
-                code = file.read(1 << 20)
-        except (OSError, UnicodeDecodeError):
-            return []
-    try:
-        tree = ast.parse(code)
-    except (SyntaxError, ValueError):
-        return []
-    names: dict[str, None] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= dict.fromkeys(alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names[node.module.partition(".")[0]] = None
-    return [n for n in names if n not in sys.stdlib_module_names and n != "__future__"]
+def describe(runtime: Runtime, package: Package) -> str:
+    """Return what asks for a runtime of a required package."""
+    text = f"{package.name}, which {package.by} requires"
+    return f"{runtime.via} of {text}" if runtime.via else text

@@ -13,10 +13,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ompbind.doctor.allocator import Allocator
     from ompbind.host.kernel import KernelSettings
     from ompbind.machine.topology import Machine
     from ompbind.plans import Inherited
     from ompbind.worker.runtimes import Runtime
+
+# The variables by which servers bind their CPU workers.
+WORKER_BINDING = {"VLLM_CPU_OMP_THREADS_BIND": "vLLM", "SGLANG_CPU_OMP_THREADS_BIND": "SGLang"}
 
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
 
@@ -31,10 +35,15 @@ class Facts(Record):
     denied: tuple[tuple[str, str], ...] = ()  # (system call, reason) of those that were tried
     numactl: str = ""  # its path; "": not installed
     numactl_problem: str = ""  # why it does not bind
+    # Variables by which servers bind their CPU workers, with their values.
+    worker_binding: tuple[tuple[str, str], ...] = ()
     command: tuple[str, ...] = ()
+    server: str = ""  # what it is called if it starts and binds workers of its own
     kind: str = ""  # of the command, as in worker.runtimes
     runtimes: tuple[Runtime, ...] = ()  # the OpenMP runtimes of the command
     packages: tuple[str, ...] = ()  # imported by the command, and examined
+    required: int = 0  # the number of packages that those require, examined too
+    allocator: Allocator | None = None  # of the command
     missing: tuple[str, ...] = ()  # imported by the command, but not found
 
 
@@ -51,7 +60,7 @@ def examine(facts: Facts) -> list[Finding]:
     """Return all findings, in the order in which they matter to a launch."""
     parts: tuple[Callable[[Facts], list[Finding]], ...] = (
         judge_calls, judge_numactl, judge_allowed, judge_kernel, judge_system, judge_variables,
-        judge_runtimes,
+        judge_worker_binding, judge_runtimes, judge_allocator,
     )  # fmt: skip
     return [finding for judge in parts for finding in judge(facts)]
 
@@ -198,10 +207,30 @@ def judge_variables(facts: Facts) -> list[Finding]:
     return findings or [Finding("environment", OK, "no OpenMP variable that overrides a plan")]
 
 
+def judge_worker_binding(facts: Facts) -> list[Finding]:
+    """Return notes on variables that bind the workers of a server, not the server."""
+    findings = []
+    for name, value in facts.worker_binding:
+        if not facts.command or facts.server:
+            who = facts.server or WORKER_BINDING[name]
+            text = f"{name}={value}: {who} binds its workers by it"
+            remedy = "ompbind run leaves that to it"
+        else:
+            text = f"{name}={value}: if the command binds workers by it, a plan's OpenMP variables "
+            text += "override that"
+            remedy = "--omp off leaves OpenMP's variables alone"
+        if name.startswith("VLLM_"):
+            remedy += "; --from-env vllm plans by it instead"
+        findings.append(Finding("workers' binding", NOTE, text, remedy))
+    return findings
+
+
 def judge_runtimes(facts: Facts) -> list[Finding]:
     if not facts.command:
         return []
     packages = f" and those of {', '.join(facts.packages)}" if facts.packages else ""
+    if facts.required:
+        packages += f", with {counted(facts.required, 'package')} required"
     findings = []
     for r in facts.runtimes:
         via = f", through {r.via}" if r.via else ""
@@ -211,8 +240,32 @@ def judge_runtimes(facts: Facts) -> list[Finding]:
     if len(facts.runtimes) > 1:
         text = f"{len(facts.runtimes)} in one process: the first binds the main thread, the next "
         remedy = "use --places one (the default for Python), or one runtime only, by LD_PRELOAD"
-        findings.append(Finding("OpenMP runtimes", WARNING, text + "sees one cpu", remedy))
+        status = WARNING
+        if facts.server:
+            status, remedy = NOTE, f"none needed: ompbind run sets no places for {facts.server}"
+        findings.append(Finding("OpenMP runtimes", status, text + "sees one cpu", remedy))
     if facts.missing:
         text = f"not found without starting it: {', '.join(facts.missing)}"
         findings.append(Finding("imports", NOTE, text))
     return findings
+
+
+def judge_allocator(facts: Facts) -> list[Finding]:
+    """Return what is known of a server's or a Python command's allocator: the C library's shares
+    arenas between threads, which costs those that allocate much."""
+    allocator = facts.allocator
+    if allocator is None or (facts.kind != "python" and not allocator.name):
+        return []
+    if allocator.name and not allocator.exists:
+        text = f"{allocator.name} by LD_PRELOAD: {allocator.path} does not exist, and is ignored"
+        return [Finding("allocator", WARNING, text, "name a file that does, by its whole path")]
+    if allocator.name:
+        return [Finding("allocator", OK, f"{allocator.name} by LD_PRELOAD: {allocator.path}")]
+    text = "the C library's"
+    if allocator.available:
+        text += f"; tcmalloc is here: {allocator.available}"
+        remedy = f"LD_PRELOAD={allocator.available} for a server on cpus"
+    else:
+        text += "; tcmalloc is not installed"
+        remedy = "for a server on cpus: apt-get install libtcmalloc-minimal4, and LD_PRELOAD"
+    return [Finding("allocator", NOTE if facts.server else OK, text, remedy * bool(facts.server))]

