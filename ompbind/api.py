@@ -76,7 +76,7 @@ class Plan(plans.Plan):
         """Return a plan saved as JSON, by `save` or `ompbind show`. Raises UsageError."""
         options = PlanOptions(Request(), saved=os.fspath(path))
         try:
-            plan = cls.made_from(resolve_plan(options, snapshot(None)))
+            plan = cls.made_from(resolve_plan(options, snapshot(None), is_run=True))
         except OmpbindError as e:
             raise in_keywords(e) from e.__cause__
         warn_of_neighbours(plan)

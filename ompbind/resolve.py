@@ -31,10 +31,15 @@ BY_VARIABLE = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "SGLANG_CPU_OMP_THREADS_BI
 
 
 def resolve_plan(
-    options: PlanOptions, environ: Mapping[str, str], machine: Machine | None = None
+    options: PlanOptions,
+    environ: Mapping[str, str],
+    machine: Machine | None = None,
+    *,
+    is_run: bool = False,
 ) -> Plan:
     """Return the plan that is asked for, on this machine or on the one that is named, with all that
-    its workers get. `machine`: that machine, where it has been read. Raises OmpbindError."""
+    its workers get. `machine`: that machine, where it has been read; `is_run`: a saved plan is for
+    this machine, whatever it was made for. Raises OmpbindError."""
     if options.saved is not None:
         from ompbind.saved import load_plan, without_code
 
@@ -54,9 +59,19 @@ def resolve_plan(
     look = options.neighbours
     if look is None:
         look = environ.get("OMPBIND_NEIGHBOURS", "").lower() not in ("no", "off", "false", "0")
-    if look and options.topology is None:
+    if look and options.topology is None and (is_run or is_of_this_host(plan, options)):
         plan = with_neighbours(plan, environ)
     return with_fixes(plan, options, environ)
+
+
+def is_of_this_host(plan: Plan, options: PlanOptions) -> bool:
+    """Whether a plan is for this machine; a saved one may be for another."""
+    if options.saved is None:
+        return True
+    from ompbind.machine.limits import read_hostname
+
+    root = linux_root()
+    return root is not None and plan.host.name == read_hostname(root)
 
 
 def with_neighbours(plan: Plan, environ: Mapping[str, str]) -> Plan:
@@ -129,12 +144,15 @@ def apply_inherited(
     if whole and how == "intersect":
         return machine, ()
     root = linux_root(path)
-    if root is None:
+    if root is None and path is None:
         return machine, ()
     from ompbind.host.restrictions import find_restrictions, mark_reset, refuse_restrictions
-    from ompbind.machine.limits import read_surroundings
+    from ompbind.machine.limits import Surroundings, read_surroundings
 
-    surroundings = read_surroundings(root, policy=how != "intersect")
+    if root is not None:
+        surroundings = read_surroundings(root, policy=how != "intersect")
+    else:  # hwloc's XML has the cpuset in it, and does not say whose it is
+        surroundings = Surroundings(cpuset=allowed.cpus, mems=allowed.nodes)
     narrowed = find_restrictions(surroundings, topology, environ if path is None else {})
     if how == "error":
         refuse_restrictions(narrowed)

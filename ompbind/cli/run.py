@@ -51,7 +51,7 @@ def start(values: Values, command: Sequence[str]) -> int:
     settings = make_settings(values)
     settings = settings.replace(prove=make_verifier(settings))
     environ = given_environment()
-    plan = resolve_plan(make_plan_options(values, command, environ), environ)
+    plan = resolve_plan(make_plan_options(values, command, environ), environ, is_run=True)
     if "plan" in values:
         from ompbind.saved import check_plan
 

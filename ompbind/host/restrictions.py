@@ -70,7 +70,7 @@ def refuse_restrictions(restrictions: tuple[Inherited, ...]) -> None:
     """Raises PlanError if the affinity mask or the memory policy is restricted."""
     for r in restrictions:
         if r.name in RESETTABLE:
-            problem = f"the {r.name} is restricted to {r.value} (by {r.why})"
+            problem = f"the {r.name} is restricted to {r.value} ({r.why})"
             hint = "--inherited intersect plans within it, --inherited ignore resets it"
             raise PlanError(f"--inherited error: {problem}", hint=hint, wanted=r.name)
 
@@ -97,6 +97,8 @@ def explain_mask(surroundings: Surroundings, topology: Topology, environ: Mappin
     if surroundings.parent_mask is not None and online & surroundings.parent_mask != mask:
         by = f" after {surroundings.parent}" if surroundings.parent else ""
         return f"the command that started it{by}, as taskset and numactl do"
+    if not surroundings.parent and surroundings.parent_mask is None:
+        return "by what is not said in the files that were read"
     parent = surroundings.parent or "its parent"
     if unit := find_unit(surroundings.groups):
         return f"inherited from {parent}: systemd's CPUAffinity= of {unit}?"
@@ -119,13 +121,13 @@ def find_launcher(environ: Mapping[str, str]) -> str:
 
 
 def explain_cgroup(surroundings: Surroundings, environ: Mapping[str, str]) -> str:
-    """Say who made the cgroup."""
-    for path in surroundings.groups:
-        for part, name in MAKERS:
-            if part in path:
-                return f"{name}: cgroup {path}"
-    if surroundings.groups[:1] not in ((), ("/",)):
-        return f"cgroup {surroundings.groups[0]}"
+    """Say who made the cgroup, by its own path: under version 1 a process is also in cgroups of
+    other controllers, made by others."""
+    for part, name in MAKERS:
+        if part in surroundings.group:
+            return f"{name}: cgroup {surroundings.group}"
+    if surroundings.group not in ("", "/"):
+        return f"cgroup {surroundings.group}"
     if ".dockerenv" in surroundings.files:
         return "docker (--cpuset-cpus, --cpuset-mems)"
     if surroundings.files:

@@ -80,11 +80,19 @@ def add_path(error: TopologyError, path: str) -> TopologyError:
 
 
 def linux_root(path: str | None = None) -> Root | None:
-    """Return the root of the running machine or of the directory `path`; None for another system
-    and for a machine described in a file. Raises TopologyError."""
+    """Return the root of the running machine, or of the directory or snapshot `path`; None for
+    another system and for hwloc's XML. Raises TopologyError."""
     if path is None:
         return DirectoryRoot("/") if sys.platform == "linux" else None
-    return find_directory(path) if os.path.isdir(path) else None
+    if os.path.isdir(path):
+        return find_directory(path)
+    data = read_file(path)
+    if data[:2] != b"\x1f\x8b":
+        return None
+    from ompbind.machine.snapshot import parse_snapshot
+
+    system, root = parse_snapshot(data)
+    return root if system == "linux" else None
 
 
 def living_root() -> DirectoryRoot:
@@ -147,6 +155,11 @@ def save_machine(file: str, path: str | None, *, with_name: bool) -> Machine:
             raise TopologyError("only the running machine or a directory can be saved")
         root = RecordingRoot(inner)
         machine = read_system(system, root)
+        if system == "linux":
+            from ompbind.machine.limits import CONTAINER_FILES
+
+            for file_of_container in CONTAINER_FILES:  # who restricted it, for plans elsewhere
+                root.read(file_of_container)
     except TopologyError as e:
         raise (e if path is None else add_path(e, path)) from None
     try:

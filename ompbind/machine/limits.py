@@ -35,7 +35,8 @@ class Surroundings(Record):
     mems: CpuSet | None = None  # the nodes whose memory it may use
     cpuset: CpuSet | None = None  # its cgroup's cpus
     cpuset_mems: CpuSet | None = None  # its cgroup's nodes
-    groups: tuple[str, ...] = ()  # the paths of its cgroups, the cpuset's first
+    group: str = ""  # the path of the cgroup whose cpuset it has; "": unknown
+    groups: tuple[str, ...] = ()  # the paths of all its cgroups
     files: tuple[str, ...] = ()  # those of CONTAINER_FILES that exist
     policy: str = ""  # its memory policy, as the kernel writes it; "": unknown, or not read
     parent: str = ""  # the name of the process that started it
@@ -50,10 +51,7 @@ def read_allowed(root: Root, topology: Topology) -> Allowed:
     TopologyError for a list of cpus or nodes that cannot be parsed: a guess could bind to what is
     forbidden.
     """
-    mounts = read_mounts(root)
-    groups = parse_cgroups(root.read("proc/self/cgroup") or "")
-    if "cpuset" not in groups and "" not in groups:  # before Linux 2.6.24, and trimmed copies
-        groups |= parse_cpuset_path(root.read("proc/self/cpuset") or "")
+    mounts, groups = read_mounts(root), read_groups(root)
     status = root.read("proc/self/status") or ""
     cpus, nodes = topology.online, topology.node_numbers
     return Allowed(
@@ -209,6 +207,14 @@ def parse_cgroups(text: str) -> dict[str, str]:
     return paths
 
 
+def read_groups(root: Root) -> dict[str, str]:
+    """Return this process's cgroup paths by controller, "" for the one of version 2."""
+    groups = parse_cgroups(root.read("proc/self/cgroup") or "")
+    if "cpuset" not in groups and "" not in groups:  # before Linux 2.6.24, and trimmed copies
+        groups |= parse_cpuset_path(root.read("proc/self/cpuset") or "")
+    return groups
+
+
 def parse_cpuset_path(text: str) -> dict[str, str]:
     """Parse the same from `/proc/self/cpuset`, which does not say which version the cgroup is."""
     path = text.strip("\n")
@@ -328,8 +334,7 @@ def is_below(path: str, above: str) -> bool:
 def read_surroundings(root: Root, *, policy: bool = False) -> Surroundings:
     """Return what this process was started in; its memory policy on request, as the kernel walks
     its memory for that. Raises TopologyError."""
-    mounts = read_mounts(root)
-    groups = parse_cgroups(root.read("proc/self/cgroup") or "")
+    mounts, groups = read_mounts(root), read_groups(root)
     status = root.read("proc/self/status") or ""
     parent = next((line.split()[1] for line in status.splitlines() if line.startswith("PPid:")), "")
     above = (root.read(f"proc/{parent}/status") if parent else None) or ""
@@ -338,7 +343,8 @@ def read_surroundings(root: Root, *, policy: bool = False) -> Surroundings:
         mems=parse_status(status, "Mems_allowed"),
         cpuset=read_cpuset(root, mounts, groups, "cpus"),
         cpuset_mems=read_cpuset(root, mounts, groups, "mems"),
-        groups=tuple(dict.fromkeys((groups.get("cpuset", groups.get("", "/")), *groups.values()))),
+        group=groups.get("cpuset", groups.get("", "")),
+        groups=tuple(dict.fromkeys(groups.values())),
         files=tuple(f for f in CONTAINER_FILES if root.read(f) is not None),
         policy=read_policy(root) if policy else "",
         parent=(root.read(f"proc/{parent}/comm") or "").strip(),

@@ -11,6 +11,7 @@ import re
 import zlib
 
 from ompbind.errors import TopologyError
+from ompbind.machine.limits import CONTAINER_FILES
 from ompbind.machine.roots import SnapshotRoot
 
 TYPE_CHECKING = False
@@ -66,6 +67,8 @@ def make_snapshot(system: str, root: SnapshotRoot, *, with_name: bool) -> bytes:
 
 def redact(path: str, text: str, *, with_name: bool = False) -> str:
     """Return the part of a file that describes the machine's topology."""
+    if path in CONTAINER_FILES:
+        return ""  # podman's names the container and its image
     lines = text.splitlines(keepends=True)
     if path in KEPT_LINES:
         lines = [line for line in lines if line.startswith(KEPT_LINES[path])]

@@ -957,7 +957,7 @@ def test_run_does_not_repeat_what_is_so_on_each_server(
     text = "NUMA balancing migrates pages"
     cautions = (Caution("numa-balancing", text), Caution("memory", "node 1 has no memory"))
     planned = plan.replace(cautions=cautions)
-    monkeypatch.setattr("ompbind.resolve.resolve_plan", lambda *_: planned)
+    monkeypatch.setattr("ompbind.resolve.resolve_plan", lambda *_, **__: planned)
     monkeypatch.setattr("ompbind.launch.run", lambda *_: 0)
     assert command_run.start({"ranks": 2}, ["true"]) == 0
     assert capsys.readouterr().err == "ompbind: warning: node 1 has no memory\n"

@@ -16,6 +16,9 @@ import pytest
 from ompbind.cpuset import CpuSet
 from ompbind.host import Neighbour, find_neighbours, make_warning, parse_claim
 from ompbind.machine.roots import DirectoryRoot
+from ompbind.options import PlanOptions, make_request
+from ompbind.planner.request import Request
+from ompbind.resolve import resolve_plan
 from tests.support.confine import among_no_others
 from tests.support.needs import need_cpus
 
@@ -270,3 +273,19 @@ def test_nothing_is_excluded_that_leaves_nothing() -> None:
     assert caution is not None
     assert caution.hint.startswith("--part 1/2")
     assert "pid 7 (a\\x1b[2J\\nb)" in caution.text
+
+
+def test_show_names_no_neighbours_of_another_machines_plan(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Saved for a host of another name, it is shown as it was saved; run, it would be run here."""
+    cpu = min(os.sched_getaffinity(0))
+    neighbours = [Neighbour(4711, "other", CpuSet([cpu]), CpuSet([cpu]))]
+    monkeypatch.setattr("ompbind.host.find_neighbours", lambda *_: neighbours)
+    here = resolve_plan(PlanOptions(make_request({"numa_bind_cpus": (CpuSet([cpu]),)})), {})
+    for name, is_run, count in ((here.host.name, False, 1), ("else", False, 0), ("else", True, 1)):
+        plan = here.replace(host=here.host.replace(name=name))
+        (tmp_path / "plan.json").write_text(plan.to_json())
+        options = PlanOptions(Request(), saved=str(tmp_path / "plan.json"))
+        again = resolve_plan(options, {}, is_run=is_run)
+        assert [c.kind for c in again.cautions].count("neighbours") == count

@@ -46,29 +46,29 @@ def test_nothing_narrowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("groups", "files", "environ", "expected"),
+    ("group", "files", "environ", "expected"),
     [
-        (("/docker/0123abc",), (), {}, "docker: cgroup /docker/0123abc"),
-        (("/system.slice/docker-12.scope",), (), {}, "docker"),
-        (("/kubepods.slice/kubepods-burstable.slice/x",), (), {}, "kubernetes"),
-        (("/machine.slice/libpod-9.scope",), (), {}, "podman"),
-        (("/slurm/uid_0/job_7/step_0",), (), {}, "Slurm: cgroup"),
-        (("/system.slice/slurmstepd.scope/job_7",), (), {}, "Slurm: cgroup"),
-        (("/system.slice/web.service",), (), {}, "systemd: cgroup /system.slice/web.service"),
-        (("/",), (".dockerenv",), {}, "docker (--cpuset-cpus"),
-        (("/",), ("run/.containerenv",), {}, "podman"),
-        (("/",), (), {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "kubernetes"),
-        (("/",), (), {"SLURM_JOB_ID": "7"}, "Slurm: job 7"),
-        (("/mine",), (), {}, "cgroup /mine"),
-        (("/mine", "/"), (".dockerenv",), {}, "cgroup /mine"),  # made inside of a container
-        ((), (), {}, "a cgroup above"),
+        ("/docker/0123abc", (), {}, "docker: cgroup /docker/0123abc"),
+        ("/system.slice/docker-12.scope", (), {}, "docker"),
+        ("/kubepods.slice/kubepods-burstable.slice/x", (), {}, "kubernetes"),
+        ("/machine.slice/libpod-9.scope", (), {}, "podman"),
+        ("/slurm/uid_0/job_7/step_0", (), {}, "Slurm: cgroup"),
+        ("/system.slice/slurmstepd.scope/job_7", (), {}, "Slurm: cgroup"),
+        ("/system.slice/web.service", (), {}, "systemd: cgroup /system.slice/web.service"),
+        ("/", (".dockerenv",), {}, "docker (--cpuset-cpus"),
+        ("/", ("run/.containerenv",), {}, "podman"),
+        ("/", (), {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "kubernetes"),
+        ("/", (), {"SLURM_JOB_ID": "7"}, "Slurm: job 7"),
+        ("/mine", (), {}, "cgroup /mine"),
+        ("/mine", (".dockerenv",), {}, "cgroup /mine"),  # made inside of a container
+        ("", (), {}, "a cgroup above"),
     ],
 )
 def test_who_made_the_cpuset(
-    groups: tuple[str, ...], files: tuple[str, ...], environ: dict[str, str], expected: str
+    group: str, files: tuple[str, ...], environ: dict[str, str], expected: str
 ) -> None:
     """By the cgroup's path, by what containers leave at the root, by the environment."""
-    found = Surroundings(mask=HALF, cpuset=HALF, groups=groups, files=files)
+    found = Surroundings(mask=HALF, cpuset=HALF, group=group, files=files)
     told = who(found, environ)
     assert told["cpuset"][0] == "0-3"
     assert told["cpuset"][1].startswith(expected)
@@ -116,7 +116,7 @@ def test_isolated_cpus_are_in_no_mask() -> None:
 
 def test_memory_that_was_narrowed() -> None:
     """Nodes by the cgroup, a policy by whoever started it."""
-    found = Surroundings(mems=CpuSet([0]), policy="bind:0", groups=("/docker/1",))
+    found = Surroundings(mems=CpuSet([0]), policy="bind:0", group="/docker/1")
     assert who(found) == {
         "memory nodes": ("0", "docker: cgroup /docker/1"),
         "memory policy": ("bind:0", "the command that started it, as numactl does"),
@@ -155,8 +155,31 @@ def test_read_from_files() -> None:
     found = read_surroundings(root, policy=True)
     assert (found.mask, found.cpuset) == (CpuSet(range(4)), CpuSet(range(6)))
     assert (found.parent, found.parent_mask) == ("slurmstepd", CpuSet(range(8)))
-    assert (found.groups, found.files) == (("/job_7",), (".dockerenv",))
+    assert (found.group, found.groups) == ("/job_7", ("/job_7",))
+    assert found.files == (".dockerenv",)
     assert found.policy == "bind:0-1"
+
+
+def test_the_cpusets_own_cgroup_is_blamed() -> None:
+    """Under version 1 a process is in a cgroup of each controller: systemd's session did not make
+    the cpuset. Copies without proc/self/cgroup have the path in proc/self/cpuset."""
+    files = {
+        "proc/self/cgroup": "7:cpuset:/jjh\n2:cpu:/\n1:name=systemd:/user.slice/session-6.scope\n",
+        "proc/self/mountinfo": "30 20 0:1 / /dev/cpuset rw - cgroup cgroup rw,cpuset\n",
+        "dev/cpuset/jjh/cpuset.cpus": "0-3\n",
+        "dev/cpuset/jjh/cpuset.mems": "0\n",
+    }
+    for cgroup in (files.pop("proc/self/cgroup"), None):
+        more = {"proc/self/cpuset": "/jjh\n"} if cgroup is None else {"proc/self/cgroup": cgroup}
+        found = read_surroundings(MemoryRoot(files | more))
+        assert (found.cpuset, found.cpuset_mems) == (HALF, CpuSet([0]))
+        assert who(found)["cpuset"] == ("0-3", "cgroup /jjh")
+
+
+def test_the_files_may_not_say_who_narrowed_the_mask() -> None:
+    """A snapshot has no parent: nobody is blamed."""
+    told = who(Surroundings(mask=HALF))
+    assert told["affinity mask"] == ("0-3", "by what is not said in the files that were read")
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ompbind
 from ompbind.cli import main
 from ompbind.errors import TopologyError
 from ompbind.machine import read_machine, read_system, save_machine
 from ompbind.machine.snapshot import MAX_TEXT_BYTES, parse_snapshot
 from tests.support.shared_trees import machine_names, need_topologies, read_tree, unpacked
+from tests.support.trees import Shape, make_files, write_tree
 
 Capture = pytest.CaptureFixture[bytes]
 
@@ -67,6 +69,42 @@ def test_a_snapshot_holds_nothing_private(tmp_path: Path) -> None:
     save_machine(str(tmp_path / "named"), str(tree), with_name=True)
     assert read_machine(str(tmp_path / "named")).name == "secret-name"
     assert str(read_machine(str(tmp_path / "saved")).allowed.cpus) == "0"
+
+
+@pytest.fixture
+def narrowed_tree(tmp_path: Path) -> Path:
+    """A machine of 8 cpus, of which a container has 0-5 and the process 0-3."""
+    shape = Shape(nodes=2, packages=2, cores=8)
+    files = make_files(shape) | {
+        "proc/self/status": "Name:\tx\nPPid:\t7\nCpus_allowed_list:\t0-3\nMems_allowed_list:\t0\n",
+        "proc/self/cgroup": "0::/\n",
+        "proc/self/mountinfo": "30 20 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+        "sys/fs/cgroup/cpuset.cpus.effective": "0-5\n",
+        "sys/fs/cgroup/cpuset.mems.effective": "0\n",
+        "run/.containerenv": 'name="secret"\n',
+    }
+    write_tree(files, tmp_path / "tree")
+    return tmp_path / "tree"
+
+
+def test_a_snapshot_knows_what_was_narrowed(narrowed_tree: Path, tmp_path: Path) -> None:
+    """Plans by it report, refuse and ignore a restriction as plans by the machine's files do."""
+    file = str(tmp_path / "saved")
+    save_machine(file, str(narrowed_tree), with_name=False)
+    assert b"secret" not in gzip.decompress(Path(file).read_bytes())
+    by_tree, by_file = (
+        ompbind.plan(topology=path, environ={}) for path in (str(narrowed_tree), file)
+    )
+    assert by_file.to_json() == by_tree.to_json()
+    assert [(i.name, i.value, i.why) for i in by_file.narrowed] == [
+        ("cpuset", "0-5", "podman (--cpuset-cpus, --cpuset-mems)"),
+        ("affinity mask", "0-3", "by what is not said in the files that were read"),
+        ("memory nodes", "0", "podman (--cpuset-cpus, --cpuset-mems)"),
+    ]
+    with pytest.raises(ompbind.PlanError, match="affinity mask is restricted to 0-3"):
+        ompbind.plan(topology=file, environ={}, inherited="error")
+    ignoring = ompbind.plan(topology=file, environ={}, inherited="ignore")
+    assert str(ignoring.ranks[0].cpus) == "0-5"
 
 
 def pack(data: object) -> bytes:
