@@ -119,6 +119,7 @@ def plan(
     neighbours: bool | None = None,
     topology: Path | None = None,
     from_env: Literal["vllm"] | None = None,
+    serve: Literal["auto", "vllm", "sglang"] | None = None,
     rank_env: bool | None = None,
     gpu_env: bool = False,
     template: bool = False,

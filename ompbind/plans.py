@@ -162,6 +162,31 @@ class RankPlan(Record):
         return self.replace(binding=binding, env=tuple(env.items()))
 
 
+class ServerWorker(Record):
+    """A worker that a server starts and binds, as it is told to."""
+
+    worker: int
+    cpus: CpuSet
+    nodes: CpuSet  # of its cpus
+    mem: str
+    mems: CpuSet
+    gpus: tuple[str, ...] = ()
+    why: str = ""  # the reason for its cpus, in a few words
+
+
+class Server(Record):
+    """A server's workers in the plan of its one process, which is rank 0, and how it is told of
+    them: by a variable of the rank's environment, or by words added to its command."""
+
+    engine: str  # as --serve names it
+    name: str  # as people do
+    version: str  # "" where it is not known
+    workers: tuple[ServerWorker, ...]
+    rest: CpuSet  # what no worker gets of its cpus, for its engine and its front end
+    variable: str = ""
+    words: tuple[str, ...] = ()
+
+
 class Caution(Record):
     """A warning that goes with a plan: its kind, a word that programs may test, and its text.
 
@@ -193,6 +218,7 @@ class Plan(Record):
     places_why: str = ""  # what a place is, and the reason; "" where no places are set
     omp: str = "all"  # which of OpenMP's variables are set: one of OMP_MODES
     omp_why: str = ""  # the reason, where it is not all
+    server: Server | None = None  # where the command starts workers by this plan
     narrowed: tuple[Inherited, ...] = ()  # restrictions
     reset_inherited: bool = False  # whether the launcher's own mask and policy are reset first
 
@@ -252,6 +278,7 @@ class Plan(Record):
             "places_why": self.places_why,
             "omp": self.omp,
             "omp_why": self.omp_why,
+            "server": None if self.server is None else server_to_dict(self.server),
             "binder": self.binder,
             "reserved": str(self.reserved),
             "roles": [
@@ -269,6 +296,29 @@ class Plan(Record):
             "command": list(self.command),
             "template": self.template,
         }
+
+
+def server_to_dict(server: Server) -> dict[str, Any]:
+    return {
+        "engine": server.engine,
+        "name": server.name,
+        "version": server.version,
+        "workers": [
+            {
+                "worker": w.worker,
+                "cpus": str(w.cpus),
+                "nodes": str(w.nodes),
+                "mem": w.mem,
+                "mems": str(w.mems),
+                "gpus": list(w.gpus),
+                "why": w.why,
+            }
+            for w in server.workers
+        ],
+        "rest": str(server.rest),
+        "variable": server.variable,
+        "words": list(server.words),
+    }
 
 
 def parse_plan(text: str) -> Plan:
@@ -315,7 +365,25 @@ def parse_plan(text: str) -> Plan:
         places_why=top.get("places_why", str, ""),
         omp=top.one_of("omp", OMP_MODES, "all"),
         omp_why=top.get("omp_why", str, ""),
+        server=read_server(top),
     )  # fmt: skip
+
+
+def read_server(plan: Reader) -> Server | None:
+    data = plan.get("server", (dict, type(None)), None)
+    if data is None:
+        return None
+    server = Reader(data, "server")
+    readers = [Reader(w, f"server.workers[{n}]") for n, w in enumerate(server.get("workers", list))]
+    workers = tuple(
+        ServerWorker(w.get("worker", int), w.cpus("cpus"), w.cpus("nodes"),
+                     w.one_of("mem", POLICIES), w.cpus("mems"), w.texts("gpus", []),
+                     w.get("why", str, ""))
+        for w in readers
+    )  # fmt: skip
+    return Server(server.get("engine", str), server.get("name", str), server.get("version", str),
+                  workers, server.cpus("rest"), server.get("variable", str, ""),
+                  server.texts("words", []))  # fmt: skip
 
 
 def read_inherited(plan: Reader, key: str) -> tuple[Inherited, ...]:

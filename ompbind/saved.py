@@ -125,12 +125,15 @@ def with_caution(plan: Plan) -> Plan:
 
 
 def command_of_rank(plan: Plan, rank: RankPlan, command: Sequence[str]) -> tuple[str, ...]:
-    """Return a command as one rank executes it, its templates filled in."""
+    """Return a command as one rank executes it, its templates filled in, with the words that tell a
+    server of its workers."""
+    words = plan.server.words if plan.server else ()
     if not plan.template:
-        return tuple(command)
+        return (*command, *words)
     from ompbind.worker.template import fill_arguments, make_names
 
-    return fill_arguments(command, make_names(rank.rank, len(plan.ranks), rank.cpus, rank.nodes))
+    names = make_names(rank.rank, len(plan.ranks), rank.cpus, rank.nodes)
+    return (*fill_arguments(command, names), *words)
 
 
 def keep_memory(plan: Plan, allowed: CpuSet) -> Plan:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ompbind.launch import Settings
     from ompbind.options.table import Option
     from ompbind.options.values import Values
+    from ompbind.planner.request import Serving
     from ompbind.plans import Inherited
     from ompbind.worker.environment import Variables
 
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 class PlanOptions(Record):
     """What a plan is made from, besides the machine. `topology`: the path of another machine;
     `saved`: of a saved plan, for which the request has no more than the command; `from_env`: the
-    tool whose variables the request follows; `inherited`: what to do with an inherited restriction;
+    tool whose variables the request follows; `serve`: the engine whose server's workers the request
+    is for; `inherited`: what to do with an inherited restriction;
     `neighbours`: whether to look for other launches, None where neither way was asked for;
     `variables`: what the workers' environment gets, None for nothing; `fixes`: their names, with
     commas; `fix_children`: whether they reach the workers' children, None for not asked for."""
@@ -41,6 +43,7 @@ class PlanOptions(Record):
     topology: str | None = None
     saved: str | None = None
     from_env: str | None = None
+    serve: str | None = None
     inherited: str = "intersect"
     neighbours: bool | None = None
     variables: Variables | None = None
@@ -77,19 +80,18 @@ def make_plan_options(
     """Return what a plan is made from. Raises OmpbindError."""
     names: dict[str, str] = {}
     notes: tuple[Inherited, ...] = ()
-    if "from_env" in values:
-        from ompbind.machine import read_family, read_machine
-        from ompbind.options.vllm import with_variables
+    serving: Serving | None = None
+    if "from_env" in values or "serve" in values:
+        from ompbind.options.servers import with_workers
 
-        path = values.get("topology")
-        machine = read_machine(path, devices=False)
-        values, names, notes = with_variables(values, environ, machine, read_family(path))
+        values, names, notes, serving = with_workers(values, command, environ)
     if "plan" in values:
         request = Request(command=tuple(command), **fields_of("request", values))
     else:
         request = make_request(values, command, environ, names)
-    if notes:
-        request = request.replace(inherited=(*notes, *request.inherited))
+    if notes or serving:
+        inherited = (*notes, *request.inherited)
+        request = request.replace(inherited=inherited, serving=serving)
     return PlanOptions(
         request=request, variables=make_variables(values), **fields_of("plan", values)
     )
@@ -136,6 +138,9 @@ def choose_omp(values: Values, command: Sequence[str]) -> tuple[str, str]:
     program that binds its workers itself is left to do so, unless an option is about OpenMP."""
     if "omp" in values:
         return values["omp"], "--omp is given"
+    if "serve" in values:
+        mode = "threads" if "threads" in values else "off"
+        return mode, "the server binds its workers itself, by this plan"
     if not may_bind_workers(command) or "places" in values or "proc_bind" in values:
         return "all", ""
     from ompbind.worker.launchers import find_launch

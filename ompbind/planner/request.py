@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 
 class Pool(Record):
     """Cores to set aside, `cores` of all ranks together or of each; without a name: reserved.
-    `source`: what asks for them where no option does."""
+    `source`: what asks for them where no option does; `if_spare`: they are wished for: where ranks
+    would be left without a core, as many are taken of all together, or none."""
 
     name: str
     cores: int
     per_rank: bool = False
     source: str = ""
+    if_spare: bool = False
 
     def __bool__(self) -> bool:
         return self.cores > 0
@@ -27,6 +29,20 @@ class Pool(Record):
         each = "/rank" if self.per_rank else ""
         option = f"--role {self.name}={self.cores}" if self.name else f"--reserve {self.cores}"
         return self.source or option + each
+
+
+class Serving(Record):
+    """A server whose workers are planned. `engine`: as --serve names it; `name`: as people do;
+    `version`: "" where it is not known. It is told of the workers' cpus by `variable`, or by words
+    of its command: `node_words` before their nodes, `cpu_words` before their cpus, () where it
+    takes none."""
+
+    engine: str
+    name: str
+    version: str = ""
+    variable: str = ""
+    node_words: tuple[str, ...] = ()
+    cpu_words: tuple[str, ...] = ()
 
 
 class Request(Record):
@@ -65,6 +81,7 @@ class Request(Record):
     gpu_domain: str = "numa"
     near: str | None = None
     gpu_env: bool = False
+    serving: Serving | None = None  # the ranks are workers that one server starts
     visible: Visible | None = None  # the GPUs that workers will see; None: not looked up
     inherited: tuple[Inherited, ...] = ()
     command: tuple[str, ...] = ()

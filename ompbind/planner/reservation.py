@@ -72,9 +72,25 @@ def set_aside(
     return remaining, union(core.threads for core in reserved), tuple(roles)
 
 
+def reduce_wish(pool: Pool, core_pools: list[CorePool]) -> Pool:
+    """Return a pool that leaves each rank a core: itself, the same cores of all ranks together, or
+    none."""
+    if pool.per_rank:
+        if all(pool.cores * len(p.ranks) < len(p.cores) for p in core_pools):
+            return pool
+        ranks = sum(len(p.ranks) for p in core_pools)
+        pool = pool.replace(cores=pool.cores * ranks, per_rank=False)
+    spare = sum(len(core_pool.cores) - 1 for core_pool in core_pools)
+    return pool if pool.cores <= spare else pool.replace(cores=0)
+
+
 def take_cores(pool: Pool, core_pools: list[CorePool]) -> list[tuple[list[int], list[Core]]]:
     """Take the cores of one --reserve or --role; return them, each time with the ranks that they
     are for. Raises PlanError where a rank would have none left."""
+    if pool.if_spare:
+        pool = reduce_wish(pool, core_pools)
+    if not pool:
+        return []
     if pool.per_rank:
         for core_pool in core_pools:
             spare = (len(core_pool.cores) - 1) // len(core_pool.ranks)

@@ -13,6 +13,7 @@ from ompbind.colours import colour_of
 from ompbind.cpuset import union
 from ompbind.messages import counted, label
 from ompbind.render.escape import escape, quote_word
+from ompbind.render.server import describe_server, server_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,8 @@ def draw_plan(plan: Plan, explanation: Sequence[str] = (), rank: int = 0) -> Ren
 def draw_ranks(plan: Plan, explanation: Sequence[str] = ()) -> RenderableType:
     """Draw what the ranks get and why, without what is executed."""
     plan = escape(plan)
-    parts: list[RenderableType] = [headline(plan), rank_table(plan), Text()]
+    table = server_table(plan.ranks[0], plan.server) if plan.server else rank_table(plan)
+    parts: list[RenderableType] = [headline(plan), table, Text()]
     if openmp := plan.omp_text or plan.places_why:
         parts += [Text(openmp), Text()]
     parts += [machine_map(plan), Text()]
@@ -69,7 +71,8 @@ def draw_executed(plan: Plan, rank: int, name: str) -> list[RenderableType]:
 def headline(plan: Plan) -> Text:
     host, count = plan.host, len(plan.ranks)
     name = f" on {host.name}" if host.name else ""
-    text = Text.assemble((f"{counted(count, 'rank')}{name}", "bold"))
+    what = describe_server(plan.server) if plan.server else counted(count, "rank")
+    text = Text.assemble((f"{what}{name}", "bold"))
     text.append(f": {len(host.allowed)} of {len(host.cpus)} cpus allowed")
     text.append(f", {counted(len(host.nodes), 'NUMA node')}")
     if host.quota is not None:
@@ -117,9 +120,14 @@ def places_text(rank: RankPlan, most: int = 4) -> str:
 def machine_map(plan: Plan) -> RenderableType:
     """Draw every online cpu as one character that says whose it is."""
     owner: dict[int, set[int]] = {}
-    for r in plan.ranks:
-        for cpu in r.cpus:
-            owner.setdefault(cpu, set()).add(r.rank)
+    numbered = [(r.rank, r.cpus) for r in plan.ranks]
+    reserved, others = plan.reserved, ("rank", "reserved")
+    if plan.server:
+        numbered = [(w.worker, w.cpus) for w in plan.server.workers]
+        reserved, others = plan.server.rest, ("worker", "engine and front end")
+    for number, each in numbered:
+        for cpu in each:
+            owner.setdefault(cpu, set()).add(number)
     role_marks = make_role_marks(plan)
     role_of = {cpu: role.name for role in plan.roles for cpu in role.cpus}
     cpus, allowed, width = list(plan.host.cpus), plan.host.allowed, 64
@@ -137,7 +145,7 @@ def machine_map(plan: Plan) -> RenderableType:
                 line.append("+", style="bold")
             elif cpu in role_of:
                 line.append(role_marks[role_of[cpu]], style="bold")
-            elif cpu in plan.reserved:
+            elif cpu in reserved:
                 line.append("=", style="bold")
             elif cpu in plan.others:
                 line.append("/", style="dim")
@@ -148,14 +156,14 @@ def machine_map(plan: Plan) -> RenderableType:
     taken = taken_cpus(plan)
     marks = {
         "+": any(len(ranks) > 1 for ranks in owner.values()),
-        "=": bool(plan.reserved),
+        "=": bool(reserved),
         "/": bool(plan.others),
         "·": bool(allowed - taken),
         "x": bool(plan.host.cpus - allowed),
     }
-    names = {"+": "shared", "=": "reserved", "/": "other parts", "·": "not used",
+    names = {"+": "shared", "=": others[1], "/": "other parts", "·": "not used",
              "x": "not allowed"}  # fmt: skip
-    legend = ["digit: rank", *(f"{mark} {name}" for name, mark in role_marks.items())]
+    legend = [f"digit: {others[0]}", *(f"{mark} {name}" for name, mark in role_marks.items())]
     legend += [f"{m} {names[m]}" for m, is_used in marks.items() if is_used]
     return Group(table, Text("  ".join(legend), style="dim"))
 
@@ -182,7 +190,7 @@ def list_unassigned(plan: Plan) -> list[str]:
     lines = []
     for role in plan.roles:
         lines.append(f"role {role.name}: cpus {role.cpus}, of {label('rank', role.ranks)}")
-    if plan.reserved:
+    if plan.reserved and not plan.server:
         lines.append(f"reserved: cpus {plan.reserved}")
     if plan.part:
         lines.append(f"part {plan.part} of the machine; the other parts: cpus {plan.others}")

@@ -7,7 +7,7 @@ from ompbind.messages import counted, label, plural
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ompbind.plans import Plan, RankPlan
+    from ompbind.plans import Plan, RankPlan, Server
 
 MEMORY = {
     "bind": "memory comes from {mems} only",
@@ -27,7 +27,8 @@ DISTRIBUTION = {  # of threads, by OMP_PROC_BIND
 
 def explain(plan: Plan) -> list[str]:
     """Return sentences on the machine, its threads, and each kind of rank."""
-    return [*explain_machine(plan), *explain_budget(plan), *explain_ranks(plan)]
+    each = explain_server(plan, plan.server) if plan.server else explain_ranks(plan)
+    return [*explain_machine(plan), *explain_budget(plan), *each]
 
 
 def explain_machine(plan: Plan) -> list[str]:
@@ -43,7 +44,8 @@ def explain_machine(plan: Plan) -> list[str]:
     if plan.part:
         sentences.append(f"This is part {plan.part}: cpus {plan.others} belong to other parts.")
     if plan.reserved:
-        sentences.append(f"{count_cpus(plan.reserved)} kept free for other work (--reserve).")
+        others = "its engine and front end" if plan.server else "other work (--reserve)"
+        sentences.append(f"{count_cpus(plan.reserved)} kept free for {others}.")
     for role in plan.roles:
         sentences.append(
             f"{count_cpus(role.cpus)} set aside as {role.name} for {label('rank', role.ranks)}, "
@@ -103,6 +105,29 @@ def explain_ranks(plan: Plan) -> list[str]:
         lines.append(f"{plan.omp_text}.")
     elif plan.places_why:
         lines.append(f"OpenMP places: {plan.places_why}.")
+    return lines
+
+
+def explain_server(plan: Plan, server: Server) -> list[str]:
+    """Return sentences on which process of a server gets what, and how it is told."""
+    rank, name = plan.ranks[0], f"{server.name} {server.version}".strip()
+    memory = MEMORY[rank.mem].format(mems=label("node", rank.mems))
+    cpus = label("cpu", rank.cpus)
+    lines = [f"One {name} server: {cpus}, for itself and all that it starts; {memory}."]
+    for w in server.workers:
+        where = f"; on {label('node', w.nodes)}" if w.nodes else ""
+        gpus = f"; its {plural('GPU', len(w.gpus))}: {', '.join(w.gpus)}" if w.gpus else ""
+        bound = MEMORY[w.mem].format(mems=label("node", w.mems))
+        because = f" ({w.why})" if w.why else ""
+        lines.append(f"Worker {w.worker}: {label('cpu', w.cpus)}{because}{where}{gpus}; {bound}.")
+    if server.rest:
+        lines.append(
+            f"Its engine and its front end run on any of the server's cpus; "
+            f"{label('cpu', server.rest)} no worker has."
+        )
+    how = f"in {server.variable}" if server.variable else f"by {' '.join(server.words)}"
+    lines.append(f"{server.name} is told of its workers' cpus {how}, and binds them itself.")
+    lines.append(f"{plan.omp_text}.")
     return lines
 
 

@@ -94,9 +94,9 @@ def test_every_field_has_its_option() -> None:
     the command and the environment."""
     given = {field for option in OPTIONS for field in option.fields}
     found = {"request.places_why", "request.omp_why", "request.place_list", "request.limit",
-             "request.visible",
-             "request.inherited", "request.command", "settings.watched", "settings.may_switch",
-             "settings.prove", "variables.fixes", "plan.request", "plan.variables"}  # fmt: skip
+             "request.visible", "request.inherited", "request.command", "request.serving",
+             "settings.watched", "settings.may_switch", "settings.prove", "variables.fixes",
+             "plan.request", "plan.variables"}  # fmt: skip
     known = {f"{key}.{name}" for key, record in RECORDS.items() for name in record._fields}
     assert known == given | found
 

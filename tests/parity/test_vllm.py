@@ -36,8 +36,8 @@ NODES = "CPU_VISIBLE_MEMORY_NODES"
 
 # family, machine, vLLM's variables, its number of ranks, the cpus of each rank there.
 CASES = [
-    ("x86", TWO_NODES, {}, 2, "8-11 12-14"),
-    ("x86", TWO_NODES, {BIND: "auto"}, 2, "8-11 12-14"),
+    ("x86", TWO_NODES, {}, 2, "8-10 12-14"),
+    ("x86", TWO_NODES, {BIND: "auto"}, 2, "8-10 12-14"),
     ("x86", TWO_NODES, {BIND: "auto"}, 1, "8-10"),
     ("x86", TWO_NODES, {RESERVED: "0"}, 2, "8-11 12-15"),
     ("x86", TWO_NODES, {RESERVED: "2"}, 2, "8-10 12-14"),
@@ -123,8 +123,8 @@ def test_options_win_over_the_variables(tmp_path: Path) -> None:
     assert cpus_of(plan) == ["4-7", "0-3"]
     assert [(i.name, i.action) for i in plan.inherited] == [(BIND, "overridden")]
     plan = plan_for(tree, "--from-env vllm -n 2 --smt all --places cores --binder native", {})
-    assert plan.ranks[0].cpus == CpuSet.parse_kernel("0-3,8-11")
-    assert len(plan.ranks[0].places) == 4
+    assert plan.ranks[0].cpus == CpuSet.parse_kernel("0-2,8-10")
+    assert len(plan.ranks[0].places) == 3
 
 
 @pytest.mark.parametrize(
