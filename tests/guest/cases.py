@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.guest.machine import Machine
 from tests.guest.spoiled import spoil_all
+from tests.support import forks
 from tests.support.observe import launch
 
 if TYPE_CHECKING:
@@ -398,11 +400,12 @@ BOOTS = {
 
 
 def main(name: str, ompbind: str, *programs: str) -> None:
+    forks.load()
     boot = BOOTS[name]
     workers = dict(program.split("=", 1) for program in programs)
     json.dump(
         {
-            "topo": capture(ompbind, "topo", "--format", "json"),
+            "topo": capture_ompbind(ompbind, "topo", "--format", "json"),
             "lscpu": capture("lscpu", "-p=CPU,CORE,SOCKET,NODE,CACHE"),
             "numactl": capture("numactl", "--hardware"),
             "cases": {
@@ -414,7 +417,7 @@ def main(name: str, ompbind: str, *programs: str) -> None:
                 name: run_all(ompbind, options, workers) for name, options in boot.matrix.items()
             },
             "shown": {
-                f"{name} {binder}": capture(
+                f"{name} {binder}": capture_ompbind(
                     ompbind, "run", *options.split(), "--binder", binder, "--", "numactl", "--show"
                 )
                 for name, (options, _) in boot.shown.items()
@@ -434,35 +437,37 @@ def main(name: str, ompbind: str, *programs: str) -> None:
 
 def run_case(ompbind: str, case: Case, worker: str) -> dict[str, Any]:
     """The plan as `show` prints it, and for each binder what was seen of the ranks."""
-    prefix = ["taskset", "-c", case.mask] if case.mask else []
-    command = [*prefix, ompbind, "run", *case.options.split()]
-    result: dict[str, Any] = {
-        "show": capture(
-            *prefix, ompbind, "show", *case.options.split(), "--format", "json", "--", worker
-        )
-    }
+    words = [ompbind, "show", *case.options.split(), "--format", "json", "--", worker]
+    result: dict[str, Any] = {"show": capture_ompbind(*words, cpus=case.mask)}
     for binder in BINDERS:
-        words = [*command, "--binder", binder, "--", worker, "--wait", "--touch", str(case.touch)]
-        result[binder] = look_at(words, len(case.ranks))
+        words = [ompbind, "run", *case.options.split(), "--binder", binder]
+        words += ["--", worker, "--wait", "--touch", str(case.touch)]
+        result[binder] = look_at(words, len(case.ranks), cpus=case.mask)
     return result
 
 
 def run_all(ompbind: str, options: str, workers: Mapping[str, str]) -> dict[str, Any]:
     """The plan for two ranks as `show` prints it, and what was seen of them with each runtime."""
     words = options.split()
-    result: dict[str, Any] = {"show": capture(ompbind, "show", *words, "--format", "json")}
+    result: dict[str, Any] = {"show": capture_ompbind(ompbind, "show", *words, "--format", "json")}
     for runtime, worker in workers.items():
         result[runtime] = look_at([ompbind, "run", *words, "--", worker, "--wait"], 2)
     return result
 
 
-def look_at(words: Sequence[str], ranks: int) -> dict[str, Any]:
-    """A run, as far as it got."""
+def look_at(words: Sequence[str], ranks: int, cpus: str = "") -> dict[str, Any]:
+    """A run with this mask ("": ours), as far as it got."""
     try:
-        done = launch(words, ranks=ranks, timeout=RUN_LIMIT)
+        done = launch(words, ranks=ranks, timeout=RUN_LIMIT, start=partial(forks.Fork, cpus=cpus))
     except AssertionError as e:
         return {"error": str(e)}
     return done._asdict() | {"ranks": [rank._asdict() for rank in done.ranks]}
+
+
+def capture_ompbind(*command: str, cpus: str = "") -> str:
+    """What ompbind prints, standard error last."""
+    _, out, err = forks.run(command, timeout=RUN_LIMIT, cpus=cpus)
+    return out + err
 
 
 def capture(*command: str) -> str:

@@ -10,6 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support import forks
+
+LIMIT = 300  # seconds of a command
+
 CPUS = Path("/sys/devices/system/cpu")
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -27,16 +31,12 @@ def spoil(
 ) -> dict[str, Any]:
     command = [ompbind, "run", *options.split(), "--", worker, "--wait", "--touch", "32"]
     plan = f"/tmp/spoiled-{os.getpid()}.json"
-    with open(plan, "w") as file:
-        subprocess.run(
-            [ompbind, "show", *options.split(), "--format", "json", "--", worker],
-            stdout=file,
-            check=True,
-        )
+    words = [ompbind, "show", *options.split(), "--format", "json", "--", worker]
+    status, out, err = forks.run(words, timeout=LIMIT)
+    assert status == 0, err
+    Path(plan).write_text(out)
     result: dict[str, Any] = {}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with forks.Fork(command, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         for line in process.stdout:
@@ -56,15 +56,11 @@ def spoil(
 
 
 def verify(ompbind: str, plan: str, pid: int) -> dict[str, Any]:
-    done = subprocess.run(
-        [ompbind, "verify", "--plan", plan, "--format", "json", str(pid)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    if done.returncode not in (0, 1):
-        raise ValueError(f"verify: status {done.returncode}: {done.stderr}")
-    report: dict[str, Any] = json.loads(done.stdout)
+    words = [ompbind, "verify", "--plan", plan, "--format", "json", str(pid)]
+    status, out, err = forks.run(words, timeout=LIMIT)
+    if status not in (0, 1):
+        raise ValueError(f"verify: status {status}: {err}")
+    report: dict[str, Any] = json.loads(out)
     return report
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
 class Rank(NamedTuple):
@@ -52,14 +52,15 @@ def launch(
     ranks: int,
     env: Mapping[str, str] | None = None,
     timeout: float = 60,
+    start: Callable[..., Any] = subprocess.Popen,
 ) -> Launch:
     """Starts workers that each print "ready" and then wait for the end of their standard input,
     looks at them, and lets them end. Nothing is left over, whatever happens. ompbind's `run` is
-    told to let them all read, and write as they are."""
+    told to let them all read, and write as they are. `start`: what is called as Popen is."""
     command = let_all_read(command)
     with (
         tempfile.TemporaryFile("w+") as err,
-        subprocess.Popen(
+        start(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -88,6 +89,7 @@ def launch(
             raise
         finally:
             watchdog.cancel()
+            watchdog.join()  # the next one may be started by a fork
         err.seek(0)
         text = err.read()
         if lines is None:
