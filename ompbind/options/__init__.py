@@ -207,18 +207,26 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Tex
     by_name |= {f"--no-{o.names[0][2:]}": o for o in options if o.no}
     values: Texts = {}
     swallowed = False  # whether the last option was a list that took words for its values
+    joined = ""  # the last option with its value, if it was a list with that in the same word
     rest = list(args)
     while rest:
         word = rest.pop(0)
         if word == "--":
             return values, rest
         if not looks_like_option(word):
+            if joined and not is_word(word):
+                name, _, given = joined.partition("=")
+                raise UsageError(
+                    f"{name}= takes one value, and {quote(word)} follows it",
+                    hint=f"{name} {given} {word} ... -- COMMAND",
+                    option=name,
+                )
             return values, [word, *rest]
         name, value = split_word(word, by_name)
         option = by_name.get(name)
         if option is None:
             raise unknown_option(name, options, FENCE_HINT if swallowed else "")
-        swallowed = False
+        swallowed, joined = False, ""
         if option.kind == "flag":
             if value is not None:
                 raise UsageError(f"{name} takes no value, got {quote(value)}", option=name)
@@ -237,6 +245,7 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Tex
                 values[option.key] = f"{before},{text}" if adds else text
         else:
             texts = [] if value is None else [value]
+            joined = "" if value is None else f"{name}={value}"
             while value is None and rest and not looks_like_option(rest[0]) and rest[0] != "--":
                 texts.append(rest.pop(0))
             if not texts:

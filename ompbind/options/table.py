@@ -456,7 +456,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--mem",),
         "value",
-        "Set the memory policy (default: bind with --numa-bind..., else none)",
+        "Set the memory policy (default: bind with --numa-bind and --numa-bind-nodes, else none)",
         choices=("bind", "preferred", "interleave", "local", "none"),
         panel=MEMORY,
         brief="memory policy",

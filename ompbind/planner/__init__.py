@@ -64,6 +64,7 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         *warn_of_machine(machine, request),
         *usable.cautions,
         *mapping_cautions,
+        *warn_of_nodes(machine, request, usable.cores),
         *warn_of_sizes(shares, request),
         *warn_of_oversubscription(shares, request),
         *thread_cautions,
@@ -206,6 +207,14 @@ def warn_of_machine(machine: Machine, request: Request) -> list[Caution]:
         text = "this kernel has no NUMA: all memory is one node, so no policy is set"
         cautions.append(Caution("no-numa", text))
     return cautions
+
+
+def warn_of_nodes(machine: Machine, request: Request, cores: Sequence[Core]) -> list[Caution]:
+    if not request.numa_bind or not machine.topology.numa:
+        return []
+    from ompbind.planner.memory import warn_of_denied_nodes  # not on everybody's start path
+
+    return warn_of_denied_nodes(machine, request, cores)
 
 
 def warn_of_sizes(shares: Sequence[Share], request: Request) -> list[Caution]:

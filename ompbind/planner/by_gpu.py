@@ -209,7 +209,7 @@ def assign_gpus(request: Request, gpus: tuple[Gpu, ...]) -> list[tuple[Gpu, ...]
 def nodes_with_cores(machine: Machine, request: Request, cores: tuple[Core, ...]) -> ByNode:
     """Return the usable cores by node; with --numa-bind only of nodes whose memory is allowed."""
     if request.numa_bind and machine.topology.numa and machine.topology.nodes:
-        return {domain.node: domain.cores for domain in find_nodes(machine, cores)}
+        return {domain.node: domain.cores for domain in find_nodes(machine, request, cores)}
     return {group[0].first_cpu.node: group for group in split_by(cores, "node")}
 
 

@@ -169,7 +169,7 @@ def map_by_domain(machine: Machine, request: Request, cores: tuple[Core, ...]) -
         domains = find_domains(machine, request, cores)
         count = request.ranks or len(domains)
     elif request.numa_bind:
-        domains = find_nodes(machine, cores)
+        domains = find_nodes(machine, request, cores)
         count = request.ranks or 1
     else:
         return DECLINED
@@ -223,7 +223,7 @@ def find_domains(machine: Machine, request: Request, cores: tuple[Core, ...]) ->
     """Return the things that --per names, with --numa-bind each with its node. Raises PlanError."""
     per = request.per or ""
     if per == "numa" and request.numa_bind:
-        return find_nodes(machine, cores)
+        return find_nodes(machine, request, cores)
     groups: list[tuple[Core, ...]]
     if per == "core":
         groups = [(core,) for core in cores]
@@ -267,29 +267,32 @@ def single_node(rank: int, domain: Domain) -> int:
     return nodes.first
 
 
-def find_nodes(machine: Machine, cores: tuple[Core, ...]) -> list[Domain]:
-    """Return the nodes that have usable cores and whose memory is allowed, by number.
+def find_nodes(machine: Machine, request: Request, cores: tuple[Core, ...]) -> list[Domain]:
+    """Return the nodes that have usable cores and, for a policy that names nodes, allowed memory,
+    by number.
 
     A node without memory is among them: its ranks' memory comes from the nearest that has some.
     Raises PlanError.
     """
     topology, allowed = machine.topology, machine.allowed
-    domains = []
-    for group in split_by(cores, "node"):
-        number = group[0].first_cpu.node
-        if number is None:
-            continue
-        node = topology.find_node(number)
-        if node is None or node.memory_bytes == 0 or number in allowed.nodes:
-            domains.append(Domain(group, f"node {number}", number))
-    if not domains:
+    groups = {group[0].first_cpu.node: group for group in split_by(cores, "node")}
+    usable = CpuSet(number for number in groups if number is not None)
+    if request.mem not in ("none", "local"):
+        bare = CpuSet(n.node for n in topology.nodes if n.memory_bytes == 0)
+        usable = usable & (allowed.nodes | bare | (usable - topology.node_numbers))
+    if not usable:
+        hint = (
+            f"nodes of the machine: {topology.node_numbers or 'none'}; "
+            f"memory allowed on: {allowed.nodes or 'none'}"
+        )
+        if groups.keys() - {None}:
+            hint += "; --mem none binds cpus only"
         raise PlanError(
             "--numa-bind: no node has both usable cpus and allowed memory",
-            hint=f"nodes of the machine: {topology.node_numbers or 'none'}; "
-            f"memory allowed on: {allowed.nodes or 'none'}; --mem none binds cpus only",
+            hint=hint,
             available=allowed.nodes,
         )
-    return sorted(domains, key=lambda domain: domain.node or 0)
+    return [Domain(groups[number], f"node {number}", number) for number in usable]
 
 
 def no_such_node(

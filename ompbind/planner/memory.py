@@ -9,7 +9,10 @@ from ompbind.plans import Caution
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ompbind.machine.topology import Machine
+    from ompbind.planner.cores import Core
     from ompbind.planner.mapping import Share
     from ompbind.planner.request import Request
 
@@ -33,12 +36,18 @@ def find_memory(
             hint="--mem none",
             rank=rank,
         )
+    cautions: list[Caution] = []
     if policy == "preferred" and len(wanted) > 1:  # the kernel's policy takes one
         most = max(wanted, key=lambda n: (len(cpus & node_cpus(machine, n)), -n))
         wanted = CpuSet([most])
-    cautions: list[Caution] = []
+        text = (
+            "--mem preferred takes one node, that of most of a rank's cpus: memory of its threads "
+            "on other nodes is far from them (--mem local, or a rank for each node)"
+        )
+        cautions.append(Caution("memory", text))
     if request.on_denied == "degrade":
-        wanted, cautions = keep_allowed(machine, rank, wanted)
+        wanted, dropped = keep_allowed(machine, rank, wanted)
+        cautions += dropped
         if not wanted:
             return "none", CpuSet(), cautions
     mems = CpuSet(node_with_memory(machine, rank, node) for node in wanted)
@@ -54,6 +63,30 @@ def find_memory(
         )
         cautions.append(Caution("memory", text))
     return policy, mems, cautions
+
+
+def warn_of_denied_nodes(
+    machine: Machine, request: Request, cores: Sequence[Core]
+) -> list[Caution]:
+    """Return a warning of nodes whose cpus --numa-bind leaves idle, as their memory may not be
+    used."""
+    named = request.nodes is not None or request.cpus is not None
+    if named or request.mem in ("none", "local"):
+        return []
+    denied = CpuSet(
+        n.node
+        for n in machine.topology.nodes
+        if n.memory_bytes != 0
+        and n.node not in machine.allowed.nodes
+        and any(core.first_cpu.node == n.node for core in cores)
+    )
+    if not denied:
+        return []
+    text = (
+        f"--numa-bind leaves out {label('node', denied)}, whose memory is not allowed (cgroup "
+        "cpuset): --mem none binds cpus only"
+    )
+    return [Caution("memory", text)]
 
 
 def keep_allowed(machine: Machine, rank: int, wanted: CpuSet) -> tuple[CpuSet, list[Caution]]:

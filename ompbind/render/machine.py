@@ -32,9 +32,8 @@ def draw_machine(machine: Machine) -> RenderableType:
         add_part(tree, part, machine)
     without_cpus = [n for n in topology.nodes if not n.cpus]
     for node in without_cpus[:MAX_NODES]:
-        size = "" if node.memory_bytes is None else format_size(node.memory_bytes)
-        tree.add(Text.assemble((f"node {node.node}", "bold"), f"  {size}",
-                               ("  no cpus", "dim")))  # fmt: skip
+        size = "" if node.memory_bytes is None else f"  {memory_size(node.memory_bytes)}"
+        tree.add(Text.assemble((f"node {node.node}", "bold"), size, ("  no cpus", "dim")))
     if without_cpus[MAX_NODES:]:
         more = f"and {counted(len(without_cpus) - MAX_NODES, 'more node')} without cpus"
         tree.add(Text(more, style="dim"))
@@ -62,11 +61,15 @@ def machine_headline(machine: Machine) -> Text:
     return Text.assemble((name, "bold"), ", ".join(words))
 
 
+def memory_size(count: int) -> str:
+    return format_size(count) if count else "no memory"
+
+
 def add_part(tree: Tree, part: Part, machine: Machine) -> None:
     """Add a part with its parts, and a line for all following parts that look the same."""
     label = Text.assemble(("  ".join(part.names), "bold"))
     if part.memory_bytes is not None:
-        label.append(f"  {format_size(part.memory_bytes) if part.memory_bytes else 'no memory'}")
+        label.append(f"  {memory_size(part.memory_bytes)}")
     label.append(f"  cpus {part.cpus}", style="cyan")
     branch = tree.add(label)
     for inner in part.parts:

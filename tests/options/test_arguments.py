@@ -97,6 +97,12 @@ def test_reads(args: list[str], values: dict[str, object], command: list[str]) -
     ("args", "message", "hint"),
     [
         (["--rankz", "3"], "'--rankz' is not an option", "did you mean --rank?"),
+        (["--numa-bind-cpus=0-3", "4-7", "--", "./w"],
+         "--numa-bind-cpus= takes one value, and '4-7' follows it",
+         "--numa-bind-cpus 0-3 4-7 ... -- COMMAND"),
+        (["--numa-bind-nodes=0", "1", "./w"],
+         "--numa-bind-nodes= takes one value, and '1' follows it",
+         "--numa-bind-nodes 0 1 ... -- COMMAND"),
         (["--rankz=3"], "'--rankz' is not an option", "did you mean --rank?"),
         (["--numa-bind-node", "0"], "'--numa-bind-node' is not an option",
          "did you mean --numa-bind-nodes?"),

@@ -382,6 +382,10 @@ class Case:
 WORTH = "the cgroup's quota is worth 2.5 cpus: "
 CROWDED = "more ranks than cores: {} ranks share {} and will wait for each other"
 UNEVEN = "ranks get from {} to {} cores, so that no node is divided"
+PREFERRED = (
+    "--mem preferred takes one node, that of most of a rank's cpus: memory of its threads on other "
+    "nodes is far from them (--mem local, or a rank for each node)"
+)
 SHARED = "{} share {} cpus and have {} threads together (--threads {} gives each its own)"
 INSIDE = "ranks get from {} to {} cores, so that no rank spans two nodes"
 
@@ -470,12 +474,16 @@ CASES = [
          warnings=["rank 1: its memory is on node 3, its cpus on 2 "
                    "(farther away: name its cpus' node, or --mem interleave)"]),
     Case("server", "--numa-bind-cpus 3,4 --mem preferred", ["3-4 || preferred 0"],
-         nodes="0-1", unused="0-2,5-15,16-18,21-31"),
+         nodes="0-1", unused="0-2,5-15,16-18,21-31", warnings=[PREFERRED]),
     Case("server", "--numa-bind-cpus 3-5 --mem preferred", ["3-5 || preferred 1"],
-         unused="0-2,6-15,16-18,22-31"),
+         unused="0-2,6-15,16-18,22-31", warnings=[PREFERRED]),
+    Case("server", "--per numa --mem preferred", ["0-3 || preferred 0", "4-7 || preferred 1",
+         "8-11 || preferred 2", "12-15 || preferred 3"]),
+    Case("server", "--numa-bind-cpus 0-1", ["0-1"], unused="2-15,18-31"),
     # memory without --numa-bind
     Case("server", "-n 2 --mem bind", ["0-7 || bind 0-1", "8-15 || bind 2-3"]),
-    Case("server", "-n 2 --mem preferred", ["0-7 || preferred 0", "8-15 || preferred 2"]),
+    Case("server", "-n 2 --mem preferred", ["0-7 || preferred 0", "8-15 || preferred 2"],
+         warnings=[PREFERRED]),
     Case("server", "--mem interleave", ["0-15 || interleave 0-3"]),
     Case("server", "--mem local", ["0-15 || local"]),
     Case("expander", "", ["0-7"]),
@@ -936,7 +944,10 @@ def test_a_crowded_package_does_not_make_ranks_cross_nodes() -> None:
          "rank 0: its cpus (0-3) are on no known node, so there is no memory to bind",
          "--mem none"),
         ("hidden", "--numa-bind", "--numa-bind: no node has both usable cpus and allowed memory",
-         "nodes of the machine: none; memory allowed on: none; --mem none binds cpus only"),
+         "nodes of the machine: none; memory allowed on: none"),
+        ("hidden", "--numa-bind --mem none",
+         "--numa-bind: no node has both usable cpus and allowed memory",
+         "nodes of the machine: none; memory allowed on: none"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_had(machine: str, args: str, message: str, hint: str) -> None:
@@ -1174,6 +1185,24 @@ def test_nodes_whose_memory_is_denied_are_left_out() -> None:
     machine = make_machine(Shape(nodes=2, packages=2, cores=4), "0-3", "0")
     plan = make_plan(machine, make_asked(["--per", "numa", "--numa-bind"]))
     assert [(str(r.cpus), str(r.mems)) for r in plan.ranks] == [("0-1", "0")]
+    assert plan.warnings == (
+        "--numa-bind leaves out node 1, whose memory is not allowed (cgroup cpuset): --mem none "
+        "binds cpus only",
+    )
+
+
+@pytest.mark.parametrize("mem", ["none", "local"])
+def test_cpus_are_bound_to_nodes_without_their_memory(mem: str) -> None:
+    """Where no policy names nodes, it does not matter whose memory is allowed: --mem none, which
+    the hint of the refusal names, is not refused for the same reason."""
+    shape = Shape(nodes=2, packages=2, cores=4)
+    machine = make_machine(shape, "0-3", "")
+    with pytest.raises(PlanError, match="no node has both") as error:
+        make_plan(machine, make_asked(["--numa-bind", "-n", "2"]))
+    assert error.value.hint.endswith("--mem none binds cpus only")
+    plan = make_plan(machine, make_asked(["--numa-bind", "-n", "2", "--mem", mem]))
+    assert [str(r.cpus) for r in plan.ranks] == ["0-1", "2-3"]
+    assert plan.warnings == ()
 
 
 def test_an_excluded_node_is_not_said_to_be_in_another_part() -> None:

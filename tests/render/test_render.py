@@ -13,11 +13,15 @@ from typing import Any
 
 import pytest
 
+from ompbind.cpuset import CpuSet
 from ompbind.doctor.findings import Finding
+from ompbind.machine.topology import Node
 from ompbind.render import make_text
 from ompbind.render.doctor import draw_findings
 from ompbind.render.escape import escape, quote_word
+from ompbind.render.machine import draw_machine
 from tests.support.commands import TIMEOUT, ompbind_run
+from tests.support.machines import MACHINES
 
 EVIL = "\x1b[31m\x1b]0;PWNED\x07\x9bx\r\n\u202e[bold]:skull:[/nothing]"
 
@@ -123,3 +127,14 @@ def test_what_is_printable_stays_the_same() -> None:
     """Not even a copy is made."""
     finding = Finding("a", "note", "b × c", "d")
     assert escape(finding) is finding
+
+
+def test_a_node_without_memory_is_drawn_so() -> None:
+    """With cpus or without: not as 0 KiB; of unknown size, nothing is said."""
+    machine = MACHINES["hungry"]
+    nodes = (*machine.topology.nodes, Node(7, CpuSet(), 0), Node(8, CpuSet(), None))
+    drawn = make_text(draw_machine(machine.replace(topology=machine.topology.replace(nodes=nodes))))
+    assert drawn.count("no memory") == 2
+    assert "node 7  no memory  no cpus" in drawn
+    assert "node 8  no cpus" in drawn
+    assert "0 KiB" not in drawn
