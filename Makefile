@@ -19,7 +19,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-guest test-faults test-serving mutants lint format bench readme pythons package release clean system-demo system-test system-bench
+.PHONY: help demo test test-guest test-engines test-faults test-serving mutants lint format bench readme pythons package release clean system-demo system-test system-bench
 
 help: ## this text
 	@echo 'usage: make TARGET'
@@ -39,6 +39,10 @@ test: $(VENV)/.developed system-test ## run all tests (ARGS="-k word" for some)
 
 test-guest: $(VENV)/.developed system-test ## only the tests in a virtual machine with four NUMA nodes
 	@$(BIN)/python -m pytest -q tests/test_guest.py $(ARGS)
+
+test-engines: $(VENV)/.developed system-test ## real engines: Open MPI 5, MPICH 5, Intel MPI, torchrun, Ray, Dask (kept in the user's cache: 2 GB)
+	@$(BIN)/python -m tests.jobs
+	@OMPBIND_TEST_ENGINES=1 $(BIN)/python -m pytest -q tests/jobs $(ARGS)
 
 test-faults: $(VENV)/.developed system-test ## make each system call of ompbind fail once (minutes; ARGS="--sample 500" for some)
 	@$(BIN)/python -m tests.faults $(ARGS)
