@@ -22,7 +22,7 @@ from ompbind.machine.topology import LEVELS, Cpu, Node, Topology
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from ompbind.machine.roots import Root
     from ompbind.machine.topology import Device, Level
@@ -285,32 +285,38 @@ def read_kinds(root: Root, online: CpuSet, cores: Groups) -> tuple[Groups, Group
     readable = sorted(leaders.values())
     types = read_core_types(root)
     type_of = {cpu: next((i for i, t in types if cpu in t), 0) for cpu in readable}
-    capacity = make_steps(read_all(root, readable, "cpu_capacity"))
+    capacity = read_all(root, readable, "cpu_capacity")
     base = read_all(root, readable, "cpufreq/base_frequency")
     peak = make_steps(read_all(root, readable, "cpufreq/cpuinfo_max_freq"), base)
-    keys = {c: (type_of[c], capacity[c], peak[c], base[c]) for c in readable}
-    order = make_kind_order(keys)
-    if len(order) < 2:
+    kind_of = make_kinds(type_of, capacity, peak, base)
+    if not kind_of:
         return {}, {}
-    kind_of = {core: order[keys[cpu]] for core, cpu in leaders.items()}
-    kinds = {cpu: kind_of[cores.get(cpu, -1 - cpu)] for cpu in online}
-    capacities = read_capacities(root, {cpu: kinds[cpu] for cpu in readable}, peak)
+    kinds = {cpu: kind_of[leaders[cores.get(cpu, -1 - cpu)]] for cpu in online}
+    firmware = read_all(root, readable, "acpi_cppc/highest_perf")
+    capacities = make_capacities(kind_of, (capacity, firmware, peak))
     return kinds, {cpu: capacities[kinds[cpu]] for cpu in online} if capacities else {}
 
 
-def read_capacities(root: Root, kinds: Groups, peak: dict[int, int]) -> dict[int, int]:
+def make_kinds(
+    types: dict[int, int], capacity: dict[int, int], peak: dict[int, int], base: dict[int, int]
+) -> Groups:
+    """Return the kind of each cpu, numbered from the least capable; {} if all are of one. All are
+    given by cpu: the type of core, its capacity, and in steps its highest and its base frequency.
+    """
+    steps = make_steps(capacity)
+    keys = {cpu: (types[cpu], steps[cpu], peak[cpu], base[cpu]) for cpu in types}
+    order = make_kind_order(keys)
+    return {cpu: order[keys[cpu]] for cpu in keys} if len(order) > 1 else {}
+
+
+def make_capacities(kinds: Groups, sources: Sequence[dict[int, int]]) -> dict[int, int]:
     """Return the capacity of each kind, 1024 for the most capable; {} if nothing says it.
 
     The kernel's number comes first, then the firmware's highest performance (CPPC), which takes
     instructions per cycle into account, then the highest frequency. A kind has the least of its
     cores' values: that one of them boosts higher is no use once all are busy.
     """
-    leaders = sorted(kinds)
-    for values in (
-        read_all(root, leaders, "cpu_capacity"),
-        read_all(root, leaders, "acpi_cppc/highest_perf"),
-        peak,
-    ):
+    for values in sources:
         least: dict[int, int] = {}
         for cpu, kind in kinds.items():
             least[kind] = min(values[cpu], least.get(kind, values[cpu]))

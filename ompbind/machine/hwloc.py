@@ -10,6 +10,7 @@ from xml.parsers import expat
 
 from ompbind.cpuset import LIMIT, CpuSet, parse_whole
 from ompbind.errors import ParseError, TopologyError
+from ompbind.machine.cpus import make_capacities, make_kinds, make_steps
 from ompbind.machine.devices import KINDS_OF_DEVICES
 from ompbind.machine.topology import Allowed, Cpu, Device, Machine, Node, Topology
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 256  # of nested elements; hwloc's have a dozen
 MAX_OBJECTS = 1 << 20
+
+MEMORY_SIDE = "MemorySideCache"
+# Of Intel's hybrid processors, by hwloc, as in `cpus.read_core_types`.
+CORE_TYPES = {"IntelAtom": 1, "IntelCore": 2}
 
 # hwloc's type, or a Group's subtype, to our level.
 LEVELS = {
@@ -63,7 +68,7 @@ class XmlReader:
         self.cpus: dict[int, dict[str, int]] = {}
         self.nodes: dict[int, tuple[CpuSet, int | None]] = {}
         self.devices: list[Device] = []
-        self.kinds: list[CpuSet] = []
+        self.kinds: list[tuple[CpuSet, dict[str, str]]] = []  # the cpus, and what is said of them
         self.machine: dict[str, str] = {}
         self.name = ""
         self.distances: dict[str, str] = {}
@@ -88,7 +93,9 @@ class XmlReader:
             latency = attributes.get("name", "NUMALatency") == "NUMALatency"
             element["wanted"] = kind == ("NUMANode", "os") and latency and not self.distances
         elif tag == "cpukind":
-            self.kinds.append(parse_bitmap(attributes.get("cpuset", "")))
+            self.kinds.append((parse_bitmap(attributes.get("cpuset", "")), {}))
+        elif tag == "info" and above.get("tag") == "cpukind":
+            self.kinds[-1][1][attributes.get("name", "")] = attributes.get("value", "")
         elif tag == "info" and attributes.get("name") == "HostName":
             self.name = attributes.get("value", "")
 
@@ -96,6 +103,8 @@ class XmlReader:
         kind = attributes.get("type", "")
         if kind == "Cache":  # version 1
             kind = f"L{attributes.get('depth', '')[:1]}Cache"
+        if attributes.get("subtype") == MEMORY_SIDE:
+            kind = ""  # in front of a node's memory: no cache that its cpus share
         if "cpuset" in attributes:
             element["cpuset"] = parse_bitmap(attributes["cpuset"])
         if kind in ("Machine", "System") and not self.machine:
@@ -108,7 +117,7 @@ class XmlReader:
         elif kind == "PU":
             self.cpus[parse_number(attributes, "os_index")] = element["levels"]
         elif kind == "NUMANode":
-            memory = parse_whole(attributes.get("local_memory", "0"))  # absent: it has none
+            memory = parse_whole(attributes.get("local_memory", "0"))  # absent: mostly none
             cpus = element["cpuset"] or CpuSet()
             self.nodes[parse_number(attributes, "os_index")] = (cpus, memory)
         elif kind == "PCIDev":
@@ -155,12 +164,19 @@ class XmlReader:
             left -= cpus
             node_of |= dict.fromkeys(cpus, number)
             nodes.append(Node(number, cpus, memory))
-        kinds = {cpu: k for k, cpus in enumerate(self.kinds) for cpu in cpus}
-        kinds = kinds if len(self.kinds) > 1 else {}
+        if all(not node.memory_bytes for node in nodes):  # an export that left it out
+            nodes = [node.replace(memory_bytes=None) for node in nodes]
+        kinds, capacities = self.make_kinds(online)
         groups = renumber_groups({c: self.cpus[c] for c in sorted(self.cpus)})
         topology = Topology(
             cpus=tuple(
-                Cpu(c, **groups[c], node=node_of.get(c, None if nodes else 0), kind=kinds.get(c))
+                Cpu(
+                    c,
+                    **groups[c],
+                    node=node_of.get(c, None if nodes else 0),
+                    kind=kinds.get(c),
+                    capacity=capacities.get(c),
+                )
                 for c in sorted(self.cpus)
             ),
             nodes=tuple(nodes) or (Node(0, online),),
@@ -172,6 +188,33 @@ class XmlReader:
         numbers = topology.node_numbers
         allowed_nodes = self.bitmap("allowed_nodeset", numbers) & numbers
         return Machine(topology, Allowed(allowed, allowed_nodes), self.name)
+
+    def make_kinds(self, online: CpuSet) -> tuple[dict[int, int], dict[int, int]]:
+        """Return the kind of each cpu, least capable first, and its capacity; ({}, {}) if all are
+        of one kind.
+
+        hwloc has a kind for each difference in frequency. They are put together as those of a
+        machine's own files are; where nothing is said of them, they stay as they are listed.
+        """
+        said = {cpu: said for cpus, said in self.kinds for cpu in cpus & online}
+        if len(self.kinds) < 2 or CpuSet(said) != online:
+            return {}, {}
+
+        def read_all(name: str) -> dict[int, int]:
+            values = {cpu: parse_whole(said[cpu].get(name, "")) for cpu in said}
+            return {c: v for c, v in values.items() if v} if all(values.values()) else {}
+
+        capacity, peak, base = (
+            read_all(name) or dict.fromkeys(said, 0)
+            for name in ("LinuxCapacity", "FrequencyMaxMHz", "FrequencyBaseMHz")
+        )
+        types = {cpu: CORE_TYPES.get(said[cpu].get("CoreType", ""), 0) for cpu in said}
+        if not any((*types.values(), *capacity.values(), *peak.values(), *base.values())):
+            return {cpu: n for n, (cpus, _) in enumerate(self.kinds) for cpu in cpus & online}, {}
+        peak = make_steps(peak, base)
+        kinds = make_kinds(types, capacity, peak, base)
+        capacities = make_capacities(kinds, (capacity, peak)) if kinds else {}
+        return kinds, {cpu: capacities[kind] for cpu, kind in kinds.items() if capacities}
 
     def bitmap(self, name: str, default: CpuSet) -> CpuSet:
         text = self.machine.get(name)

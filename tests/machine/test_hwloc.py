@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from ompbind.cpuset import CpuSet
 from ompbind.errors import TopologyError
 from ompbind.machine import read_machine
 from ompbind.machine.hwloc import parse_bitmap, parse_xml
+from ompbind.planner import make_plan
+from tests.support.machines import make_asked
 from tests.support.shared_trees import (
     machine_names,
     need_topologies,
@@ -137,6 +140,81 @@ def test_hwloc_s_own_export_of_a_tree_plans_the_same(name: str) -> None:
         assert partition(cores) == partition({c.cpu: c.core for c in ours.cpus})
     if len(exported.groups("package")) == len(ours.groups("package")):
         assert exported.groups("package") == ours.groups("package")
+    if exported.groups("kind"):
+        assert exported.groups("kind") == ours.groups("kind")
+        assert all(c.capacity for c in exported.cpus)
+
+
+def described(kinds: str) -> str:
+    """The small export with other kinds of core."""
+    head, _, _ = SMALL.partition(" <cpukind")
+    return f"{head}{kinds}</topology>"
+
+
+def kind(cpus: int, **said: object) -> str:
+    infos = "".join(f'<info name="{name}" value="{value}"/>' for name, value in said.items())
+    return f'<cpukind cpuset="{cpus:#x}">{infos}</cpukind>'
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        # cpus 0-1 are core 0; as on a GB10, where hwloc has five kinds and Linux's scheduler two
+        (
+            kind(3, FrequencyMaxMHz=2808, LinuxCapacity=718)
+            + kind(4, FrequencyMaxMHz=3900, LinuxCapacity=997)
+            + kind(8, FrequencyMaxMHz=3900, LinuxCapacity=1024),
+            [(0, 737), (0, 737), (1, 1024), (1, 1024)],
+        ),
+        # no capacities: by frequency
+        (
+            kind(12, FrequencyMaxMHz=3900, FrequencyBaseMHz=1400)
+            + kind(3, FrequencyMaxMHz=5000, FrequencyBaseMHz=1900),
+            [(1, 1024), (1, 1024), (0, 798), (0, 798)],
+        ),
+        # one core boosts a little higher: one kind
+        (kind(7, FrequencyMaxMHz=3500) + kind(8, FrequencyMaxMHz=3600), [(None, None)] * 4),
+        # the type of core comes before the frequency
+        (
+            kind(3, FrequencyMaxMHz=5000, CoreType="IntelAtom")
+            + kind(12, FrequencyMaxMHz=4900, CoreType="IntelCore"),
+            [(0, None), (0, None), (1, None), (1, None)],
+        ),
+        # a number that one kind lacks compares nothing
+        (
+            kind(3, LinuxCapacity=500, FrequencyMaxMHz=2000) + kind(12, FrequencyMaxMHz=4000),
+            [(0, 512), (0, 512), (1, 1024), (1, 1024)],
+        ),
+        # nothing is said of them: as hwloc has put them in order
+        (kind(12) + kind(3), [(1, None), (1, None), (0, None), (0, None)]),
+        # not of all cpus
+        (kind(1, LinuxCapacity=5) + kind(2, LinuxCapacity=9), [(None, None)] * 4),
+        (kind(15, LinuxCapacity=5), [(None, None)] * 4),
+    ],
+)
+def test_kinds_of_core(kinds: str, expected: list[tuple[int | None, int | None]]) -> None:
+    """They are put together and weighed as those of a machine's own files are."""
+    cpus = parse_xml(described(kinds).encode()).topology.cpus
+    assert [(c.kind, c.capacity) for c in cpus] == expected
+
+
+def test_a_cache_in_front_of_memory_is_no_cache_of_cpus() -> None:
+    """Knights Landing's, which is as large as the machine, hwloc writes as an L3."""
+    second = '<object type="L3Cache" cpuset="0x0000000c"'
+    text = SMALL.replace(second, f'{second} subtype="MemorySideCache"')
+    assert [c.l3 for c in parse_xml(SMALL.encode()).topology.cpus] == [0, 0, 1, 1]
+    assert [c.l3 for c in parse_xml(text.encode()).topology.cpus] == [0, 0, None, None]
+
+
+def test_memory_that_an_export_leaves_out_is_unknown() -> None:
+    """A node without memory beside others that have some has none; where no node has any, its size
+    is not known, and policies can be planned."""
+    text = re.sub(' local_memory="[0-9]+"', "", SMALL)
+    machine = parse_xml(text.encode())
+    assert [n.memory_bytes for n in machine.topology.nodes] == [None, None, None]
+    machine = machine.replace(allowed=machine.allowed.replace(nodes=CpuSet([0, 1])))
+    plan = make_plan(machine, make_asked(["--per", "numa", "--numa-bind"]))
+    assert [str(r.mems) for r in plan.ranks] == ["0", "1"]
 
 
 def test_an_unknown_encoding_is_not_believed() -> None:
