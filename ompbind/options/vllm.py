@@ -121,8 +121,8 @@ def make_auto(values: Values, case: Case) -> Values:
     """Return the values for `auto`: rank r on the r-th visible node. With more ranks than nodes, or
     in a part of the machine, the ranks of a node share its cores out, or the tree is divided."""
     ranks = case.workers
-    made: Values = {"ranks": ranks, "smt": case.smt, "mem": "bind"}
     nodes = visible_nodes(case)
+    made: Values = {"ranks": ranks, "smt": case.smt, "mem": "bind" if nodes else "none"}
     by_node = (ranks <= len(nodes) and "part" not in values) or NODES in case.environ
     if by_node and not case.is_simulated:
         named = nodes[:ranks]

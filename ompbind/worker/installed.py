@@ -1,4 +1,4 @@
-"""Which version of a package a command's Python has installed, by the names of its files alone."""
+"""Which version of a package a command's Python has installed, by its files alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,20 @@ def find_version(command: Sequence[str], environ: Mapping[str, str], names: Sequ
         for folder in folders:
             for entry in sorted(list_entries(folder), reverse=True):
                 if entry.lower().startswith(start) and entry.endswith(".dist-info"):
-                    return entry[len(start) : -len(".dist-info")]
+                    version = read_version(os.path.join(folder, entry, "METADATA"))
+                    return version or entry[len(start) : -len(".dist-info")]
+    return ""
+
+
+def read_version(path: str) -> str:
+    """Return the version in a distribution's metadata; "" where that cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file.read(1 << 16).split("\n\n", 1)[0].splitlines():
+                if line.startswith("Version:"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
     return ""
 
 

@@ -22,6 +22,7 @@ from ompbind.render.sentences import explain
 from ompbind.resolve import resolve_plan
 from ompbind.saved import load_plan
 from tests.support.trees import Pci, Shape, make_files, write_tree
+from tests.worker.test_installed import make_environment
 
 VLLM, SGLANG = "VLLM_CPU_OMP_THREADS_BIND", "SGLANG_CPU_OMP_THREADS_BIND"
 LAUNCH_SGLANG = "python -m sglang.launch_server --device cpu"
@@ -380,3 +381,31 @@ def test_every_engine_is_known_by_its_command() -> None:
     from ompbind.worker.launchers import LAUNCHERS
 
     assert {e.name for e in ENGINES.values()} <= {launcher.name for launcher in LAUNCHERS}
+
+
+# --- the version that is installed ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "words", "lists"),
+    [
+        ("0.32.0+cpu", "-tp 2", "0-2|4-6"),
+        ("0.31.0", "-tp 2", "0-2|4-6"),
+        ("0.30.2", "-tp 2", "0-3|4-6"),
+        ("0.19.1", "-tp 2 --kv-transfer-config {}", "0-2|4-6"),
+        ("0.33.0", "-tp 2 --kv-transfer-config {}", "0-1|4-5"),
+        ("1.0", "-tp 2", "0-2|4-6"),
+        ("0.32.0", "-tp 4", "0|2|4|6"),
+        ("0.30.0", "-tp 4", "0-1|2-3|4-5|6"),
+    ],
+)
+def test_cores_are_reserved_as_that_vllm_does(
+    tree: str, tmp_path: Path, version: str, words: str, lists: str
+) -> None:
+    """Since 0.31 one for each worker on x86, and as many again with KV transfer."""
+    folder = make_environment(tmp_path, f"vllm-{version}")
+    plan = plan_for(f"{tree} --serve vllm", f"{folder}/vllm serve m {words}")
+    assert lists_of(plan) == lists
+    assert plan.server is not None
+    assert plan.server.version == version
+    assert f"vLLM {version} server" in make_text(draw_plan(plan))

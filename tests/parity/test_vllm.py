@@ -2,7 +2,7 @@
 
 Expected is what vLLM's documentation and its OMPProcessManager say for such a machine, worked out
 by hand. On x86 and s390 it takes the last hardware thread of each core, ompbind the first: there
-the cores are compared, elsewhere the cpus.
+the cores are compared, elsewhere the cpus. test_vllm_code.py runs vLLM's own code.
 """
 
 from __future__ import annotations
