@@ -11,6 +11,7 @@ import sys
 from ompbind.errors import UsageError
 from ompbind.messages import say, write_output
 from ompbind.options import make_plan_options, make_settings, read_arguments
+from ompbind.worker import may_bind_workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
     from ompbind.launch.rank import Prove, Settings
     from ompbind.options.values import Values
+    from ompbind.plans import Plan
+
+# Seconds in place of the default of --grace, for a server: a busy one takes ten to end its workers,
+# and Kubernetes, for one, kills after thirty.
+SERVER_GRACE = 30.0
 
 # Warnings that `show` and `doctor` give, and a launch does not repeat: NUMA balancing is the
 # default of kernels, so that each plain -n 2 on a server would begin with it.
@@ -62,7 +68,28 @@ def start(values: Values, command: Sequence[str]) -> int:
     for caution in plan.cautions:
         if caution.kind not in QUIET:
             say("warning", caution.text, caution.hint)
+    settings = settle_supervision(settings, values, plan)
     return launch.run(plan, environ, lambda text: say("warning", text), settings)
+
+
+def settle_supervision(settings: Settings, values: Values, plan: Plan) -> Settings:
+    """Return the settings with those that depend on the command: what starts workers of its own is
+    supervised, so that they do not outlive it, and gets more time to end them. Raises UsageError.
+    """
+    if settings.supervise is False and len(plan.ranks) > 1:
+        raise UsageError(
+            f"--no-supervise is for a single rank, and this plan has {len(plan.ranks)}",
+            hint="leave it out",
+        )
+    if not may_bind_workers(plan.command):
+        return settings
+    from ompbind.worker.launchers import find_launch
+
+    if find_launch(plan.command) is None:
+        return settings
+    if "grace" not in values:
+        settings = settings.replace(grace=SERVER_GRACE)
+    return settings.replace(watched=settings.supervise is not False)
 
 
 def given_environment() -> dict[str, str]:

@@ -32,6 +32,7 @@ class Settings(Record):
 
     on_denied: str = "error"
     watched: bool = False  # a single rank is a child, too, instead of replacing this process
+    supervise: bool | None = None  # --supervise; None: as the command needs it
     may_switch: bool = False  # --binder auto: a numactl that does not work is replaced
     grace: float = 10.0  # seconds from each step of the stop ladder to the next
     on_failure: str = "stop"

@@ -91,7 +91,7 @@ class Option(Record):
     yields_to: tuple[str, ...] = ()
     on_saved_plan: bool = False
     places_ranks: bool = False
-    watched: bool | tuple[str, ...] = False
+    watched: bool | tuple[object, ...] = False
 
     @property
     def key(self) -> str:
@@ -895,6 +895,26 @@ OPTIONS: tuple[Option, ...] = (
             ),
         ),
         on_saved_plan=True,
+    ),
+    Option(
+        ("--supervise",),
+        "flag",
+        "Supervise a single rank as several are: nothing that it started is left, whatever ends it "
+        "(default for programs that start and bind workers, such as vllm serve)",
+        commands=("run",),
+        no=True,
+        panel=RARE,
+        excludes=(
+            Rule(
+                ("verbose", "grace", "verify", "verify_strict", "leave_children", "output=tag"),
+                "{option} lets a rank replace ompbind, {other} needs a supervisor",
+                when=("False",),
+            ),
+        ),
+        fields=("settings.supervise",),
+        keyword_of=(),
+        on_saved_plan=True,
+        watched=(True,),
     ),
     Option(
         ("--leave-children",),

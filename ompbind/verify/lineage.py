@@ -161,8 +161,9 @@ class Lineage:
         return ancestors
 
     def list_launchers(self, rank: int) -> list[int]:
-        """Return the supervisor of a rank and the process that the user started; [] without."""
-        return self.list_ancestors(rank)[:2] if self.is_supervised(rank) else []
+        """Return the supervisor of a rank, its watcher, and the process that the user started; []
+        without."""
+        return self.list_ancestors(rank)[:3] if self.is_supervised(rank) else []
 
 
 def select_claim(environ: Environ) -> Environ | None:

@@ -45,13 +45,13 @@ class Seen(NamedTuple):
     masks: list[list[int]]
 
 
-def command_of(kind: str, *args: str) -> list[str]:
+def command_of(kind: str, *args: str, size: str = "tiny") -> list[str]:
     """The command of a server of this kind; `vllm` is found in PATH (see `variables_of`)."""
     if kind == "stand-in":
         return ["vllm", "serve", "tiny", *args]
     small = ["--load-format", "dummy", "--enforce-eager", "--max-model-len", "256",
              "--max-num-seqs", "8", "--served-model-name", "tiny"]  # fmt: skip
-    return ["vllm", "serve", str(model_folder("tiny")), *small, *args]
+    return ["vllm", "serve", str(model_folder(size)), *small, *args]
 
 
 def variables_of(kind: str, **more: str) -> dict[str, str]:
@@ -68,17 +68,20 @@ def variables_of(kind: str, **more: str) -> dict[str, str]:
 class Running:
     """A command that starts servers, in a session of its own, and what it writes."""
 
-    def __init__(self, command: Sequence[str], env: dict[str, str], seconds: float) -> None:
+    def __init__(
+        self, command: Sequence[str], env: dict[str, str], seconds: float, terminal: int = -1
+    ) -> None:
+        """`terminal`: what the command has as its standard input."""
         self.seconds = seconds
         self.log = tempfile.TemporaryFile()  # noqa: SIM115, closed by `end`
         self.process = subprocess.Popen(
             command,
             env=env,
             cwd=tempfile.gettempdir(),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if terminal < 0 else terminal,
             stdout=self.log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
+            start_new_session=terminal < 0,
         )
         self.pids: set[int] = {self.process.pid}  # of all that were seen
 
@@ -117,7 +120,7 @@ class Running:
         self.pids.update(self.list_pids())
         for pid in self.pids:
             with contextlib.suppress(OSError):
-                if pid == self.process.pid or os.getsid(pid) == self.process.pid:
+                if os.getsid(pid) == self.process.pid:  # else the number was used again
                     os.kill(pid, signal.SIGKILL)
         self.process.wait()
         self.log.close()
