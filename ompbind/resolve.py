@@ -41,12 +41,12 @@ def resolve_plan(
     its workers get. `machine`: that machine, where it has been read; `is_run`: a saved plan is for
     this machine, whatever it was made for. Raises OmpbindError."""
     if options.saved is not None:
-        from ompbind.saved import load_plan, without_code
+        from ompbind.saved import load_plan, without_foreign
 
         plan = load_plan(options.saved, options.request, environ)
-        if options.request.command:
-            given = options.variables.assignments if options.variables else ()
-            plan = without_code(plan, {name for name, _ in given})
+        if options.request.command and not options.saved_variables:
+            given = {name for name, _ in options.variables.assignments} if options.variables else {}
+            plan = without_foreign(plan, {*given, *(["OMPBIND_FIX"] if options.fixes else [])})
     else:
         plan = make_new_plan(options, environ, machine)
     if options.variables:

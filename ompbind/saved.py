@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ompbind.cpuset import union
+from ompbind.cpuset import CpuSet, union
 from ompbind.errors import OmpbindError, ParseError, PlanError, UsageError
+from ompbind.launch.binding import check_binder
 from ompbind.machine import read_machine
 from ompbind.messages import quote
 from ompbind.openmp import judge_environment
@@ -15,15 +16,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from ompbind.cpuset import CpuSet
     from ompbind.planner.request import Request
     from ompbind.plans import Plan, RankPlan
 
 
-# Variables that decide which code a program loads, beside the dynamic linker's.
-CODE = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "BASH_ENV", "ENV", "GCONV_PATH",
-        "OMP_TOOL_LIBRARIES", "NODE_OPTIONS", "PERL5LIB", "PERL5OPT", "RUBYLIB", "RUBYOPT",
-        "JAVA_TOOL_OPTIONS")  # fmt: skip
+# Variables that tell ranks their place, which is what a plan is for: how they begin, how they end,
+# and whole. All others are foreign to it, and so is the one of OpenMP that names code.
+BEGINNINGS = ("OMP_", "OMPBIND_", "KMP_", "GOMP_")
+ENDS = ("VISIBLE_DEVICES", "ZE_AFFINITY_MASK", "CPU_OMP_THREADS_BIND")
+NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+         "MKL_DYNAMIC", "CUDA_DEVICE_ORDER")  # fmt: skip
+OPENMP_CODE = "OMP_TOOL_LIBRARIES"
 
 
 def load_plan(path: str, request: Request, environ: Mapping[str, str]) -> Plan:
@@ -46,8 +49,7 @@ def read_plan(path: str) -> Plan:
     try:
         with open(path, encoding="utf-8") as file:
             plan = parse_plan(file.read())
-        for rank in plan.ranks:
-            check_rank(rank)
+        check_agreement(plan)
         return plan
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
@@ -57,47 +59,74 @@ def read_plan(path: str) -> Plan:
         raise UsageError(f"--plan {quote(path)}: {e.message}", hint=hint, **e.data) from None
 
 
-def check_rank(rank: RankPlan) -> None:
-    """Refuse a rank whose variables or places say something else than its binding: workers and
-    other launches go by them. Raises ParseError."""
-    env = dict(rank.env)
-    for name, value in ((RANK_VARIABLE, str(rank.rank)), *rank.binding.environment()):
-        if env.get(name, value) != value:
-            problem = f"env has {name}={quote(env[name])}, its binding is {quote(value)}"
-            raise ParseError(f"ranks[{rank.rank}]: {problem}", part="env")
-    try:
-        places = parse_places(env.get("OMP_PLACES", ""), overlapping=True)
-    except ParseError:  # a name, such as cores
-        places = rank.places
-    if places != rank.places:
-        problem = f"env has OMP_PLACES={quote(env['OMP_PLACES'])}, places says otherwise"
-        raise ParseError(f"ranks[{rank.rank}]: {problem}", part="env")
-    outside = union(rank.places) - rank.cpus
-    if rank.cpus and outside:
-        problem = f"places have cpus {outside}, which are not among its cpus {rank.cpus}"
-        raise ParseError(f"ranks[{rank.rank}]: {problem}", part="places")
+def check_agreement(plan: Plan) -> None:
+    """Refuse a plan whose variables, places or roles say something else than its bindings: workers
+    and other launches go by them. Raises ParseError."""
+    for rank in plan.ranks:
+        env, where = dict(rank.env), f"ranks[{rank.rank}]"
+        for name, value in ((RANK_VARIABLE, str(rank.rank)), *rank.binding.environment()):
+            if env.get(name, value) != value:
+                problem = f"env has {name}={quote(env[name])}, its binding is {quote(value)}"
+                raise ParseError(f"{where}: {problem}", part="env")
+        for role in plan.roles:
+            text = env.get(role.variable, str(role.cpus))
+            if rank.rank in role.ranks and text != str(role.cpus):
+                problem = f"env has {role.variable}={quote(text)}, the role has {role.cpus}"
+                raise ParseError(f"{where}: {problem}", part="env")
+        try:
+            places = parse_places(env.get("OMP_PLACES", ""), overlapping=True)
+        except ParseError:  # a name, such as cores
+            places = rank.places
+        if places != rank.places:
+            problem = f"env has OMP_PLACES={quote(env['OMP_PLACES'])}, places says otherwise"
+            raise ParseError(f"{where}: {problem}", part="env")
+        outside = union(rank.places) - rank.cpus
+        if rank.cpus and outside:
+            problem = f"places have cpus {outside}, which are not among its cpus {rank.cpus}"
+            raise ParseError(f"{where}: {problem}", part="places")
+    for role in plan.roles:
+        missing = role.ranks - CpuSet(range(len(plan.ranks)))
+        if missing:
+            problem = f"is for ranks {missing}, which the plan does not have"
+            raise ParseError(f"role {quote(role.name)} {problem}", part="roles")
 
 
-def without_code(plan: Plan, given: Collection[str]) -> Plan:
+def without_foreign(plan: Plan, given: Collection[str]) -> Plan:
     """Return the plan for a command of the user's, who asks for the binding only: refuse variables
-    that decide which code is loaded, and leave out those that are `given` on the command line. With
-    fixes, PYTHONPATH is made anew. Raises UsageError."""
-    from ompbind.fixes.environment import FIXES_VARIABLE
-
+    that are foreign to a plan, and leave out those that are `given` on the command line. Raises
+    UsageError."""
     ranks = []
     for r in plan.ranks:
-        renewed = ("PYTHONPATH",) if FIXES_VARIABLE in dict(r.env) else ()
-        code = {name for name, _ in r.env if name in CODE or name.startswith(("LD_", "DYLD_"))}
-        for name in sorted(code.difference(renewed, given)):
+        foreign = foreign_variables(r)
+        for name in sorted(foreign.keys() - set(given)):
             raise UsageError(
-                f"--plan: rank {r.rank} has {name}={quote(dict(r.env)[name])}, which decides what "
-                "code your command loads",
-                hint=f"--env {name}=VALUE gives a value that you trust; without a command of yours "
-                "the plan's own runs",
+                f"--plan: rank {r.rank} has {name}={quote(foreign[name])}, which is not about "
+                "binding, and would reach your command",
+                hint=f"--env {name}=VALUE gives a value that you trust, --plan-env takes all such "
+                "variables of the plan",
             )
-        env = tuple(v for v in r.env if v[0] not in code or v[0] not in given)
+        env = tuple(v for v in r.env if v[0] not in foreign)
         ranks.append(r.replace(env=env))
     return plan.replace(ranks=tuple(ranks))
+
+
+def foreign_variables(rank: RankPlan) -> dict[str, str]:
+    """Return a rank's variables but those that tell it its place. PYTHONPATH counts as planned
+    beside ompbind's fixes, as it is made anew then; code of other fixes is foreign."""
+    from ompbind.fixes.environment import FIXES_VARIABLE, names_other_code
+
+    env = dict(rank.env)
+    foreign = {
+        name: value
+        for name, value in env.items()
+        if name == OPENMP_CODE
+        or not (name.startswith(BEGINNINGS) or name.endswith(ENDS) or name in NAMES)
+    }
+    if fixes := env.get(FIXES_VARIABLE):
+        foreign.pop("PYTHONPATH", None)
+        if names_other_code(fixes):
+            foreign[FIXES_VARIABLE] = fixes
+    return foreign
 
 
 def with_command(plan: Plan, command: Sequence[str]) -> Plan:
@@ -156,11 +185,8 @@ def keep_memory(plan: Plan, allowed: CpuSet) -> Plan:
 def check_plan(plan: Plan) -> None:
     """Refuse a saved plan that does not fit this machine. Raises PlanError."""
     machine = read_machine(None, (), devices=False)
-    if plan.binder == "none" and machine.can_bind and any(r.cpus or r.mems for r in plan.ranks):
-        raise PlanError(
-            "the plan has cpus or memory nodes, but nothing to bind them with: its binder is none",
-            hint="it was made for a system that cannot bind; make a plan on this machine",
-        )
+    if plan.binder == "none":
+        check_binder(plan.ranks, can_bind=machine.can_bind)
     for r in plan.ranks:
         for thing, wanted, allowed in (
             ("cpus", r.cpus, machine.allowed.cpus),

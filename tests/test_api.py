@@ -414,11 +414,17 @@ def test_what_lies_around_changes_nothing(
     assert process.communicate(timeout=TIMEOUT)[0].decode() == f"{tmp_path}\n"
 
 
-def test_a_plan_that_does_not_bind_sets_the_environment(plan: ompbind.Plan) -> None:
-    """As plans are on macOS: the worker is started directly, its errors the same."""
+def test_a_plan_that_does_not_bind_sets_the_environment(
+    plan: ompbind.Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As plans are on macOS: the worker is started directly, its errors the same; where one can
+    bind, such a plan is refused."""
     ranks = (r.replace(binding=r.binding.replace(binder="none")) for r in plan.ranks)
     unbound = plan.replace(ranks=tuple(ranks))
     assert unbound.binder == "none"
+    with nothing_left(), pytest.raises(ompbind.PlanError, match="its binder is none"):
+        unbound.popen(1, ["true"])
+    monkeypatch.delattr(os, "sched_setaffinity")
     whole = sorted(os.sched_getaffinity(0))
     with nothing_left(), unbound.popen(1, ["cat"], stdin=subprocess.PIPE) as process:
         assert mask_of(process_of(process)) == whole

@@ -29,5 +29,10 @@ def watch(words: Sequence[str], _: Callable[[str], None]) -> int:
     die_with(int(parent))
     os.set_inheritable(int(plan), False)
     # Whoever made the plan has looked for neighbours, and has what was seen in its warnings.
-    values = json.loads(settings) | {"plan": f"/dev/fd/{plan}", "neighbours": False}
+    # A program's plan is its own, with all variables.
+    values = json.loads(settings) | {
+        "plan": f"/dev/fd/{plan}",
+        "plan_env": True,
+        "neighbours": False,
+    }
     return start(values, command)

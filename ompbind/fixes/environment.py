@@ -59,6 +59,13 @@ def renew_fixes(plan: Plan, environ: Mapping[str, str]) -> Plan:
     return plan.replace(ranks=tuple(ranks), cautions=tuple(cautions))
 
 
+def names_other_code(text: str) -> bool:
+    """Whether a value of OMPBIND_FIX names code that is not ompbind's."""
+    from ompbind.fixes.registry import BUILT_IN
+
+    return any(entry.rpartition("@")[0] not in BUILT_IN for entry in text.split(","))
+
+
 def join_path(inherited: str) -> str:
     """Return PYTHONPATH with the hook in front, once, and the user's entries unchanged."""
     if not inherited:  # no empty entry: that would be the current directory

@@ -6,7 +6,7 @@ import errno
 import os
 
 from ompbind.cpuset import CpuSet, union
-from ompbind.errors import DeniedError
+from ompbind.errors import DeniedError, PlanError
 from ompbind.launch import syscalls
 from ompbind.plans import Binding
 from ompbind.record import Record
@@ -73,6 +73,16 @@ def reset_inherited(cpus: CpuSet) -> None:
 
 
 # --- trying a plan's bindings --------------------------------------------------------------------
+
+
+def check_binder(ranks: Sequence[RankPlan], *, can_bind: bool) -> None:
+    """Refuse ranks that are to be bound by nothing where that is possible: they would run unbound.
+    Raises PlanError."""
+    if can_bind and any(rank.cpus or rank.mems for rank in ranks):
+        raise PlanError(
+            "the plan has cpus or memory nodes, but nothing to bind them with: its binder is none",
+            hint="it was made for a system that cannot bind; make a plan on this machine",
+        )
 
 
 def probe(plan: Plan, environ: Mapping[str, str]) -> list[Refusal]:

@@ -10,6 +10,7 @@ import os
 import sys
 
 from ompbind.errors import CommandError, OmpbindError, UsageError
+from ompbind.launch.binding import check_binder
 from ompbind.launch.pipes import make_pipe, move_up, parse_error, receive
 from ompbind.launch.rank import make_environ
 from ompbind.launch.trampoline import make_words
@@ -69,6 +70,7 @@ def start_rank(
         raise UsageError(f"on_denied: {on_denied!r} is not one of error, degrade")
     env = make_environ(rank, environ)
     if plan.binder == "none":
+        check_binder((rank,), can_bind=hasattr(os, "sched_setaffinity"))
         return spawn(rank.rank, argv, env, kwargs)
     if not hasattr(os, "sched_setaffinity"):
         raise UsageError(

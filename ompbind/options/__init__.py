@@ -32,16 +32,18 @@ if TYPE_CHECKING:
 
 class PlanOptions(Record):
     """What a plan is made from, besides the machine. `topology`: the path of another machine;
-    `saved`: of a saved plan, for which the request has no more than the command; `from_env`: the
-    tool whose variables the request follows; `serve`: the engine whose server's workers the request
-    is for; `inherited`: what to do with an inherited restriction;
-    `neighbours`: whether to look for other launches, None where neither way was asked for;
+    `saved`: of a saved plan, for which the request has no more than the command, and
+    `saved_variables`: whether that gets all variables of the plan; `from_env`: the tool whose
+    variables the request follows; `serve`: the engine whose server's workers the request is for;
+    `inherited`: what to do with an inherited restriction; `neighbours`: whether to look for other
+    launches, None where neither way was asked for;
     `variables`: what the workers' environment gets, None for nothing; `fixes`: their names, with
     commas; `fix_children`: whether they reach the workers' children, None for not asked for."""
 
     request: Request
     topology: str | None = None
     saved: str | None = None
+    saved_variables: bool = False
     from_env: str | None = None
     serve: str | None = None
     inherited: str = "intersect"

@@ -803,6 +803,23 @@ OPTIONS: tuple[Option, ...] = (
         on_saved_plan=True,
     ),
     Option(
+        ("--plan-env",),
+        "flag",
+        "Give a command of yours all variables of the saved plan, also those that are not about "
+        "binding and may decide which code it loads",
+        panel=ELSEWHERE,
+        fields=("plan.saved_variables",),
+        keyword_of=(),
+        needs=(
+            Rule(
+                ("plan",),
+                "{option} has no effect without --plan",
+                "--env NAME=VALUE gives the workers a variable",
+            ),
+        ),
+        on_saved_plan=True,
+    ),
+    Option(
         ("--plan",),
         "value",
         "Compare with a plan saved with show --format json (default: with the plan that ompbind "

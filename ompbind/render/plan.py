@@ -14,6 +14,7 @@ from ompbind.cpuset import union
 from ompbind.messages import counted, label
 from ompbind.render.escape import escape, quote_word
 from ompbind.render.server import describe_server, server_table
+from ompbind.saved import foreign_variables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ompbind.plans import Inherited, Plan, RankPlan
 
 RANK_MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
-RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 ROLE_MARKS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -228,16 +228,6 @@ def list_oddities(plan: Plan, rank: int, most: int = 8) -> list[str]:
         [f"and {len(lines) - most} more differences: --rank R shows them"] if lines[most:] else []
     )
     return lines[:most] + more
-
-
-def foreign_variables(rank: RankPlan) -> dict[str, str]:
-    """Return a rank's variables but those that tell it its place: ranks, threads, GPUs."""
-    starts, ends = ("OMP_", "OMPBIND_", "KMP_", "GOMP_"), ("VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
-    return {
-        name: value
-        for name, value in rank.env
-        if not (name.startswith(starts) or name.endswith(ends) or name in RANK_VARIABLES)
-    }
 
 
 def command_line(plan: Plan, rank: int) -> RenderableType:

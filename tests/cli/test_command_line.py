@@ -13,8 +13,13 @@ from pathlib import Path
 
 import pytest
 
+import ompbind
 from ompbind.cli import run as command_run
+from ompbind.cli.run import run as main_of_run
+from ompbind.cli.show import show as main_of_show
+from ompbind.cli.verify import verify as main_of_verify
 from ompbind.cpuset import CpuSet
+from ompbind.errors import UsageError
 from ompbind.machine import read_machine
 from ompbind.planner import make_plan
 from ompbind.plans import Caution, parse_plan
@@ -871,31 +876,52 @@ def test_as_a_module() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "problem"),
     [
-        ("OMPBIND_CPUS", "7", "env has OMPBIND_CPUS='7', its binding is "),
-        ("OMPBIND_MEM", "bind:0", "env has OMPBIND_MEM='bind:0', its binding is 'none'"),
-        ("OMPBIND_RANK", "1", "env has OMPBIND_RANK='1', its binding is '0'"),
-        ("OMP_PLACES", "{7}", "env has OMP_PLACES='{7}', places says otherwise"),
-        ("places", ["4000"], "places have cpus 4000, which are not among its cpus "),
+        ("OMPBIND_CPUS", "7", "ranks[0]: env has OMPBIND_CPUS='7', its binding is "),
+        ("OMPBIND_MEM", "bind:0", "ranks[0]: env has OMPBIND_MEM='bind:0', its binding is 'none'"),
+        ("OMPBIND_RANK", "1", "ranks[0]: env has OMPBIND_RANK='1', its binding is '0'"),
+        ("OMP_PLACES", "{7}", "ranks[0]: env has OMP_PLACES='{7}', places says otherwise"),
+        ("OMPBIND_ROLE_KV", "7", "ranks[0]: env has OMPBIND_ROLE_KV='7', the role has 4000"),
+        ("places", ["4001"], "ranks[0]: places have cpus 4001, which are not among its cpus "),
+        ("roles", "0-1", "role 'kv' is for ranks 1, which the plan does not have"),
     ],
 )
 def test_a_plan_that_contradicts_itself(
-    tmp_path: Path, field: str, value: str | list[str], problem: str
+    tmp_path: Path,
+    field: str,
+    value: str | list[str],
+    problem: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Workers and other launches go by the variables, the kernel by the binding: one line."""
+    """Workers and other launches go by the variables, the kernel by the binding: refused in one
+    line wherever a saved plan is read."""
     args = ["--mem", "none", "--format", "json", "--", "true"]
-    plan = json.loads(ompbind_run("show", *args).stdout)
+    plan = json.loads(show(capfd, *args))
+    plan["roles"] = [{"name": "kv", "cpus": "4000", "ranks": "0"}]
     rank = plan["ranks"][0]
-    if isinstance(value, list):
+    rank["env"]["OMPBIND_ROLE_KV"] = "4000"
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(plan))
+    assert ompbind.Plan.load(path).roles
+    if field == "roles":
+        plan["roles"][0]["ranks"] = value
+    elif isinstance(value, list):
         rank[field] = value
         del rank["env"]["OMP_PLACES"]
     else:
         rank["env"][field] = value
-    path = tmp_path / "plan.json"
     path.write_text(json.dumps(plan))
-    for command in ("run", "show"):
-        done = ompbind_run(command, "--plan", str(path))
-        assert done.returncode == 125
-        assert f": ranks[0]: {problem}" in done.stderr.splitlines()[0]
+    monkeypatch.setattr("gc.disable", lambda: None)  # run is not the last that this process does
+    for refuse in (
+        lambda: main_of_run(["--plan", str(path)]),
+        lambda: main_of_show(["--plan", str(path)]),
+        lambda: main_of_verify(["--plan", str(path), "1"]),
+        lambda: ompbind.Plan.load(path),
+    ):
+        with pytest.raises(UsageError) as e:
+            refuse()
+        assert f": {problem}" in e.value.message
+        assert "\n" not in e.value.message
 
 
 def test_a_plan_that_binds_nothing_is_not_run(tmp_path: Path) -> None:
@@ -930,22 +956,53 @@ def test_show_tells_where_ranks_of_a_plan_differ(tmp_path: Path) -> None:
     assert "\nrank 0 executes another program: true\nrank 0 has no LD_PRELOAD\n" in shown
 
 
-def test_a_plan_brings_no_code_into_my_command(tmp_path: Path) -> None:
-    """With a command of one's own, a plan's LD_PRELOAD or PATH is refused, unless --env has it."""
-    plan = json.loads(ompbind_run("show", "--env", "X=1", "--format", "json", "--", "true").stdout)
+def test_a_plan_brings_no_variables_into_my_command(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With a command of one's own, a plan's LD_PRELOAD, fix or other variable that is not about
+    binding is refused; --env replaces it, --plan-env takes it, --fix replaces fixes."""
+    args = ["-n", "2", "--share", "--rank-env", "--format", "json"]
+    plan = json.loads(show(capfd, *args, "--", "true"))
     path = tmp_path / "plan.json"
-    for name in ("LD_PRELOAD", "PATH", "PYTHONPATH"):
+    mine = ["--plan", str(path), "--", "/bin/sh", "-c", "true"]
+    path.write_text(json.dumps(plan))
+    assert "RANK=1" in show(capfd, "--format", "env", "--rank", "1", *mine)
+    for name, value in (
+        ("LD_PRELOAD", "/nowhere"),
+        ("PATH", "/nowhere"),
+        ("X", "1"),
+        ("OMP_TOOL_LIBRARIES", "evil.so"),
+        ("OMPBIND_FIX", "fxgraph-pickle@torch,/evil.py:apply@os"),
+        ("OMPBIND_FIX", "../evil@os"),
+    ):
         changed = copy.deepcopy(plan)
-        changed["ranks"][0]["env"][name] = "/nowhere"
+        changed["ranks"][1]["env"][name] = value
         path.write_text(json.dumps(changed))
-        args = ["run", "--plan", str(path)]
-        done = ompbind_run(*args, "--", "/bin/sh", "-c", "echo ran")
-        assert (done.returncode, done.stdout) == (125, "")
-        assert f"--plan: rank 0 has {name}='/nowhere', which decides what code" in done.stderr
-        done = ompbind_run(
-            *args, "--env", f"{name}={os.environ.get(name, '')}", "--", "/bin/sh", "-c", 'echo "$X"'
-        )
-        assert (done.returncode, done.stdout) == (0, "1\n")
+        with pytest.raises(UsageError, match=rf"rank 1 has {name}='.*', which is not about bindi"):
+            main_of_show(mine)
+        assert f"{name}=" in show(capfd, "--format", "env", "--rank", "1", "--plan-env", *mine)
+        if name.startswith("OMPBIND"):
+            assert "evil" not in show(
+                capfd, "--format", "env", "--rank", "1", "--fix", "auto", *mine
+            )
+        else:
+            shown = show(capfd, "--format", "env", "--rank", "1", "--env", f"{name}=mine", *mine)
+            assert f"export {name}=mine\n" in shown
+    changed = copy.deepcopy(plan)
+    for rank in changed["ranks"]:
+        rank["env"] |= {"OMPBIND_FIX": "fxgraph-pickle@torch", "PYTHONPATH": "/evil"}
+    path.write_text(json.dumps(changed))
+    shown = show(capfd, "--format", "env", "--rank", "1", *mine)
+    assert "OMPBIND_FIX=fxgraph-pickle@torch" in shown
+    assert "evil" not in shown
+    done = ompbind_run("run", "--plan", str(path), "--env", "X=2", "--", "sh", "-c", "echo $X")
+    assert (done.returncode, done.stdout) == (0, "[0] 2\n[1] 2\n")
+
+
+def show(capfd: pytest.CaptureFixture[str], *args: str) -> str:
+    """What `show` prints, in this process."""
+    assert main_of_show(args) == 0
+    return capfd.readouterr().out
 
 
 def test_run_does_not_repeat_what_is_so_on_each_server(
