@@ -70,7 +70,7 @@ def refuse_restrictions(restrictions: tuple[Inherited, ...]) -> None:
     """Raises PlanError if the affinity mask or the memory policy is restricted."""
     for r in restrictions:
         if r.name in RESETTABLE:
-            problem = f"the {r.name} is restricted to {r.value} ({r.why})"
+            problem = f"the {r.name} is restricted to {r.value} (by {r.why})"
             hint = "--inherited intersect plans within it, --inherited ignore resets it"
             raise PlanError(f"--inherited error: {problem}", hint=hint, wanted=r.name)
 
@@ -86,7 +86,7 @@ def mark_reset(restrictions: tuple[Inherited, ...]) -> tuple[Inherited, ...]:
 
 
 def explain_mask(surroundings: Surroundings, topology: Topology, environ: Mapping[str, str]) -> str:
-    """Say who restricted the affinity mask to less than the cpuset."""
+    """Say who restricted the affinity mask to less than the cpuset, to be read after "by"."""
     online = topology.online
     mask = online & (surroundings.mask or CpuSet())
     cpuset = online if surroundings.cpuset is None else online & surroundings.cpuset
@@ -98,11 +98,11 @@ def explain_mask(surroundings: Surroundings, topology: Topology, environ: Mappin
         by = f" after {surroundings.parent}" if surroundings.parent else ""
         return f"the command that started it{by}, as taskset and numactl do"
     if not surroundings.parent and surroundings.parent_mask is None:
-        return "by what is not said in the files that were read"
+        return "an unknown process (its files were not read)"
     parent = surroundings.parent or "its parent"
     if unit := find_unit(surroundings.groups):
-        return f"inherited from {parent}: systemd's CPUAffinity= of {unit}?"
-    return f"inherited from {parent}, which has the same mask (taskset or numactl around it?)"
+        return f"{parent} or whoever started it (systemd's CPUAffinity= of {unit}?)"
+    return f"{parent} or whoever started it: it has the same mask (taskset or numactl around it?)"
 
 
 def find_launcher(environ: Mapping[str, str]) -> str:

@@ -98,7 +98,7 @@ def test_a_snapshot_knows_what_was_narrowed(narrowed_tree: Path, tmp_path: Path)
     assert by_file.to_json() == by_tree.to_json()
     assert [(i.name, i.value, i.why) for i in by_file.narrowed] == [
         ("cpuset", "0-5", "podman (--cpuset-cpus, --cpuset-mems)"),
-        ("affinity mask", "0-3", "by what is not said in the files that were read"),
+        ("affinity mask", "0-3", "an unknown process (its files were not read)"),
         ("memory nodes", "0", "podman (--cpuset-cpus, --cpuset-mems)"),
     ]
     with pytest.raises(ompbind.PlanError, match="affinity mask is restricted to 0-3"):
