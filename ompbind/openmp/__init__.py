@@ -179,6 +179,11 @@ def choose_places(
             "one",
             f"{name} has several OpenMP runtimes ({names}): each would bind all its threads",
         )
+    if runtimes and kind == "wrapper":
+        return (
+            "one",
+            f"{name} needs no OpenMP runtime; {runtimes[0]} is preloaded for what it starts",
+        )
     if runtimes:
         return "cores", f"{name} is a compiled program with one OpenMP runtime, {runtimes[0]}"
     if not name:

@@ -127,12 +127,14 @@ def check_format(path: str) -> None:
         )
 
 
-# Machine numbers in ELF files, and others that the same kernel executes: 32-bit programs.
-COMPATIBLE = {62: (3,), 183: (40,), 21: (20,), 22: (22,), 243: (243,)}
+# Machine numbers in ELF files, by the processors that can execute them: 64-bit and 32-bit programs
+# of one kind.
+FAMILIES = ((62, 3), (183, 40), (21, 20), (22,), (243,))
 
 
 def check_elf(path: str, head: bytes) -> None:
-    """Raises CommandError for a binary with a damaged header, or of another machine than Python's.
+    """Raises CommandError for a binary with a damaged header, or of another machine than Python's:
+    numactl's execvp would hand it to a shell.
 
     If emulators are registered with the kernel (binfmt_misc), they may execute another machine's.
     Source: elf(5).
@@ -141,16 +143,24 @@ def check_elf(path: str, head: bytes) -> None:
         python = file.read(20)
     if len(head) < 52 or head[4] not in (1, 2) or head[5] not in (1, 2):
         problem, hint = "is damaged: its ELF header is invalid", "reinstall it"
-    elif python.startswith(b"\x7fELF") and machine_of(head) not in (
-        machine_of(python),
-        *COMPATIBLE.get(machine_of(python), ()),
-    ):
+    elif python.startswith(b"\x7fELF") and not is_executable_here(head, python, os.uname().machine):
         if has_emulators():
             return
         problem, hint = "is built for another kind of processor", "install the one for this machine"
     else:
         return
     raise CommandError(f"command {quote(path)} {problem}", found=True, hint=hint)
+
+
+def is_executable_here(head: bytes, python: bytes, machine: str) -> bool:
+    """Whether the kernel that runs a Python executes another binary, by the heads of both. It must
+    be of the same byte order and family. `machine`: uname's, which tells whether a 32-bit Python
+    runs under a 64-bit kernel."""
+    ours, theirs = machine_of(python), machine_of(head)
+    family = next((numbers for numbers in FAMILIES if ours in numbers), (ours,))
+    if theirs not in family or head[5] != python[5]:
+        return False
+    return head[4] <= python[4] or "64" in machine or machine == "s390x"
 
 
 def machine_of(head: bytes) -> int:

@@ -39,7 +39,9 @@ class Runtime(Record):
 class Worker(Record):
     """What a command is."""
 
-    # "python", "compiled" (an ELF program), or "unknown" (missing, another language, no command)
+    # "python", "compiled" (an ELF program), "wrapper" (one without OpenMP, while LD_PRELOAD has
+    # a runtime: that is for what it starts, as with `sh -c`), or "unknown" (missing, another
+    # language, no command)
     kind: str
     runtimes: tuple[Runtime, ...] = ()
 
@@ -69,8 +71,12 @@ def guess_worker(command: Sequence[str], environ: Mapping[str, str]) -> Worker:
         if linker.read(path) is None:
             return UNKNOWN
         names = walk_needed([path], linker, PLAIN)
-        kind = "python" if any(n.startswith("libpython") for n, _ in names) else "compiled"
-        return Worker(kind, merge(preloaded(environ), find_runtimes(names)))
+        own, before = find_runtimes(names), preloaded(environ)
+        if any(name.startswith("libpython") for name, _ in names):
+            kind = "python"
+        else:
+            kind = "wrapper" if before and not own else "compiled"
+        return Worker(kind, merge(before, own))
     except (OSError, ValueError):
         return UNKNOWN
 

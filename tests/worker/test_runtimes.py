@@ -17,6 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ompbind.errors import CommandError
+from ompbind.options import PlanOptions, make_request
+from ompbind.resolve import resolve_plan
+from ompbind.worker import is_executable_here, require_program
 from ompbind.worker.elf import Linker, read_elf, walk_needed
 from ompbind.worker.runtimes import (
     PLAIN,
@@ -140,6 +144,75 @@ def test_a_preloaded_runtime(where: Callable[[str], str]) -> None:
     assert guess_worker([where("libomp")], env).names == ("libomp",)
     worker = guess_worker([sys.executable], env)
     assert (worker.kind, worker.names) == ("python", ("libomp",))
+
+
+def test_a_runtime_preloaded_for_what_a_shell_starts(where: Callable[[str], str]) -> None:
+    """A shell, env or timeout needs no OpenMP: the runtime is for the program that it starts, of
+    which nothing is known, so that it gets one place."""
+    [libomp] = guess_worker([where("libomp")], ENV).runtimes
+    env = ENV | {"LD_PRELOAD": libomp.path}
+    worker = guess_worker(["sh", "-c", "python train.py"], env)
+    assert (worker.kind, worker.names) == ("wrapper", ("libomp",))
+    assert guess_worker(["sh", "-c", "python train.py"], ENV).kind == "compiled"
+    request = make_request({}, ["sh", "-c", "python train.py"])
+    plan = resolve_plan(PlanOptions(request), env)
+    assert [r.places for r in plan.ranks] == [(r.cpus,) for r in plan.ranks]
+    assert plan.places_why == (
+        "one place: 'sh' needs no OpenMP runtime; libomp is preloaded for what it starts"
+    )
+
+
+def head(machine: int, bits: int, order: str = "little") -> bytes:
+    """The first bytes of an ELF file."""
+    data = bytearray(64)
+    data[:6] = b"\x7fELF" + bytes([bits // 32, 1 if order == "little" else 2])
+    data[18:20] = machine.to_bytes(2, order)  # type: ignore[arg-type]
+    return bytes(data)
+
+
+X86_64, I386, ARM64, ARM, PPC64, S390 = 62, 3, 183, 40, 21, 22
+
+
+@pytest.mark.parametrize(
+    ("program", "python", "machine", "executable"),
+    [
+        (head(X86_64, 64), head(X86_64, 64), "x86_64", True),
+        (head(I386, 32), head(X86_64, 64), "x86_64", True),
+        (head(ARM64, 64), head(X86_64, 64), "x86_64", False),
+        (head(X86_64, 64, "big"), head(X86_64, 64), "x86_64", False),
+        (head(PPC64, 64, "big"), head(PPC64, 64), "ppc64le", False),
+        (head(ARM64, 64, "big"), head(ARM64, 64), "aarch64", False),
+        (head(S390, 64, "big"), head(S390, 64, "big"), "s390x", True),
+        (head(S390, 32, "big"), head(S390, 64, "big"), "s390x", True),
+        # a 32-bit Python under a 64-bit kernel, and under a 32-bit one
+        (head(ARM64, 64), head(ARM, 32), "aarch64", True),
+        (head(ARM64, 64), head(ARM, 32), "armv7l", False),
+        (head(X86_64, 64), head(I386, 32), "x86_64", True),
+        (head(X86_64, 64), head(I386, 32), "i686", False),
+        (head(ARM, 32), head(ARM, 32), "armv7l", True),
+        (head(8, 32, "big"), head(8, 32, "big"), "mips", True),
+    ],
+    ids=lambda value: value[:20].hex() if isinstance(value, bytes) else None,
+)
+def test_what_the_kernel_executes(
+    program: bytes, python: bytes, machine: str, executable: bool
+) -> None:
+    """The same family and byte order, and 64-bit programs under a 64-bit kernel, whatever Python
+    is."""
+    assert is_executable_here(program, python, machine) == executable
+
+
+def test_a_program_of_the_other_byte_order_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """numactl's execvp would hand it to a shell."""
+    monkeypatch.setattr("ompbind.worker.has_emulators", lambda: False)
+    data = bytearray(Path(sys.executable).resolve().read_bytes()[:4096])
+    data[5], data[18:20] = 3 - data[5], data[18:20][::-1]
+    (tmp_path / "swapped").write_bytes(data)
+    (tmp_path / "swapped").chmod(0o755)
+    with pytest.raises(CommandError, match="built for another kind of processor"):
+        require_program(str(tmp_path / "swapped"), ENV)
 
 
 @pytest.mark.parametrize(
