@@ -63,9 +63,8 @@ def did_you_mean(word: str, among: Iterable[str]) -> str:
 def say(kind: str, text: str, hint: str = "") -> None:
     """Write `ompbind: KIND: TEXT` to standard error, and the hint below it; each is one line,
     whatever is in the text."""
-    write_line(f"ompbind: {kind}: {one_line(text)}")
-    if hint:
-        write_line(f"hint: {one_line(hint)}")
+    lines = [f"ompbind: {kind}: {one_line(text)}", *([f"hint: {one_line(hint)}"] * bool(hint))]
+    write_line("\n".join(lines))  # at once: another rank may write to the same place
 
 
 def write_line(line: str) -> None:

@@ -19,6 +19,10 @@ OMP_MODES = ("all", "threads", "off")
 
 # The variables in which a rank advertises its number, its cpus and its memory.
 RANK_VARIABLE, CPUS_VARIABLE, MEMORY_VARIABLE = "OMPBIND_RANK", "OMPBIND_CPUS", "OMPBIND_MEM"
+# The engine that started the launch, and the rank of it that this launch is.
+ENGINE_VARIABLE, ENGINE_TASK = "OMPBIND_ENGINE", "OMPBIND_TASK"
+TASK_TEXTS = ("label", "by", "sharing", "why", "note", "job")
+TASK_NUMBERS = ("rank", "ranks", "local_rank", "local_ranks", "node", "nodes")
 
 # The file in a supervisor's memory that names its ranks: for each its pid and the variables that
 # say what it is, with a NUL after each and another one after the last. verify reads it through
@@ -57,6 +61,84 @@ class Inherited(Record):
     value: str
     action: str
     why: str
+
+
+class Task(Record):
+    """A launch as a rank of the engine that started it; false without an engine. None: unknown.
+
+    `rank` of `ranks` in the whole job, `local_rank` of `local_ranks` on this node, which is `node`
+    of `nodes`; `by`: how the engine is known; `passed_over`: other engines that are seen, each with
+    the reason; `job`: what the ranks of one job have in common; `uneven`: whether nodes have
+    different numbers of ranks; `sharing`: "own", "all" or "some", of which ranks its cpus are, and
+    `why`; `note`: what was decided that a user may not expect.
+    """
+
+    engine: str = ""
+    label: str = ""
+    rank: int | None = None
+    ranks: int | None = None
+    local_rank: int | None = None
+    local_ranks: int | None = None
+    node: int | None = None
+    nodes: int | None = None
+    by: str = ""
+    passed_over: tuple[tuple[str, str], ...] = ()
+    job: str = ""
+    uneven: bool = False
+    sharing: str = ""
+    why: str = ""
+    note: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.engine)
+
+    @property
+    def key(self) -> str:
+        """What tells this rank from all others."""
+        return f"{self.job}/{'' if self.rank is None else self.rank}"
+
+
+def describe_numbers(task: Task) -> str:
+    """Return a rank's numbers in its job and on its node, `?` for one that is not known."""
+    numbers = (task.rank, task.ranks, task.local_rank, task.local_ranks)
+    rank, ranks, local_rank, local_ranks = ("?" if n is None else n for n in numbers)
+    return f"rank {rank} of {ranks}, {local_rank} of {local_ranks} on this node"
+
+
+class World(Record):
+    """Where the ranks of a plan stand among all ranks of a job: rank r of the plan is `first` + r
+    of `size`, and on this node `local_first` + r of `local_size`. `only`: the rank of the plan that
+    this process starts, None for all."""
+
+    first: int
+    size: int
+    local_first: int
+    local_size: int
+    only: int | None = None
+
+
+class Numbers(Record):
+    """A rank's number among all ranks of its job, `rank` of `size`, and among those on its node."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    @classmethod
+    def make(cls, world: World, rank: int) -> Numbers:
+        """Return the numbers of a plan's rank."""
+        local = world.local_first + rank
+        return cls(world.first + rank, world.size, local, world.local_size)
+
+    def environment(self) -> tuple[tuple[str, str], ...]:
+        """Return the variables that torch.distributed and others take these numbers from."""
+        return (
+            ("RANK", str(self.rank)),
+            ("LOCAL_RANK", str(self.local_rank)),
+            ("WORLD_SIZE", str(self.size)),
+            ("LOCAL_WORLD_SIZE", str(self.local_size)),
+        )
 
 
 class Binding(Record):
@@ -125,7 +207,8 @@ class Binding(Record):
 
 
 class RankPlan(Record):
-    """One worker."""
+    """One worker. `rank`: its position in the plan; `numbers`: its own, where the plan has only a
+    part of a job's ranks."""
 
     rank: int
     binding: Binding
@@ -137,6 +220,17 @@ class RankPlan(Record):
     gpus: tuple[str, ...] = ()
     why: str = ""  # the reason for its cpus, in a few words
     why_shared: str = ""  # the same without the part of a domain that this rank has
+    numbers: Numbers | None = None
+
+    @property
+    def number(self) -> int:
+        """Its number among all ranks of its job, by which it is called."""
+        return self.rank if self.numbers is None else self.numbers.rank
+
+    @property
+    def local_rank(self) -> int:
+        """Its number among the ranks on its node."""
+        return self.rank if self.numbers is None else self.numbers.local_rank
 
     @property
     def cpus(self) -> CpuSet:
@@ -192,8 +286,8 @@ class Caution(Record):
 
     The kinds: "exclude", "no-binding", "no-cores", "no-numa", "uneven", "oversubscribed",
     "threads", "quota", "isolated", "shared-core", "memory", "gpu", "numa-balancing", "neighbours",
-    "fix", "openmp"; "" in a plan saved before there were kinds. `hint`: what to do about it, where
-    the text does not say it.
+    "engine", "fix", "openmp"; "" in a plan saved before there were kinds. `hint`: what to do about
+    it, where the text does not say it.
     """
 
     kind: str
@@ -221,11 +315,17 @@ class Plan(Record):
     server: Server | None = None  # where the command starts workers by this plan
     narrowed: tuple[Inherited, ...] = ()  # restrictions
     reset_inherited: bool = False  # whether the launcher's own mask and policy are reset first
+    task: Task = Task()  # what this launch is for the engine that started it
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """The texts of the plan's warnings."""
         return tuple(caution.text for caution in self.cautions)
+
+    def numbers_of(self, rank: RankPlan) -> Numbers:
+        """Return a rank's numbers."""
+        count = len(self.ranks)
+        return rank.numbers or Numbers(rank.rank, count, rank.rank, count)
 
     @property
     def omp_text(self) -> str:
@@ -247,6 +347,21 @@ class Plan(Record):
         extra = {"explanation": list(explanation)} if explanation else {}
         return json.dumps(self.to_dict() | extra, indent=1) + "\n"
 
+    def task_to_dict(self) -> dict[str, Any] | None:
+        """Return the JSON of `task`; None where no engine is seen at all."""
+        task = self.task
+        if task == Task():
+            return None
+        numbers = self.numbers_of(self.ranks[0])
+        passed_over = [{"name": name, "why": why} for name, why in task.passed_over]
+        return {
+            "name": task.engine,
+            **{field: getattr(task, field) for field in TASK_TEXTS + TASK_NUMBERS},
+            "world_size": numbers.size,
+            "local_world_size": numbers.local_size,
+            "passed_over": passed_over,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         host = self.host
         return {
@@ -261,6 +376,8 @@ class Plan(Record):
             "ranks": [
                 {
                     "rank": r.rank,
+                    "global_rank": r.number,
+                    "local_rank": r.local_rank,
                     "cpus": str(r.cpus),
                     "places": [str(p) for p in r.places],
                     "nodes": str(r.nodes),
@@ -293,6 +410,7 @@ class Plan(Record):
             "inherited": [dict(vars(i)) for i in self.inherited],
             "narrowed": [dict(vars(i)) for i in self.narrowed],
             "reset_inherited": self.reset_inherited,
+            "engine": self.task_to_dict(),
             "command": list(self.command),
             "template": self.template,
         }
@@ -337,8 +455,10 @@ def parse_plan(text: str) -> Plan:
     if quota is not None and not 0 < quota < LIMIT:
         raise ParseError("host.quota is not a number of cpus", text="")
     binder = top.one_of("binder", BINDERS, "numactl")
+    task, sizes = read_task(top.get("engine", (dict, type(None)), None))
     ranks = tuple(
-        read_rank(Reader(r, f"ranks[{i}]"), binder) for i, r in enumerate(top.get("ranks", list))
+        read_rank(Reader(r, f"ranks[{i}]"), binder, sizes)
+        for i, r in enumerate(top.get("ranks", list))
     )
     if not ranks or [r.rank for r in ranks] != list(range(len(ranks))):
         raise ParseError("ranks are not numbered from 0", text="")
@@ -366,6 +486,7 @@ def parse_plan(text: str) -> Plan:
         omp=top.one_of("omp", OMP_MODES, "all"),
         omp_why=top.get("omp_why", str, ""),
         server=read_server(top),
+        task=task,
     )  # fmt: skip
 
 
@@ -401,7 +522,25 @@ def read_cautions(plan: Reader) -> tuple[Caution, ...]:
     return tuple(map(Caution, kinds, texts, hints))
 
 
-def read_rank(rank: Reader, binder: str) -> RankPlan:
+def read_task(data: dict[str, Any] | None) -> tuple[Task, tuple[int, int] | None]:
+    """Return the task in a plan's JSON, and the numbers of ranks in the job and on this node; None
+    where the plan has all ranks."""
+    if data is None:
+        return Task(), None
+    engine = Reader(data, "engine")
+    number = (int, type(None))
+    rows = (Reader(r, "engine.passed_over") for r in engine.get("passed_over", list, []))
+    task = Task(
+        engine=engine.get("name", str, ""),
+        passed_over=tuple((row.get("name", str), row.get("why", str)) for row in rows),
+        **{field: engine.get(field, str, "") for field in TASK_TEXTS},
+        **{field: engine.get(field, number, None) for field in TASK_NUMBERS},
+    )
+    sizes = engine.get("world_size", int, 1), engine.get("local_world_size", int, 1)
+    return task, sizes if task else None
+
+
+def read_rank(rank: Reader, binder: str, sizes: tuple[int, int] | None) -> RankPlan:
     env = rank.get("env", dict)
     if not all(is_argument(text) for pair in env.items() for text in pair):
         raise ParseError(f"{rank.where}.env is not an object of texts", text="")
@@ -418,8 +557,14 @@ def read_rank(rank: Reader, binder: str) -> RankPlan:
         command = binding.parse_argv(argv)
     except ParseError as e:
         raise ParseError(f"{rank.where}: {e.message}", part="argv") from None
+    number = rank.get("rank", int)
+    numbers = None
+    if sizes is not None:
+        numbers = Numbers(rank.get("global_rank", int, number), sizes[0],
+                          rank.get("local_rank", int, number), sizes[1])  # fmt: skip
     return RankPlan(
-        rank=rank.get("rank", int),
+        rank=number,
+        numbers=numbers,
         binding=binding,
         places=places,
         nodes=rank.cpus("nodes"),

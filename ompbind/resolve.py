@@ -44,15 +44,24 @@ def resolve_plan(
         from ompbind.saved import load_plan, without_foreign
 
         plan = load_plan(options.saved, options.request, environ)
+        if options.found:
+            from ompbind.engines.fitting import pick_rank
+
+            plan = pick_rank(plan, options.found)
         if options.request.command and not options.saved_variables:
             given = {name for name, _ in options.variables.assignments} if options.variables else {}
             plan = without_foreign(plan, {*given, *(["OMPBIND_FIX"] if options.fixes else [])})
     else:
         plan = make_new_plan(options, environ, machine)
-    if options.variables:
+    variables = options.variables
+    if variables and options.found:
+        from ompbind.engines.variables import fit_variables
+
+        variables = fit_variables(variables, options.found, plan, environ)
+    if variables:
         from ompbind.worker.environment import with_environment
 
-        plan = with_environment(plan, options.variables, environ)
+        plan = with_environment(plan, variables, environ)
     if any(caution.kind == "neighbours" for caution in plan.cautions):  # those of then, when saved
         kept = tuple(caution for caution in plan.cautions if caution.kind != "neighbours")
         plan = plan.replace(cautions=kept)
@@ -80,7 +89,8 @@ def with_neighbours(plan: Plan, environ: Mapping[str, str]) -> Plan:
         return plan
     from ompbind.host import find_neighbours, make_warning
 
-    neighbours = find_neighbours(living_root(), union(r.cpus for r in plan.ranks), environ)
+    cpus = union(r.cpus for r in plan.ranks)
+    neighbours = find_neighbours(living_root(), cpus, environ, plan.task.job)
     caution = make_warning(neighbours, plan.host.allowed)
     return plan.replace(cautions=(*plan.cautions, caution)) if caution else plan
 
@@ -89,10 +99,12 @@ def make_new_plan(
     options: PlanOptions, environ: Mapping[str, str], machine: Machine | None = None
 ) -> Plan:
     """Return a plan for this or another machine's topology. Raises OmpbindError."""
-    request, path = options.request, options.topology
+    request, path, found = options.request, options.topology, options.found
     devices = wants_devices(request, path)
     if machine is None:
-        machine = read_machine(path, levels_for(request), devices=devices)
+        # Under an engine several ranks may be planned, although one is asked for.
+        levels = levels_for(request.replace(ranks=1) if found and found.task else request)
+        machine = read_machine(path, levels, devices=devices)
     chosen: dict[str, Any] = {}
     if request.omp == "all" and not request.places_why:
         chosen = choose_default_places(request, environ)
@@ -100,7 +112,18 @@ def make_new_plan(
         chosen |= find_gpus(request, machine.topology.devices, environ, path)
     machine, narrowed = apply_inherited(machine, options, environ)
     binder = choose_binder(request.binder, machine, path, environ)
-    plan = make_plan(machine, request.replace(binder=binder, **chosen))
+    request = request.replace(binder=binder, **chosen)
+    fitted = None
+    if found and found.task:
+        from ompbind.engines.fitting import fit_here
+
+        fitted = fit_here(machine, request, found, environ, options.within)
+        machine, request, narrowed = fitted.machine, fitted.request, fitted.narrow(narrowed)
+    plan = make_plan(machine, request)
+    if fitted:
+        plan = fitted.complete(plan)
+    elif found:
+        plan = plan.replace(task=found.task)
     if path is None and machine.topology.nodes[1:] and (root := linux_root()):
         from ompbind.host.kernel import advise
         from ompbind.machine.limits import read_sysctl
@@ -113,7 +136,7 @@ def make_new_plan(
         return plan
     from ompbind.host.restrictions import can_be_reset
 
-    ignored = options.inherited == "ignore" and binder != "none"
+    ignored = (options.inherited == "ignore" or (fitted and fitted.widened)) and binder != "none"
     return plan.replace(narrowed=narrowed, reset_inherited=ignored and can_be_reset(narrowed))
 
 

@@ -64,7 +64,7 @@ def check_agreement(plan: Plan) -> None:
     and other launches go by them. Raises ParseError."""
     for rank in plan.ranks:
         env, where = dict(rank.env), f"ranks[{rank.rank}]"
-        for name, value in ((RANK_VARIABLE, str(rank.rank)), *rank.binding.environment()):
+        for name, value in ((RANK_VARIABLE, str(rank.local_rank)), *rank.binding.environment()):
             if env.get(name, value) != value:
                 problem = f"env has {name}={quote(env[name])}, its binding is {quote(value)}"
                 raise ParseError(f"{where}: {problem}", part="env")
@@ -161,7 +161,7 @@ def command_of_rank(plan: Plan, rank: RankPlan, command: Sequence[str]) -> tuple
         return (*command, *words)
     from ompbind.worker.template import fill_arguments, make_names
 
-    names = make_names(rank.rank, len(plan.ranks), rank.cpus, rank.nodes)
+    names = make_names(plan.numbers_of(rank), rank.cpus, rank.nodes)
     return (*fill_arguments(command, names), *words)
 
 

@@ -253,7 +253,7 @@ def test_a_refusal_has_its_data() -> None:
 @pytest.mark.parametrize(
     "keywords",
     [
-        {"rank": 2},
+        {"rang": 2},
         {"ranks": [1.5]},
         {"ranks": True},
         {"share": 1},
@@ -862,7 +862,7 @@ except DeniedError as e:
 
 UNTYPED = [
     'ompbind.plan(per="node")',
-    "ompbind.plan(rank=2)",
+    "ompbind.plan(rang=2)",
     "ompbind.plan(2)",
     'ompbind.plan(ranks="2")',
     "plan.ranks[0].cpu",

@@ -27,6 +27,7 @@ LAYERS = (
     "plans machine",
     "gpus openmp worker host",
     "planner launch verify fixes",
+    "engines",
     "options doctor",
     "saved",
     "resolve",

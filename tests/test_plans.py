@@ -94,6 +94,8 @@ def test_the_contracts_fields() -> None:
     rank = {k: v for k, v in DATA["ranks"][0].items() if not k.startswith("why")}
     assert rank == {
         "rank": 0,
+        "global_rank": 0,
+        "local_rank": 0,
         "cpus": "0-1",
         "places": ["0", "1"],
         "nodes": "0",

@@ -53,9 +53,31 @@ def main(args: Sequence[str]) -> int:
 
 
 def report(error: OmpbindError) -> int:
-    """Write an error, and its hint where it has one; return its exit status."""
-    say("error", error.message, error.hint)
+    """Write an error, and its hint where it has one; return its exit status. Where an engine has
+    started several ranks, each may fail for itself: they are told apart."""
+    say("error", f"{name_rank()}{error.message}", error.hint)
     return error.status
+
+
+def name_rank() -> str:
+    """Return `rank 3 on n0: ` for a rank of an engine with several, else ""."""
+    from ompbind.options import is_under_engine
+
+    if not is_under_engine({}, os.environ):
+        return ""
+    from ompbind.engines import find_rank
+    from ompbind.machine import linux_root
+    from ompbind.machine.limits import read_hostname
+
+    try:
+        task = find_rank(None, None, os.environ).task
+    except OmpbindError:  # the error that is reported, probably
+        return ""
+    root = linux_root()
+    host = read_hostname(root) if root else ""
+    if task.rank is None or task.ranks == 1:
+        return ""
+    return f"rank {task.rank}{f' on {host}' if host else ''}: "
 
 
 def find_command(name: str) -> Callable[[Sequence[str]], int]:

@@ -11,6 +11,7 @@ import sys
 from ompbind.errors import UsageError
 from ompbind.messages import say, write_output
 from ompbind.options import make_plan_options, make_settings, read_arguments
+from ompbind.plans import describe_numbers
 from ompbind.worker import may_bind_workers
 
 TYPE_CHECKING = False
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from ompbind.launch.rank import Prove, Settings
     from ompbind.options.values import Values
-    from ompbind.plans import Plan
+    from ompbind.plans import Plan, Task
 
 # Seconds in place of the default of --grace, for a server: a busy one takes ten to end its workers,
 # and Kubernetes, for one, kills after thirty.
@@ -62,14 +63,29 @@ def start(values: Values, command: Sequence[str]) -> int:
         from ompbind.saved import check_plan
 
         check_plan(plan)
-    if plan.inherited:
-        variables = "; ".join(f"{i.name}={i.value} {i.action}" for i in plan.inherited)
-        say("note", f"{variables} (ompbind show tells why)")
-    for caution in plan.cautions:
+    task = plan.task
+    if not task.rank:  # the first of an engine's ranks speaks for all
+        if plan.inherited:
+            variables = "; ".join(f"{i.name}={i.value} {i.action}" for i in plan.inherited)
+            say("note", f"{variables} (ompbind show tells why)")
+        if task.note:
+            say("note", task.note)
+        if settings.verbose:
+            say_engine(task)
+    for caution in plan.cautions if not task.local_rank or task.engine == "hand" else ():
         if caution.kind not in QUIET:
             say("warning", caution.text, caution.hint)
     settings = settle_supervision(settings, values, plan)
     return launch.run(plan, environ, lambda text: say("warning", text), settings)
+
+
+def say_engine(task: Task) -> None:
+    """Report the engine that started this rank, and those that were passed over."""
+    if task:
+        parts = (describe_numbers(task), task.by, task.why)
+        say("note", f"{task.label}: {'; '.join(filter(None, parts))}")
+    for name, why in task.passed_over:
+        say("note", f"{name} is passed over: {why}")
 
 
 def settle_supervision(settings: Settings, values: Values, plan: Plan) -> Settings:

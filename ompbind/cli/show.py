@@ -8,6 +8,7 @@ from ompbind.cli.run import list_fixes, wants_list
 from ompbind.cli.shell import argv_lines, environment_lines, find_rank
 from ompbind.messages import say, write_output
 from ompbind.options import make_plan_options, read_arguments
+from ompbind.options.values import parse_rank
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ def show(args: Sequence[str]) -> int:
     values, command = read_arguments(args, "show")
     if wants_list(values):
         return list_fixes()
+    printed = values.pop("rank", None)
+    if isinstance(printed, str) and printed.startswith("env:"):
+        values["rank"] = parse_rank(printed, "--rank")  # as run takes it: the plan has it only
+        printed = None
     environ = dict(os.environ)
     if "hosts" in values:
         from ompbind.cli.show_cluster import show_cluster
@@ -28,7 +33,7 @@ def show(args: Sequence[str]) -> int:
         return show_cluster(values, make_plan_options(values, command, environ), environ)
     plan = resolve_plan(make_plan_options(values, command, environ), environ)
     form = values.get("format", "table")
-    rank = find_rank(len(plan.ranks), values.get("rank"), "env" if form == "env" else "")
+    rank = find_rank(len(plan.ranks), printed, "env" if form == "env" else "")
     sentences: list[str] = []
     if "explain" in values:
         from ompbind.render.sentences import explain

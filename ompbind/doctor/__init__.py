@@ -6,6 +6,7 @@ from __future__ import annotations
 from ompbind.doctor.allocator import find_allocator
 from ompbind.doctor.findings import WORKER_BINDING, Facts
 from ompbind.doctor.packages import find_packages, list_folders
+from ompbind.engines import find_rank
 from ompbind.host.kernel import read_settings
 from ompbind.host.restrictions import find_restrictions
 from ompbind.launch.binding import CALLS, probe_numactl, probe_system_calls
@@ -38,6 +39,7 @@ def gather(command: Sequence[str], environ: Mapping[str, str]) -> Facts:
         numactl=find_program("numactl", environ) or "",
     )
     if linux := linux_root():
+        facts = facts.replace(task=find_rank(None, None, environ).task)
         surroundings = read_surroundings(linux, policy=True)
         restrictions = find_restrictions(surroundings, machine.topology, environ)
         facts = facts.replace(restrictions=restrictions)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ompbind.host.restrictions import RESETTABLE
 from ompbind.messages import counted
+from ompbind.plans import Task, describe_numbers
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -45,6 +46,7 @@ class Facts(Record):
     required: int = 0  # the number of packages that those require, examined too
     allocator: Allocator | None = None  # of the command
     missing: tuple[str, ...] = ()  # imported by the command, but not found
+    task: Task = Task()  # the engine's rank that this process is
 
 
 class Finding(Record):
@@ -61,6 +63,7 @@ def examine(facts: Facts) -> list[Finding]:
     parts: tuple[Callable[[Facts], list[Finding]], ...] = (
         judge_calls, judge_numactl, judge_allowed, judge_kernel, judge_system, judge_variables,
         judge_worker_binding, judge_runtimes, judge_allocator,
+        judge_engine,
     )  # fmt: skip
     return [finding for judge in parts for finding in judge(facts)]
 
@@ -80,6 +83,15 @@ def to_json(findings: list[Finding]) -> str:
     ]
     data = {"schema": 1, "binds": not prevents(findings), "findings": rows}
     return json.dumps(data, indent=1) + "\n"
+
+
+def judge_engine(facts: Facts) -> list[Finding]:
+    task = facts.task
+    passed_over = "; ".join(f"{name} is passed over: {why}" for name, why in task.passed_over)
+    if not task:
+        return [Finding("engine", OK, passed_over)] if passed_over else []
+    text = f"{task.label}, {describe_numbers(task)}: {task.by}"
+    return [Finding("engine", OK, "; ".join(filter(None, (text, passed_over))))]
 
 
 def judge_calls(facts: Facts) -> list[Finding]:

@@ -9,7 +9,7 @@ import os
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import ParseError, TopologyError
 from ompbind.messages import counted, label, one_line
-from ompbind.plans import CPUS_VARIABLE, RANK_VARIABLE, Caution
+from ompbind.plans import CPUS_VARIABLE, ENGINE_TASK, RANK_VARIABLE, Caution
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -33,20 +33,26 @@ class Neighbour(Record):
 
 
 def find_neighbours(
-    root: LivingRoot, cpus: CpuSet, environ: Mapping[str, str], most: int = MAX_PROCESSES
+    root: LivingRoot,
+    cpus: CpuSet,
+    environ: Mapping[str, str],
+    job: str = "",
+    most: int = MAX_PROCESSES,
 ) -> list[Neighbour]:
     """Return the workers of other launches that hold a hardware thread of the cores of `cpus`, by
     pid.
 
     A process with the same rank and cpus in its environment as in `environ`, our own, belongs to
-    the launch that this process is part of. Other users' environments cannot be read.
+    the launch that this process is part of, and so does one of the same engine's `job`: its ranks
+    share cpus only where the plan says so. Other users' environments cannot be read.
     """
     this_launch = (environ.get(RANK_VARIABLE, ""), environ.get(CPUS_VARIABLE, ""))
     held: dict[int, CpuSet] = {}
     for pid in list_candidates(root, cpus)[:most]:
         try:
-            claim = parse_claim(root.read_whole(f"proc/{pid}/environ"))
-            if claim is None or claim == this_launch:
+            data = root.read_whole(f"proc/{pid}/environ")
+            claim = parse_claim(data)
+            if claim is None or claim == this_launch or is_of_job(data, job):
                 continue
             if claimed := find_held(root, pid, CpuSet.parse_kernel(claim[1])):
                 held[pid] = claimed
@@ -106,6 +112,12 @@ def find_held(root: LivingRoot, pid: int, claimed: CpuSet) -> CpuSet:
         except OSError:  # it has exited
             continue
     return CpuSet(masks)
+
+
+def is_of_job(data: bytes, job: str) -> bool:
+    """Whether an environment is that of a rank of an engine's job, "" for none."""
+    start = f"{ENGINE_TASK}={job}/".encode("utf-8", "surrogateescape")
+    return bool(job) and b"\0" + start in b"\0" + data
 
 
 def parse_claim(data: bytes) -> tuple[str, str] | None:

@@ -58,7 +58,8 @@ def run(
     if settings.redirects:
         from ompbind.launch.streams import Streams
 
-        start = Streams(settings, 1, environ).connect_alone(start)
+        first = plan.ranks[0].number
+        start = Streams(settings, 1, environ, first).connect_alone(start)
     if plan.binder == "native":
         return bind_and_exec(start, settings.on_denied, say)
     return execute(start)

@@ -30,6 +30,11 @@ class Ended(Record):
         return self.start.rank.rank
 
     @property
+    def number(self) -> int:
+        """What the rank is called."""
+        return self.start.rank.number
+
+    @property
     def status(self) -> int:
         """The status as a shell reports it: 128+N for a signal N."""
         return self.code if self.code >= 0 else 128 - self.code
@@ -39,7 +44,7 @@ def make_line(ended: Ended) -> str:
     """Return `rank 3 (pid 1234) ended by signal 9 (KILL) after 12.3 s, peak memory 1.2 GiB`."""
     remark = f" ({ended.remark})" if ended.remark else ""
     return (
-        f"rank {ended.rank} (pid {ended.pid}) ended {describe_code(ended.code)}{remark} after "
+        f"rank {ended.number} (pid {ended.pid}) ended {describe_code(ended.code)}{remark} after "
         f"{ended.seconds:.1f} s, peak memory {format_size(ended.memory)}"
     )
 
@@ -66,7 +71,7 @@ def make_summaries(stopped: Sequence[Ended], sent: frozenset[int], reason: str) 
 def make_summary(ranks: Sequence[Ended], of_one: str, of_several: str) -> str:
     """Return one line for several ranks, with the number of each outcome."""
     if len(ranks) == 1:
-        return f"rank {ranks[0].rank} {of_one}: {describe_code(ranks[0].code)}"
+        return f"rank {ranks[0].number} {of_one}: {describe_code(ranks[0].code)}"
     counts: dict[int, int] = {}
     for ended in ranks:
         counts[ended.code] = counts.get(ended.code, 0) + 1

@@ -28,10 +28,13 @@ class Streams:
     """The streams of all ranks: `connect` them while ranks are started, `watch` the pipes, `finish`
     what is left in them, and `close` in any case."""
 
-    def __init__(self, settings: Settings, count: int, environ: Mapping[str, str]) -> None:
-        """Raises UsageError where the ranks' files cannot be made."""
+    def __init__(
+        self, settings: Settings, count: int, environ: Mapping[str, str], first: int = 0
+    ) -> None:
+        """`first`: what the first rank is called in tags and the names of files. Raises UsageError
+        where the ranks' files cannot be made."""
         self.tagged = is_tagged(settings, count)
-        self._count = count
+        self._count, self._first = count, first
         self._environ = environ
         self._stdin = settings.stdin or "0"
         if self._stdin.isdigit() and int(self._stdin) >= count:
@@ -40,7 +43,9 @@ class Streams:
         self._directory = settings.output_dir
         self._files: dict[str, tuple[int, int]] = {}
         if self._directory:
-            self._files = make_files(self._directory, count, overwrite=settings.overwrite)
+            self._files = make_files(
+                self._directory, range(first, first + count), overwrite=settings.overwrite
+            )
         self._theirs: list[int] = []  # what the rank that is being started inherits
         # Pipes that ranks write to: rank, our end, the standard streams that they stand for.
         self._outputs: list[tuple[int, int, tuple[int, ...]]] = []
@@ -99,7 +104,7 @@ class Streams:
             colour = not self._plain and not self._environ.get("NO_COLOR")
             for rank, fd, group in self._outputs:
                 sink = self._find_sink(loop, group)
-                Source(fd, *make_tags(rank, colour=colour and sink.terminal), sink)
+                Source(fd, *make_tags(self._first + rank, colour=colour and sink.terminal), sink)
         if self._inputs:
             from ompbind.launch.stdin import Feed
 
@@ -175,7 +180,7 @@ class Streams:
         elif self._stdin != str(rank):
             stdin = self._keep(os.open(os.devnull, os.O_RDONLY))
         if self._directory:
-            paths = [path_of(self._directory, rank, name) for name in NAMES]
+            paths = [path_of(self._directory, self._first + rank, name) for name in NAMES]
             out, err = (self._keep(open_again(path, self._files[path])) for path in paths)
             return stdin, out, err
         if not self.tagged:
@@ -261,10 +266,12 @@ def path_of(directory: str, rank: int, name: str) -> str:
     return os.path.join(directory, f"rank-{rank}.{name}")
 
 
-def make_files(directory: str, count: int, *, overwrite: bool) -> dict[str, tuple[int, int]]:
-    """Create every rank's files, empty: all or none. Return the identity of each, by path. Raises
-    UsageError."""
-    paths = [path_of(directory, rank, name) for rank in range(count) for name in NAMES]
+def make_files(
+    directory: str, ranks: Iterable[int], *, overwrite: bool
+) -> dict[str, tuple[int, int]]:
+    """Create the files of these ranks, empty: all or none. Return the identity of each, by path.
+    Raises UsageError."""
+    paths = [path_of(directory, rank, name) for rank in ranks for name in NAMES]
     made: list[str] = []
     identities: dict[str, tuple[int, int]] = {}
     path = directory

@@ -84,6 +84,11 @@ class Running(Record):
     def rank(self) -> int:
         return self.start.rank.rank
 
+    @property
+    def number(self) -> int:
+        """What the rank is called."""
+        return self.start.rank.number
+
 
 class Supervisor:
     """Runs one launch in its own process.
@@ -97,7 +102,8 @@ class Supervisor:
         self, launch: Launch, library: Library, control: int, sigmask: frozenset[int]
     ) -> None:
         self.launch, self.settings = launch, launch.settings
-        self.streams = Streams(launch.settings, len(launch.plan.ranks), launch.environ)
+        ranks = launch.plan.ranks
+        self.streams = Streams(launch.settings, len(ranks), launch.environ, ranks[0].number)
         self.library, self.control, self.sigmask = library, control, sigmask
         self.group = os.getpgrp()  # the terminal's signals go to this process group
         self.foreground: int | None = None  # the rank in that group: it reads the terminal
@@ -214,7 +220,7 @@ class Supervisor:
             pid = os.fork()
         except OSError as e:
             reason = e.strerror or str(e)
-            text = f"rank {start.rank.rank}: its process cannot be created: {reason}"
+            text = f"rank {start.rank.number}: its process cannot be created: {reason}"
             raise CommandError(text, found=True) from None
         if pid == 0:
             exec_rank(start, gate)
@@ -428,7 +434,7 @@ class Supervisor:
             return
         if (pid, number) not in self.stops:
             self.stops.add((pid, number))
-            text, hint = describe_stop(running.rank, pid, number)
+            text, hint = describe_stop(running.number, pid, number)
             self.say("note", text)
             self.write(f"hint: {hint}")
 
@@ -437,7 +443,7 @@ class Supervisor:
         running, code = self.running.pop(pid), os.waitstatus_to_exitcode(status)
         if not self.released:
             end = name_signal(-code) if code < 0 else f"status {code}"
-            text = f"rank {running.rank} exited before it could be started: {end}"
+            text = f"rank {running.number} exited before it could be started: {end}"
             raise CommandError(text, found=True)
         unit = 1 if sys.platform == "darwin" else 1024
         seconds = time.monotonic() - running.since
@@ -458,7 +464,7 @@ class Supervisor:
         if code and self.ladder.last:
             self.stopped += [] if crashed else [ended]
         elif code and self.settings.on_failure == "stop" and self.running:
-            self.reason = f"because rank {ended.rank} had failed"
+            self.reason = f"because rank {ended.number} had failed"
             self.escalate()
 
     def end_leftovers_later(self) -> None:

@@ -241,6 +241,12 @@ def read_cpuset(
     return None
 
 
+def read_own_cpuset(root: Root) -> CpuSet | None:
+    """Return the cpus of this process's cpuset; None if unrestricted. Raises TopologyError."""
+    groups = parse_cgroups(root.read("proc/self/cgroup") or "")
+    return read_cpuset(root, read_mounts(root), groups, "cpus")
+
+
 def cpuset_files(mount: Mount | None, kind: str) -> tuple[str, str]:
     """Return the files with a cpuset's cpus or mems: the effective ones before the configured."""
     if mount is None or mount.fstype == "cgroup2":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from ompbind.engines import Found
     from ompbind.launch import Settings
     from ompbind.options.table import Option
     from ompbind.options.values import Values
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
     Texts = dict[str, "str | bool | list[str]"]  # as typed, by the option's key
 
 
+# Of each engine, a variable that all of its ranks have.
+ENGINE_MARKERS = ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "PALS_RANKID",
+                  "MV2_COMM_WORLD_RANK", "FLUX_TASK_RANK", "JSM_NAMESPACE_RANK",
+                  "TORCHELASTIC_RUN_ID")  # fmt: skip
+
+
 class PlanOptions(Record):
     """What a plan is made from, besides the machine. `topology`: the path of another machine;
     `saved`: of a saved plan, for which the request has no more than the command, and
@@ -38,7 +45,10 @@ class PlanOptions(Record):
     `inherited`: what to do with an inherited restriction; `neighbours`: whether to look for other
     launches, None where neither way was asked for;
     `variables`: what the workers' environment gets, None for nothing; `fixes`: their names, with
-    commas; `fix_children`: whether they reach the workers' children, None for not asked for."""
+    commas; `fix_children`: whether they reach the workers' children, None for not asked for;
+    `rank`: the only rank to start, a number or the variable that holds it and what that counts
+    from; `engine`: the name of the engine, or `none`; `within`: what to plan under it; `found`: the
+    engine's rank that this process is, None where nothing was looked for."""
 
     request: Request
     topology: str | None = None
@@ -52,6 +62,10 @@ class PlanOptions(Record):
     fixes: str | None = None
     fix_children: bool | None = None
     verbose: bool = False
+    rank: int | tuple[str, int | None] | None = None
+    engine: str | None = None
+    within: str = ""
+    found: Found | None = None
 
 
 def read_arguments(args: Sequence[str], command: str) -> tuple[Values, list[str]]:
@@ -87,6 +101,16 @@ def make_plan_options(
         from ompbind.options.servers import with_workers
 
         values, names, notes, serving = with_workers(values, command, environ)
+    found = None
+    if is_under_engine(values, environ):
+        from ompbind.engines import find_rank
+
+        found = find_rank(values.get("rank"), values.get("engine"), environ)
+        if not found.user_threads:
+            from ompbind.engines import explain_threads
+
+            notes = (*notes, explain_threads(found, environ))
+            environ = {k: v for k, v in environ.items() if k != notes[-1].name}
     if "plan" in values:
         request = Request(command=tuple(command), **fields_of("request", values))
     else:
@@ -95,8 +119,18 @@ def make_plan_options(
         inherited = (*notes, *request.inherited)
         request = request.replace(inherited=inherited, serving=serving)
     return PlanOptions(
-        request=request, variables=make_variables(values), **fields_of("plan", values)
-    )
+        request=request, variables=make_variables(values), found=found,
+        **fields_of("plan", values),
+    )  # fmt: skip
+
+
+def is_under_engine(values: Values, environ: Mapping[str, str]) -> bool:
+    """Whether an engine may have started this process, or options speak of one: only then is the
+    package that knows engines loaded. Another machine has none of this one's."""
+    if "rank" in values or values.get("engine", "none") != "none":
+        return True
+    elsewhere = "topology" in values or "hosts" in values
+    return not elsewhere and any(name in environ for name in ENGINE_MARKERS)
 
 
 def make_request(
@@ -190,8 +224,9 @@ def fields_of(record: str, values: Values) -> dict[str, Any]:
 
 
 def launch_rows() -> dict[str, Option]:
-    """Return the options of `run` and `show` by key."""
-    return {o.key: o for o in OPTIONS if "run" in o.commands or "show" in o.commands}
+    """Return the options of `run` and `show` by key, where both have one that of `run`."""
+    rows = {o.key: o for o in OPTIONS if "show" in o.commands}
+    return rows | {o.key: o for o in OPTIONS if "run" in o.commands}
 
 
 # --- the parser of the command line --------------------------------------------------------------

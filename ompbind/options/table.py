@@ -12,10 +12,12 @@ from ompbind.options.values import (
     parse_cpu_lists,
     parse_cpus,
     parse_directory,
+    parse_engine,
     parse_interval,
     parse_nodes,
     parse_part,
     parse_port,
+    parse_rank,
     parse_reserve,
     parse_roles,
     parse_seconds,
@@ -110,6 +112,7 @@ VARIABLES = "GPUs and the ranks' variables"
 RUNNING = "Running"
 OUTPUT = "What to print"
 ELSEWHERE = "Other machines and saved plans"
+ENGINES = "Under Slurm, MPI and other engines"
 RARE = "Rarely needed"
 
 OPTIONS: tuple[Option, ...] = (
@@ -204,6 +207,54 @@ OPTIONS: tuple[Option, ...] = (
         "Let ranks share cores, as evenly as possible, where there are more ranks than cores",
         fields=("request.oversubscribe",),
         places_ranks=True,
+    ),
+    Option(
+        ("--rank",),
+        "value",
+        "Start rank R only, from 0, of the ranks that are planned; env:NAME takes it from a "
+        "variable, env:NAME-1 from one that counts from 1",
+        "R",
+        commands=("run",),
+        panel=ENGINES,
+        suggest=("<rank>", "env:"),
+        brief="start rank R only of those planned",
+        parse=parse_rank,
+        fields=("plan.rank",),
+        excludes=(Rule(("engine",), "{name} gives the rank by hand, {other} by an engine"),),
+        on_saved_plan=True,
+    ),
+    Option(
+        ("--engine",),
+        "value",
+        "Name the engine that has started this rank: slurm, openmpi, mpich, intelmpi, mvapich, "
+        "prrte, pals, flux, jsrun, torchrun or none (default: the innermost that is seen)",
+        "NAME",
+        panel=ENGINES,
+        suggest=(
+            "slurm",
+            "openmpi",
+            "mpich",
+            "intelmpi",
+            "mvapich",
+            "prrte",
+            "pals",
+            "flux",
+            "jsrun",
+            "torchrun",
+            "none",
+        ),
+        parse=parse_engine,
+        fields=("plan.engine",),
+        on_saved_plan=True,
+    ),
+    Option(
+        ("--within",),
+        "value",
+        "Plan within the mask that the engine has given this rank (task), or over all that it has "
+        "on this node (node)",
+        choices=("task", "node"),
+        panel=ENGINES,
+        fields=("plan.within",),
     ),
     # --- where they run
     Option(

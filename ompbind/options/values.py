@@ -122,6 +122,39 @@ def parse_port(value: Given, name: str) -> int | str:
     return port
 
 
+def parse_engine(value: Given, name: str) -> str:
+    """Return an engine's name, or `none`. Raises UsageError."""
+    from ompbind.engines.table import names
+
+    text = text_of(value, name)
+    if text not in (*names(), "none"):
+        raise UsageError(
+            f"{name}: {quote(text)} is not an engine that ompbind knows",
+            hint=f"one of {', '.join(names())}; none for no engine",
+            option=name,
+        )
+    return text
+
+
+def parse_rank(value: Given, name: str) -> int | tuple[str, int | None]:
+    """Return a rank's number, from 0; of `env:NAME-1` the variable and the number that it counts
+    from, None where that is not said. Raises UsageError."""
+    text = text_of(value, name)
+    if text.startswith("env:"):
+        variable, minus, first = text[4:].partition("-")
+        start = parse_whole(first) if minus else None
+        if variable.isascii() and variable.isidentifier() and (start is not None or not minus):
+            return variable, start
+    number = value if isinstance(value, int) else parse_whole(text)
+    if number is not None and 0 <= number < LIMIT:
+        return number
+    raise UsageError(
+        f"{name}: {written(value)} is neither a rank's number nor env:NAME",
+        hint="--rank 0, --rank env:SLOT, or --rank env:SLOT-1 for a variable that counts from 1",
+        option=name,
+    )
+
+
 def parse_stdin(value: Given, name: str) -> str:
     """Return a rank's number, as a text, `all` or `none`. Raises UsageError."""
     text = text_of(value, name)

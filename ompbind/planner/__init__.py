@@ -6,7 +6,8 @@ What only some requests need is imported where they are met: a launch waits for 
 from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, union
-from ompbind.messages import label, plural
+from ompbind.errors import PlanError
+from ompbind.messages import counted, label, plural
 from ompbind.planner.cores import find_excluded, group_cores, keep_kind, make_cores
 from ompbind.planner.mapping import (
     DECLINED,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ompbind.planner.mapping import Share
     from ompbind.planner.ranks import SharedPart
     from ompbind.planner.request import Request
-    from ompbind.plans import Role
+    from ompbind.plans import Role, World
 
 
 LARGEST_WEIGHT = 1024  # of the most capable core, where there are several kinds
@@ -52,6 +53,8 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         request = without_unusable_list(machine, request)
     usable = find_usable(machine, request)
     shares, mapping_cautions = map_ranks(machine, request, usable.cores)
+    if request.world is not None:
+        request = request.replace(world=place_in_world(request.world, len(shares)))
     reserved = CpuSet()
     roles: tuple[Role, ...] = ()
     if request.reserve.cores or request.roles:
@@ -59,6 +62,7 @@ def make_plan(machine: Machine, request: Request) -> Plan:
 
         shares, reserved, roles = set_aside(shares, request)
     threads, thread_cautions = make_threads(machine, request, shares, roles)
+    only = None if request.world is None else request.world.only
     ranks, parts, memory_cautions = make_ranks(machine, request, shares, threads, roles)
     cautions = [
         *warn_of_machine(machine, request),
@@ -74,7 +78,11 @@ def make_plan(machine: Machine, request: Request) -> Plan:
     ]
     allowed = machine.allowed.cpus
     taken = union(part.binding.cpus for part in parts)
-    taken = union([taken, *(role.cpus for role in roles), reserved, usable.others])
+    others = usable.others
+    if only is not None:  # the other ranks are started by somebody else
+        others |= union(s.cpus for rank, s in enumerate(shares) if rank != only) - taken
+        roles = tuple(r.replace(ranks=CpuSet([0])) for r in roles if only in r.ranks)
+    taken = union([taken, *(role.cpus for role in roles), reserved, others])
     free = [cpus for cpus, _ in group_cores(machine, allowed) if not cpus & taken]
     plan = Plan(
         host=Host(machine.name, machine.topology.online, allowed, machine.topology.node_numbers,
@@ -84,7 +92,7 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         roles=roles,
         unused=union(free) - find_excluded(machine, request),
         part="/".join(map(str, request.part or ())),
-        others=usable.others,
+        others=others,
         cautions=tuple(dict.fromkeys(cautions)),
         inherited=request.inherited,
         command=request.command,
@@ -98,6 +106,19 @@ def make_plan(machine: Machine, request: Request) -> Plan:
     from ompbind.planner.server import make_server_plan
 
     return make_server_plan(machine, request, request.serving, plan)
+
+
+def place_in_world(world: World, count: int) -> World:
+    """Return where a plan's `count` ranks stand; they are the whole job where its size is 0. Raises
+    PlanError for a rank that is not among them."""
+    if world.only is not None and world.only >= count:
+        raise PlanError(
+            f"--rank {world.only}: the plan has {counted(count, 'rank')}, from 0",
+            hint="--ranks N says how many there are",
+            wanted=world.only,
+            available=count,
+        )
+    return world if world.size else world.replace(size=count, local_size=count)
 
 
 class Usable(Record):

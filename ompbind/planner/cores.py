@@ -46,6 +46,8 @@ def make_cores(machine: Machine, request: Request) -> tuple[Core, ...]:
             hint += "; --exclude-cpus leaves the other hardware threads of their cores"
         raise PlanError("no cpu is left to use", hint=hint, wanted=1, available=0)
     groups = group_cores(machine, usable)
+    if request.by_thread:
+        groups = [(CpuSet([c.cpu]), c) for c in machine.topology.cpus if c.cpu in usable]
     most = max(len(threads) for threads, _ in groups)
     if request.smt is not None and request.smt > most:
         raise PlanError(

@@ -7,7 +7,7 @@ from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
 from ompbind.messages import counted, label
 from ompbind.planner.cores import llc_level, split_by
-from ompbind.plans import Binding, Caution, RankPlan
+from ompbind.plans import Binding, Caution, Numbers, RankPlan, World
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -37,11 +37,14 @@ def make_ranks(
     threads: Sequence[str],
     roles: tuple[Role, ...],
 ) -> tuple[list[RankPlan], list[SharedPart], list[Caution]]:
-    """Return the ranks, their distinct shared parts, and warnings. `threads`: OMP_NUM_THREADS of
-    each rank. Raises PlanError."""
+    """Return the ranks that this launch starts, their distinct shared parts, and warnings.
+    `threads`: OMP_NUM_THREADS of each rank. Raises PlanError."""
     parts: dict[tuple[int, int | None, str], SharedPart] = {}
     ranks, cautions = [], []
+    only = None if request.world is None else request.world.only
     for rank, share in enumerate(shares):
+        if only is not None and rank != only:
+            continue
         key = (id(share.cores), share.node, threads[rank])
         if key not in parts:
             mem, mems, warned = choose_memory(machine, request, rank, share)
@@ -78,7 +81,11 @@ def make_rank(
     request: Request, rank: int, count: int, share: Share, part: SharedPart, roles: tuple[Role, ...]
 ) -> RankPlan:
     binding = part.binding
-    env = part.env + make_rank_environment(rank, count, request.rank_env) + binding.environment()
+    world = request.world or World(0, count, 0, count)
+    numbers = Numbers.make(world, rank)
+    several = count > 1 and world.only is None  # ranks that this launch starts
+    env = part.env + make_rank_environment(numbers, request.rank_env, several=several)
+    env += binding.environment()
     env += tuple((role.variable, str(role.cpus)) for role in roles if rank in role.ranks)
     gpus = tuple(gpu.name for gpu in share.gpus)
     removed = {i.name for i in request.inherited if i.action == "removed"}
@@ -94,9 +101,10 @@ def make_rank(
             make_names,
         )
 
-        command = fill_arguments(command, make_names(rank, count, binding.cpus, part.nodes))
+        command = fill_arguments(command, make_names(numbers, binding.cpus, part.nodes))
     return RankPlan(
-        rank=rank,
+        rank=0 if world.only is not None else rank,
+        numbers=None if request.world is None else numbers,
         binding=binding,
         places=part.places,
         nodes=part.nodes,
@@ -110,15 +118,15 @@ def make_rank(
 
 
 def make_rank_environment(
-    rank: int, count: int, rank_env: bool | None
+    numbers: Numbers, rank_env: bool | None, *, several: bool
 ) -> tuple[tuple[str, str], ...]:
-    """Return the variables of a rank's number. RANK and the like only among several ranks, unless
-    asked for: a single one may itself run under torchrun, whose variables must reach the program.
+    """Return the variables of a rank's number. RANK and the like only where this launch starts
+    several ranks, unless asked for: a single one may itself run under torchrun, whose variables
+    must reach the program.
     """
-    env = [("OMPBIND_RANK", str(rank)), ("OMPBIND_RANKS", str(count))]
-    if rank_env or (rank_env is None and count > 1):
-        env += [("RANK", str(rank)), ("LOCAL_RANK", str(rank))]
-        env += [("WORLD_SIZE", str(count)), ("LOCAL_WORLD_SIZE", str(count))]
+    env = [("OMPBIND_RANK", str(numbers.local_rank)), ("OMPBIND_RANKS", str(numbers.local_size))]
+    if rank_env or (rank_env is None and several):
+        env += numbers.environment()
     return tuple(env)
 
 
@@ -211,7 +219,7 @@ def warn_of_threads(ranks: Sequence[RankPlan], crowded: bool) -> list[Caution]:
         threads = int(dict(r.env).get("OMP_NUM_THREADS", "0").partition(",")[0])
         sharing.setdefault(r.cpus, []).append((r.rank, threads))
         if threads > len(r.cpus):
-            ranks_with.setdefault((threads, len(r.cpus)), []).append(r.rank)
+            ranks_with.setdefault((threads, len(r.cpus)), []).append(r.number)
     cautions = [
         Caution(
             "threads",

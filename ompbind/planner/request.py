@@ -8,7 +8,7 @@ from ompbind.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ompbind.gpus.visible import Visible
-    from ompbind.plans import Inherited
+    from ompbind.plans import Inherited, World
 
 
 class Pool(Record):
@@ -83,6 +83,8 @@ class Request(Record):
     gpu_env: bool = False
     serving: Serving | None = None  # the ranks are workers that one server starts
     visible: Visible | None = None  # the GPUs that workers will see; None: not looked up
+    by_thread: bool = False  # each hardware thread counts as a core
+    world: World | None = None  # where the ranks stand among those of an engine's job
     inherited: tuple[Inherited, ...] = ()
     command: tuple[str, ...] = ()
 

@@ -10,7 +10,7 @@ from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
 from ompbind.messages import label
 from ompbind.planner.ranks import make_rank_environment
-from ompbind.plans import Binding, Caution, RankPlan, Role, Server, ServerWorker
+from ompbind.plans import Binding, Caution, Numbers, RankPlan, Role, Server, ServerWorker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def make_server_rank(
         mem, mems = "bind", union(w.mems for w in server.workers)
     binding = Binding(cpus, mem, mems, first.binding.binder)
     env = tuple(pair for pair in first.env if pair[0] in ("OMP_NUM_THREADS", "MKL_DYNAMIC"))
-    env += make_rank_environment(0, 1, request.rank_env) + binding.environment()
+    env += make_rank_environment(Numbers(), request.rank_env, several=False) + binding.environment()
     env += tuple((role.variable, str(role.cpus)) for role in roles)
     if server.variable:
         env += ((server.variable, "|".join(str(w.cpus) for w in server.workers)),)
@@ -142,7 +142,7 @@ def make_server_rank(
     if request.template:
         from ompbind.worker.template import fill_arguments, make_names
 
-        command = fill_arguments(command, make_names(0, 1, cpus, nodes))
+        command = fill_arguments(command, make_names(Numbers(), cpus, nodes))
     return RankPlan(
         rank=0,
         binding=binding,

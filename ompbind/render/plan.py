@@ -12,6 +12,7 @@ from rich.text import Text
 from ompbind.colours import colour_of
 from ompbind.cpuset import union
 from ompbind.messages import counted, label
+from ompbind.plans import describe_numbers
 from ompbind.render.escape import escape, quote_word
 from ompbind.render.server import describe_server, server_table
 from ompbind.saved import foreign_variables
@@ -22,21 +23,25 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ompbind.cpuset import CpuSet
-    from ompbind.plans import Inherited, Plan, RankPlan
+    from ompbind.plans import Inherited, Plan, RankPlan, Task
 
 RANK_MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
 ROLE_MARKS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def draw_plan(plan: Plan, explanation: Sequence[str] = (), rank: int = 0) -> RenderableType:
-    return Group(draw_ranks(plan, explanation), *draw_executed(plan, rank, f"rank {rank}"))
+    number = plan.ranks[rank].number
+    return Group(draw_ranks(plan, explanation), *draw_executed(plan, rank, f"rank {number}"))
 
 
 def draw_ranks(plan: Plan, explanation: Sequence[str] = ()) -> RenderableType:
     """Draw what the ranks get and why, without what is executed."""
     plan = escape(plan)
     table = server_table(plan.ranks[0], plan.server) if plan.server else rank_table(plan)
-    parts: list[RenderableType] = [headline(plan), table, Text()]
+    parts: list[RenderableType] = [headline(plan)]
+    parts += [Text(line, overflow="fold") for line in describe_engine(plan.task)]
+    parts += [Text()] * bool(parts[1:])
+    parts += [table, Text()]
     if openmp := plan.omp_text or plan.places_why:
         parts += [Text(openmp), Text()]
     parts += [machine_map(plan), Text()]
@@ -92,7 +97,7 @@ def rank_table(plan: Plan) -> Table:
     for r in plan.ranks:
         env = dict(r.env)
         table.add_row(
-            Text(str(r.rank), style=colour_of(r.rank)),
+            Text(str(r.number), style=colour_of(r.number)),
             str(r.cpus),
             Text(places_text(r) or "-"),
             env.get("OMP_NUM_THREADS", "-"),
@@ -120,11 +125,11 @@ def places_text(rank: RankPlan, most: int = 4) -> str:
 def machine_map(plan: Plan) -> RenderableType:
     """Draw every online cpu as one character that says whose it is."""
     owner: dict[int, set[int]] = {}
-    numbered = [(r.rank, r.cpus) for r in plan.ranks]
-    reserved, others = plan.reserved, ("rank", "reserved")
+    numbered = [(r.number, r.cpus) for r in plan.ranks]
+    reserved, marked = plan.reserved, ("rank", "reserved")
     if plan.server:
         numbered = [(w.worker, w.cpus) for w in plan.server.workers]
-        reserved, others = plan.server.rest, ("worker", "engine and front end")
+        reserved, marked = plan.server.rest, ("worker", "engine and front end")
     for number, each in numbered:
         for cpu in each:
             owner.setdefault(cpu, set()).add(number)
@@ -161,9 +166,10 @@ def machine_map(plan: Plan) -> RenderableType:
         "·": bool(allowed - taken),
         "x": bool(plan.host.cpus - allowed),
     }
-    names = {"+": "shared", "=": others[1], "/": "other parts", "·": "not used",
+    beside = "other ranks" if plan.task and not plan.part else "other parts"
+    names = {"+": "shared", "=": marked[1], "/": beside, "·": "not used",
              "x": "not allowed"}  # fmt: skip
-    legend = [f"digit: {others[0]}", *(f"{mark} {name}" for name, mark in role_marks.items())]
+    legend = [f"digit: {marked[0]}", *(f"{mark} {name}" for name, mark in role_marks.items())]
     legend += [f"{m} {names[m]}" for m, is_used in marks.items() if is_used]
     return Group(table, Text("  ".join(legend), style="dim"))
 
@@ -182,6 +188,16 @@ def taken_cpus(plan: Plan) -> CpuSet:
     """Return the cpus that have an owner: a rank, a role, other work, another part."""
     owned = [r.cpus for r in plan.ranks] + [role.cpus for role in plan.roles]
     return union([*owned, plan.reserved, plan.others])
+
+
+def describe_engine(task: Task) -> list[str]:
+    """Return lines on the engine that started this rank, and on those that were passed over."""
+    lines = []
+    if task:
+        lines.append(f"{task.label}: {describe_numbers(task)}")
+        lines.append(f"  known by {task.by}")
+        lines += [f"  {text}" for text in (task.why, task.note) if text]
+    return lines + [f"{name} is passed over: {why}" for name, why in task.passed_over]
 
 
 def list_unassigned(plan: Plan) -> list[str]:

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ompbind.plans import Plan, RankPlan
+    from ompbind.plans import Numbers, Plan, RankPlan
 
 # The option to use in place of a variable that the plan sets.
 OPTION_FOR = {
@@ -59,13 +59,12 @@ def with_environment(plan: Plan, variables: Variables, environ: Mapping[str, str
     master = make_master(variables)
     for v in added.values():
         check_variable(v, plan, master, fixed=variables.fixes)
-    count, ranks = len(plan.ranks), []
+    ranks = []
     for r in plan.ranks:
-        env = dict(r.env)
+        env, numbers = dict(r.env), plan.numbers_of(r)
         if master and variables.rank_env is not False:
-            numbers = {"RANK": str(r.rank), "WORLD_SIZE": str(count)}
-            env |= numbers | {f"LOCAL_{name}": value for name, value in numbers.items()}
-        env |= master | {v.name: make_value(v, r, count) for v in added.values()}
+            env |= dict(numbers.environment())
+        env |= master | {v.name: make_value(v, r, numbers) for v in added.values()}
         ranks.append(r.replace(env=tuple(env.items())))
     return plan.replace(ranks=tuple(ranks))
 
@@ -88,12 +87,12 @@ def is_name(text: str) -> bool:
     return text.isascii() and text.isidentifier()
 
 
-def make_value(variable: EnvVar, rank: RankPlan, count: int) -> str:
-    """Return the value for one of `count` ranks. Raises ParseError."""
+def make_value(variable: EnvVar, rank: RankPlan, numbers: Numbers) -> str:
+    """Return the value for one of the ranks. Raises ParseError."""
     if not variable.template:
         return variable.value
     try:
-        return fill(variable.value, make_names(rank.rank, count, rank.cpus, rank.nodes))
+        return fill(variable.value, make_names(numbers, rank.cpus, rank.nodes))
     except ParseError as e:
         raise ParseError(f"{variable.source}: {e.message}", hint=e.hint, **e.data) from None
 

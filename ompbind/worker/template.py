@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ompbind.cpuset import CpuSet
+    from ompbind.plans import Numbers
 
     Value = int | str  # texts cannot be computed with
 
@@ -21,10 +22,11 @@ BRACES = "write literal braces as {{ and }}"
 OPERATORS = ("//", "+", "-", "*", "%", "(", ")")
 
 
-def make_names(rank: int, count: int, cpus: CpuSet, nodes: CpuSet) -> dict[str, Value]:
+def make_names(numbers: Numbers, cpus: CpuSet, nodes: CpuSet) -> dict[str, Value]:
     """Return the names that a rank's template can use."""
-    numbers: dict[str, Value] = {"rank": rank, "ranks": count, "local_rank": rank}
-    return numbers | {"cpus": str(cpus), "nodes": str(nodes)}
+    names: dict[str, Value] = {"rank": numbers.rank, "ranks": numbers.size}
+    names["local_rank"] = numbers.local_rank
+    return names | {"cpus": str(cpus), "nodes": str(nodes)}
 
 
 def fill_arguments(words: Sequence[str], names: Mapping[str, Value]) -> tuple[str, ...]:

@@ -95,6 +95,7 @@ def test_every_field_has_its_option() -> None:
     given = {field for option in OPTIONS for field in option.fields}
     found = {"request.places_why", "request.omp_why", "request.place_list", "request.limit",
              "request.visible", "request.inherited", "request.command", "request.serving",
+             "request.world", "request.by_thread", "plan.found",
              "settings.watched", "settings.may_switch", "settings.prove", "variables.fixes",
              "plan.request", "plan.variables"}  # fmt: skip
     known = {f"{key}.{name}" for key, record in RECORDS.items() for name in record._fields}
@@ -123,7 +124,8 @@ def test_only_some_options_fit_a_saved_plan(option: Option) -> None:
     if not {"run", "show"} & set(option.commands) or option.key == "plan":
         return
     words = {"flag": [], "optional": [], "list": ["0"]}.get(option.kind, [*option.choices, "1"][:1])
-    words = {"env": ["A=1"], "part": ["1/2"], "role": ["kv=1"]}.get(option.key, words)
+    named = {"env": ["A=1"], "part": ["1/2"], "role": ["kv=1"], "engine": ["slurm"]}
+    words = named.get(option.key, words)
     more = {"overwrite": ["--output-dir", "x"], "fix_children": ["--fix", "x"]}
     args = ["--plan", "saved.json", option.names[0], *words, *more.get(option.key, [])]
     if option.on_saved_plan:

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import ParseError
+from ompbind.plans import Numbers
 from ompbind.worker.template import MAX_DEPTH, MAX_RESULT, fill, fill_arguments, make_names
 
-NAMES = make_names(3, 8, CpuSet(range(4)), CpuSet([1]))
+NAMES = make_names(Numbers(3, 8, 3, 8), CpuSet(range(4)), CpuSet([1]))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def expressions() -> st.SearchStrategy[str]:
 def test_arithmetic_is_pythons(expression: str, rank: int, count: int) -> None:
     """What an expression comes to is what Python makes of it, or it is refused: for a division by
     zero, for numbers that grow too large on the way, for depth."""
-    names = make_names(rank, count, CpuSet([0]), CpuSet([0]))
+    names = make_names(Numbers(rank, count, rank, count), CpuSet([0]), CpuSet([0]))
     try:
         expected = eval(expression, {"__builtins__": {}}, dict(names))
     except ZeroDivisionError:

@@ -1,0 +1,347 @@
+"""Which engine started this process, as which of its ranks, and what the ranks beside it share.
+
+Several engines are normal: every MPI launcher inside a Slurm allocation has Slurm's variables, too,
+and srun passes on those of what submitted it. The innermost one counts; it is the one whose daemon
+is the nearest ancestor. Given the environment and the processes above; starts and sets nothing.
+"""
+
+from __future__ import annotations
+
+from ompbind.cpuset import parse_whole
+from ompbind.engines.table import ENGINES
+from ompbind.errors import UsageError
+from ompbind.machine import living_root
+from ompbind.machine.ancestors import find_ancestors, read_status, read_variables
+from ompbind.messages import quote
+from ompbind.plans import ENGINE_TASK, Inherited, Task
+from ompbind.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ompbind.cpuset import CpuSet
+    from ompbind.engines.table import Engine
+    from ompbind.machine.ancestors import Ancestor
+    from ompbind.machine.roots import LivingRoot
+
+# Steps of Slurm that have no tasks of a user: 0xfffffffa to 0xffffffff, of which the first is the
+# shell of `salloc` and the second a batch script. Source: Slurm's slurm_common.h.
+FIRST_SPECIAL_STEP = 0xFFFFFFFA
+MOST_TASKS = 1 << 16  # on one node
+FROM_ONE = ("PARALLEL_JOBSLOT", "PARALLEL_SEQ")  # GNU parallel's {%} and {#}
+BY_HAND = "--rank R --ranks N gives the rank by hand, --engine none leaves the engine out"
+
+
+class Started(Record):
+    """The innermost engine, how it is known, and the process that started this rank, None where it
+    cannot be seen."""
+
+    engine: Engine
+    by: str
+    daemon: Ancestor | None = None
+
+
+class Found(Record):
+    """What `find_task` returns. `task`: false where this process is no rank of an engine; `engine`:
+    its row of the table; `daemon`: the affinity mask of the process that started it, None where it
+    cannot be seen; `user_threads`: whether OMP_NUM_THREADS is the user's, and not the engine's."""
+
+    task: Task
+    engine: Engine | None = None
+    daemon: CpuSet | None = None
+    user_threads: bool = True
+
+
+def find_task(environ: Mapping[str, str], root: LivingRoot, name: str | None = None) -> Found:
+    """Return this process as a rank of the innermost engine, or of the engine `name`, which is none
+    for "none". Raises UsageError for an engine whose variables are missing or make no sense."""
+    if name == "none":
+        return Found(Task(by="--engine none"))
+    seen = [engine for engine in ENGINES if is_seen(engine, environ)]
+    passed_over = list_no_ranks(environ)
+    if name is not None:
+        named = [engine for engine in seen if engine.name == name]
+        if not named:
+            raise not_seen(name)
+        started = find_daemon(named[0], root)
+    elif not seen:
+        return Found(Task(passed_over=passed_over))
+    else:
+        started = find_innermost(seen, environ, root)
+    engine = started.engine
+    task = make_task(engine, environ, started.by)
+    daemon = "" if started.daemon is None else str(started.daemon.pid)
+    task = task.replace(job=name_job(engine, environ, daemon))
+    nearer = started.daemon.name if started.daemon else "as its ranks start inside those of others"
+    others = tuple(
+        (other.label, f"{engine.label} is nearer ({nearer})")
+        for other in seen
+        if other.name != engine.name and other.needs != engine.needs
+    )
+    task = task.replace(passed_over=(*others, *passed_over))
+    if is_bound_already(task, environ, root):
+        why = "this process is inside a rank that ompbind has bound"
+        return Found(Task(passed_over=((engine.label, why), *task.passed_over)))
+    if engine.name == "slurm" and task.ranks == 1:
+        why = "a step of one task, as srun --pty makes"
+        return Found(Task(passed_over=((engine.label, why), *task.passed_over)))
+    return Found(
+        task,
+        engine,
+        None if started.daemon is None else started.daemon.cpus,
+        is_user_setting("OMP_NUM_THREADS", started, environ, root),
+    )
+
+
+def find_rank(
+    rank: int | tuple[str, int | None] | None, name: str | None, environ: Mapping[str, str]
+) -> Found:
+    """Return this process as a rank: the one that is given by hand, else that of an engine. Raises
+    UsageError."""
+    if rank is not None:
+        number = rank if isinstance(rank, int) else read_rank(*rank, environ)
+        return Found(Task("hand", "--rank", number, local_rank=number, by="--rank is given"))
+    return find_task(environ, living_root(), name)
+
+
+def read_rank(name: str, first: int | None, environ: Mapping[str, str]) -> int:
+    """Return the rank in a variable, which counts from `first`; from 0 where that is not said,
+    but from 1 in GNU parallel's. Raises UsageError."""
+    if name not in environ:
+        raise UsageError(f"--rank env:{name}: the variable is not set", option="--rank")
+    start = first if first is not None else 1 if name in FROM_ONE else 0
+    number = parse_whole(environ[name])
+    if number is None or number < start:
+        problem = f"{name}={quote(environ[name])} is not a number from {start}"
+        hint = f"env:{name}-1 is for a variable that counts from 1" if not start else ""
+        raise UsageError(f"--rank env:{name}: {problem}", hint=hint, option="--rank")
+    return number - start
+
+
+def explain_threads(found: Found, environ: Mapping[str, str]) -> Inherited:
+    """Return what becomes of OMP_NUM_THREADS where the engine has set it, not the user."""
+    name, label = "OMP_NUM_THREADS", found.task.label
+    why = f"{label} has set it, not the user; --threads {environ[name]} keeps it"
+    return Inherited(name, environ[name], "overridden", why)
+
+
+# --- which engine --------------------------------------------------------------------------------
+
+
+def is_seen(engine: Engine, environ: Mapping[str, str]) -> bool:
+    """Whether the environment is that of a rank of this engine, or was inherited from one."""
+    if any(name not in environ for name in engine.needs):
+        return False
+    if engine.one_of and not any(name in environ for name in engine.one_of):
+        return False
+    if engine.name == "slurm" and is_special_step(environ):
+        return False
+    return all(environ.get(name, "").startswith(start) for name, start in engine.prefixes)
+
+
+def is_special_step(environ: Mapping[str, str]) -> bool:
+    """Whether a Slurm step is the shell of an allocation or a batch script."""
+    number = parse_whole(environ.get("SLURM_STEP_ID", ""))
+    return number is not None and number >= FIRST_SPECIAL_STEP
+
+
+def list_no_ranks(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return what looks like a rank and is none, with the reason."""
+    if "SLURM_PROCID" in environ and ("SLURM_STEP_ID" not in environ or is_special_step(environ)):
+        return (("Slurm", "a batch script or the shell of an allocation is no task of a step"),)
+    return ()
+
+
+def not_seen(name: str) -> UsageError:
+    needs = next(engine.needs for engine in ENGINES if engine.name == name)
+    return UsageError(
+        f"--engine {name}: the environment has no {' and '.join(needs)}",
+        hint="ompbind show says which engine is seen; " + BY_HAND.partition(",")[0],
+        option="--engine",
+    )
+
+
+def find_daemon(engine: Engine, root: LivingRoot) -> Started:
+    """Return an engine that is given by name, with its nearest daemon."""
+    for ancestor in find_ancestors(root):
+        if ancestor.name in engine.daemons:
+            return Started(engine, f"--engine {engine.name}", ancestor)
+    return Started(engine, f"--engine {engine.name}")
+
+
+def find_innermost(seen: Sequence[Engine], environ: Mapping[str, str], root: LivingRoot) -> Started:
+    """Return the engine that started this process, or what this process runs in, last.
+
+    Up through the ancestors: the first whose name is that of a daemon of one of these engines; or
+    the first that was started without one of these engines' rank as it is here, so that the engine
+    stands between it and this process, or is itself that process under another name. Where no
+    ancestor says it, the first of `seen`.
+    """
+    slurm = next((engine for engine in seen if engine.name == "slurm"), None)
+    task_pid = parse_whole(environ.get("SLURM_TASK_PID", "")) if slurm else None
+    if slurm and task_pid and read_status(root, "self").pid == task_pid:
+        # Nothing stands between srun's task and itself. In a pid namespace the number is another.
+        daemon = next(find_ancestors(root), None)
+        if daemon is not None and daemon.name in slurm.daemons:
+            return Started(slurm, explain(slurm, daemon.name, daemon.pid), daemon)
+        return Started(slurm, explain(slurm, "SLURM_TASK_PID is this process"))
+    for ancestor in find_ancestors(root):
+        for engine in seen:
+            if ancestor.name in engine.daemons:
+                return Started(engine, explain(engine, ancestor.name, ancestor.pid), ancestor)
+        variables = read_variables(root, ancestor.pid)
+        if variables is None:
+            continue
+        for engine in seen:
+            rank = next(name for name in engine.rank if name in environ)
+            if variables.get(rank) != environ[rank]:
+                how = explain(engine, ancestor.name or "a parent", ancestor.pid)
+                return Started(engine, how, ancestor)
+        if slurm and ancestor.pid == task_pid:
+            return Started(slurm, explain(slurm, "SLURM_TASK_PID is an ancestor"))
+    return Started(seen[0], explain(seen[0], "no process above says more"))
+
+
+def explain(engine: Engine, how: str, pid: int = 0) -> str:
+    """Return by which variables an engine is known, and by what it is the innermost."""
+    process = f"started by {how} (pid {pid})" if pid else how
+    return f"{', '.join(engine.needs)}; {process}"
+
+
+def is_bound_already(task: Task, environ: Mapping[str, str], root: LivingRoot) -> bool:
+    """Whether this process runs inside the very rank, which ompbind has bound: its variables name
+    the same task, and its mask is within the rank's cpus."""
+    if environ.get(ENGINE_TASK) != task.key:
+        return False
+    from ompbind.cpuset import CpuSet
+    from ompbind.errors import ParseError
+
+    try:
+        cpus = CpuSet.parse_kernel(environ.get("OMPBIND_CPUS", ""))
+    except ParseError:
+        return False
+    mask = read_status(root, "self").cpus
+    return bool(cpus) and (mask is None or mask <= cpus)
+
+
+def is_user_setting(
+    name: str, started: Started, environ: Mapping[str, str], root: LivingRoot
+) -> bool:
+    """Whether the user has set a variable, and not torchrun, which sets OMP_NUM_THREADS=1 for
+    several ranks where it is not set: then torchrun itself was started without it.
+
+    Where torchrun's own environment cannot be read, 1 is taken to be torchrun's.
+    """
+    if started.engine.name != "torchrun" or environ.get(name) != "1":
+        return True
+    if environ.get("LOCAL_WORLD_SIZE") == "1":
+        return True
+    variables = None if started.daemon is None else read_variables(root, started.daemon.pid)
+    return variables is not None and name in variables
+
+
+# --- its numbers ---------------------------------------------------------------------------------
+
+
+def make_task(engine: Engine, environ: Mapping[str, str], by: str) -> Task:
+    """Return this process as a rank of an engine, with the numbers that the engine gives; None is
+    unknown. Raises UsageError for numbers that make no sense."""
+
+    def number(variables: tuple[str, ...]) -> int | None:
+        return read_number(engine, environ, variables)
+
+    rank, ranks = number(engine.rank), number(engine.size)
+    node, nodes = number(engine.node), number(engine.nodes)
+    local_ranks = number(engine.local_size)
+    members = read_list(environ, engine.members)
+    counts = read_counts(environ, engine.counts)
+    if local_ranks is None and counts and node is not None and node < len(counts):
+        local_ranks = counts[node]
+    if local_ranks is None and members:
+        local_ranks = len(members)
+    if local_ranks is None and ranks is not None and nodes is not None:
+        # Flux says neither: tasks are distributed evenly unless asked otherwise.
+        local_ranks = ranks // nodes if nodes and ranks % nodes == 0 else None
+    local_rank = number(engine.local_rank)
+    if local_rank is None and rank in members:
+        local_rank = members.index(rank)
+    if local_rank is None and local_ranks == 1:
+        local_rank = 0
+    if nodes is None and ranks is not None:
+        # One rank on each node, where the engine starts as many everywhere.
+        nodes = ranks if local_ranks == 1 else 1 if local_ranks == ranks else None
+        if node is None and nodes is not None:
+            node = rank if local_ranks == 1 else 0
+    task = Task(
+        engine.name, engine.label, rank, ranks, local_rank, local_ranks, node, nodes, by=by,
+        uneven=len(set(counts)) > 1,
+    )  # fmt: skip
+    check_numbers(task)
+    return task
+
+
+def read_number(
+    engine: Engine, environ: Mapping[str, str], variables: tuple[str, ...]
+) -> int | None:
+    """Return the number in the first of these variables that is set, None where none is. Raises
+    UsageError."""
+    for name in variables:
+        if name in environ:
+            value = parse_whole(environ[name])
+            if value is None:
+                problem = f"{name}={quote(environ[name])} is not a whole number"
+                raise UsageError(f"{engine.label}: {problem}", hint=BY_HAND)
+            return value
+    return None
+
+
+def check_numbers(task: Task) -> None:
+    """Raises UsageError for numbers that contradict each other."""
+    problem = ""
+    if task.rank is not None and task.ranks is not None and task.rank >= task.ranks:
+        problem = f"rank {task.rank} of {task.ranks}"
+    elif (
+        task.local_rank is not None
+        and task.local_ranks is not None
+        and not task.local_rank < task.local_ranks <= MOST_TASKS
+    ):
+        problem = f"local rank {task.local_rank} of {task.local_ranks}"
+    elif task.ranks is not None and (task.local_ranks or 0) > task.ranks:
+        problem = f"{task.local_ranks} local ranks of {task.ranks}"
+    if problem:
+        raise UsageError(f"{task.label} gives numbers that cannot be: {problem}", hint=BY_HAND)
+
+
+def read_list(environ: Mapping[str, str], variables: tuple[str, ...]) -> list[int]:
+    """Return the numbers of a list such as `0,2`; [] where it is not set, or is no such list."""
+    text = next((environ[name] for name in variables if name in environ), "")
+    numbers = [parse_whole(word) for word in text.split(",")]
+    return [n for n in numbers if n is not None] if None not in numbers else []
+
+
+def read_counts(environ: Mapping[str, str], variables: tuple[str, ...]) -> list[int]:
+    """Return the tasks of each node by the first of these variables that is set; []: unknown."""
+    text = next((environ[name] for name in variables if name in environ), "")
+    return parse_counts(text)
+
+
+def parse_counts(text: str, most: int = MOST_TASKS) -> list[int]:
+    """Parse Slurm's `2(x3),1`, the tasks of each node: 2, 2, 2 and 1; [] for anything else."""
+    counts: list[int] = []
+    for word in text.split(","):
+        count, times, rest = word.partition("(x")
+        numbers = parse_whole(count), parse_whole(rest[:-1]) if times else 1
+        if numbers[0] is None or not numbers[1] or (times and rest[-1:] != ")"):
+            return []
+        if len(counts) + numbers[1] > most:
+            return []
+        counts += [numbers[0]] * numbers[1]
+    return counts
+
+
+def name_job(engine: Engine, environ: Mapping[str, str], daemon: str) -> str:
+    """Return what the ranks of one job on this node have in common: by the engine's variables, or
+    by the process that started them all."""
+    words = [environ[name] for name in engine.job if name in environ] or [daemon]
+    return ":".join((engine.name, *words))

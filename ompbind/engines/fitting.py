@@ -1,0 +1,284 @@
+"""What a request means for one rank of an engine: all ranks that share its cpus are planned as one
+launch would plan them, and this process starts its own. Pure.
+"""
+
+from __future__ import annotations
+
+from ompbind.engines.sharing import ALL, SOME, find_sharing
+from ompbind.errors import PlanError
+from ompbind.machine import linux_root
+from ompbind.machine.limits import read_own_cpuset
+from ompbind.messages import counted, label
+from ompbind.planner.cores import group_cores
+from ompbind.plans import ENGINE_TASK, ENGINE_VARIABLE, Caution, Numbers, World
+from ompbind.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from ompbind.cpuset import CpuSet
+    from ompbind.engines import Found
+    from ompbind.engines.sharing import Sharing
+    from ompbind.engines.table import Engine
+    from ompbind.gpus.visible import Gpu
+    from ompbind.machine.topology import Level, Machine
+    from ompbind.planner.request import Pool, Request
+    from ompbind.plans import Inherited, Plan, Task
+
+BOUND_TO: tuple[Level, ...] = ("package", "node", "l3", "core")  # what engines bind ranks to
+
+
+class Fitted(Record):
+    """A request as one rank of an engine plans it. `machine`: with the cpus that it may use;
+    `widened`: whether these are more than this process's mask."""
+
+    machine: Machine
+    request: Request
+    task: Task
+    cautions: tuple[Caution, ...] = ()
+    widened: bool = False
+
+    def narrow(self, narrowed: tuple[Inherited, ...]) -> tuple[Inherited, ...]:
+        """Return the inherited restrictions, the mask marked as one that is given up where the plan
+        is for more than that."""
+        if not self.widened:
+            return narrowed
+        return tuple(
+            r.replace(action="widened", why=f"{r.why}; {self.task.why}")
+            if r.name == "affinity mask"
+            else r
+            for r in narrowed
+        )
+
+    def complete(self, plan: Plan) -> Plan:
+        """Return the plan with what it is for the engine, also in its ranks' environment."""
+        task = self.task
+        variables = ((ENGINE_VARIABLE, task.engine), (ENGINE_TASK, task.key))
+        env = variables if task.job else variables[:1]
+        ranks = tuple(r.replace(env=r.env + env) for r in plan.ranks)
+        return plan.replace(ranks=ranks, task=task, cautions=(*self.cautions, *plan.cautions))
+
+
+def fit_here(
+    machine: Machine,
+    request: Request,
+    found: Found,
+    environ: Mapping[str, str],
+    within: str,
+) -> Fitted:
+    """Return what to plan on this machine, whose cpuset is read. Raises PlanError,
+    TopologyError."""
+    cpuset = None if (root := linux_root()) is None else read_own_cpuset(root)
+    whole = machine.topology.online
+    return fit(machine, request, found, environ, within, cpuset or whole)
+
+
+def pick_rank(plan: Plan, found: Found) -> Plan:
+    """Return a saved plan with the one rank that this process starts: that of --rank, or where the
+    plan has a rank for each of an engine's local ranks, this one's. Raises PlanError."""
+    task, count = found.task, len(plan.ranks)
+    rank, ranks = task.local_rank, task.local_ranks
+    if not task or plan.task or (found.engine and ranks in (1, None)):
+        return plan
+    if found.engine and ranks != count:
+        raise PlanError(
+            f"--plan has {counted(count, 'rank')}; {task.label} has started {ranks} here",
+            hint=f"ompbind show -n {ranks} --format json makes a plan for them",
+            wanted=ranks,
+            available=count,
+        )
+    if rank is None or rank >= count:
+        raise PlanError(
+            f"--rank {rank}: the plan has {counted(count, 'rank')}, from 0",
+            wanted=rank,
+            available=count,
+        )
+    chosen = plan.ranks[rank]
+    first = rank if found.engine is None or task.rank is None else task.rank
+    size = count if found.engine is None or task.ranks is None else task.ranks
+    numbers = Numbers(first, size, rank, count)
+    kept = chosen.replace(rank=0, numbers=numbers)
+    return plan.replace(ranks=(kept,), task=task)
+
+
+def fit(
+    machine: Machine,
+    request: Request,
+    found: Found,
+    environ: Mapping[str, str],
+    within: str,
+    cpuset: CpuSet,
+) -> Fitted:
+    """Return what to plan on which cpus. `cpuset`: the cpus of this process's cgroup; `within`:
+    what --within says, or "". Raises PlanError."""
+    task, engine, topology = found.task, found.engine, machine.topology
+    if engine is None:  # by hand: the rank of a plan for all ranks
+        number = task.rank or 0
+        return Fitted(machine, request.replace(world=World(0, 0, 0, 0, only=number)), task)
+    online = topology.online
+    mask = machine.allowed.cpus
+    around = (cpuset if found.daemon is None else found.daemon) & online
+    if engine.name == "slurm" or within == "node":
+        # A step's cpuset is one for all its tasks, but need not be slurmstepd's.
+        around = around & cpuset or mask
+    groups = [topology.groups(level) for level in BOUND_TO]
+    sharing = find_sharing(task, engine, environ, mask, around, groups, within)
+    if sharing.widened:
+        machine = machine.replace(allowed=machine.allowed.replace(cpus=sharing.cpus))
+    cores = len(group_cores(machine, sharing.cpus - request.exclude))
+    request, cautions = fit_request(request, task, engine, sharing, machine.name, cores)
+    if request.visible is not None:
+        gpus = pick_gpus(request.visible.gpus, request, task)
+        request = request.replace(visible=request.visible.replace(gpus=gpus))
+    task = task.replace(sharing=sharing.kind, why=sharing.why, note=sharing.note)
+    return Fitted(machine, request, task, tuple(cautions), sharing.widened)
+
+
+def pick_gpus(gpus: tuple[Gpu, ...], request: Request, task: Task) -> tuple[Gpu, ...]:
+    """Return those of the visible GPUs that the ranks of this plan would have among all local
+    ranks, where the plan is not for all of them."""
+    world, count = request.world, task.local_ranks or 1
+    planned = request.ranks or 1
+    if world is None or planned >= count or (request.per is None and len(gpus) != count):
+        return gpus
+    from ompbind.planner.by_gpu import assign_gpus
+
+    of_ranks = assign_gpus(request.replace(ranks=count, per="gpu"), gpus)
+    first = world.local_first
+    picked = [gpu for rank in range(first, first + planned) for gpu in of_ranks[rank]]
+    return tuple(dict.fromkeys(picked))
+
+
+def fit_request(
+    request: Request, task: Task, engine: Engine, sharing: Sharing, host: str, cores: int
+) -> tuple[Request, list[Caution]]:
+    """Return what to plan on the cpus of `sharing`, which have `cores` cores, and warnings. `host`:
+    this node's name. Raises PlanError."""
+    check_ranks(request, task, engine, host)
+    world = make_world(request, task)
+    if request.ranks is not None and task.local_ranks == 1:  # one ompbind on each node
+        return request.replace(world=world), []
+    rank = task.local_rank or 0
+    members = sharing.members or (rank,)
+    ranks = len(members) if members[1:] or request.per else None
+    request = request.replace(
+        cpus=pick(request.cpus, members), nodes=pick(request.nodes, members), ranks=ranks
+    )
+    only = members.index(rank)
+    first, local_first = world.first - only, rank - only
+    request = request.replace(world=world.replace(first=first, local_first=local_first, only=only))
+    count = task.local_ranks or 1
+    if sharing.kind != ALL and count > len(members):
+        request = request.replace(
+            reserve=cut_pool(request.reserve, members, count),
+            roles=tuple(p for role in request.roles if (p := cut_pool(role, members, count))),
+        )
+    if sharing.kind == SOME and not sharing.members:
+        return share_blindly(request, sharing, cores)
+    return split_cores(request, task, engine, sharing, len(members), cores)
+
+
+def check_ranks(request: Request, task: Task, engine: Engine, host: str) -> None:
+    """Refuse a number of ranks that is not the engine's. Raises PlanError."""
+    count = task.local_ranks or 1
+    on = f" on {host}" if host else ""
+    for option, values in (
+        ("--numa-bind-nodes", request.nodes), ("--numa-bind-cpus", request.cpus)
+    ):  # fmt: skip
+        if values is not None and len(values) != (request.ranks or count):
+            raise PlanError(
+                f"{option} is for {counted(len(values), 'rank')}; {task.label} has started "
+                f"{count}{on}",
+                hint=f"give it {counted(count, 'value')}, one for each local rank",
+                wanted=len(values),
+                available=count,
+            )
+    if request.ranks is None:
+        return
+    problem = ""
+    hint = "leave -n out: the engine says how many ranks there are"
+    if count > 1:
+        problem = f"{task.label} has already started {count} ranks{on}"
+    elif engine.name == "torchrun" and task.ranks != 1:
+        problem = "torchrun has given each of its workers a rank"
+        hint = "torchrun --nproc-per-node N starts N on each node"
+    elif task.uneven:
+        problem = f"{task.label} has started several ranks on some nodes and one here"
+        hint = "one ompbind on each node: srun --ntasks-per-node=1 ompbind run -n N"
+    elif task.node is None or task.nodes is None:
+        problem = f"{task.label} does not say which of the nodes this is"
+    if problem:
+        wanted = f"--ranks {request.ranks}"
+        raise PlanError(f"{wanted}: {problem}", hint=hint, wanted=request.ranks, available=count)
+
+
+def make_world(request: Request, task: Task) -> World:
+    """Return where the ranks of the plan stand among those of the job. Raises PlanError where that
+    is asked for and not known."""
+    if request.ranks is not None:
+        first, size = (task.node or 0) * request.ranks, (task.nodes or 1) * request.ranks
+        return World(first, size, 0, request.ranks)
+    if request.rank_env or request.template:
+        for thing, value in (("rank", task.rank), ("number of ranks", task.ranks)):
+            if value is None:
+                raise PlanError(
+                    f"{task.label} does not say the {thing}, for --rank-env, --master-port and "
+                    "--template",
+                    hint="--rank R --ranks N gives them by hand",
+                )
+    rank = task.local_rank if task.rank is None else task.rank
+    return World(rank or 0, task.ranks or 1, task.local_rank or 0, task.local_ranks or 1)
+
+
+def pick(values: Sequence[Any] | None, members: Sequence[int]) -> tuple[Any, ...] | None:
+    """Return the values of these local ranks."""
+    return None if values is None else tuple(values[member] for member in members)
+
+
+def cut_pool(pool: Pool, members: Sequence[int], count: int) -> Pool:
+    """Return what `members` give of a pool that all `count` local ranks give together, one core
+    after the other, from the last rank backwards; each rank plans its own only."""
+    if pool.per_rank:
+        return pool
+    share, more = divmod(pool.cores, count)
+    cores = sum(share + (member >= count - more) for member in members)
+    return pool.replace(cores=cores)
+
+
+def share_blindly(request: Request, sharing: Sharing, cores: int) -> tuple[Request, list[Caution]]:
+    """Plan for one of several ranks that may each use all of the cpus: with its part of the
+    threads, and in one place, as those of all ranks would fill the same places first."""
+    threads = request.threads or str(max(cores // sharing.crowd, 1))
+    request = request.replace(threads=threads)
+    if not request.places_why and request.place_list is None:
+        request = request.replace(places="one", places_why="other ranks have the same cpus")
+    return request, [Caution("engine", sharing.caution, sharing.hint)] * bool(sharing.caution)
+
+
+def split_cores(
+    request: Request, task: Task, engine: Engine, sharing: Sharing, ranks: int, cores: int
+) -> tuple[Request, list[Caution]]:
+    """Plan hardware threads as cores where there are more ranks than cores. Raises PlanError where
+    there are more ranks than cpus."""
+    if ranks <= cores or request.share or request.oversubscribe or request.cpus is not None:
+        return request, []
+    usable = len(sharing.cpus)
+    on = f"{label('cpu', sharing.cpus)}"
+    if ranks > usable or request.place_list is not None or request.numa_bind or request.per:
+        raise PlanError(
+            f"{task.label} has started {ranks} ranks on {on}, {counted(cores, 'core')} "
+            f"({engine.crowd}?)",
+            hint="fewer ranks on each node, more cpus for each, or --oversubscribe to let them "
+            "share cores",
+            wanted=ranks,
+            available=cores,
+        )
+    text = (
+        f"{task.label} has started {ranks} ranks on {on}, {counted(cores, 'core')}: each gets "
+        "hardware threads of a core that another rank uses, too"
+    )
+    hint = {"slurm": "srun -c 2 or --hint=nomultithread gives each a whole core"}
+    caution = Caution("shared-core", text, hint.get(engine.name, "fewer ranks on each node"))
+    return request.replace(by_thread=True), [caution]

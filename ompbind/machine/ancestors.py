@@ -1,0 +1,79 @@
+"""Read the processes above this one: their names, masks and environments.
+
+A separate module from `processes`, which reads everything about a process: a launch under an engine
+needs one or two of these files, and waits for every import.
+"""
+
+from __future__ import annotations
+
+from ompbind.cpuset import CpuSet, parse_whole
+from ompbind.errors import ParseError
+from ompbind.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ompbind.machine.roots import LivingRoot
+
+MOST = 64  # ancestors to look at: a loop of pids, as a copied tree could have one, must end
+
+
+class Ancestor(Record):
+    """A process above this one. `name`: at most 15 characters, as the kernel keeps it; `cpus`: its
+    affinity mask, None where it cannot be read."""
+
+    pid: int
+    name: str
+    parent: int
+    cpus: CpuSet | None
+
+
+def find_ancestors(root: LivingRoot, most: int = MOST) -> Iterator[Ancestor]:
+    """Yield this process's ancestors, the parent first, up to the first that cannot be read.
+
+    In a pid namespace of its own there may be none; under hidepid only those of the same user.
+    """
+    pid = read_status(root, "self").parent
+    for _ in range(most):
+        if not pid:
+            return
+        ancestor = read_status(root, str(pid))
+        if not ancestor.pid:
+            return
+        yield ancestor
+        pid = ancestor.parent
+
+
+def read_status(root: LivingRoot, process: str) -> Ancestor:
+    """Return a process; pid 0 where its status cannot be read. Source: proc_pid_status(5)."""
+    name, cpus, numbers = "", None, {"Pid": 0, "PPid": 0}
+    for line in (root.read(f"proc/{process}/status") or "").splitlines():
+        key, _, value = line.partition(":")
+        value = value.strip()
+        if key == "Name":
+            name = value
+        elif key in numbers:
+            numbers[key] = parse_whole(value) or 0
+        elif key == "Cpus_allowed_list":
+            cpus = parse_mask(value)
+            break
+    return Ancestor(numbers["Pid"], name, numbers["PPid"], cpus)
+
+
+def parse_mask(text: str) -> CpuSet | None:
+    """Return a list of cpus; None where it is empty or garbage, as where it cannot be read."""
+    try:
+        return CpuSet.parse_kernel(text) or None
+    except ParseError:
+        return None
+
+
+def read_variables(root: LivingRoot, pid: int) -> dict[str, str] | None:
+    """Return the environment with which a process was started; None if it may not be read."""
+    try:
+        data = root.read_whole(f"proc/{pid}/environ")
+    except OSError:  # another user's, or it has exited
+        return None
+    pairs = (entry.partition(b"=") for entry in data.split(b"\0") if entry)
+    return {k.decode("utf-8", "replace"): v.decode("utf-8", "replace") for k, _, v in pairs}
