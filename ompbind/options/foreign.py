@@ -79,6 +79,11 @@ NAMES = {
     "--of": "--format json, or --save FILE",
     "--output-format": "--format json, or --save FILE",
     "--pid": "ompbind verify PID...",
+    # a server's, which belong behind --
+    "-tp": "--serve vllm, which finds it in the command: -- vllm serve MODEL -tp N",
+    "--tensor-parallel-size": "--serve vllm, which finds it in the command",
+    "--tp": "--serve sglang, which finds it in the command",
+    "--server": "--serve vllm|sglang|auto",
     # ompbind's own, before a command
     "--version": "ompbind --version",
     "-V": "ompbind --version",

@@ -113,6 +113,8 @@ def with_workers(values: Values, command: Sequence[str], environ: Mapping[str, s
     if uses_gpus(version, arguments, environ, machine):
         serving = Serving(key, engine.name, version, "", engine.node_words, engine.cpu_words)
         added, notes = make_gpu_values(values, engine), [*override(engine, environ)]
+        if key == "vllm":
+            added |= exclude_slow(values, machine)
     else:
         kv_transfer = bool(find_word(arguments, ("--kv-transfer-config",))[1])
         case = vllm.Case(machine, read_family(path), environ, version, count.number, kv_transfer)
@@ -124,6 +126,8 @@ def with_workers(values: Values, command: Sequence[str], environ: Mapping[str, s
             added, notes = make_sglang_values(values, case, engine, arguments)
     source = f"--serve {key}" if "serve" in values else "--from-env vllm"
     names = {k: vllm.name_of(k, environ, source) for k in added if k not in values}
+    if "exclude" in names:
+        names["exclude"] = "the choice of priority cores (PCT), as vLLM's"
     if "ranks" not in values:
         names["ranks"] = count.text or "the server's command"
     values = {"ranks": count.number} | added | values | {"serve": key}
@@ -303,6 +307,17 @@ def make_gpu_values(values: Values, engine: Engine) -> Values:
     if not vllm.find_winner(values):
         added |= {"per": "gpu", "numa_bind": True, "mem": "none"}
     return added
+
+
+def exclude_slow(values: Values, machine: Machine) -> Values:
+    """Return the value that leaves GPU workers the priority cores of a machine that has some, as
+    vLLM does; {} where an option chooses cores. Raises TopologyError."""
+    if any(key in values for key in ("kind", "exclude", "numa_bind_cpus")):
+        return {}
+    from ompbind.machine.priority import read_priority_cpus
+
+    fast = read_priority_cpus(values.get("topology"), machine.topology)
+    return {"exclude": machine.topology.online - fast} if fast else {}
 
 
 def override(engine: Engine, environ: Mapping[str, str]) -> list[Inherited]:

@@ -301,6 +301,38 @@ def test_cpu_workers_beside_gpus(gpu_tree: str, command: str, environ: Mapping[s
     assert lists_of(plan_for(f"{gpu_tree} --serve vllm", command, environ)) == "0-2|4-6"
 
 
+PCT = {
+    "proc/cpuinfo": "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Intel Xeon 6776P\n",
+    "sys/devices/system/cpu/cpu0/acpi_cppc/highest_perf": "46\n",
+}
+XEON = Shape(
+    packages=2, nodes=4, cores=128, threads=2, l3s=4, numbering="halves",
+    devices=tuple(Pci(f"0000:{bus}:00.0", "030200", node=node, driver="nvidia")
+                  for bus, node in (("18", 0), ("98", 2))),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("highest", "args", "cpus"),
+    [
+        ("46", "", "0-1,16-17,128-129,144-145"),
+        ("46", "--smt 1", "0-1,16-17"),
+        ("40", "", "0-31,128-159"),  # the firmware has it off
+        ("46", "--exclude 0", "1-31,128-159"),
+        ("46", "--kind all", "0-31,128-159"),
+    ],
+)
+def test_priority_cores_of_a_xeon(tmp_path: Path, highest: str, args: str, cpus: str) -> None:
+    """vLLM binds GPU workers to the cores that Priority Core Turbo favours, by model and number;
+    so does the plan, unless an option chooses cores."""
+    files = make_files(XEON) | PCT
+    files |= {"sys/devices/system/cpu/cpu0/acpi_cppc/highest_perf": f"{highest}\n"}
+    tree = f"--topology {write_tree(files, tmp_path)} --binder native"
+    plan = plan_for(f"{tree} --serve vllm {args}", "vllm serve m -tp 2")
+    assert plan.server is not None
+    assert str(plan.server.workers[0].cpus) == cpus
+
+
 def test_a_saved_plan_keeps_the_words(gpu_tree: str, tmp_path: Path) -> None:
     """Another command of the same engine is told of its workers as well."""
     path = tmp_path / "plan.json"

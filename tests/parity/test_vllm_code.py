@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import OmpbindError
-from ompbind.machine import read_family
+from ompbind.machine import read_family, read_machine
+from ompbind.machine.priority import read_priority_cpus
 from ompbind.machine.topology import Machine
 from ompbind.options import make_request, vllm
 from ompbind.planner import make_plan
@@ -24,7 +26,7 @@ from tests.parity.plans import cores_of
 from tests.parity.vllm_code import VARIABLE, ProcessManager, find_vllm
 from tests.support import shared_trees
 from tests.support.machines import MACHINES, make_machine
-from tests.support.trees import Shape
+from tests.support.trees import Shape, make_files, write_tree
 
 RESERVED, BIND = "VLLM_CPU_NUM_OF_RESERVED_CPU", "VLLM_CPU_OMP_THREADS_BIND"
 WITHOUT_TOPOLOGY = {"test1"}
@@ -202,3 +204,20 @@ def test_its_numa_bind_options_have_equivalents(
             assert w.cpus == node.cpus
         else:
             assert theirs.startswith(f"--physcpubind={w.cpus} ")
+
+
+@pytest.mark.parametrize("model", ["6776P", "6774P", "6962P", "6972P"])
+@pytest.mark.parametrize("highest", [44, 46, 50])
+def test_its_priority_cores_are_ours(
+    manager: ProcessManager, tmp_path: Path, model: str, highest: int
+) -> None:
+    """The same cpus of each node, or none, for each model and each setting of the firmware."""
+    shape = Shape(packages=2, nodes=4, cores=144, threads=2, l3s=4, numbering="halves")
+    files = make_files(shape) | {
+        "proc/cpuinfo": f"processor\t: 0\nmodel name\t: Intel(R) Xeon(R) {model}\n",
+        "sys/devices/system/cpu/cpu0/acpi_cppc/highest_perf": f"{highest}\n",
+    }
+    tree = write_tree(files, tmp_path)
+    topology = read_machine(str(tree)).topology
+    theirs = manager.priority_cpus(tree, list(topology.node_numbers))
+    assert read_priority_cpus(str(tree), topology) == CpuSet(theirs)

@@ -115,6 +115,22 @@ class ProcessManager:
         )  # fmt: skip
         return str(self.numa._get_numactl_worker_args(parallel, worker))
 
+    def priority_cpus(self, tree: Path, nodes: list[int]) -> list[int]:
+        """Return the cpus of priority cores on a machine's nodes, [] where vLLM sees none."""
+
+        def place(path: object) -> Path:
+            return tree / str(path).lstrip("/")
+
+        self.numa._pct_sku_config.cache_clear()
+        self.numa.__dict__.update(
+            Path=place,
+            _PROC_CPUINFO_PATH=place("/proc/cpuinfo"),
+            _PCT_HIGHEST_PERF_PATH=place("/sys/devices/system/cpu/cpu0/acpi_cppc/highest_perf"),
+        )
+        with modules({"vllm.utils": module("vllm.utils"),
+                      "vllm.utils.cpu_resource_utils": self.resources}):  # fmt: skip
+            return list(self.numa._maybe_get_pct_cpu_binding(nodes) or [])
+
 
 def lscpu(machine: Machine, family: str) -> str:
     """What `lscpu --json --extended` prints of a machine's online cpus; `-` is printed bare."""
