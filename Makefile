@@ -19,7 +19,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-guest test-engines test-faults test-serving mutants lint format bench readme pythons package release clean system-demo system-test system-bench
+.PHONY: help demo test test-guest test-engines test-faults test-division test-serving mutants lint format bench readme pythons package release clean system-demo system-test system-bench
 
 help: ## this text
 	@echo 'usage: make TARGET'
@@ -50,6 +50,9 @@ test-faults: $(VENV)/.developed system-test ## make each system call of ompbind 
 test-serving: $(VENV)/.developed system-test ## vLLM itself with a made-up model (kept in the user's cache: 3.5 GB; a quarter of an hour)
 	@$(BIN)/python -m tests.serving
 	@OMPBIND_TEST_SERVING=1 $(BIN)/python -m pytest -q tests/serving $(ARGS)
+
+test-division: $(VENV)/.developed ## compare how small machines are divided with every other division (minutes; ARGS="--machines 1000" for some)
+	@$(BIN)/python -m tests.planner.divisions $(ARGS)
 
 mutants: $(VENV)/.developed system-test ## small changes in the code, which tests must notice (hours; ARGS="--sample 20" for some)
 	@$(BIN)/python -m tests.mutants $(ARGS)

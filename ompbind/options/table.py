@@ -120,8 +120,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--ranks", "-n"),
         "value",
-        "Start N ranks; alone, divide the machine in N by its own tree: packages before nodes "
-        "before caches before cores",
+        "Start N ranks; alone, divide the machine in N by its own tree: inside nodes, as "
+        "equally as possible, then along caches",
         "N",
         brief="N ranks; alone, the machine divided in N",
         parse=parse_count,

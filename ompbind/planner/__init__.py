@@ -263,19 +263,14 @@ def warn_of_sizes(shares: Sequence[Share], request: Request) -> list[Caution]:
 
 def explain_sizes(shares: Sequence[Share]) -> str:
     """Return which bounds of memory the shares keep, as the end of a sentence; "": none."""
-    from ompbind.planner.division import MEMORY_LEVELS
-
     runs = {id(share.cores): share.cores for share in shares}
-    for level in reversed(MEMORY_LEVELS):
-        groups = [{getattr(core.first_cpu, level) for core in cores} for cores in runs.values()]
-        every = set().union(*groups)
-        if None in every or len(every) < 2:
-            continue
-        if sum(map(len, groups)) == len(every):
-            return f", so that no {level} is divided"
-        if all(len(group) == 1 for group in groups):
-            return f", so that no rank spans two {plural(level, 2)}"
-    return ""
+    nodes = [{core.first_cpu.node for core in cores} for cores in runs.values()]
+    every = set().union(*nodes)
+    if None in every or len(every) < 2:
+        return ""
+    if sum(map(len, nodes)) == len(every):
+        return ", so that no node is divided"
+    return ", so that no rank spans two nodes" if all(len(n) == 1 for n in nodes) else ""
 
 
 def warn_of_oversubscription(shares: Sequence[Share], request: Request) -> list[Caution]:

@@ -15,12 +15,14 @@ from ompbind.machine.topology import Cpu
 from ompbind.planner.cores import Core
 from ompbind.planner.division import (
     apportion,
-    balance,
     cut,
     cut_runs,
     divide,
+    make_worths,
     split_evenly,
 )
+from ompbind.planner.kinds import balance
+from tests.planner import divisions
 
 
 def make_cores(*columns: str, kinds: str = "", weights: Sequence[int] = ()) -> tuple[Core, ...]:
@@ -111,7 +113,7 @@ def test_runs_end_where_caches_do(groups: list[int], inner: int, count: int) -> 
         )
 
     length, longer = divmod(len(cores), count)
-    got = [len(run) for run in cut_runs(cores, count)]
+    got = [len(run) for run in cut_runs(cores, count, make_worths(cores))]
     every = {tuple(p) for p in itertools.permutations([length + 1] * longer
                                                       + [length] * (count - longer))}  # fmt: skip
     best = max(map(value, every))
@@ -120,13 +122,13 @@ def test_runs_end_where_caches_do(groups: list[int], inner: int, count: int) -> 
 
 
 def test_coarser_caches_come_first() -> None:
-    """Ending at one die counts more than at any number of L2s."""
+    """Ending at one L3 counts more than at any number of L2s."""
     for dies, l2s, sizes in (
-        ("aaabbbb", "aabbccd", [3, 4]),  # after four cores an L2 ends, after three a die
+        ("aaabbbb", "aabbccd", [3, 4]),  # after four cores an L2 ends, after three an L3
         ("aaaabbb", "aabccdd", [4, 3]),
     ):
-        cores = make_cores(f"die={dies}", f"l2={l2s}")
-        assert [len(run) for run in cut_runs(cores, 2)] == sizes
+        cores = make_cores(f"l3={dies}", f"l2={l2s}")
+        assert [len(run) for run in cut_runs(cores, 2, make_worths(cores))] == sizes
     assert numbers(split_evenly(make_cores("l3=aabbb"), 2)) == [[0, 1], [2, 3, 4]]
     # equal parts come before whole caches
     assert numbers(split_evenly(make_cores("l3=abbbb"), 2)) == [[0, 1, 2], [3, 4]]
@@ -135,10 +137,11 @@ def test_coarser_caches_come_first() -> None:
 def test_caches_that_fit_together() -> None:
     """What a cgroup leaves of caches may fit only out of order."""
     assert numbers(split_evenly(make_cores("l3=aabbbc"), 2)) == [[0, 1, 5], [2, 3, 4]]
-    # nine of them: neighbours only, and quickly
+    # of nine sizes: no other nine parts of five cross fewer than five
     text = "".join(letter * n for letter, n in zip("abcdefghi", range(1, 10), strict=True))
     parts = split_evenly(make_cores(f"l3={text}"), 9)
     assert [len(part) for part in parts] == [5] * 9
+    assert crossings(numbers(parts), text) == 4
 
 
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=7), st.data())
@@ -151,7 +154,7 @@ def test_whole_nodes_are_put_together_evenly(weights: list[int], data: st.DataOb
         bounds = [0, *ends, len(weights)]
         sums = [sum(weights[a:b]) for a, b in itertools.pairwise(bounds)]
         every.append((min(sums), -max(sums)))
-    runs = cut(weights, count)
+    runs = cut(weights, count, lambda a, b: 0)
     assert [a for a, _ in runs] == [0, *(b for _, b in runs[:-1])]
     assert runs[-1][1] == len(weights)
     sums = [sum(weights[a:b]) for a, b in runs]
@@ -182,8 +185,6 @@ def test_no_node_is_crossed_that_need_not(
         homes = [{i for i, part in enumerate(parts) if any(nodes[n] == node for n in part)}
                  for node in set(nodes)]  # fmt: skip
         assert all(len(home) == 1 for home in homes)
-    if count >= len(set(order)):
-        assert crossings(parts, package) == 0
     for node in set(nodes):
         inside = [len(p) for p in parts if {nodes[n] for n in p} == {node}]
         assert not inside or max(inside) - min(inside) <= 1
@@ -210,6 +211,70 @@ def test_ranks_in_proportion(groups: int) -> None:
 def test_the_largest_share_gets_the_next_rank() -> None:
     """Half of the next rank is counted (Webster): counting all of it (D'Hondt) would give three."""
     assert apportion([3, 2], 4, [1, 1], [3, 2]) == [2, 2]
+
+
+def test_no_division_is_better() -> None:
+    """All levels together, against every division of small machines of every form and every number
+    of ranks: `make test-division` compares hundreds of thousands."""
+    tally, worse = divisions.run(seed=0, machines=600, most=9)
+    assert worse == []
+    assert tally["local"] > 2000
+    assert tally["equal"] > 600
+    assert tally["local, fewer ranks than nodes"] > 500
+
+
+@pytest.mark.parametrize(
+    ("columns", "count", "sizes"),
+    [
+        # sockets of a virtual machine without NUMA: balance comes first
+        (["package=aaaaabbbbb"], 3, [4, 3, 3]),
+        (["node=aaaaaabbbbbbccccccddddddeeeeeeffffffgggggghhhhhh",
+          "package=aaaaaaaaaaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbbbbbb"], 3, [18, 18, 12]),
+        # three nodes in each package
+        (["node=aabbccddeeff", "package=aaaaaabbbbbb"], 3, [4, 4, 4]),
+        # what a cgroup left of four nodes: nodes count, not the sums of packages
+        (["node=aaaaabbbbbcccdddddd", "package=aaaaaaaaaabbbbbbbbb"], 5, [5, 5, 3, 3, 3]),
+        # several caches in a die, of unlike size: pairs of one die
+        (["die=aaaabbbb", "l3=aaabcccd"], 2, [4, 4]),
+    ],
+)  # fmt: skip
+def test_divisions_worked_out_by_hand(columns: list[str], count: int, sizes: list[int]) -> None:
+    """Balance before packages, nodes before balance, and caches last."""
+    assert [len(part) for part in divide(make_cores(*columns), count)] == sizes
+
+
+def make_caches(sizes: Sequence[int]) -> tuple[tuple[Core, ...], str]:
+    text = "".join(chr(0x100 + i) * size for i, size in enumerate(sizes))
+    return make_cores(f"l3={text}"), text
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count", "least"),
+    [
+        ([3] * 5 + [1] * 5, 5, 5),  # a pair for each rank
+        ([6] * 6 + [2] * 6, 6, 6),
+        ([8, 7, 6, 5] * 6, 13, 13),  # 7+5, 6+6 and 8+8+8 fill ranks of 12
+        ([*range(1, 13)], 6, 6),
+    ],
+)
+def test_many_caches_of_unlike_size(sizes: list[int], count: int, least: int) -> None:
+    """More caches than any division could try: the fewest crossings are known by hand."""
+    cores, text = make_caches(sizes)
+    parts = numbers(split_evenly(cores, count))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert crossings(parts, text) == least
+
+
+def test_a_search_that_would_take_too_long_is_given_up() -> None:
+    """Dozens of caches of as many sizes: parts are even and whole, and no worse than neighbours."""
+    sizes = [(i * 7) % 31 + 1 for i in range(60)]
+    cores, text = make_caches(sizes)
+    for count in (7, 50, 200):
+        parts = numbers(split_evenly(cores, count))
+        assert sorted(chain(*parts)) == list(range(len(text)))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        runs = numbers(cut_runs(cores, count, make_worths(cores)))
+        assert crossings(parts, text) <= crossings(runs, text)
 
 
 # --- several kinds of core ----------------------------------------------------------------------

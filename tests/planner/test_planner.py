@@ -282,23 +282,22 @@ def test_sizes_and_nodes_when_the_machine_is_divided(machine: Machine, count: in
     differ by at most one core."""
     request = make_asked(["-n", str(count)])
     plan = plan_or_none(machine, request)
-    cells: dict[object, CpuSet] = {}  # a node, or what of it lies in one package, book and drawer
+    nodes: dict[int | None, CpuSet] = {}
     for c in machine.topology.cpus:
         if c.cpu in machine.allowed.cpus:
-            place = (c.drawer, c.book, c.package, c.node)
-            cells[place] = cells.get(place, CpuSet()) | CpuSet([c.cpu])
+            nodes[c.node] = nodes.get(c.node, CpuSet()) | CpuSet([c.cpu])
     if plan is None:
         assert count > len(cores_of(machine.topology, machine.allowed.cpus))
         return
     assert plan.unused == CpuSet()
-    if count < len(cells):
+    if count < len(nodes):
         return
     if any(c.kind is not None for c in machine.topology.cpus):  # then capacity counts
         assert all(len(r.nodes) <= 1 for r in plan.ranks)
         return
-    for cell in cells.values():
-        inside = [r for r in plan.ranks if r.cpus & cell]
-        assert all(r.cpus <= cell for r in inside)
+    for cpus in nodes.values():
+        inside = [r for r in plan.ranks if r.cpus & cpus]
+        assert all(r.cpus <= cpus for r in inside)
         assert max(len(r.cpus) for r in inside) - min(len(r.cpus) for r in inside) <= 1
 
 
@@ -390,11 +389,12 @@ SHARED = "{} share {} cpus and have {} threads together (--threads {} gives each
 INSIDE = "ranks get from {} to {} cores, so that no rank spans two nodes"
 
 CASES = [
-    # -n: packages before nodes before caches before cores
+    # -n: inside nodes, as equal as possible, then along caches
     Case("server", "", ["0-15"], nodes="0-3"),
     Case("server", "-n 1", ["0-15"], nodes="0-3"),
     Case("server", "-n 2", ["0-7", "8-15"], nodes="0-1 2-3"),
-    Case("server", "-n 3", ["0-3", "4-7", "8-15"], nodes="0 1 2-3", warnings=[UNEVEN.format(4, 8)]),
+    Case("server", "-n 3", ["0-7", "8-11", "12-15"], nodes="0-1 2 3",
+         warnings=[UNEVEN.format(4, 8)]),
     Case("server", "-n 4", ["0-3", "4-7", "8-11", "12-15"], nodes="0 1 2 3"),
     Case("server", "-n 8", ["0-1", "2-3", "4-5", "6-7", "8-9", "10-11", "12-13", "14-15"]),
     Case("server", "-n 5", ["0-1", "2-3", "4-7", "8-11", "12-15"],
@@ -542,8 +542,8 @@ CASES = [
          others="8-15,24-31"),
     Case("server", "--part 2/2 --numa-bind", ["8-11 || bind 2"], unused="12-15,28-31",
          others="0-7,16-23"),
-    Case("server", "--part 3/3 -n 2 --role kv=1 --reserve 1", ["8-10", "12-14"],
-         roles=["kv 15 0-1"], reserved="11,27", others="0-7,16-23"),
+    Case("server", "--part 1/3 -n 2 --role kv=1 --reserve 1", ["0-2", "4-6"],
+         roles=["kv 7 0-1"], reserved="3,19", others="8-15,24-31"),
     Case("server", "--part 1/1", ["0-15"]),
     # several kinds of core: the same number of each, else capacity as equal as it comes
     Case("hybrid", "-n 2", ["0,2,8-11", "4,6,12-15"]),
@@ -1249,20 +1249,14 @@ def test_sharing_is_not_oversubscription() -> None:
 
 
 def test_uneven_ranks_say_which_bound_is_kept() -> None:
-    """No node is divided, or none is spanned; of packages where there are no nodes. Where the user
-    names the nodes, the sizes need no reason."""
-    packages = Machine(
-        Topology(tuple(Cpu(n, core=n, package=n // 4) for n in range(12)), ()),
-        Allowed(CpuSet(range(12)), CpuSet()),
-    )
-    for machine, args, reason in (
-        (MACHINES["server"], "-n 3", ", so that no node is divided"),
-        (MACHINES["server"], "-n 5", ", so that no rank spans two nodes"),
-        (packages, "-n 2", ", so that no package is divided"),
-        (packages, "-n 5", ", so that no rank spans two packages"),
-        (MACHINES["server"], "--numa-bind-nodes 0 0 0 1", ""),
+    """No node is divided, or none is spanned. Where the user names the nodes, the sizes need no
+    reason."""
+    for args, reason in (
+        ("-n 3", ", so that no node is divided"),
+        ("-n 5", ", so that no rank spans two nodes"),
+        ("--numa-bind-nodes 0 0 0 1", ""),
     ):
-        plan = make_plan(machine, make_asked(args.split()))
+        plan = make_plan(MACHINES["server"], make_asked(args.split()))
         sizes = [len(r.places) for r in plan.ranks]
         text = f"ranks get from {min(sizes)} to {max(sizes)} cores{reason}"
         assert plan.warnings == (text,), args
