@@ -70,7 +70,7 @@ def test_index_has_every_page() -> None:
 def test_structure_has_every_package() -> None:
     """The page on the structure has each package, and each module beside the packages."""
     text = (DOCS / "development/structure.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| ([^|]+) \|", text.partition("## Rules")[0], re.MULTILINE)
+    rows = re.findall(r"^\| ([^|]+) \|", text.partition("\n## ")[0], re.MULTILINE)
     named = {name.strip("/") for row in rows for name in re.findall(r"`([^`]+)`", row)}
     source = ROOT / "ompbind"
     files = {path.stem for path in source.glob("[a-z]*.py")}

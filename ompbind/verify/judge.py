@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
-from ompbind.messages import counted, label
+from ompbind.errors import ParseError
+from ompbind.messages import counted, label, one_line
 from ompbind.verify.memory import judge_memory, unreadable
 from ompbind.verify.observation import name_threads, observe, thread_ids
 from ompbind.verify.report import Difference, ProcessReport
@@ -49,6 +50,7 @@ def judge(
         *judge_threads(observation, parent),
         *judge_memory(observation),
         *find_oddities(observation),
+        *judge_worker(observation),
         *find_unknowns(observation, parent),
     )
     differences = tuple(r for r in results if isinstance(r, Difference))
@@ -119,6 +121,29 @@ def judge_environment(observation: Observation) -> Iterator[Difference]:
                 "changed it (a script, env, sudo)",
                 "give the plan it was started from, or start it with ompbind run --plan",
             )
+
+
+def judge_worker(observation: Observation) -> Iterator[Difference]:
+    """Yield the difference of a worker that its server has told where to run, in vain: GNU's
+    runtime prefers OMP_PLACES to GOMP_CPU_AFFINITY. ompbind lets no rank have the latter."""
+    text = dict(observation.process.environ or ()).get("GOMP_CPU_AFFINITY", "")
+    try:
+        asked = CpuSet.parse_kernel(",".join(text.split()))
+    except ParseError:
+        return
+    is_gnu = any(name.startswith("libgomp") for name in observation.runtimes)
+    mask = observation.masks[0]
+    if asked and is_gnu and not mask <= asked:
+        thread = observation.process.threads[0]
+        yield Difference(
+            "environment",
+            f"GOMP_CPU_AFFINITY={one_line(text)} in its environment has no effect: it may run on "
+            f"{label('cpu', mask)}",
+            "what started it binds its workers by that variable, and OMP_PLACES, which it has "
+            "inherited, overrides it",
+            "--omp off leaves OpenMP's variables to the program",
+            (thread.tid,),
+        )
 
 
 def find_oddities(observation: Observation) -> Iterator[str]:

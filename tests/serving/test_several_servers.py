@@ -162,6 +162,21 @@ def test_the_interrupt_of_a_terminal_ends_servers(kind: str) -> None:
         os.close(controller)
 
 
+def test_a_binding_that_is_overridden_is_found() -> None:
+    """A server binds its worker by GOMP_CPU_AFFINITY; places that it inherits undo that."""
+    need_cpus(2)
+    port = free_ports(1)
+    command = command_of("stand-in", "--port", str(port))
+    whole = [OMPBIND, "run", "--omp", "all", "--no-neighbours", "--", *command]
+    with running("stand-in", whole, port) as server:
+        report = verify(server.process.pid)
+        differing = {p["name"]: p["differences"] for p in report["processes"] if not p["holds"]}
+        assert [*differing] == ["VLLM::Worker"]
+        (difference,) = differing["VLLM::Worker"]
+        assert "has no effect" in difference["text"]
+        assert "--omp off" in difference["remedy"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_workers_that_come_late_are_reported(kind: str, tmp_path: Path) -> None:
     """--verify has long said that all is as planned when a server starts its workers; they are

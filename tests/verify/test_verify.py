@@ -133,6 +133,14 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
     "a runtime whose helper threads are told to go elsewhere": (
         seen("4 5 6 7", environ=(("KMP_HIDDEN_HELPER_AFFINITY", "none"),)), planned(), "0-7",
         ["outside"] * 4, "KMP_HIDDEN_HELPER_AFFINITY=none in its environment"),
+    "a worker that its server has bound": (
+        seen("1 1", environ=(("GOMP_CPU_AFFINITY", "1 2"),)), planned("0-3"), "0-7", ["changed"],
+        "only on cpu 1 of 0-3"),
+    "a worker whose server's binding is overridden": (
+        seen("0-3 0-3", environ=(("GOMP_CPU_AFFINITY", "1 2"),)), planned("0-3"), "0-7",
+        ["environment"], "--omp off"),
+    "a worker bound by what is no list": (
+        seen("0-3 0-3", environ=(("GOMP_CPU_AFFINITY", "none"),)), planned("0-3"), "0-7", [], ""),
     "as many on each place as planned": (
         seen("0 1 0 1"), planned("0 1", threads=4), "0-7", [], "4 threads for 2 cpus"),
     "all on the first place, as planned": (
@@ -1043,10 +1051,10 @@ def test_a_worker_that_exits_misbound_is_not_passed() -> None:
     """It exited before its threads were there, but its mask had been seen."""
     cpu = need_cpus(2)[1]
     args = ["--places", "one", "--threads", "2"]
-    done = ompbind_run("run", *args, "--verify", "--", *misbound(cpu), "1")
+    done = ompbind_run("run", *args, "--verify=60", "--", *misbound(cpu), "4")
     assert done.returncode == 0
     assert re.search(rf"^ompbind: warning: rank 0, .* may run only on cpu {cpu}", done.stderr, re.M)
-    done = ompbind_run("run", *args, "--verify-strict", "--", *misbound(cpu), "1")
+    done = ompbind_run("run", *args, "--verify=60", "--verify-strict", "--", *misbound(cpu), "4")
     assert done.returncode == 125
     assert re.search(rf"^ompbind: error: rank 0, .* may run only on cpu {cpu}", done.stderr, re.M)
 
