@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 QEMU = "qemu-system-x86_64"
+# Code is translated once for each address that it is mapped at: every process has the same ones.
 KERNEL_ARGUMENTS = (
-    "console=ttyS0 quiet panic=-1 nokaslr mitigations=off no_timer_check random.trust_cpu=on"
+    "console=ttyS0 quiet panic=-1 nokaslr norandmaps mitigations=off no_timer_check "
+    "random.trust_cpu=on"
 )
 
 
