@@ -80,7 +80,6 @@ NAMES = {
     "--output-format": "--format json, or --save FILE",
     "--pid": "ompbind verify PID...",
     # a server's, which belong behind --
-    "-tp": "--serve vllm, which finds it in the command: -- vllm serve MODEL -tp N",
     "--tensor-parallel-size": "--serve vllm, which finds it in the command",
     "--tp": "--serve sglang, which finds it in the command",
     "--server": "--serve vllm|sglang|auto",
