@@ -883,6 +883,7 @@ def test_as_a_module() -> None:
         ("OMPBIND_ROLE_KV", "7", "ranks[0]: env has OMPBIND_ROLE_KV='7', the role has 4000"),
         ("places", ["4001"], "ranks[0]: places have cpus 4001, which are not among its cpus "),
         ("roles", "0-1", "role 'kv' is for ranks 1, which the plan does not have"),
+        ("words", "--evil", "server.words has '--evil', which is not about binding"),
     ],
 )
 def test_a_plan_that_contradicts_itself(
@@ -903,7 +904,10 @@ def test_a_plan_that_contradicts_itself(
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(plan))
     assert ompbind.Plan.load(path).roles
-    if field == "roles":
+    if field == "words":
+        facts = {"engine": "vllm", "name": "vLLM", "version": "", "workers": [], "rest": ""}
+        plan["server"] = facts | {"words": ["--numa-bind-nodes", "0", value]}
+    elif field == "roles":
         plan["roles"][0]["ranks"] = value
     elif isinstance(value, list):
         rank[field] = value
