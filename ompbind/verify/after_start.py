@@ -51,7 +51,8 @@ class Verifier:
     every rank has as many threads as planned and nothing differs, after `within` seconds in any
     case, and again when later looks have shown what the ranks started since, and when no rank is
     left. A rank that exits before is judged by what was last seen of it.
-    Raises DeniedError if `strict`, for a difference and for a rank of which nothing was seen.
+    Raises DeniedError if `strict`, for a difference and for a rank that exited before it was seen
+    with all its threads.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Verifier:
         self.pause = PAUSES[0]
         self.counts: dict[int, int] = {}
         self.seen: dict[int, list[ProcessReport]] = {}  # by rank: the last that was seen of it
+        self.complete: set[int] = set()  # the ranks seen with all threads, and as planned
         self.later: list[float] = [*LATER]
         self.known: set[Key] = set()  # the processes that were reported; empty before that
         self.settling: set[Key] = set()  # the new ones among those last seen
@@ -87,9 +89,10 @@ class Verifier:
         if self.end is None:
             self.end = now + self.within
         if pids:
-            ready = self.threads_are_there(plan, pids)
+            complete = self.find_complete(plan, pids)
+            ready = len(complete) == len(pids)
             report = self.verify(plan, pids)
-            self.remember(report)
+            self.remember(report, complete)
             if now < self.end and not (ready and report.holds):
                 cost = self.clock() - now
                 wait = min(max(self.pause, COST * cost), max(self.end - now, 0.0))
@@ -119,20 +122,22 @@ class Verifier:
             self.announce_later(report.replace(processes=lasting), say)
         return self.later.pop(0) if self.later else None
 
-    def threads_are_there(self, plan: Plan, pids: Mapping[int, int]) -> bool:
-        """Whether each rank has become its worker and has the threads planned, and no thread is new
-        since the last call. They may be those of a process that it has started."""
+    def find_complete(self, plan: Plan, pids: Mapping[int, int]) -> set[int]:
+        """Return the ranks that have become their worker and have the threads planned, of which
+        none is new since the last call. They may be those of a process that a rank has started."""
         family = make_family(pids.values(), read_parents(self.root))
         counts = {
             pid: max(count_threads(self.root, p) for p in (pid, *family[pid]))
             for pid in pids.values()
         }
-        settled, self.counts = counts == self.counts, counts
+        before, self.counts = self.counts, counts
+        complete = set()
         for rank, pid in pids.items():
             planned = expect_plan(plan.ranks[rank]).threads or 1
-            if counts[pid] < planned or read_name(self.root, pid) == "numactl":
-                return False
-        return settled
+            settled = planned <= counts[pid] == before.get(pid)
+            if settled and read_name(self.root, pid) != "numactl":
+                complete.add(rank)
+        return complete
 
     def verify(self, plan: Plan, pids: Mapping[int, int]) -> Report:
         targets = []
@@ -147,13 +152,15 @@ class Verifier:
             processes=tuple(p for p in living if not is_exiting(self.root, p.process.pid))
         )
 
-    def remember(self, report: Report) -> None:
+    def remember(self, report: Report, complete: set[int]) -> None:
         """Keep what was seen of each rank; numactl, before it becomes the worker, is nothing."""
         seen: dict[int, list[ProcessReport]] = {}
         for process in report.processes:
             if process.expected is not None and process.process.name != "numactl":
                 seen.setdefault(process.expected.rank, []).append(process)
         self.seen.update(seen)
+        different = {rank for rank in seen if any(p.differences for p in seen[rank])}
+        self.complete = (self.complete | (complete & seen.keys())) - different
 
     def announce(self, report: Report, ready: bool, say: Callable[[str, str], None]) -> None:
         if report.holds:
@@ -193,7 +200,8 @@ class Verifier:
             if self.strict:
                 raise DeniedError(text, hint="--verify in place of --verify-strict accepts that")
             say("note", text)
-        partly = {}
+        whole: dict[int, float] = {}
+        partly: dict[int, float] = {}
         for rank, seconds in sorted(exits.items()):
             differences = [
                 (process, d)
@@ -204,10 +212,15 @@ class Verifier:
             for process, d in differences:
                 self.announce_difference(process, d, say)
             if rank in self.seen and not differences:
-                partly[rank] = seconds
+                (whole if rank in self.complete else partly)[rank] = seconds
+        if whole:
+            say("note", f"as planned: {describe_exits(whole)}, after all threads were verified")
         if partly:
             are = "its mask and memory were" if len(partly) == 1 else "masks and memory were"
             text = f"verified in part: {describe_exits(partly)}, before all threads were verified"
+            if self.strict:
+                hint = "--verify=SECONDS waits less for threads, or --verify alone accepts that"
+                raise DeniedError(f"{text}; {are} as planned", hint=hint)
             say("note", f"{text}; {are} as planned")
 
 
