@@ -262,6 +262,11 @@ def choose_binder(
     its plan is for numactl. Raises UsageError."""
     if not machine.can_bind:
         return "none"
+    if binder == "numactl" and not machine.topology.numa:
+        raise UsageError(
+            "--binder numactl: this kernel has no NUMA, and numactl refuses to work without",
+            hint="--binder native binds the cpus by system calls",
+        )
     if binder == "native" or (binder == "numactl" and path is not None):
         return binder
     if binder == "auto" and not machine.topology.numa:

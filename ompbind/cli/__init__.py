@@ -46,10 +46,19 @@ def main(args: Sequence[str]) -> int:
     except (OSError, MemoryError) as e:  # no descriptors, no processes, no memory left
         return report(system_error(e))
     except (ImportError, EOFError, SyntaxError) as e:  # a file of ours or of Python's is unreadable
-        return report(OmpbindError(f"cannot load a module: {e}"))
+        return report(OmpbindError(f"cannot load a module: {e}", hint=hint_for_module(e)))
     except Exception as e:
         hint = f"report it, with where it happened: {trace(e)}"
         return report(OmpbindError(f"internal error: {e!r}", hint=hint))
+
+
+def hint_for_module(error: Exception) -> str:
+    """Return what to do about a module that does not exist; "" for any other error."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    if error.name.partition(".")[0] in sys.stdlib_module_names:
+        return "install Python's whole standard library: Debian's python3, not only python3-minimal"
+    return "install ompbind with what it needs: pip install ompbind"
 
 
 def report(error: OmpbindError) -> int:

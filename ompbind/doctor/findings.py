@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # The variables by which servers bind their CPU workers.
 WORKER_BINDING = {"VLLM_CPU_OMP_THREADS_BIND": "vLLM", "SGLANG_CPU_OMP_THREADS_BIND": "SGLang"}
 
+# Of the kernel's words for SMT those that would be misread.
+SMT = {"notimplemented": "this kernel cannot switch it", "notsupported": "the cpus have none"}
+
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
 
 
@@ -193,7 +196,7 @@ def judge_system(facts: Facts) -> list[Finding]:
     if settings.smt is not None:
         threads = facts.machine.topology.groups("core")
         count = max((len(core) for core in threads), default=1)
-        text = f"{settings.smt}; {counted(count, 'hardware thread')} a core"
+        text = f"{SMT.get(settings.smt, settings.smt)}; {counted(count, 'hardware thread')} a core"
         findings.append(Finding("SMT", OK, text + ("; plans use one" if count > 1 else "")))
     if settings.governors:
         slow = [g for g in settings.governors if g in ("powersave", "conservative", "ondemand")]

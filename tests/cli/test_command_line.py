@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import ompbind
+from ompbind.cli import main
 from ompbind.cli import run as command_run
 from ompbind.cli.run import run as main_of_run
 from ompbind.cli.show import show as main_of_show
@@ -1023,3 +1024,43 @@ def test_run_does_not_repeat_what_is_so_on_each_server(
     assert command_run.start({"ranks": 2}, ["true"]) == 0
     assert capsys.readouterr().err == "ompbind: warning: node 1 has no memory\n"
     assert text in planned.to_json()
+
+
+@pytest.mark.parametrize(
+    ("module", "hint"),
+    [
+        ("dataclasses",
+         "install Python's whole standard library: Debian's python3, not only python3-minimal"),
+        ("rich", "install ompbind with what it needs: pip install ompbind"),
+    ],
+)  # fmt: skip
+def test_a_module_that_is_not_installed(
+    module: str, hint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with Debian's python3-minimal, or after pip install --no-deps: what to install."""
+
+    def fail(_: object) -> int:
+        raise ModuleNotFoundError(f"No module named '{module}.x'", name=f"{module}.x")
+
+    monkeypatch.setattr("ompbind.cli.find_command", lambda _: fail)
+    assert main(["show"]) == 125
+    said = error(f"cannot load a module: No module named '{module}.x'", hint)
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_show_refuses_numactl_where_run_does(
+    named: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """On a kernel without NUMA numactl refuses to work, there and here; auto binds without it."""
+    tree = str(write_tree(make_files(Shape(cores=4, node_dir="none")), tmp_path / "tree"))
+    args = ["show", "--topology", tree, "-n", "2", "--format", "json"]
+    if not named:
+        assert main(args) == 0
+        assert parse_plan(capfd.readouterr().out).binder == "native"
+        return
+    assert main([*args, "--binder", "numactl"]) == 125
+    assert capfd.readouterr().err == error(
+        "--binder numactl: this kernel has no NUMA, and numactl refuses to work without",
+        "--binder native binds the cpus by system calls",
+    )

@@ -105,6 +105,15 @@ def test_a_good_machine() -> None:
             "note",
             "by Slurm",
         ),
+        (GOOD.replace(settings=KernelSettings(smt="on")), "SMT", "ok", "on; "),
+        # arm64, and POWER before Linux 6.6
+        (
+            GOOD.replace(settings=KernelSettings(smt="notimplemented")),
+            "SMT",
+            "ok",
+            "this kernel cannot switch it; ",
+        ),
+        (GOOD.replace(settings=KernelSettings(smt="4")), "SMT", "ok", "4; "),
         (
             GOOD.replace(settings=KernelSettings(numa_balancing="1")),
             "NUMA balancing",
