@@ -10,7 +10,13 @@ from ompbind.errors import OmpbindError
 from ompbind.options import check_choice
 from ompbind.options.table import OPTIONS
 from ompbind.options.together import check_together
-from ompbind.options.values import parse_cpu_lists, parse_cpus, parse_sizes, text_of
+from ompbind.options.values import (
+    parse_cpu_lists,
+    parse_cpus,
+    parse_mem_nodes,
+    parse_sizes,
+    text_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +84,7 @@ def make_item(option: Option, value: object) -> Given | Pair:
         return value
     if isinstance(value, tuple) and option.many and len(value) == 2:
         return str(value[0]), make_item(option, value[1])  # type: ignore[return-value]
-    if option.parse not in (parse_cpus, parse_cpu_lists):
+    if option.parse not in (parse_cpus, parse_cpu_lists, parse_mem_nodes):
         raise wrong_type(option.key, value)
     numbers = make_list(option.key, value)
     if not all(isinstance(n, int) and not isinstance(n, bool) for n in numbers):

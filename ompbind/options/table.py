@@ -14,6 +14,7 @@ from ompbind.options.values import (
     parse_directory,
     parse_engine,
     parse_interval,
+    parse_mem_nodes,
     parse_nodes,
     parse_part,
     parse_port,
@@ -512,6 +513,32 @@ OPTIONS: tuple[Option, ...] = (
         panel=MEMORY,
         brief="memory policy",
         fields=("request.mem",),
+    ),
+    Option(
+        ("--mem-nodes",),
+        "value",
+        "Take memory from these nodes, wherever a rank's cpus are, as from nodes without cpus, or "
+        "from all that have memory",
+        "NODES|all",
+        panel=MEMORY,
+        suggest=("all", "<node>"),
+        parse=parse_mem_nodes,
+        fields=("request.mem_nodes",),
+        excludes=(
+            Rule(("mem=none", "mem=local"), "{name} names nodes, {other} is for no node"),
+            Rule(
+                ("numa_bind_nodes",),
+                "{name} and --numa-bind-nodes beside --numa-bind-cpus both name nodes for memory",
+                beside="numa_bind_cpus",
+            ),
+        ),
+        needs=(
+            Rule(
+                ("mem", "numa_bind", "numa_bind_nodes"),
+                "{name} is for a memory policy, and none is set",
+                "--mem bind, preferred or interleave",
+            ),
+        ),
     ),
     # --- GPUs and the ranks' variables
     Option(

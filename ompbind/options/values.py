@@ -264,6 +264,11 @@ def parse_nodes(values: Sequence[Given], name: str) -> tuple[int, ...]:
     return tuple(nodes)
 
 
+def parse_mem_nodes(value: Given, name: str) -> CpuSet | str:
+    """Return `all`, or a set of nodes, not empty. Raises ParseError."""
+    return "all" if value == "all" else parse_cpus(value, name)
+
+
 def need_values(values: Sequence[Given], name: str, hint: str) -> None:
     if not values:
         raise UsageError(f"{name} needs at least one value", hint=hint, option=name)

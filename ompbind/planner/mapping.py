@@ -277,7 +277,7 @@ def find_nodes(machine: Machine, request: Request, cores: tuple[Core, ...]) -> l
     topology, allowed = machine.topology, machine.allowed
     groups = {group[0].first_cpu.node: group for group in split_by(cores, "node")}
     usable = CpuSet(number for number in groups if number is not None)
-    if request.mem not in ("none", "local"):
+    if request.mem not in ("none", "local") and request.mem_nodes is None:
         bare = CpuSet(n.node for n in topology.nodes if n.memory_bytes == 0)
         usable = usable & (allowed.nodes | bare | (usable - topology.node_numbers))
     if not usable:

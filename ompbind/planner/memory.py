@@ -29,7 +29,16 @@ def find_memory(
     if policy in ("none", "local") or not topology.numa:
         return ("local" if policy == "local" and topology.numa else "none"), CpuSet(), []
     cpus = share.cpus
-    wanted = CpuSet([share.node]) if share.node is not None else topology.nodes_of(cpus)
+    if request.mem_nodes is not None:
+        wanted = choose_nodes(machine, request.mem_nodes)
+        if policy == "preferred" and len(wanted) > 1:
+            raise PlanError(
+                f"--mem preferred takes one node, --mem-nodes names {wanted}",
+                hint="--mem interleave, or --mem bind",
+                wanted=wanted,
+            )
+    else:
+        wanted = CpuSet([share.node]) if share.node is not None else topology.nodes_of(cpus)
     if not wanted:
         raise PlanError(
             f"rank {rank}: its cpus ({cpus}) are on no known node, so there is no memory to bind",
@@ -65,13 +74,30 @@ def find_memory(
     return policy, mems, cautions
 
 
+def choose_nodes(machine: Machine, named: CpuSet | str) -> CpuSet:
+    """Return the nodes of --mem-nodes. Raises PlanError for one that does not exist."""
+    numbers = machine.topology.node_numbers
+    if isinstance(named, str):  # all
+        bare = CpuSet(n.node for n in machine.topology.nodes if n.memory_bytes == 0)
+        return (numbers & machine.allowed.nodes) - bare
+    if missing := named - numbers:
+        verb = "does not exist" if len(missing) == 1 else "do not exist"
+        raise PlanError(
+            f"--mem-nodes: {label('node', missing)} {verb}",
+            hint=f"nodes: {numbers or 'none'}",
+            wanted=named,
+            available=numbers,
+        )
+    return named
+
+
 def warn_of_denied_nodes(
     machine: Machine, request: Request, cores: Sequence[Core]
 ) -> list[Caution]:
     """Return a warning of nodes whose cpus --numa-bind leaves idle, as their memory may not be
     used."""
     named = request.nodes is not None or request.cpus is not None
-    if named or request.mem in ("none", "local"):
+    if named or request.mem in ("none", "local") or request.mem_nodes is not None:
         return []
     denied = CpuSet(
         n.node

@@ -37,6 +37,7 @@ VALUES = {
     "proc_bind": "spread",
     "threads": "3",
     "mem": "interleave",
+    "mem_nodes": "3",
     "binder": "native",
     "rank_env": "",
     "template": "",
@@ -44,6 +45,7 @@ VALUES = {
 CONTEXTS = {
     "distribution": "--per numa -n 8",
     "share": "-n 6",
+    "mem_nodes": "--mem interleave",
     "oversubscribe": "-n 20",
     "places": "--smt all",
     "role": "-n 2",
