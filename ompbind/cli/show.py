@@ -22,15 +22,17 @@ def show(args: Sequence[str]) -> int:
     values, command = read_arguments(args, "show")
     if wants_list(values):
         return list_fixes()
-    printed = values.pop("rank", None)
-    if isinstance(printed, str) and printed.startswith("env:"):
-        values["rank"] = parse_rank(printed, "--rank")  # as run takes it: the plan has it only
-        printed = None
     environ = dict(os.environ)
+    printed = values.pop("rank", None)
     if "hosts" in values:
         from ompbind.cli.show_cluster import show_cluster
 
-        return show_cluster(values, make_plan_options(values, command, environ), environ)
+        # Planned for hosts of which this process may be none: no engine is looked for.
+        options = make_plan_options(values | {"engine": "none"}, command, environ)
+        return show_cluster(values, options, environ, printed)
+    if isinstance(printed, str) and printed.startswith("env:"):
+        values["rank"] = parse_rank(printed, "--rank")  # as run takes it: the plan has it only
+        printed = None
     plan = resolve_plan(make_plan_options(values, command, environ), environ)
     form = values.get("format", "table")
     rank = find_rank(len(plan.ranks), printed, "env" if form == "env" else "")

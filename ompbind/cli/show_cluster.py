@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ompbind.cli.shell import argv_lines, environment_lines, find_rank
-from ompbind.cluster import plan_cluster
+from ompbind.cluster import plan_cluster, plan_host
 from ompbind.messages import say, write_output
 
 TYPE_CHECKING = False
@@ -14,28 +14,32 @@ if TYPE_CHECKING:
     from ompbind.options.values import Values
 
 
-def show_cluster(values: Values, options: PlanOptions, environ: Mapping[str, str]) -> int:
-    """Print the plan as --format says; return the exit status. Raises OmpbindError."""
+def show_cluster(
+    values: Values, options: PlanOptions, environ: Mapping[str, str], printed: str | None
+) -> int:
+    """Print the plan as --format says, with what is executed for the rank `printed` (None: the
+    first); return the exit status. Raises OmpbindError."""
     cluster = plan_cluster(values["hosts"], options, environ)
     form = values.get("format", "table")
     single = form if form in ("env", "argv") else ""
-    rank = find_rank(cluster.ranks, values.get("rank"), single) or 0
+    rank = find_rank(cluster.ranks, printed, single) or 0
     explanations: list[list[str]] = []
     if "explain" in values:
         from ompbind.render.sentences import explain
 
         explanations = [explain(plan) for plan in cluster.plans]
+    position, local_rank = cluster.find_rank(rank)
     if form == "table":
         from ompbind.render import make_text
         from ompbind.render.cluster import draw_cluster
 
-        write_output(make_text(draw_cluster(cluster, explanations, rank)))
+        plan = plan_host(cluster, position, options, environ)
+        write_output(make_text(draw_cluster(cluster, explanations, plan, rank)))
         return 0
     if form == "json":
         write_output(cluster.to_json(explanations))
         return 0
-    position, local_rank = cluster.find_rank(rank)
-    plan = cluster.plan_of(position)
+    plan = plan_host(cluster, position, options, environ)
     lines = environment_lines if form == "env" else argv_lines
     write_output(lines(plan, local_rank))
     for caution in (*plan.cautions, *cluster.cautions):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ompbind.cluster.hosts import read_hosts
 from ompbind.cluster.kinds import make_groups
-from ompbind.cluster.plan import make_cluster_plan
+from ompbind.cluster.plan import make_cluster_plan, plan_host
 from ompbind.cluster.snapshots import read_machines
 from ompbind.machine import read_machine
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from ompbind.cluster.plan import ClusterPlan
     from ompbind.options import PlanOptions
+
+__all__ = ("plan_cluster", "plan_host")
 
 
 def plan_cluster(text: str, options: PlanOptions, environ: Mapping[str, str]) -> ClusterPlan:

@@ -4,10 +4,10 @@ their ranks in the whole job."""
 from __future__ import annotations
 
 from ompbind.cluster.snapshots import shorten
-from ompbind.errors import OmpbindError, PlanError
+from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.hostlist import format_hostlist
 from ompbind.messages import counted
-from ompbind.plans import Caution
+from ompbind.plans import Caution, World
 from ompbind.record import Record
 from ompbind.resolve import resolve_plan
 
@@ -19,26 +19,23 @@ if TYPE_CHECKING:
     from ompbind.cluster.kinds import Group
     from ompbind.options import PlanOptions
     from ompbind.plans import Plan
+    from ompbind.worker.environment import Variables
 
 SCHEMA = 1
 
 
 class ClusterPlan(Record):
     """The plan of every rank of a job. `hosts`: in their order; `groups`: of hosts with one plan;
-    `plans`: of each group, its ranks numbered on their host; `group_of`, `first_ranks`: of each
-    host, its group and the number of its first rank in the job."""
+    `plans`: of each group, that of its first host; `group_of`, `first_ranks`: of each host, its
+    group and the number of its first rank in the job."""
 
     hosts: tuple[str, ...]
     groups: tuple[Group, ...]
     plans: tuple[Plan, ...]
     group_of: tuple[int, ...]
     first_ranks: tuple[int, ...]
+    ranks: int  # of the job, their number
     cautions: tuple[Caution, ...] = ()  # about the cluster as a whole; each plan has its own
-
-    @property
-    def ranks(self) -> int:
-        """The number of ranks of the job."""
-        return self.first_ranks[-1] + len(self.plans[self.group_of[-1]].ranks)
 
     def find_rank(self, rank: int) -> tuple[int, int]:
         """Return the position of a rank's host, and its number there."""
@@ -46,18 +43,6 @@ class ClusterPlan(Record):
 
         position = bisect_right(self.first_ranks, rank) - 1
         return position, rank - self.first_ranks[position]
-
-    def plan_of(self, position: int) -> Plan:
-        """Return the plan of one host, its ranks' variables numbered in the whole job."""
-        plan, first = self.plans[self.group_of[position]], self.first_ranks[position]
-        ranks = []
-        for r in plan.ranks:
-            env = dict(r.env)
-            if "RANK" in env:
-                env |= {"RANK": str(first + r.rank), "WORLD_SIZE": str(self.ranks)}
-            ranks.append(r.replace(env=tuple(env.items())))
-        host = plan.host.replace(name=self.hosts[position])
-        return plan.replace(host=host, ranks=tuple(ranks))
 
     def hosts_of(self, number: int) -> str:
         """Return the hosts of a group as a list in brackets."""
@@ -98,13 +83,9 @@ class ClusterPlan(Record):
         return text[:-2] + ',\n "hosts": [\n  ' + ",\n  ".join(hosts) + "]}\n"
 
     def describe_group(self, number: int, explanation: Sequence[str]) -> dict[str, Any]:
-        """Return a group as the JSON has it. The plan's ranks lack RANK, which differs from host
-        to host."""
+        """Return a group as the JSON has it."""
         group = self.groups[number]
-        plan = self.plan_of(group.positions[0]).to_dict()
-        plan["host"]["name"] = ""
-        for rank in plan["ranks"]:
-            rank["env"].pop("RANK", None)
+        plan = self.plans[number].to_dict()
         return {
             "kind": group.kind,
             "hosts": self.hosts_of(number),
@@ -119,11 +100,12 @@ def make_cluster_plan(
     hosts: Sequence[str], groups: Sequence[Group], options: PlanOptions, environ: Mapping[str, str]
 ) -> ClusterPlan:
     """Return the plan of every rank. Raises OmpbindError, naming the hosts that it is about."""
-    plans, failures = [], []
+    counts, failures = [], []
     for group in groups:
-        planned = options.replace(topology=group.path, neighbours=False)
         try:
-            plans.append(resolve_plan(planned, environ, group.machine))
+            # Only for the number of ranks, which the variables of all others depend on.
+            plan = plan_group(group, options.replace(variables=None), environ)
+            counts.append(len(plan.ranks))
         except OmpbindError as e:
             failures.append((group, e))
     if failures:
@@ -135,15 +117,47 @@ def make_cluster_plan(
     first_ranks, count = [], 0
     for number in group_of:
         first_ranks.append(count)
-        count += len(plans[number].ranks)
-    return ClusterPlan(
-        tuple(hosts),
-        tuple(groups),
-        tuple(plans),
-        tuple(group_of),
-        tuple(first_ranks),
-        (*warn_of_paths(groups), *warn_of_counts(plans)),
+        count += counts[number]
+    cluster = ClusterPlan(
+        tuple(hosts), tuple(groups), (), tuple(group_of), tuple(first_ranks), count
     )
+    plans = tuple(plan_host(cluster, g.positions[0], options, environ) for g in groups)
+    cautions = (*warn_of_paths(groups), *warn_of_counts(counts))
+    return cluster.replace(plans=plans, cautions=cautions)
+
+
+def plan_host(
+    cluster: ClusterPlan, position: int, options: PlanOptions, environ: Mapping[str, str]
+) -> Plan:
+    """Return the plan of one host, its ranks numbered in the whole job. Raises OmpbindError."""
+    group = cluster.groups[cluster.group_of[position]]
+    first = cluster.first_ranks[position]
+    after = (*cluster.first_ranks, cluster.ranks)[position + 1]
+    world = World(first, cluster.ranks, 0, after - first)
+    options = options.replace(request=options.request.replace(world=world))
+    if options.variables is not None:
+        options = options.replace(variables=meet_on_first_host(options.variables, cluster))
+    plan = plan_group(group, options, environ)
+    return plan.replace(host=plan.host.replace(name=cluster.hosts[position]))
+
+
+def plan_group(group: Group, options: PlanOptions, environ: Mapping[str, str]) -> Plan:
+    """Return the plan of a host of this group. Raises OmpbindError."""
+    options = options.replace(topology=group.path, neighbours=False)
+    return resolve_plan(options, environ, group.machine)
+
+
+def meet_on_first_host(variables: Variables, cluster: ClusterPlan) -> Variables:
+    """Return the variables with the address where all ranks meet. Raises UsageError."""
+    if variables.master_port == "auto":
+        raise UsageError(
+            "--master-port auto: each host would take another port",
+            hint="name one that is free on the first host: --master-port 29500",
+            option="--master-port",
+        )
+    if variables.master_port is None or variables.master_addr is not None:
+        return variables
+    return variables.replace(master_addr=cluster.hosts[0])
 
 
 def make_failure(
@@ -170,9 +184,8 @@ def warn_of_paths(groups: Sequence[Group]) -> list[Caution]:
     return [Caution("hosts", text, "--topology PATH")]
 
 
-def warn_of_counts(plans: Sequence[Plan]) -> list[Caution]:
+def warn_of_counts(counts: Sequence[int]) -> list[Caution]:
     """Return a warning where hosts have different numbers of ranks."""
-    counts = [len(plan.ranks) for plan in plans]
     if min(counts) == max(counts):
         return []
     text = f"hosts have from {counted(min(counts), 'rank')} to {max(counts)}"

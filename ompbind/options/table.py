@@ -863,8 +863,8 @@ OPTIONS: tuple[Option, ...] = (
         excludes=(
             Rule(("from_env",), "{other} follows the variables of one machine, {name} names many"),
             Rule(
-                ("template", "env", "env_file", "master_port", "master_addr"),
-                "{other} is filled in on each host, {name} prints what hosts have in common",
+                ("engine", "within"),
+                "{other} is about the engine that has started this process, {name} about others",
                 "leave {other} out",
             ),
         ),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ompbind.cluster.plan import ClusterPlan
+    from ompbind.plans import Plan
 
 MOST_DIFFERENT = 20  # groups of hosts that differ from their kind, in the table
 MOST_TABLES = 3  # of their ranks
@@ -27,8 +28,10 @@ LONGEST_LIST = 200  # characters of a list of hosts
 
 
 def draw_cluster(
-    cluster: ClusterPlan, explanations: Sequence[Sequence[str]], rank: int
+    cluster: ClusterPlan, explanations: Sequence[Sequence[str]], plan: Plan, rank: int
 ) -> RenderableType:
+    """Draw the kinds and their plans, and what is executed for a rank of the job, which is one of
+    `plan`."""
     numbers = range(len(cluster.groups))
     usual = usual_groups(cluster)
     different = [n for n in numbers if cluster.groups[n].differences]
@@ -41,14 +44,15 @@ def draw_cluster(
         if caution.hint:
             parts.append(Text.assemble(("hint: ", "bold"), caution.hint))
     for number in usual:
-        plan = cluster.plans[number]
-        plan = plan.replace(host=plan.host.replace(name=f"each host of kind {usual.index(number)}"))
+        usual_plan = cluster.plans[number]
+        name = f"each host of kind {usual.index(number)}"
+        usual_plan = usual_plan.replace(host=usual_plan.host.replace(name=name))
         explanation = explanations[number] if explanations else ()
-        parts += [Text(), draw_ranks(plan, explanation)]
+        parts += [Text(), draw_ranks(usual_plan, explanation)]
     parts += draw_changed(cluster, different, usual)
     position, local_rank = cluster.find_rank(rank)
     name = f"rank {rank}, rank {local_rank} of {cluster.hosts[position]}"
-    return Group(*parts, *draw_executed(cluster.plan_of(position), local_rank, name))
+    return Group(*parts, *draw_executed(plan, local_rank, name))
 
 
 def usual_groups(cluster: ClusterPlan) -> list[int]:
@@ -110,7 +114,8 @@ def draw_changed(
     changed = [
         number
         for number in different
-        if cluster.plans[number].ranks != cluster.plans[usual[cluster.groups[number].kind]].ranks
+        if bindings(cluster.plans[number])
+        != bindings(cluster.plans[usual[cluster.groups[number].kind]])
     ]
     parts: list[RenderableType] = []
     for number in changed[:MOST_TABLES]:
@@ -121,6 +126,11 @@ def draw_changed(
         text = f"\nand {more} more with another plan: --format json has them"
         parts.append(Text(text, style="dim"))
     return parts
+
+
+def bindings(plan: Plan) -> list[object]:
+    """Return what of a plan does not depend on the host's place in the job."""
+    return [(r.binding, r.places, r.gpus, dict(r.env).get("OMP_NUM_THREADS")) for r in plan.ranks]
 
 
 def shorten(hosts: str) -> str:

@@ -113,9 +113,25 @@ def test_a_group_has_the_plan_that_show_prints(show: Show, tmp_path: Path) -> No
     group = show("--hosts", "n[1-2]", "--topology", str(folder), *args)["groups"][0]
     alone = show("--topology", str(folder / "n1"), *args)
     for rank in alone["ranks"]:
-        assert rank["env"].pop("RANK") == str(rank["rank"])
         rank["env"]["WORLD_SIZE"] = "8"
+    assert group["plan"].pop("host") == alone.pop("host") | {"name": "n1"}
+    for rank in group["plan"]["ranks"]:  # where it stands in the job
+        for name in rank.keys() - alone["ranks"][0].keys():
+            del rank[name]
     assert group["plan"] == alone
+
+
+def test_templates_go_on_from_host_to_host(show: Show, tmp_path: Path) -> None:
+    """What is filled in for a rank has its number in the job, and all meet on the first host."""
+    folder = write(tmp_path / "d", {"n1": BASE, "n2": BASE})
+    args = ("--hosts", "n[1-2]", "--topology", str(folder), "-n", "2", "--master-port", "29500")
+    more = ("--env", "PORT={8000+rank}", "--env", "HERE={local_rank}")
+    env = show(*args, *more, "--rank", "3", "--format", "env")
+    lines = [line.removeprefix("export ") for line in env.splitlines()[1:]]
+    assert dict(line.split("=") for line in lines).items() >= {
+        "PORT": "8003", "HERE": "1", "MASTER_ADDR": "n1", "MASTER_PORT": "29500", "RANK": "3",
+        "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "OMPBIND_RANK": "1",
+    }.items()  # fmt: skip
 
 
 DIFFERENT = {
@@ -234,6 +250,8 @@ def test_a_mask_at_collection_is_seen(tmp_path: Path, show: Show) -> None:
         (["--hosts", "n[1-3]", "--topology", "spoiled"], "spoiled/n1: the snapshot is truncated"),
         (["--hosts", "n1", "--topology", "d", "--format", "argv"], "--format argv is for one rank"),
         (["--hosts", "n1", "--plan", "p"], "--hosts has no effect on a saved plan"),
+        (["--hosts", "n1", "--master-port", "auto"], "--master-port auto: each host would take"),
+        (["--hosts", "n1", "--engine", "slurm"], "--engine is about the engine that has started"),
         (["--hosts", "n1", "--from-env", "vllm"], "--from-env follows the variables of"),
     ],
 )  # fmt: skip
@@ -309,7 +327,7 @@ def test_a_name_in_the_saved_file_s(
 def test_a_rank_is_found_on_its_host(counts: list[int], data: st.DataObject) -> None:
     """Numbers of ranks, whatever each host has, lead to the host and the rank there."""
     first = [sum(counts[:n]) for n in range(len(counts))]
-    plan = ClusterPlan(tuple(map(str, counts)), (), (), tuple(counts), tuple(first))
+    plan = ClusterPlan(tuple(map(str, counts)), (), (), (), tuple(first), sum(counts))
     rank = data.draw(st.integers(0, sum(counts) - 1))
     position, local = plan.find_rank(rank)
     assert first[position] + local == rank
