@@ -19,7 +19,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-guest test-engines test-faults test-division test-serving mutants lint format bench readme pythons package release clean system-demo system-test system-bench
+.PHONY: help demo test test-guest test-engines test-faults test-division test-serving mutants lint format bench readme pythons package release clean system-demo system-test system-engines system-bench
 
 help: ## this text
 	@echo 'usage: make TARGET'
@@ -40,7 +40,7 @@ test: $(VENV)/.developed system-test ## run all tests (ARGS="-k word" for some)
 test-guest: $(VENV)/.developed system-test ## only the tests in a virtual machine with four NUMA nodes
 	@$(BIN)/python -m pytest -q tests/test_guest.py $(ARGS)
 
-test-engines: $(VENV)/.developed system-test ## real engines: Open MPI 5, MPICH 5, Intel MPI, torchrun, Ray, Dask (kept in the user's cache: 2 GB)
+test-engines: $(VENV)/.developed system-engines ## real engines: Open MPI 5, MPICH 5, Intel MPI, torchrun, Ray, Dask (kept in the user's cache: 2 GB)
 	@$(BIN)/python -m tests.jobs
 	@OMPBIND_TEST_ENGINES=1 $(BIN)/python -m pytest -q tests/jobs $(ARGS)
 
@@ -85,7 +85,7 @@ clean: ## remove all that these targets made
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What comes from the system's packages; says nothing and takes no time when it is there.
-system-demo system-test system-bench: system-%:
+system-demo system-test system-engines system-bench: system-%:
 	@tools/setup-system $*
 
 $(VENV)/bin/python: | system-demo

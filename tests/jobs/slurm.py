@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -66,6 +66,30 @@ class Slurm:
         )
         assert expect is None or done.returncode == expect, (command, done.stderr, self.logs())
         return done
+
+    def submit(self, *words: str, env: Mapping[str, str], folder: Path) -> str:
+        """Submit a batch script, wait for its end, and return what it has written."""
+        output = folder / "output"
+        options = ("--parsable", f"--output={output}", f"--chdir={folder}")
+        done = subprocess.run(
+            ["sbatch", *options, *words],
+            env={**env, **self.environ},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+        assert done.returncode == 0, done.stderr
+        # `sbatch --wait` asks every few seconds only.
+        end = time.monotonic() + TIMEOUT
+        state = ""
+        while state in ("", "PENDING", "RUNNING", "COMPLETING") and time.monotonic() < end:
+            time.sleep(0.1)
+            job = self.run("scontrol", "--oneliner", "show", "job", done.stdout.strip()).stdout
+            state = job.partition("JobState=")[2].split()[0]
+        text = output.read_text() if output.exists() else ""
+        assert state == "COMPLETED", (state, text, self.logs())
+        return text
 
     def logs(self) -> str:
         """Return the daemons' last words, for a failure."""
