@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from ompbind.cpuset import union
-from ompbind.errors import UsageError
+from ompbind.cpuset import CpuSet, union
+from ompbind.errors import ParseError, UsageError
 from ompbind.machine import linux_root, living_root, read_machine
-from ompbind.messages import quote
+from ompbind.messages import label, quote
 from ompbind.openmp import choose_places
 from ompbind.planner import make_plan
 from ompbind.planner.cores import levels_for
@@ -132,6 +132,8 @@ def make_new_plan(
             plan = plan.replace(cautions=(*plan.cautions, *cautions))
     if request.omp == "all" and options.from_env is None:
         plan = warn_of_binding(plan, environ)
+    elif options.from_env is None and options.serve is None:
+        plan = warn_of_lists(plan, environ)
     if not narrowed:
         return plan
     from ompbind.host.restrictions import can_be_reset
@@ -153,6 +155,27 @@ def warn_of_binding(plan: Plan, environ: Mapping[str, str]) -> Plan:
     )
     caution = Caution("openmp", text, "--omp off leaves OpenMP's variables alone")
     return plan.replace(cautions=(*plan.cautions, caution))
+
+
+def warn_of_lists(plan: Plan, environ: Mapping[str, str]) -> Plan:
+    """Return the plan with a warning if a variable by which a server binds its workers names cpus
+    that a rank does not have: GNU's OpenMP leaves the rank's mask for them, or dies."""
+    for name, nothing in BY_VARIABLE.items():
+        value = environ.get(name, nothing)
+        try:
+            listed = union(CpuSet.parse_kernel(part) for part in value.split("|"))
+        except ParseError:  # auto, nobind
+            continue
+        short = [rank for rank in plan.ranks if rank.cpus and listed - rank.cpus]
+        if short:
+            text = (
+                f"{name}={quote(value)} names {label('cpu', listed - short[0].cpus)}, which rank "
+                f"{short[0].rank} does not have: its workers will leave the plan for them"
+            )
+            hint = f"--serve plans for the workers; or unset {name}"
+            caution = Caution("openmp", text, hint)
+            return plan.replace(cautions=(*plan.cautions, caution))
+    return plan
 
 
 def apply_inherited(

@@ -184,6 +184,26 @@ def test_a_variable_that_binds_workers_is_noticed(
     assert not plan_for(f"{tree} --omp off", command, environ).cautions
 
 
+@pytest.mark.parametrize(
+    ("args", "value", "named"),
+    [
+        ("--numa-bind-cpus 1-3", "0-1|2-3", "cpu 0, which rank 0 "),
+        ("--numa-bind-cpus 0-3 4-7", "0-1|2-3", "cpus 0-3, which rank 1 "),
+        ("--numa-bind-cpus 0-3", "0-1|2-3", ""),
+        ("--numa-bind-cpus 1-3", "auto", ""),
+        ("--numa-bind-cpus 1-3", "nobind", ""),
+        ("--numa-bind-cpus 1-3", "", ""),
+        ("--serve vllm --numa-bind-cpus 1 2", "0|1", ""),
+    ],
+)
+def test_lists_beyond_the_plan_are_noticed(tree: str, args: str, value: str, named: str) -> None:
+    """The server would bind its workers there: GNU's OpenMP leaves the mask."""
+    environ = {"VLLM_CPU_OMP_THREADS_BIND": value}
+    texts = [c.text for c in plan_for(f"{tree} {args}", "vllm serve m -tp 2", environ).cautions
+             if c.kind == "openmp"]  # fmt: skip
+    assert [named in text for text in texts] == [True] * bool(named)
+
+
 def test_a_saved_plan_for_a_launcher(tree: str, tmp_path: Path) -> None:
     """A plan with places that is run with vLLM instead of its own command warns; one without does
     not, and removes nothing from the environment."""
