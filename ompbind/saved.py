@@ -84,27 +84,15 @@ def check_agreement(plan: Plan) -> None:
         if rank.cpus and outside:
             problem = f"places have cpus {outside}, which are not among its cpus {rank.cpus}"
             raise ParseError(f"{where}: {problem}", part="places")
-    if plan.server and plan.server.words:
-        from ompbind.options.servers import ENGINES
+    if plan.server:
+        from ompbind.options.servers import check_server
 
-        known = {w for e in ENGINES.values() for w in (*e.node_words, *e.cpu_words)}
-        for word in plan.server.words:
-            if word not in known and not is_set(word):
-                problem = f"server.words has {quote(word)}, which is not about binding"
-                raise ParseError(problem, part="words")
+        check_server(plan, plan.server)
     for role in plan.roles:
         missing = role.ranks - CpuSet(range(len(plan.ranks)))
         if missing:
             problem = f"is for ranks {missing}, which the plan does not have"
             raise ParseError(f"role {quote(role.name)} {problem}", part="roles")
-
-
-def is_set(text: str) -> bool:
-    """Whether a text is a set of cpus or nodes."""
-    try:
-        return bool(CpuSet.parse_kernel(text))
-    except ParseError:
-        return False
 
 
 def without_foreign(plan: Plan, given: Collection[str]) -> Plan:

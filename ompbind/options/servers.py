@@ -7,8 +7,8 @@ server, `--from-env` is for ranks that are workers themselves.
 
 from __future__ import annotations
 
-from ompbind.cpuset import parse_whole
-from ompbind.errors import PlanError, UsageError
+from ompbind.cpuset import parse_whole, union
+from ompbind.errors import ParseError, PlanError, UsageError
 from ompbind.machine import read_family, read_machine
 from ompbind.messages import quote
 from ompbind.options import vllm
@@ -16,6 +16,7 @@ from ompbind.options.table import OPTIONS
 from ompbind.options.together import check_together
 from ompbind.options.values import parse_cpu_lists
 from ompbind.planner.request import Pool, Serving
+from ompbind.planner.server import make_words
 from ompbind.plans import Inherited
 from ompbind.record import Record
 from ompbind.worker.installed import find_version
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from ompbind.machine.topology import Machine
     from ompbind.options.values import Values
+    from ompbind.plans import Plan, Server
     from ompbind.worker.launchers import Launch
 
     Workers = tuple[Values, dict[str, str], tuple[Inherited, ...], Serving | None]
@@ -167,6 +169,26 @@ def check_words(engine: Engine, arguments: Sequence[str]) -> None:
                 "ompbind's",
                 hint=f"leave --serve or {quote(word)} out",
             )
+
+
+def check_server(plan: Plan, server: Server) -> None:
+    """Refuse a saved server whose variable or words say something else than its workers' cpus and
+    nodes: they reach another command as well. Raises ParseError."""
+    engine = ENGINES.get(server.engine)
+    if engine is None:
+        raise ParseError(f"server: the engine {quote(server.engine)} is not known", part="server")
+    serving = Serving(server.engine, engine.name, "", engine.variable)
+    told = tuple(dict(r.env).get(engine.variable) for r in plan.ranks)
+    agrees = told == ("|".join(str(w.cpus) for w in server.workers),) and not server.words
+    if not server.variable:
+        serving = Serving(server.engine, engine.name, "", "", engine.node_words, engine.cpu_words)
+        agrees = server.words == make_words(serving, server.workers)
+    if not agrees or server.variable != serving.variable:
+        raise ParseError("server: what tells it of its workers says otherwise", part="server")
+    outside = union([server.rest, *(w.cpus for w in server.workers)]) - plan.ranks[0].cpus
+    if outside:
+        problem = f"cpus {outside} are not among those of its process"
+        raise ParseError(f"server: {problem}", part="server")
 
 
 # --- how many workers ----------------------------------------------------------------------------

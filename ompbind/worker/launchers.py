@@ -38,13 +38,13 @@ class Launcher(Record):
 # launcher (numactl and OMP_NUM_THREADS for each rank); torch.distributed.run's --numa-binding.
 LAUNCHERS = (
     Launcher(
-        "vLLM", ("vllm",), ("vllm",), "binds its workers itself",
+        "vLLM", ("vllm",), ("vllm", "dynamo.vllm"), "binds its workers itself",
         unless=(("bench", "serve"), ("chat",), ("complete",), ("collect-env",), ("--version",),
                 ("-v",), ("--help",), ("-h",)),
     ),
-    Launcher("SGLang", ("sglang",), ("sglang",), "binds its workers itself",
+    Launcher("SGLang", ("sglang",), ("sglang", "dynamo.sglang"), "binds its workers itself",
              unless=(("version",), ("--help",), ("-h",))),
-    Launcher("TensorRT-LLM", ("trtllm-serve", "trtllm-bench"), ("tensorrt_llm",),
+    Launcher("TensorRT-LLM", ("trtllm-serve", "trtllm-bench"), ("tensorrt_llm", "dynamo.trtllm"),
              "binds its workers near their GPUs itself"),
     Launcher("torch's run_cpu", ("ipexrun",),
              ("torch.backends.xeon.run_cpu", "intel_extension_for_pytorch.cpu.launch"),

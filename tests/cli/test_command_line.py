@@ -884,7 +884,7 @@ def test_as_a_module() -> None:
         ("OMPBIND_ROLE_KV", "7", "ranks[0]: env has OMPBIND_ROLE_KV='7', the role has 4000"),
         ("places", ["4001"], "ranks[0]: places have cpus 4001, which are not among its cpus "),
         ("roles", "0-1", "role 'kv' is for ranks 1, which the plan does not have"),
-        ("words", "--evil", "server.words has '--evil', which is not about binding"),
+        ("words", "--evil", "server: what tells it of its workers says otherwise"),
     ],
 )
 def test_a_plan_that_contradicts_itself(

@@ -7,20 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.options import make_plan_options, read_arguments
 from ompbind.options.servers import ENGINES, Count, count_sglang, count_vllm, find_word
-from ompbind.planner.request import Request
+from ompbind.planner import make_plan
+from ompbind.planner.request import Request, Serving
 from ompbind.plans import Plan, parse_plan
 from ompbind.render import make_text
 from ompbind.render.plan import draw_plan
 from ompbind.render.sentences import explain
 from ompbind.resolve import resolve_plan
-from ompbind.saved import load_plan
+from ompbind.saved import check_agreement, load_plan
+from tests.support.machines import MACHINES, make_asked
 from tests.support.trees import Pci, Shape, make_files, write_tree
 from tests.worker.test_installed import make_environment
 
@@ -340,6 +342,71 @@ def test_a_saved_plan_keeps_the_words(gpu_tree: str, tmp_path: Path) -> None:
     plan = load_plan(str(path), Request(command=("vllm", "serve", "other", "-tp", "2")), {})
     assert plan.ranks[0].command[:6] == ("vllm", "serve", "other", "-tp", "2", "--numa-bind")
     assert not plan.cautions
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"words": ["--trust-remote-code"]}, "what tells it of its workers says otherwise"),
+        ({"words": ["--numa-bind", "--numa-bind-nodes", "0", "0"]}, "says otherwise"),
+        ({"words": []}, "says otherwise"),
+        ({"variable": "LD_PRELOAD"}, "says otherwise"),
+        ({"engine": "other"}, "the engine 'other' is not known"),
+        ({"rest": "99"}, "cpus 99 are not among those of its process"),
+    ],
+)
+def test_a_saved_server_brings_no_words_of_its_own(
+    gpu_tree: str, tmp_path: Path, changes: dict[str, object], problem: str
+) -> None:
+    """What is added to my command is about its workers' cpus and nodes, as the plan has them."""
+    plan = json.loads(plan_for(f"{gpu_tree} --serve vllm", "vllm serve m -tp 2").to_json())
+    path = tmp_path / "plan.json"
+    plan["server"] |= changes
+    path.write_text(json.dumps(plan))
+    with pytest.raises(UsageError, match=problem):
+        load_plan(str(path), Request(command=("vllm", "serve", "other")), {})
+
+
+def test_a_saved_servers_lists_are_its_workers(tree: str, tmp_path: Path) -> None:
+    """The variable is not foreign to the plan, and says what the plan says."""
+    plan = json.loads(plan_for(f"{tree} --serve vllm", "vllm serve m -tp 2").to_json())
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(plan))
+    plan_of_mine = plan_for(f"--plan {path} --no-neighbours", "vllm serve other -tp 2")
+    assert lists_of(plan_of_mine) == "0-2|4-6"
+    assert plan_of_mine.ranks[0].command == ("vllm", "serve", "other", "-tp", "2")
+    plan["ranks"][0]["env"][VLLM] = "0|4-6"
+    path.write_text(json.dumps(plan))
+    with pytest.raises(UsageError, match="says otherwise"):
+        load_plan(str(path), Request(), {})
+
+
+@given(
+    st.sampled_from(sorted(MACHINES)),
+    st.integers(1, 6),
+    st.sampled_from(["", "--reserve 1/rank", "--reserve 2", "--role kv=1", "--smt all", "--share",
+                     "--part 1/2", "--per numa", "--oversubscribe"]),
+)  # fmt: skip
+@settings(max_examples=80, deadline=None)
+def test_any_servers_plan_agrees_with_itself(name: str, workers: int, args: str) -> None:
+    """On any machine: as many lists as workers, all inside the server's mask, none in what is left
+    to the engine, and disjoint unless workers are to share; or one clear refusal."""
+    serving = Serving("vllm", "vLLM", "", VLLM)
+    try:
+        request = make_asked(["-n", str(workers), *args.split()], ("vllm", "serve"))
+        plan = make_plan(MACHINES[name], request.replace(serving=serving, omp="off"))
+    except OmpbindError as e:
+        assert e.hint
+        return
+    assert plan.server is not None
+    cpus = [w.cpus for w in plan.server.workers]
+    assert lists_of(plan) == "|".join(map(str, cpus))
+    assert len(cpus) == workers
+    assert union([plan.server.rest, *cpus]) == plan.ranks[0].cpus <= MACHINES[name].allowed.cpus
+    assert not union(cpus) & plan.server.rest
+    if args not in ("--share", "--oversubscribe"):
+        assert sum(map(len, cpus)) == len(union(cpus))
+    check_agreement(parse_plan(plan.to_json()))
 
 
 # --- refusals ------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ KNOWN = [
     ("uv run --no-sync vllm serve m", "vLLM", "vllm"),
     ("timeout 9 env A=b python -m sglang.launch_server --tp 2", "SGLang", "python"),
     ("sglang serve --model-path m", "SGLang", "sglang"),
+    ("python -m dynamo.vllm --model m", "vLLM", "python"),
     ("trtllm-serve serve m", "TensorRT-LLM", "trtllm-serve"),
     ("python -m torch.backends.xeon.run_cpu --ninstances 2 a.py", RUN_CPU, "python"),
     ("ipexrun a.py", RUN_CPU, "ipexrun"),
