@@ -253,6 +253,13 @@ def distribute(groups: Sequence[tuple[Core, ...]], number: int, room: Sequence[i
     return result
 
 
+def crowd(cores: Sequence[Core], count: int) -> list[int]:
+    """Return how many of `count` >= len(cores) ranks each core has: as many as every other or one
+    more, those with more distributed evenly over the tree."""
+    each, more = divmod(count, len(cores))
+    return [each + n for n in distribute([(core,) for core in cores], more, [1] * len(cores))]
+
+
 def apportion(
     weights: Sequence[int], count: int, least: Sequence[int], most: Sequence[int]
 ) -> list[int]:

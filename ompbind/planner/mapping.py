@@ -179,14 +179,34 @@ def map_by_domain(machine: Machine, request: Request, cores: tuple[Core, ...]) -
         positions = choose_spread([domain.cores[0].first_cpu for domain in domains], count)
         domains = [domains[i] for i in positions]
     domains = domains[:count]
-    ranks_of: Sequence[Sequence[int]]
+    counts = count_ranks(request, domains, count)
+    order = [d for d, n in enumerate(counts) for _ in range(n)]
     if request.distribution == "cyclic":
-        ranks_of = [range(d, count, len(domains)) for d in range(len(domains))]
-    else:
-        from ompbind.planner.division import blocks
-
-        ranks_of = blocks(range(count), len(domains))
+        order = [d for turn in range(max(counts)) for d, n in enumerate(counts) if turn < n]
+    ranks_of: list[list[int]] = [[] for _ in domains]
+    for rank, d in enumerate(order):
+        ranks_of[d].append(rank)
     return Mapped(map_to_domains(request, list(zip(domains, ranks_of, strict=True))))
+
+
+def count_ranks(request: Request, domains: Sequence[Domain], count: int) -> list[int]:
+    """Return how many of `count` >= len(domains) ranks each domain gets: the same number, or with
+    --numa-bind alone as many as its usable cores are good for."""
+    from ompbind.planner.division import apportion, blocks, count_parts, crowd
+
+    if request.per is not None or request.cores_per_rank[1:]:
+        return [len(block) for block in blocks(range(count), len(domains))]
+    sizes = [len(domain.cores) for domain in domains]
+    if request.share:
+        return apportion(sizes, count, [1] * len(sizes), [count] * len(sizes))
+    if request.cores_per_rank:
+        room = [size // request.cores_per_rank[0] for size in sizes]
+        fits = min(room) > 0 and sum(room) >= count
+        return apportion(sizes, count, [1] * len(sizes), room if fits else [count] * len(sizes))
+    if count > sum(sizes):
+        ranks_on = iter(crowd([core for domain in domains for core in domain.cores], count))
+        return [sum(next(ranks_on) for _ in range(size)) for size in sizes]
+    return count_parts([domain.cores for domain in domains], count)
 
 
 def map_by_division(machine: Machine, request: Request, cores: tuple[Core, ...]) -> Mapped:
@@ -238,6 +258,8 @@ def find_domains(machine: Machine, request: Request, cores: tuple[Core, ...]) ->
                 hint="-n N divides the machine by what it does say",
             )
     domains = [Domain(group, domain_name(per, group)) for group in groups]
+    if per == "numa":  # by number, as --numa-bind takes them
+        domains.sort(key=lambda domain: domain.cores[0].first_cpu.node or 0)
     if not request.numa_bind:
         return domains
     return [domain.replace(node=single_node(rank, domain)) for rank, domain in enumerate(domains)]
@@ -361,12 +383,12 @@ def oversubscribe(request: Request, ranks: Sequence[int], domain: Domain) -> lis
         check_sizes(request, ranks, domain)
     if not request.oversubscribe:
         raise too_many_ranks(ranks, domain)
-    from ompbind.planner.division import blocks
+    from ompbind.planner.division import crowd
 
     shares = []
-    for core, block in zip(cores, blocks(ranks, len(cores)), strict=True):
-        sharing = f", a core shared by {len(block)} ranks" if len(block) > 1 else ", a core"
-        shares += [Share((core,), domain.name + sharing)] * len(block)
+    for core, number in zip(cores, crowd(cores, len(ranks)), strict=True):
+        sharing = f", a core shared by {number} ranks" if number > 1 else ", a core"
+        shares += [Share((core,), domain.name + sharing)] * number
     return shares
 
 

@@ -578,7 +578,7 @@ CASES = [
     # more ranks than cores
     Case("one-core", "-n 3 --oversubscribe", ["0", "0", "0"],
          warnings=[CROWDED.format(3, "1 core")]),
-    Case("desktop", "-n 8 --oversubscribe", ["0", "0", "1", "1", "2", "3", "4", "5"],
+    Case("desktop", "-n 8 --oversubscribe", ["0", "0", "1", "2", "3", "3", "4", "5"],
          warnings=[CROWDED.format(4, "2 cores")]),
     Case("desktop", "-n 3 --oversubscribe", ["0-1", "2-3", "4-5"]),
     Case("server", "--numa-bind-nodes 0 0 0 0 0 1 --oversubscribe --smt 2",
@@ -1298,3 +1298,49 @@ def test_hint_of_too_many_cores_for_each_rank(args: str, hint: str) -> None:
     with pytest.raises(PlanError) as error:
         make_plan(MACHINES["desktop"], make_asked(args.split()))
     assert error.value.hint.startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("args", "counts"),
+    [
+        # more ranks than cores: by the tree, as hwloc-distrib places them
+        ("-n 24 --oversubscribe", [6, 6, 6, 6]),
+        ("-n 20 --oversubscribe", [5, 5, 5, 5]),
+        ("-n 18 --oversubscribe", [5, 4, 5, 4]),
+        ("-n 24 --oversubscribe --exclude 1-3", [2, 7, 8, 7]),
+        # by usable cores, not in equal blocks: node 0 has one core left
+        ("-n 8 --numa-bind --exclude 1-3", [1, 2, 3, 2]),
+        ("-n 13 --numa-bind --exclude 1-3", [1, 4, 4, 4]),
+        ("-n 8 --numa-bind --exclude 1-3 --mem none", [1, 2, 3, 2]),
+        ("-n 7 --numa-bind --exclude 1-3 --cores-per-rank 1", [1, 2, 2, 2]),
+        ("-n 6 --numa-bind --exclude 1,5 --cores-per-rank 2", [1, 1, 2, 2]),
+        ("-n 13 --numa-bind --exclude 1-3 --share", [1, 4, 4, 4]),
+        ("-n 24 --numa-bind --oversubscribe --exclude 1-3", [2, 7, 8, 7]),
+        # --per gives each node as many
+        ("-n 4 --per numa --exclude 1-3", [1, 1, 1, 1]),
+        ("-n 2 --numa-bind", [1, 1, 0, 0]),
+    ],
+)
+def test_ranks_of_each_node(args: str, counts: list[int]) -> None:
+    plan = make_plan(MACHINES["server"], make_asked(args.split()))
+    assert [sum(list(r.nodes) == [n] for r in plan.ranks) for n in range(4)] == counts
+    assert all(len(r.nodes) == 1 for r in plan.ranks)
+    nodes = [r.nodes.first for r in plan.ranks]
+    assert nodes == sorted(nodes)
+
+
+def test_ranks_go_round_nodes_that_have_cores_left() -> None:
+    """Cyclically: a node that has all its ranks is passed over."""
+    args = "-n 8 --numa-bind --exclude 1-3 --distribution cyclic"
+    plan = make_plan(MACHINES["server"], make_asked(args.split()))
+    assert [r.nodes.first for r in plan.ranks] == [0, 1, 2, 3, 1, 2, 3, 2]
+
+
+def test_nodes_are_numbered_alike_with_memory_and_without() -> None:
+    """By node, also where a package has nodes 0 and 2: --numa-bind changes no rank's cpus."""
+    cpus = tuple(Cpu(n, core=n, package=n // 2 % 2, node=n // 2) for n in range(8))
+    nodes = tuple(Node(n, CpuSet([2 * n, 2 * n + 1]), 1 << 30) for n in range(4))
+    machine = Machine(Topology(cpus, nodes), Allowed(CpuSet(range(8)), CpuSet(range(4))))
+    for args in ("--per numa", "--per numa --numa-bind", "-n 4 --numa-bind"):
+        plan = make_plan(machine, make_asked(args.split()))
+        assert [r.nodes.first for r in plan.ranks] == [0, 1, 2, 3]
