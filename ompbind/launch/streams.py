@@ -31,8 +31,8 @@ class Streams:
     def __init__(
         self, settings: Settings, count: int, environ: Mapping[str, str], first: int = 0
     ) -> None:
-        """`first`: what the first rank is called in tags and the names of files. Raises UsageError
-        where the ranks' files cannot be made."""
+        """`first`: what the first rank is called in tags and the names of files. Raises
+        UsageError."""
         self.tagged = is_tagged(settings, count)
         self._count, self._first = count, first
         self._environ = environ
@@ -40,12 +40,10 @@ class Streams:
         if self._stdin.isdigit() and int(self._stdin) >= count:
             hint = f"ranks: 0-{count - 1}" if count > 1 else "the only rank is 0"
             raise UsageError(f"--stdin {self._stdin}: there is no such rank", hint=hint)
-        self._directory = settings.output_dir
-        self._files: dict[str, tuple[int, int]] = {}
-        if self._directory:
-            self._files = make_files(
-                self._directory, range(first, first + count), overwrite=settings.overwrite
-            )
+        self._directory, self._overwrite = settings.output_dir, settings.overwrite
+        # The ranks' files, by path. They stay open until all ranks run: in somebody else's
+        # directory the same name may be another file by then.
+        self._files: dict[str, int] = {}
         self._theirs: list[int] = []  # what the rank that is being started inherits
         # Pipes that ranks write to: rank, our end, the standard streams that they stand for.
         self._outputs: list[tuple[int, int, tuple[int, ...]]] = []
@@ -53,14 +51,23 @@ class Streams:
         self._sinks: list[Sink] = []
         self._feed: Feed | None = None
 
+    def prepare(self, used: int) -> tuple[int, int] | None:
+        """Make room for the ranks' streams, and their files, if they write to such. Return this
+        process's former limits of open files where `make_room` has raised them. Raises
+        OmpbindError."""
+        limits = self.make_room(used)
+        self._make_files()
+        return limits
+
     def make_room(self, used: int) -> tuple[int, int] | None:
         """Raise this process's soft limit of open files to the hard one where its ends of the
-        ranks' pipes need that; return the former limits then. `used`: how many are open.
+        ranks' pipes, or their files, need that; return the former limits then. `used`: how many are
+        open.
 
         Programs may rely on the soft limit (select takes no descriptor above 1023), so the ranks
         get the former limits back. Raises OmpbindError.
         """
-        each = len(group_streams()) if self.tagged else 0
+        each = len(group_streams()) if self.tagged else len(NAMES) if self._directory else 0
         each += self._stdin == "all" and self._count > 1
         wanted = used + self._count * each + SPARE
         if wanted <= os.sysconf("SC_OPEN_MAX"):
@@ -71,7 +78,8 @@ class Streams:
         hard = limits[1]
         if hard != resource.RLIM_INFINITY and wanted > hard:
             rank = max(0, hard - used - SPARE) // each
-            way_out = "--output inherit" if self.tagged else "another --stdin"
+            redirected = self.tagged or self._directory
+            way_out = "--output inherit" if redirected else "another --stdin"
             raise OmpbindError(
                 f"rank {rank}: no descriptors are left for its streams: ompbind may open {hard} "
                 f"files, and {self._count} ranks need {wanted}",
@@ -84,20 +92,23 @@ class Streams:
     def connect(self, starts: Iterable[Start]) -> Iterator[Start]:
         """Yield each start with the descriptors that become its streams. They stay open until the
         next is taken: fork the rank before that. Raises OSError."""
-        self.close()  # of a first attempt, when a binding was denied
+        self._close_pipes()  # of a first attempt, when a binding was denied
         for start in starts:
             stdin, stdout, stderr = self._open(start.rank.rank)
             yield start.replace(stdin=stdin, stdout=stdout, stderr=stderr)
             self._close_theirs()
 
     def connect_alone(self, start: Start) -> Start:
-        """Return the start of the only rank, which this process becomes. Raises OSError."""
+        """Return the start of the only rank, which this process becomes. Raises OSError,
+        UsageError."""
+        self._make_files()
         stdin, stdout, stderr = self._open(start.rank.rank)
         return start.replace(stdin=stdin, stdout=stdout, stderr=stderr)
 
     def watch(self, loop: Loop) -> None:
         """Let the loop carry what ranks write and read."""
         self._close_theirs()
+        self._close_files()
         if self._outputs:
             from ompbind.launch.output import Source
 
@@ -163,6 +174,10 @@ class Streams:
 
     def close(self) -> None:
         """Close all that is still open."""
+        self._close_files()
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
         self._close_theirs()
         for fd in (*(fd for _, fd, _ in self._outputs), *self._inputs):
             os.close(fd)
@@ -181,7 +196,7 @@ class Streams:
             stdin = self._keep(os.open(os.devnull, os.O_RDONLY))
         if self._directory:
             paths = [path_of(self._directory, self._first + rank, name) for name in NAMES]
-            out, err = (self._keep(open_again(path, self._files[path])) for path in paths)
+            out, err = (self._files[path] for path in paths)
             return stdin, out, err
         if not self.tagged:
             return stdin, None, None
@@ -203,6 +218,16 @@ class Streams:
 
         self._sinks.append(Sink(loop, group, plain=self._plain))
         return self._sinks[-1]
+
+    def _make_files(self) -> None:
+        if self._directory:
+            ranks = range(self._first, self._first + self._count)
+            self._files = make_files(self._directory, ranks, overwrite=self._overwrite)
+
+    def _close_files(self) -> None:
+        for fd in self._files.values():
+            os.close(fd)
+        self._files = {}
 
     def _close_theirs(self) -> None:
         for fd in self._theirs:
@@ -266,14 +291,12 @@ def path_of(directory: str, rank: int, name: str) -> str:
     return os.path.join(directory, f"rank-{rank}.{name}")
 
 
-def make_files(
-    directory: str, ranks: Iterable[int], *, overwrite: bool
-) -> dict[str, tuple[int, int]]:
-    """Create the files of these ranks, empty: all or none. Return the identity of each, by path.
+def make_files(directory: str, ranks: Iterable[int], *, overwrite: bool) -> dict[str, int]:
+    """Create the files of these ranks, empty: all or none. Return their descriptors, by path.
     Raises UsageError."""
     paths = [path_of(directory, rank, name) for rank in ranks for name in NAMES]
     made: list[str] = []
-    identities: dict[str, tuple[int, int]] = {}
+    files: dict[str, int] = {}
     path = directory
     try:
         os.makedirs(directory, exist_ok=True)
@@ -285,47 +308,27 @@ def make_files(
                 hint="name another directory; --overwrite replaces such files",
             )
         for path in paths:
-            fd = open_file(path, os.O_CREAT | (0 if overwrite else os.O_EXCL))
-            try:
-                made += [] if path in existing else [path]
-                os.truncate(fd, 0)
-                identities[path] = identify(fd)
-            finally:
-                os.close(fd)
+            files[path] = open_file(path, os.O_CREAT | (0 if overwrite else os.O_EXCL))
+            made += [] if path in existing else [path]
+            os.truncate(files[path], 0)
     except OSError as e:
+        for fd in files.values():
+            os.close(fd)
         for path_made in made:
             os.unlink(path_made)
         raise UsageError(f"--output-dir: {quote(path, 400)}: {e.strerror}") from None
-    return identities
+    return files
 
 
 def open_file(path: str, flags: int = 0) -> int:
-    """Open a regular file for appending, follow no link and wait for no reader of a FIFO: the
-    directory may belong to somebody else. Raises OSError."""
+    """Open a regular file for appending, above descriptor 2; follow no link and wait for no reader
+    of a FIFO: the directory may belong to somebody else. Raises OSError."""
     if os.path.islink(path):
         raise OSError(0, "is a symbolic link")
     flags |= os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
-    fd = os.open(path, flags, 0o666)
+    fd = move_up(os.open(path, flags, 0o666))
     if os.fstat(fd).st_mode & 0o170000 != 0o100000:  # S_IFMT, S_IFREG
         os.close(fd)
         raise OSError(0, "is not a regular file")
     os.set_blocking(fd, True)
     return fd
-
-
-def open_again(path: str, identity: tuple[int, int]) -> int:
-    """Open a file that `make_files` made. Thousands of ranks' files are not kept open, so somebody
-    could have put another one in its place. Raises UsageError."""
-    try:
-        fd = open_file(path)
-    except OSError as e:
-        raise UsageError(f"--output-dir: {quote(path, 400)}: {e.strerror}") from None
-    if identify(fd) != identity:
-        os.close(fd)
-        raise UsageError(f"--output-dir: {quote(path, 400)} was replaced since it was made")
-    return fd
-
-
-def identify(fd: int) -> tuple[int, int]:
-    status = os.fstat(fd)
-    return status.st_dev, status.st_ino

@@ -141,7 +141,7 @@ class Supervisor:
             self.set_signals()
             self.watch_children()
             self.oom_kills = count_oom_kills()
-            self.files = self.streams.make_room(self.wake_pipe)
+            self.files = self.streams.prepare(self.wake_pipe)
             self.loop.watch(self.control, self.on_control)
             self.starts = self.launch.make_starts()
             self.fork_all()

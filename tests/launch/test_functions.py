@@ -1761,7 +1761,8 @@ def test_whose_tags_have_colours(
 @pytest.mark.parametrize(
     ("more", "count", "each"),
     [({"output": "tag"}, 3, 2), ({"output": "tag", "stdin": "all"}, 3, 3),
-     ({"output": "inherit", "stdin": "all"}, 2, 1), ({"output": "tag", "stdin": "all"}, 1, 2)],
+     ({"output": "inherit", "stdin": "all"}, 2, 1), ({"output": "tag", "stdin": "all"}, 1, 2),
+     ({"output_dir": "x"}, 3, 2)],
 )  # fmt: skip
 def test_room_for_the_ranks_pipes(
     more: dict[str, Any], count: int, each: int, monkeypatch: pytest.MonkeyPatch
@@ -1789,7 +1790,7 @@ def test_room_for_the_ranks_pipes(
     with pytest.raises(errors.OmpbindError, match=f"{count} ranks need {wanted}") as caught:
         streams.make_room(10)
     assert caught.value.data == {"rank": count - 1}
-    assert ("--output inherit" in caught.value.hint) is (more["output"] == "tag")
+    assert ("--output inherit" in caught.value.hint) is (more.get("output") != "inherit")
     limits[1] = 3
     with pytest.raises(errors.OmpbindError) as caught:
         streams.make_room(10)

@@ -420,7 +420,7 @@ def test_files_that_cannot_be_made(run: Run, tmp_path: Path) -> None:
 def test_files_are_made_exclusively(tmp_path: Path) -> None:
     """Even a link that leads nowhere is not written through unasked."""
     (tmp_path / "rank-0.out").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(Exception, match="already exists"):
+    with pytest.raises(UsageError, match="already exists"):
         make_files(str(tmp_path), [0], overwrite=False)
     assert not (tmp_path / "elsewhere").exists()
 
@@ -449,17 +449,27 @@ def test_overwriting_takes_regular_files_only(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_replaced_is_not_written(tmp_path: Path) -> None:
-    """Where the directory belongs to somebody else, between making the files and starting."""
+    """Where the directory belongs to somebody else, between making the files and starting: ranks
+    write to what was made, whatever has its name now."""
     (tmp_path / "precious").write_text("precious")
     settings = Settings(output_dir=str(tmp_path / "logs"))
     path = tmp_path / "logs/rank-0.out"
     for replace in (path.symlink_to, path.hardlink_to):
         streams = Streams(settings, 1, {})
-        path.unlink()
+        streams.prepare(3)
+        made = os.stat(path)
+        path.rename(tmp_path / "moved")
         replace(tmp_path / "precious")
-        with pytest.raises(UsageError, match=r"rank-0.out'?:? (is a symbolic link|was replaced)"):
-            streams._open(0)
+        _, out, err = streams._open(0)
+        assert out is not None
+        assert err is not None
+        assert os.path.samestat(os.fstat(out), made)
+        os.write(out, b"from the rank")
         streams.close()
+        for fd in (out, err):
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(fd)
+        assert (tmp_path / "moved").read_text() == "from the rank"
         shutil.rmtree(tmp_path / "logs")
     assert (tmp_path / "precious").read_text() == "precious"
 

@@ -545,7 +545,7 @@ def test_a_launch(fails: bool, stage: Make, monkeypatch: pytest.MonkeyPatch) -> 
     def watch_children() -> None:
         t.s.wake_pipe = 40
 
-    def make_room(used: int) -> tuple[int, int]:
+    def prepare(used: int) -> tuple[int, int]:
         t.calls.append(("room", used))
         return 5, 6
 
@@ -559,7 +559,7 @@ def test_a_launch(fails: bool, stage: Make, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(supervisor, "count_oom_kills", lambda: 3)
     starts = [make_start(0)]
     monkeypatch.setattr(Launch, "make_starts", lambda _: starts)
-    streams: Any = SimpleNamespace(make_room=make_room, close=t.note("close"))
+    streams: Any = SimpleNamespace(prepare=prepare, close=t.note("close"))
     t.s.streams = streams
     loop: Any = SimpleNamespace(run=run, watch=t.note("watch"))
     t.s.loop = loop
