@@ -285,9 +285,9 @@ class Caution(Record):
     """A warning that goes with a plan: its kind, a word that programs may test, and its text.
 
     The kinds: "exclude", "no-binding", "no-cores", "no-numa", "uneven", "oversubscribed",
-    "threads", "quota", "isolated", "shared-core", "memory", "gpu", "numa-balancing", "neighbours",
-    "engine", "fix", "openmp"; "" in a plan saved before there were kinds. `hint`: what to do about
-    it, where the text does not say it.
+    "threads", "shared-threads", "quota", "isolated", "shared-core", "memory", "gpu",
+    "numa-balancing", "neighbours", "engine", "fix", "openmp"; "" in a plan saved before there were
+    kinds. `hint`: what to do about it, where the text does not say it.
     """
 
     kind: str

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 SERVER_GRACE = 30.0
 
 # Warnings that `show` and `doctor` give, and a launch does not repeat: NUMA balancing is the
-# default of kernels, so that each plain -n 2 on a server would begin with it.
-QUIET = ("numa-balancing",)
+# default of kernels, so that each plain -n 2 on a server would begin with it, and ranks that share
+# their cpus have as many threads each by default, so that each --share would.
+QUIET = ("numa-balancing", "shared-threads")
 
 
 def run(args: Sequence[str]) -> int:

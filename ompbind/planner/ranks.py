@@ -242,5 +242,5 @@ def warn_of_threads(ranks: Sequence[RankPlan], crowded: bool) -> list[Caution]:
         least = cpus_each // ranks_each
         remedy = f" (--threads {least} gives each its own)" if least else ""
         text = f"{who} share {counted(cpus_each, 'cpu')} and have {total} threads together{remedy}"
-        cautions.append(Caution("threads", text))
+        cautions.append(Caution("shared-threads", text))
     return cautions

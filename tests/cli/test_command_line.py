@@ -1013,12 +1013,13 @@ def show(capfd: pytest.CaptureFixture[str], *args: str) -> str:
 def test_run_does_not_repeat_what_is_so_on_each_server(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """NUMA balancing is the kernel's default: show, --explain and doctor warn of it, run does not;
-    other warnings stand."""
-    plan = make_plan(MACHINES["server"], make_asked(["-n", "2"]))
+    """NUMA balancing is the kernel's default, and --share gives ranks more threads together than
+    cpus: show, --explain and doctor warn of that, run does not; other warnings stand."""
+    plan = make_plan(MACHINES["server"], make_asked(["-n", "2", "--share"]))
+    assert [caution.kind for caution in plan.cautions] == ["shared-threads"]
     text = "NUMA balancing migrates pages"
     cautions = (Caution("numa-balancing", text), Caution("memory", "node 1 has no memory"))
-    planned = plan.replace(cautions=cautions)
+    planned = plan.replace(cautions=(*plan.cautions, *cautions))
     monkeypatch.setattr("ompbind.resolve.resolve_plan", lambda *_, **__: planned)
     monkeypatch.setattr("ompbind.launch.run", lambda *_: 0)
     assert command_run.start({"ranks": 2}, ["true"]) == 0
