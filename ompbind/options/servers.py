@@ -390,12 +390,13 @@ def make_sglang_values(
     with one hardware thread of each core, and a core for its other processes. Raises OmpbindError.
     """
     sizes = read_sizes("sglang", arguments)[0] if arguments else {}
-    if sizes.get("dp", 1) > 1:
-        raise UsageError(
-            "the command's data-parallel size: SGLang gives the CPU workers of each replica the "
-            "same cpus",
-            hint="a server for each replica: -n N --template -- … --port {30000+rank}",
-        )
+    for size, what in (("dp", "data-parallel replica"), ("pp", "pipeline stage")):
+        if sizes.get(size, 1) > 1:
+            raise UsageError(
+                f"the command's {engine.sizes[size][0]}: SGLang gives the CPU workers of each "
+                f"{what} the same cpus",
+                hint="a server for each replica: -n N --template -- … --port {30000+rank}",
+            )
     name, text = engine.variable, case.environ.get(engine.variable, "all").strip()
     notes = []
     if name in case.environ:

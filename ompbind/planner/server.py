@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
-from ompbind.messages import label
+from ompbind.messages import label, plural
 from ompbind.planner.ranks import make_rank_environment
 from ompbind.plans import Binding, Caution, Numbers, RankPlan, Role, Server, ServerWorker
 
@@ -43,7 +43,11 @@ def make_server_plan(machine: Machine, request: Request, serving: Serving, plan:
         roles=roles,
         unused=unused,
         server=server,
-        cautions=(*plan.cautions, *warn_of_memory(serving, workers)),
+        cautions=(
+            *plan.cautions,
+            *warn_of_memory(serving, workers),
+            *warn_of_quota(machine, serving, workers),
+        ),
     )
 
 
@@ -92,6 +96,21 @@ def warn_of_memory(serving: Serving, workers: tuple[ServerWorker, ...]) -> list[
         f"node, here {union(w.mems for w in far)}: that of its first cpu"
     )
     return [Caution("memory", text, "a worker for each node, or fewer cpus, keeps memory near")]
+
+
+def warn_of_quota(
+    machine: Machine, serving: Serving, workers: tuple[ServerWorker, ...]
+) -> list[Caution]:
+    """Return a warning for CPU workers with more cpus than the cgroup's quota is worth: the engine
+    starts a thread on each of them."""
+    quota, cpus = machine.allowed.quota, len(union(w.cpus for w in workers))
+    if quota is None or serving.node_words or cpus <= max(quota, 1):
+        return []
+    text = (
+        f"the cgroup's quota is worth {quota:g} {plural('cpu', quota)}, but {serving.name} starts "
+        f"a thread on each of its workers' {cpus} cpus: they will be throttled"
+    )
+    return [Caution("quota", text, "--cores-per-rank N gives each worker N cores")]
 
 
 def make_words(serving: Serving, workers: tuple[ServerWorker, ...]) -> tuple[str, ...]:

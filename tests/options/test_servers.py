@@ -211,6 +211,15 @@ def test_memory_that_the_engine_binds_otherwise(tree: str) -> None:
     assert (plan.ranks[0].mem, str(plan.ranks[0].mems)) == ("bind", "0-1")
 
 
+def test_a_quota_is_worth_less_than_the_workers() -> None:
+    """vLLM makes a thread for each cpu of a list; that they will be throttled is told."""
+    serving = Serving("vllm", "vLLM", "", VLLM)
+    for args, kinds in (([], ["quota"]), (["--cores-per-rank", "1"], [])):
+        request = make_asked(["-n", "2", *args], ("vllm", "serve"))
+        plan = make_plan(MACHINES["container"], request.replace(serving=serving, omp="off"))
+        assert [c.kind for c in plan.cautions if c.kind == "quota"] == kinds
+
+
 def test_threads_are_the_engines(tree: str) -> None:
     """--threads sets OMP_NUM_THREADS in the server's environment, and nothing else."""
     plan = plan_for(f"{tree} --serve vllm --threads 2", "vllm serve m -tp 2")
@@ -269,8 +278,10 @@ def test_sglang_on_cpus(tree: str) -> None:
     assert lists_of(plan, SGLANG) == "0-1|6-7"
     plan = plan_for(f"{tree} --serve sglang", f"{LAUNCH_SGLANG} --tp 2", {SGLANG: "all"})
     assert lists_of(plan, SGLANG) == "0-3|4-6"
-    with pytest.raises(UsageError, match="data-parallel size: SGLang gives"):
+    with pytest.raises(UsageError, match="each data-parallel replica the same cpus"):
         plan_for(f"{tree} --serve sglang", f"{LAUNCH_SGLANG} --dp 2")
+    with pytest.raises(UsageError, match="each pipeline stage the same cpus"):
+        plan_for(f"{tree} --serve sglang", f"{LAUNCH_SGLANG} --pp-size 2")
 
 
 # --- GPUs ----------------------------------------------------------------------------------------
