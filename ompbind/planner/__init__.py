@@ -68,7 +68,7 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         *warn_of_machine(machine, request),
         *usable.cautions,
         *mapping_cautions,
-        *warn_of_nodes(machine, request, usable.cores),
+        *warn_of_nodes(machine, request, usable.cores, shares),
         *warn_of_sizes(shares, request),
         *warn_of_oversubscription(shares, request),
         *thread_cautions,
@@ -230,12 +230,14 @@ def warn_of_machine(machine: Machine, request: Request) -> list[Caution]:
     return cautions
 
 
-def warn_of_nodes(machine: Machine, request: Request, cores: Sequence[Core]) -> list[Caution]:
+def warn_of_nodes(
+    machine: Machine, request: Request, cores: Sequence[Core], shares: Sequence[Share]
+) -> list[Caution]:
     if not request.numa_bind or not machine.topology.numa:
         return []
     from ompbind.planner.memory import warn_of_denied_nodes  # not on everybody's start path
 
-    return warn_of_denied_nodes(machine, request, cores)
+    return warn_of_denied_nodes(machine, request, cores, shares)
 
 
 def warn_of_sizes(shares: Sequence[Share], request: Request) -> list[Caution]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
 from ompbind.messages import label
+from ompbind.planner.mapping import nodes_of
 from ompbind.plans import Caution
 
 TYPE_CHECKING = False
@@ -92,21 +93,18 @@ def choose_nodes(machine: Machine, named: CpuSet | str) -> CpuSet:
 
 
 def warn_of_denied_nodes(
-    machine: Machine, request: Request, cores: Sequence[Core]
+    machine: Machine, request: Request, cores: Sequence[Core], shares: Sequence[Share]
 ) -> list[Caution]:
     """Return a warning of nodes whose cpus --numa-bind leaves idle, as their memory may not be
-    used."""
-    named = request.nodes is not None or request.cpus is not None
-    if named or request.mem in ("none", "local") or request.mem_nodes is not None:
+    used, while all others have ranks."""
+    if request.mem in ("none", "local") or request.mem_nodes is not None:
         return []
-    denied = CpuSet(
-        n.node
-        for n in machine.topology.nodes
-        if n.memory_bytes != 0
-        and n.node not in machine.allowed.nodes
-        and any(core.first_cpu.node == n.node for core in cores)
-    )
-    if not denied:
+    if request.nodes or request.cpus or request.per not in (None, "numa"):
+        return []
+    bare = CpuSet(n.node for n in machine.topology.nodes if n.memory_bytes == 0)
+    nodes = nodes_of(cores)
+    denied = nodes - machine.allowed.nodes - bare
+    if not denied or nodes - denied != CpuSet(s.node for s in shares if s.node is not None):
         return []
     text = (
         f"--numa-bind leaves out {label('node', denied)}, whose memory is not allowed (cgroup "

@@ -1213,6 +1213,11 @@ def test_nodes_whose_memory_is_denied_are_left_out() -> None:
         "--numa-bind leaves out node 1, whose memory is not allowed (cgroup cpuset): --mem none "
         "binds cpus only",
     )
+    shape = Shape(nodes=4, packages=4, cores=8)
+    for args, count in (("-n 1", 0), ("-n 3", 1), ("--per package --on-denied degrade", 0)):
+        request = make_asked(["--numa-bind", *args.split()])
+        plan = make_plan(make_machine(shape, nodes="0-2"), request)
+        assert sum("leaves out" in text for text in plan.warnings) == count, args
 
 
 @pytest.mark.parametrize("mem", ["none", "local"])
