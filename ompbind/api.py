@@ -117,7 +117,7 @@ def plan(
     threads: int | Literal["cores"] | None = None,
     omp: Literal["all", "threads", "off"] | None = None,
     mem: Literal["bind", "preferred", "interleave", "local", "none"] | None = None,
-    mem_nodes: Cpus | None = None,
+    mem_nodes: Cpus | Literal["all"] | None = None,
     binder: Literal["auto", "numactl", "native"] | None = None,
     inherited: Literal["intersect", "error", "ignore"] | None = None,
     neighbours: bool | None = None,

@@ -133,7 +133,7 @@ def test_a_saved_plan_keeps_its_roles(
     plan = json.loads(saved)
     done = run("run", "--plan", str(place))
     assert (done.returncode, done.stdout.strip()) == (0, plan["roles"][0]["cpus"])
-    plan["roles"][0]["cpus"] = "60000"
+    plan["roles"][0]["cpus"] = plan["ranks"][0]["env"]["OMPBIND_ROLE_KV"] = "60000"
     place.write_text(json.dumps(plan))
     done = run("run", "--plan", str(place))
     assert done.returncode == 125
