@@ -101,9 +101,10 @@ def make_new_plan(
     """Return a plan for this or another machine's topology. Raises OmpbindError."""
     request, path, found = options.request, options.topology, options.found
     devices = wants_devices(request, path)
+    levels = levels_for(request)
+    if found and found.task and not found.seems_bound:  # one of several ranks that are planned
+        levels = levels_for(request.replace(ranks=1))
     if machine is None:
-        # Under an engine several ranks may be planned, although one is asked for.
-        levels = levels_for(request.replace(ranks=1) if found and found.task else request)
         machine = read_machine(path, levels, devices=devices)
     chosen: dict[str, Any] = {}
     if request.omp == "all" and not request.places_why:
@@ -117,7 +118,7 @@ def make_new_plan(
     if found and found.task:
         from ompbind.engines.fitting import fit_here
 
-        fitted = fit_here(machine, request, found, environ, options.within)
+        fitted = fit_here(machine, request, found, environ, options.within, levels)
         machine, request, narrowed = fitted.machine, fitted.request, fitted.narrow(narrowed)
     plan = make_plan(machine, request)
     if fitted:

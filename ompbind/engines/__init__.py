@@ -44,13 +44,25 @@ class Started(Record):
 
 class Found(Record):
     """What `find_task` returns. `task`: false where this process is no rank of an engine; `engine`:
-    its row of the table; `daemon`: the affinity mask of the process that started it, None where it
-    cannot be seen; `user_threads`: whether OMP_NUM_THREADS is the user's, and not the engine's."""
+    its row of the table; `daemon`: the affinity mask of the process that started it, and `mask` its
+    own, None where it cannot be seen; `user_threads`: whether OMP_NUM_THREADS is
+    the user's, and not the engine's."""
 
     task: Task
     engine: Engine | None = None
     daemon: CpuSet | None = None
     user_threads: bool = True
+    mask: CpuSet | None = None
+
+    @property
+    def seems_bound(self) -> bool:
+        """Whether this rank probably has a mask of its own: then nothing is to be divided."""
+        count = self.task.local_ranks
+        if self.engine is None or count is None or count == 1:
+            return self.engine is not None
+        if not self.mask or not self.daemon:
+            return False
+        return len(self.mask) * count <= len(self.daemon)
 
 
 def find_task(environ: Mapping[str, str], root: LivingRoot, name: str | None = None) -> Found:
@@ -64,11 +76,13 @@ def find_task(environ: Mapping[str, str], root: LivingRoot, name: str | None = N
         named = [engine for engine in seen if engine.name == name]
         if not named:
             raise not_seen(name)
-        started = find_daemon(named[0], root)
+        this = read_status(root, "self")
+        started = find_daemon(named[0], root, this)
     elif not seen:
         return Found(Task(passed_over=passed_over))
     else:
-        started = find_innermost(seen, environ, root)
+        this = read_status(root, "self")
+        started = find_innermost(seen, environ, root, this)
     engine = started.engine
     task = make_task(engine, environ, started.by)
     daemon = "" if started.daemon is None else str(started.daemon.pid)
@@ -80,7 +94,7 @@ def find_task(environ: Mapping[str, str], root: LivingRoot, name: str | None = N
         if other.name != engine.name and other.needs != engine.needs
     )
     task = task.replace(passed_over=(*others, *passed_over))
-    if is_bound_already(task, environ, root):
+    if is_bound_already(task, environ, this.cpus):
         why = "this process is inside a rank that ompbind has bound"
         return Found(Task(passed_over=((engine.label, why), *task.passed_over)))
     if engine.name == "slurm" and task.ranks == 1:
@@ -91,6 +105,7 @@ def find_task(environ: Mapping[str, str], root: LivingRoot, name: str | None = N
         engine,
         None if started.daemon is None else started.daemon.cpus,
         is_user_setting("OMP_NUM_THREADS", started, environ, root),
+        this.cpus,
     )
 
 
@@ -101,8 +116,13 @@ def find_rank(
     UsageError."""
     if rank is not None:
         number = rank if isinstance(rank, int) else read_rank(*rank, environ)
-        return Found(Task("hand", "--rank", number, local_rank=number, by="--rank is given"))
+        return Found(make_hand_task(number))
     return find_task(environ, living_root(), name)
+
+
+def make_hand_task(rank: int) -> Task:
+    """Return this process as the rank that --rank gives."""
+    return Task("hand", "--rank", rank, local_rank=rank, by="--rank is given")
 
 
 def read_rank(name: str, first: int | None, environ: Mapping[str, str]) -> int:
@@ -162,15 +182,17 @@ def not_seen(name: str) -> UsageError:
     )
 
 
-def find_daemon(engine: Engine, root: LivingRoot) -> Started:
+def find_daemon(engine: Engine, root: LivingRoot, this: Ancestor) -> Started:
     """Return an engine that is given by name, with its nearest daemon."""
-    for ancestor in find_ancestors(root):
+    for ancestor in find_ancestors(root, this.parent):
         if ancestor.name in engine.daemons:
             return Started(engine, f"--engine {engine.name}", ancestor)
     return Started(engine, f"--engine {engine.name}")
 
 
-def find_innermost(seen: Sequence[Engine], environ: Mapping[str, str], root: LivingRoot) -> Started:
+def find_innermost(
+    seen: Sequence[Engine], environ: Mapping[str, str], root: LivingRoot, this: Ancestor
+) -> Started:
     """Return the engine that started this process, or what this process runs in, last.
 
     Up through the ancestors: the first whose name is that of a daemon of one of these engines; or
@@ -180,13 +202,13 @@ def find_innermost(seen: Sequence[Engine], environ: Mapping[str, str], root: Liv
     """
     slurm = next((engine for engine in seen if engine.name == "slurm"), None)
     task_pid = parse_whole(environ.get("SLURM_TASK_PID", "")) if slurm else None
-    if slurm and task_pid and read_status(root, "self").pid == task_pid:
+    if slurm and task_pid and this.pid == task_pid:
         # Nothing stands between srun's task and itself. In a pid namespace the number is another.
-        daemon = next(find_ancestors(root), None)
+        daemon = next(find_ancestors(root, this.parent), None)
         if daemon is not None and daemon.name in slurm.daemons:
             return Started(slurm, explain(slurm, daemon.name, daemon.pid), daemon)
         return Started(slurm, explain(slurm, "SLURM_TASK_PID is this process"))
-    for ancestor in find_ancestors(root):
+    for ancestor in find_ancestors(root, this.parent):
         for engine in seen:
             if ancestor.name in engine.daemons:
                 return Started(engine, explain(engine, ancestor.name, ancestor.pid), ancestor)
@@ -209,7 +231,7 @@ def explain(engine: Engine, how: str, pid: int = 0) -> str:
     return f"{', '.join(engine.needs)}; {process}"
 
 
-def is_bound_already(task: Task, environ: Mapping[str, str], root: LivingRoot) -> bool:
+def is_bound_already(task: Task, environ: Mapping[str, str], mask: CpuSet | None) -> bool:
     """Whether this process runs inside the very rank, which ompbind has bound: its variables name
     the same task, and its mask is within the rank's cpus."""
     if environ.get(ENGINE_TASK) != task.key:
@@ -221,7 +243,6 @@ def is_bound_already(task: Task, environ: Mapping[str, str], root: LivingRoot) -
         cpus = CpuSet.parse_kernel(environ.get("OMPBIND_CPUS", ""))
     except ParseError:
         return False
-    mask = read_status(root, "self").cpus
     return bool(cpus) and (mask is None or mask <= cpus)
 
 

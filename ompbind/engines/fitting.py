@@ -4,18 +4,18 @@ launch would plan them, and this process starts its own. Pure.
 
 from __future__ import annotations
 
-from ompbind.engines.sharing import ALL, SOME, find_sharing
+from ompbind.engines.sharing import ALL, SOME, WHOLE_CORES, find_sharing
 from ompbind.errors import PlanError
-from ompbind.machine import linux_root
+from ompbind.machine import linux_root, read_machine
 from ompbind.machine.limits import read_own_cpuset
 from ompbind.messages import counted, label
-from ompbind.planner.cores import group_cores
+from ompbind.planner.cores import group_cores, levels_for
 from ompbind.plans import ENGINE_TASK, ENGINE_VARIABLE, Caution, Numbers, World
 from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from typing import Any
 
     from ompbind.cpuset import CpuSet
@@ -54,11 +54,20 @@ class Fitted(Record):
 
     def complete(self, plan: Plan) -> Plan:
         """Return the plan with what it is for the engine, also in its ranks' environment."""
-        task = self.task
-        variables = ((ENGINE_VARIABLE, task.engine), (ENGINE_TASK, task.key))
-        env = variables if task.job else variables[:1]
-        ranks = tuple(r.replace(env=r.env + env) for r in plan.ranks)
-        return plan.replace(ranks=ranks, task=task, cautions=(*self.cautions, *plan.cautions))
+        task, cautions = self.task, self.cautions
+        per, world = self.request.per, self.request.world
+        if per and plan.unused and task.local_ranks == 1 and world and world.only is not None:
+            text = f"--per {per}: {task.label} has started one rank here, which gets the first"
+            cautions += (Caution("engine", text, "-n N starts N ranks on each node"),)
+        return with_task(plan.replace(cautions=(*cautions, *plan.cautions)), task)
+
+
+def with_task(plan: Plan, task: Task) -> Plan:
+    """Return the plan with what it is for the engine, also in its ranks' environment."""
+    variables = ((ENGINE_VARIABLE, task.engine), (ENGINE_TASK, task.key))
+    env = variables if task.job else variables[:1]
+    ranks = tuple(r.replace(env=r.env + env) for r in plan.ranks)
+    return plan.replace(ranks=ranks, task=task)
 
 
 def fit_here(
@@ -67,12 +76,27 @@ def fit_here(
     found: Found,
     environ: Mapping[str, str],
     within: str,
+    levels: Collection[Level],
 ) -> Fitted:
-    """Return what to plan on this machine, whose cpuset is read. Raises PlanError,
+    """Return what to plan on this machine, of which `levels` have been read; its cpuset, and the
+    levels that are needed to divide it, are read where they are wanted. Raises PlanError,
     TopologyError."""
-    cpuset = None if (root := linux_root()) is None else read_own_cpuset(root)
-    whole = machine.topology.online
-    return fit(machine, request, found, environ, within, cpuset or whole)
+    cpuset = machine.topology.online
+    if needs_cpuset(found, within) and (root := linux_root()):
+        cpuset = read_own_cpuset(root) or cpuset
+    fitted = fit(machine, request, found, environ, within, cpuset)
+    wanted = levels_for(fitted.request)
+    if not set(wanted) <= set(levels):
+        again = read_machine(None, wanted, devices=bool(machine.topology.devices))
+        fitted = fitted.replace(machine=again.replace(allowed=fitted.machine.allowed))
+    return fitted
+
+
+def needs_cpuset(found: Found, within: str) -> bool:
+    """Whether the cpuset says what the ranks of an engine share: where its daemon cannot be seen or
+    is outside, as Slurm's is."""
+    slurm = found.engine is not None and found.engine.name == "slurm"
+    return found.daemon is None or slurm or within == "node"
 
 
 def pick_rank(plan: Plan, found: Found) -> Plan:
@@ -100,7 +124,7 @@ def pick_rank(plan: Plan, found: Found) -> Plan:
     size = count if found.engine is None or task.ranks is None else task.ranks
     numbers = Numbers(first, size, rank, count)
     kept = chosen.replace(rank=0, numbers=numbers)
-    return plan.replace(ranks=(kept,), task=task)
+    return with_task(plan.replace(ranks=(kept,)), task)
 
 
 def fit(
@@ -117,10 +141,11 @@ def fit(
     if engine is None:  # by hand: the rank of a plan for all ranks
         number = task.rank or 0
         return Fitted(machine, request.replace(world=World(0, 0, 0, 0, only=number)), task)
+    check_ranks(request, task, engine, machine.name)
     online = topology.online
     mask = machine.allowed.cpus
     around = (cpuset if found.daemon is None else found.daemon) & online
-    if engine.name == "slurm" or within == "node":
+    if needs_cpuset(found, within):
         # A step's cpuset is one for all its tasks, but need not be slurmstepd's.
         around = around & cpuset or mask
     groups = [topology.groups(level) for level in BOUND_TO]
@@ -128,7 +153,7 @@ def fit(
     if sharing.widened:
         machine = machine.replace(allowed=machine.allowed.replace(cpus=sharing.cpus))
     cores = len(group_cores(machine, sharing.cpus - request.exclude))
-    request, cautions = fit_request(request, task, engine, sharing, machine.name, cores)
+    request, cautions = fit_request(request, task, engine, sharing, cores)
     if request.visible is not None:
         gpus = pick_gpus(request.visible.gpus, request, task)
         request = request.replace(visible=request.visible.replace(gpus=gpus))
@@ -152,11 +177,10 @@ def pick_gpus(gpus: tuple[Gpu, ...], request: Request, task: Task) -> tuple[Gpu,
 
 
 def fit_request(
-    request: Request, task: Task, engine: Engine, sharing: Sharing, host: str, cores: int
+    request: Request, task: Task, engine: Engine, sharing: Sharing, cores: int
 ) -> tuple[Request, list[Caution]]:
-    """Return what to plan on the cpus of `sharing`, which have `cores` cores, and warnings. `host`:
-    this node's name. Raises PlanError."""
-    check_ranks(request, task, engine, host)
+    """Return what to plan on the cpus of `sharing`, which have `cores` cores, and warnings. Raises
+    PlanError."""
     world = make_world(request, task)
     if request.ranks is not None and task.local_ranks == 1:  # one ompbind on each node
         return request.replace(world=world), []
@@ -177,11 +201,15 @@ def fit_request(
         )
     if sharing.kind == SOME and not sharing.members:
         return share_blindly(request, sharing, cores)
-    return split_cores(request, task, engine, sharing, len(members), cores)
+    request, cautions = split_cores(request, task, engine, sharing, len(members), cores)
+    if sharing.caution:
+        cautions.append(Caution("shared-core", sharing.caution, sharing.hint))
+    return request, cautions
 
 
 def check_ranks(request: Request, task: Task, engine: Engine, host: str) -> None:
-    """Refuse a number of ranks that is not the engine's. Raises PlanError."""
+    """Refuse a number of ranks that is not the engine's. `host`: this node's name. Raises
+    PlanError."""
     count = task.local_ranks or 1
     on = f" on {host}" if host else ""
     for option, values in (
@@ -279,6 +307,6 @@ def split_cores(
         f"{task.label} has started {ranks} ranks on {on}, {counted(cores, 'core')}: each gets "
         "hardware threads of a core that another rank uses, too"
     )
-    hint = {"slurm": "srun -c 2 or --hint=nomultithread gives each a whole core"}
-    caution = Caution("shared-core", text, hint.get(engine.name, "fewer ranks on each node"))
+    hint = WHOLE_CORES if engine.name == "slurm" else "fewer ranks on each node"
+    caution = Caution("shared-core", text, hint)
     return request.replace(by_thread=True), [caution]

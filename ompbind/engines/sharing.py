@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ompbind.plans import Task
 
 OWN, ALL, SOME = "own", "all", "some"
+WHOLE_CORES = "srun -c 2 or --hint=nomultithread gives each task a whole core"
 LONGEST_MASK = 4096  # digits of one of Slurm's masks
 
 
@@ -71,7 +72,7 @@ def find_sharing(
         return Sharing(ALL, around, need_members(task), count or 1, widened=True, why=why)
     masks = read_masks(engine, environ, task, mask)
     if masks:
-        return by_masks(task, engine, mask, masks)
+        return by_masks(task, engine, mask, masks, groups[-1] if groups else ())
     if around <= mask:
         why = f"{engine.label} has not bound its ranks"
         return Sharing(ALL, mask, need_members(task), count or 1, why=why)
@@ -108,16 +109,37 @@ def need_members(task: Task) -> tuple[int, ...]:
     return tuple(range(task.local_ranks))
 
 
-def by_masks(task: Task, engine: Engine, mask: CpuSet, masks: Sequence[Hashable]) -> Sharing:
+def by_masks(
+    task: Task,
+    engine: Engine,
+    mask: CpuSet,
+    masks: Sequence[Hashable],
+    cores: Sequence[CpuSet],
+) -> Sharing:
     """Return the sharing by the engine's own word. `masks`: of each local rank what it is bound
     to."""
     rank = task.local_rank or 0
     members = tuple(r for r, other in enumerate(masks) if other == masks[rank])
     if len(members) == 1:
-        return Sharing(OWN, mask, members, why=f"{engine.label} has bound this rank")
+        why = f"{engine.label} has bound this rank"
+        sharing = Sharing(OWN, mask, members, why=why)
+        beside = [r for r, other in enumerate(masks) if r != rank and is_beside(other, mask, cores)]
+        if masks[rank] == mask.mask and beside:
+            others = label("local rank", CpuSet(beside))
+            text = f"local rank {rank} has hardware threads of a core that {others} uses, too"
+            return sharing.replace(caution=text, hint=WHOLE_CORES)
+        return sharing
     kind = ALL if len(members) == len(masks) else SOME
     why = f"{engine.label} has bound {'all' if kind == ALL else len(members)} ranks to these cpus"
     return Sharing(kind, mask, members, len(members), why=why)
+
+
+def is_beside(other: Hashable, mask: CpuSet, cores: Sequence[CpuSet]) -> bool:
+    """Whether another rank's mask, by the kernel's numbers, has cpus of a core of this mask."""
+    if not isinstance(other, int):
+        return False
+    theirs = CpuSet.from_mask(other)
+    return any(core & mask and core & theirs for core in cores)
 
 
 def count_crowd(

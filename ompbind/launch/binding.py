@@ -56,11 +56,11 @@ def reset_inherited(cpus: CpuSet) -> None:
 
     Raises DeniedError.
     """
-    hint = "--inherited intersect plans inside what was inherited"
+    hint = "--inherited intersect and --within task plan inside what was inherited"
     try:
         syscalls.set_affinity(cpus)
     except OSError as e:
-        problem = f"--inherited ignore: the affinity mask cannot be widened to {cpus}"
+        problem = f"the affinity mask cannot be widened to {cpus}"
         raise DeniedError(f"{problem}: {e.strerror}", hint=hint, part="cpus", rank=0) from None
     try:
         if syscalls.read_memory()[0]:
@@ -68,7 +68,7 @@ def reset_inherited(cpus: CpuSet) -> None:
     except OSError as e:
         if e.errno == errno.ENOSYS:
             return  # without NUMA there is no policy
-        problem = "--inherited ignore: the memory policy cannot be reset"
+        problem = "the memory policy cannot be reset"
         raise DeniedError(f"{problem}: {e.strerror}", hint=hint, part="memory", rank=0) from None
 
 

@@ -20,8 +20,8 @@ MOST = 64  # ancestors to look at: a loop of pids, as a copied tree could have o
 
 
 class Ancestor(Record):
-    """A process above this one. `name`: at most 15 characters, as the kernel keeps it; `cpus`: its
-    affinity mask, None where it cannot be read."""
+    """This process or one above it. `name`: at most 15 characters, as the kernel keeps it; `cpus`:
+    its affinity mask, None where it cannot be read."""
 
     pid: int
     name: str
@@ -29,12 +29,11 @@ class Ancestor(Record):
     cpus: CpuSet | None
 
 
-def find_ancestors(root: LivingRoot, most: int = MOST) -> Iterator[Ancestor]:
-    """Yield this process's ancestors, the parent first, up to the first that cannot be read.
+def find_ancestors(root: LivingRoot, pid: int, most: int = MOST) -> Iterator[Ancestor]:
+    """Yield the process `pid` and those above it, up to the first that cannot be read.
 
-    In a pid namespace of its own there may be none; under hidepid only those of the same user.
+    In a pid namespace of its own a process may see none; under hidepid those of its user only.
     """
-    pid = read_status(root, "self").parent
     for _ in range(most):
         if not pid:
             return

@@ -81,6 +81,7 @@ def make_plan(machine: Machine, request: Request) -> Plan:
     others = usable.others
     if only is not None:  # the other ranks are started by somebody else
         others |= union(s.cpus for rank, s in enumerate(shares) if rank != only) - taken
+        others |= union(role.cpus for role in roles if only not in role.ranks)
         roles = tuple(r.replace(ranks=CpuSet([0])) for r in roles if only in r.ranks)
     taken = union([taken, *(role.cpus for role in roles), reserved, others])
     free = [cpus for cpus, _ in group_cores(machine, allowed) if not cpus & taken]
