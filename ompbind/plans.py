@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ompbind.cpuset import LIMIT, CpuSet
+from ompbind.cpuset import LIMIT, CpuSet, union
 from ompbind.errors import ParseError
 from ompbind.messages import quote
 from ompbind.record import Record
@@ -305,6 +305,7 @@ class Plan(Record):
     unused: CpuSet = CpuSet()  # allowed cpus of cores that no rank got
     part: str = ""  # "1/2" is the first half of the machine; "" is all of it
     others: CpuSet = CpuSet()  # the cpus of the other parts
+    excluded: CpuSet = CpuSet()  # allowed cpus that --exclude keeps out, with their cores
     cautions: tuple[Caution, ...] = ()
     inherited: tuple[Inherited, ...] = ()  # variables
     command: tuple[str, ...] = ()  # the worker's as the user gave it, templates not filled in
@@ -339,6 +340,18 @@ class Plan(Record):
     def binder(self) -> str:
         """The binder, the same for all ranks."""
         return self.ranks[0].binding.binder
+
+    @property
+    def taken(self) -> CpuSet:
+        """The cpus that have an owner: a rank, a role, other work, another part."""
+        owned = [r.cpus for r in self.ranks] + [role.cpus for role in self.roles]
+        return union([*owned, self.reserved, self.others])
+
+    @property
+    def idle(self) -> CpuSet:
+        """The allowed cpus that nothing else explains: further hardware threads of cores in use,
+        and cores that --kind or --near passes over."""
+        return self.host.allowed - self.taken - self.unused - self.excluded
 
     def to_json(self, explanation: Sequence[str] = ()) -> str:
         """Return the documented JSON object, as text that ends in a newline."""
@@ -404,6 +417,8 @@ class Plan(Record):
             "unused": str(self.unused),
             "part": self.part,
             "others": str(self.others),
+            "excluded": str(self.excluded),
+            "idle": str(self.idle),
             "warnings": list(self.warnings),
             "warning_kinds": [caution.kind for caution in self.cautions],
             "warning_hints": [caution.hint for caution in self.cautions],
@@ -476,6 +491,7 @@ def parse_plan(text: str) -> Plan:
         unused=top.cpus("unused", ""),
         part=top.get("part", str, ""),
         others=top.cpus("others", ""),
+        excluded=top.cpus("excluded", ""),
         cautions=read_cautions(top),
         inherited=read_inherited(top, "inherited"),
         narrowed=narrowed,

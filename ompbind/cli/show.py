@@ -14,6 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ompbind.machine.topology import Machine
+    from ompbind.plans import Plan
+
 
 def show(args: Sequence[str]) -> int:
     """Carry out `ompbind show`; return the exit status. Raises OmpbindError."""
@@ -51,8 +54,23 @@ def show(args: Sequence[str]) -> int:
         from ompbind.render import make_text
         from ompbind.render.plan import draw_plan
 
-        write_output(make_text(draw_plan(plan, sentences, rank or 0)))
+        machine = read_shape(values.get("topology"), plan)
+        write_output(make_text(draw_plan(plan, sentences, rank, machine)))
         return 0
     for caution in plan.cautions if form != "json" else ():
         say("warning", caution.text, caution.hint)
     return 0
+
+
+def read_shape(path: object, plan: Plan) -> Machine | None:
+    """Return the machine that the plan is for, in whose shape it is drawn; None where it is another
+    than the one that is named or runs here."""
+    from ompbind.errors import TopologyError
+    from ompbind.machine import read_machine
+
+    devices = any(r.gpus for r in plan.ranks)
+    try:
+        machine = read_machine(path if isinstance(path, str) else None, devices=devices)
+    except TopologyError:
+        return None
+    return machine if machine.topology.online == plan.host.cpus else None

@@ -84,6 +84,7 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         others |= union(role.cpus for role in roles if only not in role.ranks)
         roles = tuple(r.replace(ranks=CpuSet([0])) for r in roles if only in r.ranks)
     taken = union([taken, *(role.cpus for role in roles), reserved, others])
+    excluded = find_excluded(machine, request)
     free = [cpus for cpus, _ in group_cores(machine, allowed) if not cpus & taken]
     plan = Plan(
         host=Host(machine.name, machine.topology.online, allowed, machine.topology.node_numbers,
@@ -91,9 +92,10 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         ranks=tuple(ranks),
         reserved=reserved,
         roles=roles,
-        unused=union(free) - find_excluded(machine, request),
+        unused=union(free) - excluded,
         part="/".join(map(str, request.part or ())),
         others=others,
+        excluded=(excluded & allowed) - taken,
         cautions=tuple(dict.fromkeys(cautions)),
         inherited=request.inherited,
         command=request.command,

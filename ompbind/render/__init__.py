@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from io import StringIO
 from typing import TYPE_CHECKING
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rich.console import RenderableType
+
+
+UNLIMITED = 100_000  # characters in a line
+NARROWEST = 72  # for a table; a terminal that is narrower breaks its lines itself
 
 
 def draw_live(drawings: Iterable[RenderableType]) -> None:
@@ -29,8 +34,16 @@ def draw_live(drawings: Iterable[RenderableType]) -> None:
 
 def make_text(drawing: RenderableType) -> str:
     """Return the drawing for standard output: with colours on a terminal, without elsewhere and
-    under NO_COLOR."""
-    console = Console(file=sys.stdout or StringIO(), highlight=False, markup=False, emoji=False)
+    under NO_COLOR. Lines have no limit where there is no terminal, unless COLUMNS gives one."""
+    width = None
+    if not (sys.stdout and sys.stdout.isatty()) and "COLUMNS" not in os.environ:
+        width = UNLIMITED
+    file = sys.stdout or StringIO()
+    console = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
+    console.width = max(console.width, NARROWEST)
     with console.capture() as capture:
-        console.print(drawing)
-    return capture.get()
+        console.print(drawing, crop=False)
+    text = capture.get()
+    if console.is_terminal:
+        return text
+    return "".join(f"{line.rstrip(' ')}\n" for line in text.splitlines())

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ompbind.colours import colour_of
 from ompbind.messages import counted
+from ompbind.render.lists import list_pieces, short_list
 
 if TYPE_CHECKING:
     from ompbind.plans import RankPlan, Server
@@ -29,18 +30,19 @@ def server_table(rank: RankPlan, server: Server) -> Table:
         table.add_column(name, overflow="fold")
     none = [Text("-")] if with_gpus else []
     policy = f"{rank.mem} {rank.mems}".strip()
-    table.add_row("server", str(rank.cpus), str(rank.nodes) or "-", policy, *none,
+    table.add_row("server", list_pieces(short_list(rank.cpus)), short_list(rank.nodes) or "-",
+                  policy, *none,
                   Text("all that it starts stays here", style="dim"))  # fmt: skip
     for w in server.workers:
         table.add_row(
             Text(f"worker {w.worker}", style=colour_of(w.worker)),
-            str(w.cpus),
-            str(w.nodes) or "-",
+            list_pieces(short_list(w.cpus)),
+            short_list(w.nodes) or "-",
             f"{w.mem} {w.mems}".strip(),
             *([Text(" ".join(w.gpus) or "-")] if with_gpus else []),
             Text(w.why, style="dim"),
         )
     if server.rest:
-        table.add_row("the rest", str(server.rest), "-", policy, *none,
+        table.add_row("the rest", list_pieces(short_list(server.rest)), "-", policy, *none,
                       Text("left to its engine and its front end", style="dim"))  # fmt: skip
     return table
