@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ompbind.doctor.findings import prevents
+from ompbind.messages import counted
 from ompbind.render.escape import escape
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def draw_findings(findings: list[Finding]) -> RenderableType:
     for f in escape(findings):
         table.add_row(Text(f.status, style=STYLES[f.status]), f.about, Text(f.text), Text(f.remedy))
     counts = {s: sum(f.status == s for f in findings) for s in STYLES}
-    others = ", ".join(f"{n} {status}" for status, n in counts.items() if n and status != "ok")
+    others = ", ".join(counted(n, status) for status, n in counts.items() if n and status != "ok")
     if prevents(findings):
         last = Text.assemble(("something prevents binding", "bold red"), f": {others}")
     else:

@@ -414,6 +414,15 @@ def test_the_table(ompbind: str, plain_environ: dict[str, str]) -> None:
     assert ("binding works here" in done.stdout) == (done.returncode == 0)
 
 
+def test_findings_are_counted() -> None:
+    """In the singular or the plural."""
+    from ompbind.render import make_text
+    from ompbind.render.doctor import draw_findings
+
+    findings = [Finding("a", "note", "x"), Finding("b", "note", "y"), Finding("c", "warning", "z")]
+    assert make_text(draw_findings(findings)).endswith("works here: 2 notes, 1 warning\n")
+
+
 def test_a_command_that_is_not_there(ompbind: str, plain_environ: dict[str, str]) -> None:
     """As run would say it."""
     done = subprocess.run(

@@ -63,7 +63,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "host/containers",
         "render/sentences",
     ),
-    "verify": ("verify/verify", "verify/expected", "planner/roles"),
+    "verify": ("verify/verify", "verify/expected", "verify/lineage", "planner/roles"),
     "launch": ("launch/functions", "launch/launch", "launch/pipes"),
     "launch/__init__": ("launch/functions", "launch/launch", "machine/other_systems"),
     "launch/supervisor": (

@@ -98,6 +98,34 @@ def test_two_servers_behind_a_balancer(kind: str) -> None:
             assert ask(port, "/health") == 503
 
 
+def test_servers_that_are_started_apart() -> None:
+    """--part gives each its share of the machine; serve.sh in front does the same for nodes. Each
+    can be stopped by itself."""
+    need_cpus(2)
+    port = free_ports(2)
+    kind = "stand-in"
+    commands = [command_of(kind, "--port", str(port + n)) for n in range(2)]
+    parts = [[OMPBIND, "run", "--part", f"{n + 1}/2", "--", *commands[n]] for n in range(2)]
+    with (
+        running(kind, parts[0], port) as one,
+        running(kind, parts[1], port + 1) as other,
+    ):
+        held = [
+            {cpu for p in server.look() if p.name == "vllm" for mask in p.masks for cpu in mask}
+            for server in (one, other)
+        ]
+        assert held[0]
+        assert held[1]
+        assert not held[0] & held[1]
+        one.process.terminate()
+        assert one.process.wait(TIMEOUT) == 0
+        assert complete(port + 1)
+        script = str(REPOSITORY / "examples" / "serve.sh")
+        with running(kind, [script, *commands[0]], port) as wrapped:
+            (front_end,) = [p for p in wrapped.look() if p.name == "vllm"]
+            assert not [name for name in front_end.environ if name.startswith("OMP_")]
+
+
 def verify(pid: int) -> Any:
     done = subprocess.run(
         [OMPBIND, "verify", "--format", "json", str(pid)], capture_output=True, text=True
