@@ -70,13 +70,19 @@ def explain_budget(plan: Plan) -> list[str]:
             limit = f"the cgroup's quota is worth {plan.host.quota:g} cpus' time"
         return [f"The threads of {counted(ranks, 'rank')} have {counted(cpus, 'cpu')}; {limit}."]
     of_ranks = f" of {ranks} ranks" if ranks > 1 else ""
-    text = f"{counted(threads, 'thread')}{of_ranks} run on {counted(cpus, 'cpu')}"
+    who = f"{counted(threads, 'thread')}{of_ranks}"
+    text = f"{who} {verb(threads, 'run')} on {counted(cpus, 'cpu')}"
     quota = plan.host.quota
     if quota is None:
         return [f"{text}; no quota limits their time."]
     if threads <= max(quota, 1):
         return [f"{text}, within the cgroup's quota of {quota:g} cpus' worth of time."]
     return [f"{text}; the cgroup's quota of {quota:g} cpus' worth of time throttles them."]
+
+
+def verb(count: int, word: str) -> str:
+    """Return a verb for so many: `1 thread runs`, `2 threads run`."""
+    return f"{word}s" if count == 1 else word
 
 
 def threads_of(rank: RankPlan) -> int:
@@ -92,7 +98,7 @@ def explain_ranks(plan: Plan) -> list[str]:
         kinds.setdefault((why, explain_one(rank)), []).append(rank)
     lines = []
     for (why, text), ranks in kinds.items():
-        numbers = CpuSet(r.rank for r in ranks)
+        numbers = CpuSet(r.number for r in ranks)
         who = f"Ranks {numbers}" if ranks[1:] else f"Rank {numbers}"
         shown = [label("cpu", r.cpus) for r in ranks[:4]] + ["…"] * (len(ranks) > 4)
         cpus = ", ".join(shown) + (" respectively" if ranks[1:] else "")
@@ -143,7 +149,7 @@ def explain_one(rank: RankPlan) -> str:
         text = f"{count} bound as the program itself decides" if threads else ""
         text = text or "threads as many, and bound, as the program itself decides"
     elif len(places) == 1:
-        text = f"{count} move freely over its {cpus}"
+        text = f"{count} {verb(threads, 'move')} freely over its {cpus}"
     else:
         bind = env.get("OMP_PROC_BIND", "").partition(",")[0]
         text = f"{count} in {len(places)} places of {cpus} each, {DISTRIBUTION.get(bind, bind)}"

@@ -61,6 +61,7 @@ def test_what_was_there_to_divide() -> None:
     ("quota", "threads", "said"),
     [
         (None, None, "8 threads run on 8 cpus; no quota limits their time."),
+        (None, "1", "1 thread runs on 8 cpus; no quota limits their time."),
         (3.5, None, "3 threads run on 8 cpus, within the cgroup's quota of 3.5 cpus' worth"),
         (3.0, "6", "6 threads run on 8 cpus; the cgroup's quota of 3 cpus' worth of time"),
     ],
