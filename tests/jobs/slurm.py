@@ -108,15 +108,17 @@ def need_slurm() -> None:
 
 
 @contextmanager
-def running_slurm(nodes: int = 1, address: str = "127.0.0.1") -> Iterator[Slurm]:
+def running_slurm(nodes: int = 1, address: str = "127.0.0.1", cgroup: str = "") -> Iterator[Slurm]:
     """A cluster of so many nodes, n0 and up, each of which is this machine; its daemons, and all
-    that they have started, end with it."""
+    that they have started, end with it. `cgroup`: the text of cgroup.conf."""
     need_slurm()
     # Not below pytest's folder: the path of a socket has at most 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ompbind-slurm-"))
     try:
         slurm = Slurm(folder)
         write_configuration(slurm, nodes, address)
+        if cgroup:
+            (folder / "cgroup.conf").write_text(cgroup)
         with ExitStack() as stack:
             names = [f"n{n}" for n in range(nodes)]
             stack.enter_context(daemon(slurm, "slurmctld", "-D", "-i"))
