@@ -40,9 +40,9 @@ test: $(VENV)/.developed system-test ## run all tests (ARGS="-k word" for some)
 test-guest: $(VENV)/.developed system-test ## only the tests in a virtual machine with four NUMA nodes
 	@$(BIN)/python -m pytest -q tests/test_guest.py $(ARGS)
 
-test-engines: $(VENV)/.developed system-engines ## real engines: Open MPI 5, MPICH 5, Intel MPI, torchrun, Ray, Dask (kept in the user's cache: 2 GB)
+test-engines: $(VENV)/.developed system-engines ## real engines: Slurm, MPI of each kind, torchrun, Ray, Dask (kept in the user's cache: 2 GB)
 	@$(BIN)/python -m tests.jobs
-	@OMPBIND_TEST_ENGINES=1 $(BIN)/python -m pytest -q tests/jobs $(ARGS)
+	@OMPBIND_TEST_ENGINES=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal tests/jobs $(ARGS)
 
 test-faults: $(VENV)/.developed system-test ## make each system call of ompbind fail once (minutes; ARGS="--sample 500" for some)
 	@$(BIN)/python -m tests.faults $(ARGS)

@@ -23,7 +23,8 @@ TIMEOUT = 1200  # seconds; emulated, and beside whatever else runs
 
 # Each rank's cpus, in the order of the ranks.
 EXPECTED = {
-    # A task on each thread: cpus 0 and 8 first, then their siblings. Slurm has bound, so be it.
+    # A task on each thread: cpus 0 and 8 first, then their siblings. Slurm has bound them so; there
+    # is a warning.
     "srun": "0 8 1 9",
     # One mask for both tasks, half of the machine, is divided by cores, one thread of each.
     "srun none": "0,2 4,6",
@@ -44,6 +45,7 @@ EXPECTED = {
     "intelmpi": "0,2 4,6 8,10 12,14",
 }
 WARNED = {
+    "srun": "srun -c 2",
     "srun cores": "srun -c 2",
     "openmpi socket": "mpirun --bind-to none",
     "mpich socket": "mpiexec -bind-to none",
