@@ -62,9 +62,8 @@ def assign(rooms: Sequence[int], sizes: Sequence[int]) -> list[list[int]] | None
 def assign_in_order(rooms: Sequence[int], sizes: Sequence[int]) -> list[list[int]] | None:
     """Return consecutive positions for each room, so that the fullest is as little full as can be;
     earlier rooms are filled first."""
-    loads = {sum(sizes[a:b]) for a in range(len(sizes)) for b in range(a + 1, len(sizes) + 1)}
-    limits = sorted({(load / room, load, room) for load in loads for room in set(rooms)
-                     if load <= room})  # fmt: skip
+    # The limits that a room can have: each number of its cores, as a part of them.
+    limits = sorted((load / room, load, room) for room in set(rooms) for load in range(1, room + 1))
 
     def fill(limit: tuple[float, int, int]) -> list[list[int]] | None:
         _, load, full = limit
@@ -77,7 +76,7 @@ def assign_in_order(rooms: Sequence[int], sizes: Sequence[int]) -> list[list[int
             filled.append(list(range(start, position)))
         return filled if position == len(sizes) else None
 
-    if not limits or fill(limits[-1]) is None:
+    if fill(limits[-1]) is None:
         return None
     low, high = -1, len(limits) - 1
     while high - low > 1:
