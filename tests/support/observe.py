@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class Rank(NamedTuple):
-    """A worker. `launcher`: its parent's parent; `threads`: the cpus of each OpenMP thread, by
-    thread number; `tasks`: of all its threads, whoever made them; `policy` and `pages` of the
-    memory it touched, if it did."""
+    """A worker. `launcher`: its third ancestor, above the supervisor and who watches over it;
+    `threads`: the cpus of each OpenMP thread, by thread number; `tasks`: of all its threads, whoever
+    made them; `policy` and `pages` of the memory it touched, if it did."""
 
     rank: str
     pid: int
@@ -136,11 +136,12 @@ def look(told: Sequence[Mapping[str, str]]) -> Rank:
     touched = [t["at"] for t in told if "touched" in t]
     policy, pages = read_memory(process, touched[0]) if touched else ("", {})
     parent = int(status_field(process, "PPid"))
+    watcher = status_field(process.with_name(str(parent)), "PPid")
     return Rank(
         rank=told[0]["rank"],
         pid=pid,
         parent=parent,
-        launcher=int(status_field(process.with_name(str(parent)), "PPid")),
+        launcher=int(status_field(process.with_name(watcher), "PPid")),
         command=read_words(process / "cmdline"),
         env=dict(word.partition("=")[::2] for word in read_words(process / "environ")),
         threads=[mask_of(process / "task" / t["tid"]) for t in threads],
