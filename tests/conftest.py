@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,13 @@ from tests.guest.boots import end_boots, start_boots
 from tests.guest.cases import RUNTIMES
 from tests.guest.guest import why_no_boots
 from tests.support.commands import OMPBIND, TIMEOUT, environment
+from tests.support.forks import Server
 from tests.support.needs import REPOSITORY, need_binder, need_cpus
 from tests.support.programs import can_compile, compile_where
 from tests.support.shared import (
     alone,
     beside_others,
+    keep_files_in_memory,
     make_shared_folder,
     remove_shared_folder,
     shared_folder,
@@ -60,6 +63,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: no other test may run at the same time")
     if is_first(config):
         make_shared_folder()
+        # Alone, pytest keeps a failed test's files.
+        if config.getoption("numprocesses", None) and (folder := keep_files_in_memory()):
+            config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -123,6 +129,13 @@ def plain_environ() -> dict[str, str]:
     steering = ("OMP_", "GOMP_", "KMP_", "OMPBIND_", "OPENBLAS_", "MKL_", "GOTO_")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(steering)}
     return kept | {"OMPBIND_NEIGHBOURS": "no"}
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Server]:
+    """Runs the command line where its process is not what is tested."""
+    with Server() as server:
+        yield server
 
 
 @pytest.fixture(params=["numactl", "native"])

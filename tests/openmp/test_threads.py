@@ -1,5 +1,6 @@
 """Workers under `ompbind run` are where `ompbind show` said: what the kernel says about each of
-their threads, read from outside, against the plan printed for the same options.
+their threads, read from outside, against the plan printed for the same options (by a fork: `run` is
+the process that is tested).
 
 On two cores, whatever the machine has: all runs start with a mask of two cpus. Machines with
 several nodes are in test_guest.py.
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.support.forks import Server
 from tests.support.needs import require_intel, unavailable
 from tests.support.observe import Launch, Rank, expand, expected_threads, launch, policy_text
 
@@ -55,18 +57,23 @@ class Runner(NamedTuple):
     ompbind: str
     desk: Desk
     environ: dict[str, str]
+    forks: Server
 
     def command(self, name: str, options: str) -> list[str]:
         mask = ",".join(map(str, self.desk.cpus))
         return ["taskset", "-c", mask, self.ompbind, name, *options.split()]
 
     def show(self, options: str, worker: Sequence[str] = (), **more: str) -> dict[str, Any]:
-        command = [*self.command("show", options), "--format", "json", "--", *worker]
-        env = self.environ | more
-        done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
-        assert done.returncode == 0, done.stderr
-        plan: dict[str, Any] = json.loads(done.stdout)
+        status, out, err = self.show_json([*options.split(), "--", *worker], **more)
+        assert status == 0, err
+        plan: dict[str, Any] = json.loads(out)
         return plan
+
+    def show_json(self, words: Sequence[str], **more: str) -> tuple[int, str, str]:
+        """The status of `show`, and what it printed on both streams."""
+        command = [self.ompbind, "show", "--format", "json", *words]
+        cpus = ",".join(map(str, self.desk.cpus))
+        return self.forks.run(command, env=self.environ | more, cpus=cpus)
 
     def run(self, options: str, worker: list[str], ranks: int, **more: str) -> Launch:
         command = [*self.command("run", options), "--", *worker]
@@ -88,8 +95,8 @@ def desk() -> Desk:
 
 
 @pytest.fixture(scope="session")
-def runner(ompbind: str, desk: Desk, plain_environ: dict[str, str]) -> Runner:
-    return Runner(ompbind, desk, plain_environ)
+def runner(ompbind: str, desk: Desk, plain_environ: dict[str, str], forks: Server) -> Runner:
+    return Runner(ompbind, desk, plain_environ, forks)
 
 
 @pytest.fixture(params=BINDERS)
@@ -164,10 +171,9 @@ def test_every_way_to_place_and_bind(
     options = f"--places {places} " if places else ""
     options += f"--proc-bind {proc_bind}"
     if places in ("l3", "numa"):
-        command = [*runner.command("show", options), "--format", "json"]
-        shown = subprocess.run(command, capture_output=True, text=True, env=runner.environ)
-        if "the machine does not say" in shown.stderr:
-            pytest.skip(shown.stderr.strip())
+        _, _, err = runner.show_json(options.split())
+        if "the machine does not say" in err:
+            pytest.skip(err.strip())
     done = check_threads(runner, options, [where(runtime), "--wait"])
     assert done.err == ""
 

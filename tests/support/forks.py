@@ -7,6 +7,7 @@ Only the standard library, as this runs inside the guest.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import NoReturn
 
+LIMIT = 120  # seconds of a command; a busy machine takes long
 FAILED = 70  # the exit status of a fork whose end was none of the command line's
 # What the commands of tests do not import: packages of others, workers' code, other systems.
 NOT_LOADED = (
@@ -134,11 +136,55 @@ def become(
         os._exit(FAILED)
 
 
-def run(command: Sequence[str], *, timeout: float, cpus: str = "") -> tuple[int, str, str]:
+class Server:
+    """A process that has loaded ompbind and runs commands in forks of itself, for a process that
+    has too much in it, or threads."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.forks"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+
+    def run(
+        self, command: Sequence[str], *, env: Mapping[str, str] | None = None, cpus: str = ""
+    ) -> tuple[int, str, str]:
+        """The exit status of a command, and what it printed on both streams."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        request = {"command": command, "env": env, "cpus": cpus, "timeout": LIMIT}
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        status, out, err = json.loads(self.process.stdout.readline())
+        return status, out, err
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate()
+
+
+def serve() -> None:
+    load()
+    for line in sys.stdin:
+        print(json.dumps(run(**json.loads(line))), flush=True)
+
+
+def run(
+    command: Sequence[str],
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    cpus: str = "",
+) -> tuple[int, str, str]:
     """The exit status of a command, and what it printed on both streams. One that does not end is
     killed."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        with Fork(command, stdout=out, stderr=err, cpus=cpus) as process:
+        with Fork(command, stdout=out, stderr=err, env=env, cpus=cpus) as process:
             watchdog = threading.Timer(timeout, os.killpg, (process.pid, signal.SIGKILL))
             watchdog.start()
             status = process.wait()
@@ -147,3 +193,7 @@ def run(command: Sequence[str], *, timeout: float, cpus: str = "") -> tuple[int,
         out.seek(0)
         err.seek(0)
         return status, out.read(), err.read()
+
+
+if __name__ == "__main__":
+    serve()

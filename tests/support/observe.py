@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 class Rank(NamedTuple):
     """A worker. `launcher`: its third ancestor, above the supervisor and who watches over it;
-    `threads`: the cpus of each OpenMP thread, by thread number; `tasks`: of all its threads, whoever
-    made them; `policy` and `pages` of the memory it touched, if it did."""
+    `threads`: the cpus of each OpenMP thread, by thread number; `tasks`: of all its threads,
+    whoever made them; `policy` and `pages` of the memory it touched, if it did."""
 
     rank: str
     pid: int

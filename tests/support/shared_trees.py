@@ -13,7 +13,7 @@ import pytest
 
 from ompbind.machine import read_machine
 from ompbind.machine.topology import Machine
-from tests.support.shared import locked, shared_folder
+from tests.support.shared import locked, once, shared_temporary_folder
 
 PLACE = Path(__file__).parents[2] / "../shared/topologies"
 
@@ -49,7 +49,7 @@ def answer(name: str) -> dict[str, Any]:
 def unpacked(name: str) -> Path:
     """The directory that holds the machine's `sys` and `proc`."""
     need_topologies()
-    place = shared_folder("trees") / name
+    place = shared_temporary_folder("trees") / name
     with locked(f"tree-{name}"):
         if not place.exists():
             part = place.with_suffix(".part")
@@ -63,5 +63,5 @@ def unpacked(name: str) -> Path:
 
 @cache
 def read_tree(name: str) -> Machine:
-    """The machine as ompbind reads it from there, once in this process."""
-    return read_machine(str(unpacked(name)))
+    """The machine as ompbind reads it from there, once in a run of the tests."""
+    return once(f"machine-{name}", lambda: read_machine(str(unpacked(name))))
