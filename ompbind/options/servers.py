@@ -296,7 +296,8 @@ def normal(word: str) -> str:
 def parse_size(name: str, text: str) -> int:
     number = parse_whole(text.strip())
     if not number:
-        raise UsageError(f"{name}: {quote(text)} is not a number of workers")
+        problem = f"{name}: {quote(text)} is not a number of workers"
+        raise UsageError(problem, hint="a whole number, 1 or more")
     return number
 
 

@@ -62,6 +62,12 @@ class Case(Record):
         """Whether vLLM cuts the cpus in equal slices instead of taking a node for each worker."""
         return self.environ.get(SIMULATED, "0") != "0"
 
+    @property
+    def nodes(self) -> str:
+        """The text of the variable that names nodes; vLLM ignores it beside the other one, whatever
+        that says."""
+        return "" if SIMULATED in self.environ else self.environ.get(NODES, "").strip()
+
 
 def with_variables(
     values: Values, case: Case
@@ -94,6 +100,9 @@ def read_variables(values: Values, case: Case) -> tuple[Values, list[Inherited]]
     bind = environ.get(BIND, "auto").strip()
     notes = [Inherited(name, environ[name], "respected", "as vLLM reads it")
              for name in VARIABLES if name in environ]  # fmt: skip
+    if NODES in environ and SIMULATED in environ:
+        why = f"{SIMULATED} is set"
+        notes = [n.replace(action="overridden", why=why) if n.name == NODES else n for n in notes]
     if winner := find_winner(values):
         why = f"--{winner.replace('_', '-')} is given"
         return {}, [note.replace(action="overridden", why=why) for note in notes]
@@ -123,7 +132,7 @@ def make_auto(values: Values, case: Case) -> Values:
     ranks = case.workers
     nodes = visible_nodes(case)
     made: Values = {"ranks": ranks, "smt": case.smt, "mem": "bind" if nodes else "none"}
-    by_node = (ranks <= len(nodes) and "part" not in values) or NODES in case.environ
+    by_node = (ranks <= len(nodes) and "part" not in values) or bool(case.nodes)
     if by_node and not case.is_simulated:
         named = nodes[:ranks]
         if ranks > len(nodes):
@@ -142,7 +151,7 @@ def visible_nodes(case: Case) -> list[int]:
     machine = case.machine
     usable = [n.node for n in machine.topology.nodes
               if n.node in machine.allowed.nodes and n.cpus & machine.allowed.cpus]  # fmt: skip
-    text = case.environ.get(NODES, "").strip()
+    text = case.nodes
     if not text:
         return usable
     numbers = [parse_whole(part.strip()) for part in text.split(",")]

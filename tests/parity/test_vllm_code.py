@@ -28,6 +28,7 @@ from tests.support import shared_trees
 from tests.support.machines import MACHINES, make_machine
 from tests.support.trees import Shape, make_files, write_tree
 
+VISIBLE = "CPU_VISIBLE_MEMORY_NODES"
 RESERVED, BIND = "VLLM_CPU_NUM_OF_RESERVED_CPU", "VLLM_CPU_OMP_THREADS_BIND"
 WITHOUT_TOPOLOGY = {"test1"}
 
@@ -47,7 +48,8 @@ REASONS = {REFUSED, EMPTY, POWER, S390, NODES, TOO_MUCH, KINDS, WHOLE, ANOTHER, 
 CASES = [
     ({}, 1, False), ({}, 2, False), ({}, 4, False), ({}, 2, True),
     ({RESERVED: "0"}, 1, False), ({RESERVED: "0"}, 2, False), ({RESERVED: "2"}, 2, False),
-    ({RESERVED: "3"}, 2, False),
+    ({RESERVED: "3"}, 2, False), ({VISIBLE: "1"}, 1, False), ({VISIBLE: "1,0"}, 2, False),
+    ({VISIBLE: "1", "VLLM_CPU_SIM_MULTI_NUMA": "0"}, 1, False),
 ]  # fmt: skip
 
 
