@@ -133,6 +133,8 @@ def make_new_plan(
             plan = plan.replace(cautions=(*plan.cautions, *cautions))
     if request.omp == "all" and options.from_env is None:
         plan = warn_of_binding(plan, environ)
+    if request.omp == "all" and options.request.places_why and environ.get("LD_PRELOAD"):
+        plan = warn_of_runtimes(plan, environ)
     elif options.from_env is None and options.serve is None:
         plan = warn_of_lists(plan, environ)
     if not narrowed:
@@ -177,6 +179,21 @@ def warn_of_lists(plan: Plan, environ: Mapping[str, str]) -> Plan:
             caution = Caution("openmp", text, hint)
             return plan.replace(cautions=(*plan.cautions, caution))
     return plan
+
+
+def warn_of_runtimes(plan: Plan, environ: Mapping[str, str]) -> Plan:
+    """Return the plan with a warning if LD_PRELOAD brings the program a second OpenMP runtime, and
+    several places were asked for: the first runtime to start binds the main thread to one of them,
+    and all threads of the other one stay there."""
+    names = guess_worker(plan.command, environ).names
+    if len(names) < 2 or not any(rank.places[1:] for rank in plan.ranks):
+        return plan
+    text = (
+        f"{quote(os.path.basename(plan.command[0]))} has several OpenMP runtimes "
+        f"({', '.join(names)}, by LD_PRELOAD): the threads of all but one may end up on one place"
+    )
+    caution = Caution("openmp", text, "--places one leaves the rank's cpus to each of them")
+    return plan.replace(cautions=(*plan.cautions, caution))
 
 
 def apply_inherited(

@@ -28,6 +28,7 @@ from ompbind.worker.runtimes import (
     guess_worker,
     package_runtimes,
 )
+from tests.support.machines import MACHINES
 from tests.support.needs import unavailable
 
 ENV = {"PATH": os.environ["PATH"]}
@@ -160,6 +161,26 @@ def test_a_runtime_preloaded_for_what_a_shell_starts(where: Callable[[str], str]
     assert plan.places_why == (
         "one place: 'sh' needs no OpenMP runtime; libomp is preloaded for what it starts"
     )
+
+
+def test_a_second_runtime_and_places_are_warned_of(where: Callable[[str], str]) -> None:
+    """A preloaded runtime beside the program's own, where several places were asked for: with one
+    place, which is the default then, and with the program's own runtime, nothing is said."""
+    program = where("libgomp")
+    [libomp], [libgomp] = (guess_worker([where(n)], ENV).runtimes for n in ("libomp", "libgomp"))
+    for places, preloaded, count in (
+        ("threads", libomp.path, 1),
+        ("one", libomp.path, 0),
+        (None, libomp.path, 0),
+        ("threads", libgomp.path, 0),
+    ):
+        request = make_request({"places": places} if places else {}, [program])
+        machine = MACHINES["desktop"]
+        options = PlanOptions(request, topology="desktop")
+        plan = resolve_plan(options, ENV | {"LD_PRELOAD": preloaded}, machine)
+        said = [c.text for c in plan.cautions if c.kind == "openmp"]
+        assert len(said) == count, (places, preloaded)
+        assert all("(libomp, libgomp, by LD_PRELOAD)" in text for text in said)
 
 
 def head(machine: int, bits: int, order: str = "little") -> bytes:
