@@ -94,6 +94,8 @@ def plan(
     | None = None,
     distribution: Literal["block", "cyclic", "spread"] | None = None,
     cores_per_rank: int | str | Sequence[int] | None = None,
+    balance: Literal["local", "equal"] | None = None,
+    leave_over: bool = False,
     numa_bind: bool = False,
     numa_bind_nodes: str | Sequence[int | str] | None = None,
     numa_bind_cpus: str | Sequence[Cpus] | None = None,

@@ -167,6 +167,38 @@ OPTIONS: tuple[Option, ...] = (
         places_ranks=True,
     ),
     Option(
+        ("--balance",),
+        "value",
+        "Divide the machine for -n N so that no rank spans nodes that it need not, whatever their "
+        "sizes (local, default), or equally, across nodes where that does not come out even",
+        choices=("local", "equal"),
+        fields=("request.balance",),
+        excludes=(
+            Rule(
+                ("per", "numa_bind", "numa_bind_nodes", "numa_bind_cpus", "share"),
+                "{option} divides the machine, {other} does not",
+            ),
+            Rule(("cores_per_rank",), "{option} and {other} both say how many cores a rank gets"),
+        ),
+        needs=(Rule(("ranks",), "{option} is for dividing the machine", "-n N divides it"),),
+        places_ranks=True,
+    ),
+    Option(
+        ("--leave-over",),
+        "flag",
+        "With --balance equal, give each rank as many cores, inside a node or of whole nodes, and "
+        "leave the others free",
+        fields=("request.leave_over",),
+        excludes=(
+            Rule(
+                ("reserve", "role"),
+                "{name} leaves cores free; {other} says how many as well",
+            ),
+        ),
+        needs=(Rule(("balance=equal",), "{name} is for equal ranks", "--balance equal"),),
+        places_ranks=True,
+    ),
+    Option(
         ("--distribution",),
         "value",
         "Map ranks to what --per names in consecutive blocks (default) or cyclically; spread: map "

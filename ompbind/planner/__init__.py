@@ -263,7 +263,22 @@ def warn_of_sizes(shares: Sequence[Share], request: Request) -> list[Caution]:
     if max(sizes) - min(sizes) <= 1:
         return []
     reason = "" if request.nodes is not None else explain_sizes(shares)
-    return [Caution("uneven", f"ranks get from {min(sizes)} to {max(sizes)} cores{reason}")]
+    text = f"ranks get from {min(sizes)} to {max(sizes)} cores{reason}"
+    return [Caution("uneven", text, hint_at_equal_sizes(shares, request))]
+
+
+def hint_at_equal_sizes(shares: Sequence[Share], request: Request) -> str:
+    """Return what --balance equal would give; "": it says nothing here."""
+    if request.ranks is None or request.nodes is not None or request.numa_bind or request.share:
+        return ""
+    from ompbind.planner.leftover import take_equal_parts  # seldom wanted
+
+    cores = tuple(core for share in shares for core in share.cores)
+    least, more = divmod(len(cores), len(shares))
+    hint = f"--balance equal gives each rank {least}{f' or {least + 1}' * bool(more)}, across nodes"
+    if request.reserve.cores or request.roles:
+        return hint
+    return f"{hint}; with --leave-over {len(take_equal_parts(cores, len(shares))[0])}, inside nodes"
 
 
 def explain_sizes(shares: Sequence[Share]) -> str:

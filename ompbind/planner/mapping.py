@@ -228,11 +228,15 @@ def map_by_division(machine: Machine, request: Request, cores: tuple[Core, ...])
         check_sizes(request, range(count), Domain(cores, whole))
         parts = place_sizes(cores, request.cores_per_rank)
         return Mapped(share_parts(machine, parts, whole))
-    from ompbind.planner.division import divide
+    if request.leave_over:
+        from ompbind.planner.leftover import take_equal_parts  # seldom wanted
 
-    parts = [
-        first_cores(part, request, r, "its part") for r, part in enumerate(divide(cores, count))
-    ]
+        parts = take_equal_parts(cores, count)
+        return Mapped(share_parts(machine, parts, f"one of {count} equal parts of {whole}"))
+    from ompbind.planner.division import divide, split_evenly
+
+    divided = (split_evenly if request.balance == "equal" else divide)(cores, count)
+    parts = [first_cores(part, request, r, "its part") for r, part in enumerate(divided)]
     return Mapped(share_parts(machine, parts, f"1/{count} of {whole}"))
 
 

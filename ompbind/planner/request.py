@@ -56,6 +56,8 @@ class Request(Record):
     share: bool = False
     distribution: str = "block"
     cores_per_rank: tuple[int, ...] = ()  # of each rank, or one number for all
+    balance: str = "local"  # or "equal": -n N divides without regard to nodes
+    leave_over: bool = False  # -n N gives all as many cores, and some to none
     smt: int | None = 1  # None: every hardware thread
     oversubscribe: bool = False
     part: tuple[int, int] | None = None

@@ -20,6 +20,8 @@ from tests.support.machines import MACHINES, make_asked
 VALUES = {
     "ranks": "2",
     "per": "numa",
+    "balance": "equal",
+    "leave_over": "",
     "distribution": "cyclic",
     "cores_per_rank": "2",
     "numa_bind": "",
@@ -43,6 +45,8 @@ VALUES = {
     "template": "",
 }
 CONTEXTS = {
+    "balance": "-n 3",
+    "leave_over": "-n 3 --balance equal",
     "distribution": "--per numa -n 8",
     "share": "-n 6",
     "mem_nodes": "--mem interleave",

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
+from ompbind.errors import PlanError
 from ompbind.machine.topology import Cpu
 from ompbind.planner.cores import Core
 from ompbind.planner.division import (
@@ -22,6 +23,7 @@ from ompbind.planner.division import (
     split_evenly,
 )
 from ompbind.planner.kinds import balance
+from ompbind.planner.leftover import take_equal_parts
 from tests.planner import divisions
 
 
@@ -275,6 +277,60 @@ def test_a_search_that_would_take_too_long_is_given_up() -> None:
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
         runs = numbers(cut_runs(cores, count, make_worths(cores)))
         assert crossings(parts, text) <= crossings(runs, text)
+
+
+# --- equal parts, and cores left over -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("nodes", "count", "size", "crossed"),
+    [
+        ("aaaabbbb", 3, 2, 0),  # inside nodes
+        ("aabbccdd", 3, 2, 0),  # a node each, and one is left over
+        ("aabbccddee", 2, 4, 2),  # two whole nodes each
+        ("aaaaaaaabcd", 2, 4, 0),  # both in the large node, where the others have less
+        ("aab", 3, 1, 0),
+        ("aaaabccccd", 3, 2, 0),
+        ("abcdefg", 3, 2, 3),
+    ],
+)
+def test_equal_parts_that_leave_cores_over(nodes: str, count: int, size: int, crossed: int) -> None:
+    """As large as can be had inside nodes, or of whole ones."""
+    parts = numbers(take_equal_parts(make_cores(f"node={nodes}"), count))
+    assert [len(part) for part in parts] == [size] * count
+    assert crossings(parts, nodes) == crossed
+    assert parts == sorted(parts)
+    taken = list(chain(*parts))
+    assert len(set(taken)) == len(taken)
+    if crossed:
+        assert all(nodes[n] not in {nodes[m] for m in set(taken) - set(part)}
+                   for part in parts for n in part), "no node is divided"  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("columns", "count", "wanted"),
+    [
+        # three cores of each cache, none of both
+        (["l3=aaaabbbb", "node=aaaaaaaa"], 2, [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        (["l3=aaaaabbbbb"], 3, [[0, 1, 2], [3, 4, 5], [6, 7, 8]]),  # 3+3 would not fit in one
+        (["l3=aaaabbbbcc"], 4, [[0, 1], [2, 3], [4, 5], [8, 9]]),
+        (["l3=aaabbbcc", "node=aaabbbcc"], 2, [[0, 1, 2], [3, 4, 5]]),
+        (["l2=aabbccd"], 3, [[0, 1], [2, 3], [4, 5]]),
+        (["l3=aaaabbbb", "l2=aabbccdd", "node=aaaaaaab"], 3, [[0, 1], [2, 3], [4, 5]]),
+    ],
+)
+def test_equal_parts_inside_caches(columns: list[str], count: int, wanted: list[list[int]]) -> None:
+    assert numbers(take_equal_parts(make_cores(*columns), count)) == wanted
+
+
+def test_equal_parts_of_several_kinds() -> None:
+    """As many of each kind; a kind of which not all could have one is left over."""
+    cores = make_cores(kinds="1110000000", weights=(400, 1024))
+    assert numbers(take_equal_parts(cores, 2)) == [[0, 3, 4, 5], [1, 6, 7, 8]]
+    assert numbers(take_equal_parts(cores, 4)) == [[3], [4], [5], [6]]
+    with pytest.raises(PlanError, match="no kind of core has one for each of 8 ranks") as caught:
+        take_equal_parts(cores, 8)
+    assert caught.value.hint == "at most 7 ranks, or without --leave-over"
 
 
 # --- several kinds of core ----------------------------------------------------------------------

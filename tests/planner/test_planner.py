@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -1349,3 +1350,45 @@ def test_nodes_are_numbered_alike_with_memory_and_without() -> None:
     for args in ("--per numa", "--per numa --numa-bind", "-n 4 --numa-bind"):
         plan = make_plan(machine, make_asked(args.split()))
         assert [r.nodes.first for r in plan.ranks] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("args", "cpus", "hint"),
+    [
+        ("-n 3", "0-7 8-11 12-15", "--balance equal gives each rank 5 or 6, across nodes; "
+                                   "with --leave-over 4, inside nodes"),
+        ("-n 3 --balance local --reserve 1", "0-6 8-11 12-15",
+         "--balance equal gives each rank 5, across nodes"),
+        ("-n 3 --balance equal", "0-5 6-10 11-15", None),
+        ("-n 3 --balance equal --leave-over", "0-3 4-7 8-11", None),
+        ("-n 5 --balance equal --leave-over --part 1/2", "0 1 2 4 6", None),
+        ("-n 5 --balance equal --part 1/2 --oversubscribe", "0-1 2-3 4-5 6 7", None),
+        ("-n 3 --share", "0-15 0-15 0-15", None),
+        ("--numa-bind-nodes 0 0 0 1", "0-1 2 3 4-7", ""),
+        ("-n 7 --numa-bind --exclude 1-7", "0 8-9 10 11 12-13 14 15", None),
+        ("-n 4 --numa-bind --exclude 1-3", "0 4-7 8-11 12-15", ""),
+    ],
+)  # fmt: skip
+def test_balance(args: str, cpus: str, hint: str | None) -> None:
+    """What -n gives by --balance, and what the warning of unequal ranks says of the other ways;
+    None: there is no such warning."""
+    plan = make_plan(MACHINES["server"], make_asked(args.split()))
+    assert " ".join(str(r.cpus) for r in plan.ranks) == cpus
+    hints = [c.hint for c in plan.cautions if c.kind == "uneven"]
+    assert hints == ([] if hint is None else [hint])
+
+
+@pytest.mark.parametrize(
+    ("args", "problem"),
+    [
+        ("--balance equal", "--balance equal is for dividing the machine"),
+        ("-n 2 --balance local --per numa", "--balance local divides the machine, --per does not"),
+        ("-n 2 --balance equal --share", "--balance equal divides the machine, --share does not"),
+        ("-n 2 --leave-over", "--leave-over is for equal ranks"),
+        ("-n 2 --balance local --leave-over", "--leave-over is for equal ranks"),
+        ("-n 2 --balance equal --leave-over --reserve 1", "--leave-over leaves cores free"),
+    ],
+)
+def test_balance_goes_with_a_division(args: str, problem: str) -> None:
+    with pytest.raises(PlanError, match=re.escape(problem)):
+        make_asked(args.split())
