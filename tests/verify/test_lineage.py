@@ -107,6 +107,19 @@ def test_a_process_of_a_rank_can_be_named(processes: Processes) -> None:
     ]  # fmt: skip
 
 
+def test_a_process_that_changed_its_own_variables(processes: Processes) -> None:
+    """It is bound as its rank is, whatever it says of that; OpenMP's places are its own."""
+    processes.add(10, environ=worker(), masks=["0-3"])
+    changed = {"OMPBIND_CPUS": "4-7", "OMPBIND_MEM": "bind:1", "OMP_PLACES": "{0},{1}",
+               "OMP_PROC_BIND": "close", "OMP_NUM_THREADS": "2"}  # fmt: skip
+    processes.add(11, 10, changed, masks=["0", "1"])
+    _, child = verify(processes, 10).processes
+    assert child.expected is not None
+    assert (str(child.expected.cpus), child.expected.mem) == ("0-3", "none")
+    assert child.places == (0, 1)
+    assert child.differences == ()
+
+
 def test_the_trap_of_the_main_thread_is_found_in_renamed_processes(processes: Processes) -> None:
     """They are confined with the rank's main thread, which OpenMP has bound."""
     variables = worker(OMP_PLACES="{0},{1},{2},{3}", OMP_PROC_BIND="close")
