@@ -30,8 +30,10 @@ def show(args: Sequence[str]) -> int:
     if "hosts" in values:
         from ompbind.cli.show_cluster import show_cluster
 
-        # Planned for hosts of which this process may be none: no engine is looked for.
-        options = make_plan_options(values | {"engine": "none"}, command, environ)
+        # Planned for processes to come: the engine of this one does not count, nor do the masks of
+        # those that took the snapshots.
+        values = {"inherited": "ignore", **values, "engine": "none"}
+        options = make_plan_options(values, command, environ)
         return show_cluster(values, options, environ, printed)
     if isinstance(printed, str) and printed.startswith("env:"):
         values["rank"] = parse_rank(printed, "--rank")  # as run takes it: the plan has it only

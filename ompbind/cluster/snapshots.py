@@ -8,17 +8,17 @@ import os
 from ompbind.cluster.hosts import Host
 from ompbind.errors import TopologyError, UsageError
 from ompbind.hostlist import format_hostlist
-from ompbind.machine import add_path, read_file, read_machine
+from ompbind.machine import add_path, read_file
 from ompbind.messages import quote
 from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ompbind.machine.topology import Machine
 
-COLLECT = "srun --ntasks-per-node=1 --cpu-bind=none ompbind topo --save {}/%N writes them"
+COLLECT = "srun --ntasks-per-node=1 ompbind topo --save {}/%N writes them"
 
 
 class Described(Record):
@@ -31,11 +31,14 @@ class Described(Record):
     kind: str | None = None  # the path of their kind's description, where the list names one
 
 
-def read_machines(hosts: Sequence[Host], topology: str | None) -> list[Described]:
+def read_machines(
+    hosts: Sequence[Host], topology: str | None, read: Callable[[str | None], Machine]
+) -> list[Described]:
     """Return what is described, the most frequent description first.
 
     `topology`: one machine's description for all hosts, or a directory with a description for each
-    host, under its name; None: the running machine's. Raises TopologyError, UsageError.
+    host, under its name; None: the running machine's. `read` returns the machine that a path
+    describes. Raises TopologyError, UsageError.
     """
     folder = topology if topology is not None and is_folder(topology) else None
     paths: list[str | None]
@@ -53,10 +56,12 @@ def read_machines(hosts: Sequence[Host], topology: str | None) -> list[Described
                 f"--topology {quote(folder, 400)} has no snapshot of {shorten(missing)}",
                 hint=COLLECT.format(folder),
             )
-    return read_distinct(hosts, paths)
+    return read_distinct(hosts, paths, read)
 
 
-def read_distinct(hosts: Sequence[Host], paths: Sequence[str | None]) -> list[Described]:
+def read_distinct(
+    hosts: Sequence[Host], paths: Sequence[str | None], read: Callable[[str | None], Machine]
+) -> list[Described]:
     """Read each distinct description of these paths, one for each host."""
     key_of: dict[str | None, object] = {}
     groups: dict[tuple[object, str | None], list[int]] = {}
@@ -69,7 +74,7 @@ def read_distinct(hosts: Sequence[Host], paths: Sequence[str | None]) -> list[De
     for (key, kind), positions in groups.items():
         path = paths[positions[0]]
         if key not in machines:
-            machines[key] = read_machine(path)
+            machines[key] = read(path)
         described.append(Described(tuple(positions), path, machines[key], kind))
     return sorted(described, key=lambda d: (-len(d.positions), d.positions))
 

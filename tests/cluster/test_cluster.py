@@ -222,15 +222,19 @@ def test_what_equal_hosts_of_a_job_differ_in(tmp_path: Path, show: Show) -> None
     assert [g["hosts"] for g in plan["groups"]] == ["n[0-2]"]
 
 
-def test_a_mask_at_collection_is_seen(tmp_path: Path, show: Show) -> None:
-    """A host whose snapshot was taken by a bound process differs in what is allowed."""
+def test_a_mask_at_collection_does_not_count(tmp_path: Path, show: Show) -> None:
+    """srun binds what takes the snapshots: the job will have all of the machine's cpuset. Asked to,
+    ompbind plans inside the masks, and names hosts where they differ."""
     for host in ("n1", "n2", "n3"):
-        data = snapshot(BASE, "0-15" if host == "n2" else "0-63")
-        (tmp_path / host).write_bytes(data)
-    plan = show("--hosts", "n[1-3]", "--topology", str(tmp_path), "-n", "2", "--format", "json")
-    assert plan["groups"][1]["differences"] == [
+        (tmp_path / host).write_bytes(snapshot(BASE, "0-15" if host == "n2" else "0-63"))
+    args = ("--hosts", "n[1-3]", "--topology", str(tmp_path), "-n", "2", "--format", "json")
+    (group,) = show(*args)["groups"]
+    assert [rank["cpus"] for rank in group["plan"]["ranks"]] == ["0-15", "16-31"]
+    other = show(*args, "--inherited", "intersect")["groups"][1]
+    assert other["differences"] == [
         {"about": "allowed", "text": "allowed cpus: 0-15, in its kind: 0-63"}
     ]
+    assert [rank["cpus"] for rank in other["plan"]["ranks"]] == ["0-7", "8-15"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ Each job says where its ranks are and what they were given; nothing is asked of 
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -169,3 +170,26 @@ def test_engine_none(slurm: Slurm, tmp_path: Path) -> None:
     job = run(tmp_path, slurm, "srun -N1 -n2 --cpu-bind=none", "--engine", "none")
     first, second = job.ranks
     assert first.cpus == second.cpus
+
+
+def test_snapshots_of_all_hosts(slurm: Slurm, tmp_path: Path) -> None:
+    """srun collects a snapshot of each host under its name; all are of one kind, as they are one
+    machine, and the plan of the job is that of the ranks that Slurm then starts."""
+    need_cpus(2)
+    hosts, folder = "n[0-3]", tmp_path / "snapshots"
+    folder.mkdir()
+    collect = ["srun", f"--nodelist={hosts}", "--ntasks-per-node=1"]
+    slurm.run(*collect, OMPBIND, "topo", "--save", f"{folder}/%N")
+    assert sorted(path.name for path in folder.iterdir()) == ["n0", "n1", "n2", "n3"]
+    show = ["show", "--hosts", hosts, "--topology", str(folder), "-n", "2", "--format", "json"]
+    plan = json.loads(slurm.run(OMPBIND, *show).stdout)
+    (group,) = plan["groups"]
+    assert (group["hosts"], group["differences"]) == (hosts, [])
+    job = run(tmp_path, slurm, f"srun --nodelist={hosts} -n4 -c2 --cpu-bind=none", "-n", "2")
+    planned = [
+        (host["host"], host["first_rank"] + rank["rank"], rank["cpus"])
+        for host in plan["hosts"]
+        for rank in plan["groups"][host["group"]]["plan"]["ranks"]
+    ]
+    started = [(r.environ["SLURMD_NODENAME"], r.number("RANK"), str(r.cpus)) for r in job.ranks]
+    assert sorted(started) == planned
