@@ -12,6 +12,8 @@ from rich.tree import Tree
 from ompbind.gpus.visible import why_not
 from ompbind.messages import counted, format_size, plural
 from ompbind.render.escape import escape
+from ompbind.render.lists import list_pieces, short_list
+from ompbind.render.map import number_gpus
 from ompbind.render.outline import make_outline
 
 if TYPE_CHECKING:
@@ -70,15 +72,32 @@ def add_part(tree: Tree, part: Part, machine: Machine) -> None:
     label = Text.assemble(("  ".join(part.names), "bold"))
     if part.memory_bytes is not None:
         label.append(f"  {memory_size(part.memory_bytes)}")
-    label.append(f"  cpus {part.cpus}", style="cyan")
+    label.append(f"  cpus {short_list(part.cpus)}", style="cyan")
     branch = tree.add(label)
     for inner in part.parts:
         add_part(branch, inner, machine)
     if part.cores:
         branch.add(core_line(part, machine))
-    if part.similar:
-        text = f"{part.similar} more like {part.names[0]}: cpus {part.similar_cpus}"
-        tree.add(Text(text, style="dim", overflow="fold"))
+    if part.similar_parts:
+        count = len(part.similar_parts)
+        tree.add(list_pieces(f"{count} more like {part.names[0]}: {list_similar(part)}", "dim"))
+
+
+def list_similar(part: Part, most: int = 8) -> str:
+    """Return the cpus of the parts that are not drawn: together where that is a range for each
+    hardware thread, which they divide in order; else of each."""
+    parts, whole = part.similar_parts, part.similar_cpus
+    if len(parts) == 1 or str(whole).count(",") < count_threads(part):
+        return f"cpus {short_list(whole)}"
+    texts = [f"{name} cpus {short_list(cpus)}" for name, cpus in parts]
+    if len(texts) > most:
+        texts = [*texts[: most - 2], "…", texts[-1]]
+    return "; ".join(texts)
+
+
+def count_threads(part: Part) -> int:
+    """Return the number of hardware threads of a part's first core."""
+    return count_threads(part.parts[0]) if part.parts else max(map(len, part.cores), default=1)
 
 
 def core_line(part: Part, machine: Machine, most: int = 8) -> Text:
@@ -117,11 +136,11 @@ def list_exceptions(machine: Machine) -> list[tuple[str, str]]:
         ("isolated: cpus", topology.isolated),
         ("without timer ticks (nohz_full): cpus", topology.nohz_full),
     ]
-    exceptions = [(name, str(cpus)) for name, cpus in lines if cpus]
+    exceptions = [(name, short_list(cpus)) for name, cpus in lines if cpus]
     kinds = topology.groups("kind")
     for n, cpus in enumerate(kinds):
         rank = "least" if n == 0 else "most" if n == len(kinds) - 1 else "more"
-        exceptions.append((f"kind {n} ({rank} capable): cpus", str(cpus)))
+        exceptions.append((f"kind {n} ({rank} capable): cpus", short_list(cpus)))
     if allowed.quota is not None:
         exceptions.append(("cgroup quota:", f"{allowed.quota:g} cpus' worth of time"))
     if not machine.can_bind:
@@ -142,17 +161,20 @@ def distance_table(topology: Topology) -> Table:
 
 
 def device_table(topology: Topology, most: int = 4) -> Table:
-    """Draw devices of one kind near the same cpus on one line, but those with names separately."""
+    """Draw devices of one kind near the same cpus on one line, but those with names separately;
+    GPUs by the names that --near reads as well."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    rows: dict[tuple[str, int | None, CpuSet, str], list[str]] = {}
+    rows: dict[tuple[str, int | None, CpuSet, str], list[Device]] = {}
     for device in topology.devices:
         key = (device.kind, device.node, device.cpus, device_remark(device))
-        rows.setdefault(key, []).append(device.pci)
-    for (kind, node, cpus, remark), addresses in rows.items():
-        more = f" and {len(addresses) - most} more" if len(addresses) > most else ""
+        rows.setdefault(key, []).append(device)
+    numbers = number_gpus(topology)
+    for (kind, node, cpus, remark), devices in rows.items():
+        names = [f"{numbers.get(d.pci, '')} {d.pci}".strip() for d in devices[:most]]
+        more = f" and {len(devices) - most} more" if len(devices) > most else ""
         place = f"node {node}" if node is not None else "no node"
-        named = Text(" ".join(addresses[:most]) + more, style="dim")
-        table.add_row(kind, place, f"cpus {cpus}", named, Text(remark))
+        named = Text("  ".join(names) + more, style="dim")
+        table.add_row(kind, place, list_pieces(f"cpus {short_list(cpus)}"), named, Text(remark))
     return table
 
 

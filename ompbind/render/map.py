@@ -4,6 +4,7 @@ core, a row one hardware thread of each. Pure."""
 from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, union
+from ompbind.gpus.visible import make_visible
 from ompbind.messages import counted, label
 from ompbind.record import Record
 from ompbind.render.lists import short_list
@@ -55,7 +56,11 @@ def make_blocks(machine: Machine, width: int) -> list[Block]:
         groups.setdefault(tuple(getattr(c, level) for level in levels), []).append(c)
     groups = dict(sorted(groups.items(), key=sort_key))
     outers = [key[:-1] if levels[-1:] == ("node",) else key for key in groups]
-    gpus = gpu_numbers(topology)
+    gpus: dict[object, list[str]] = {}
+    numbers = number_gpus(topology)
+    for device in topology.devices:
+        if device.pci in numbers:
+            gpus.setdefault(device.node, []).append(numbers[device.pci])
     blocks: list[Block] = []
     for outer_key, (key, cpus) in zip(outers, groups.items(), strict=True):
         names = [name_group(level, {n}) for level, n in zip(levels, key, strict=True)]
@@ -95,13 +100,10 @@ def name_group(level: Level, numbers: set[int | None]) -> str:
     return label(level, known) if known else ""
 
 
-def gpu_numbers(topology: Topology) -> dict[object, list[str]]:
-    """Return the GPUs of each node by the names that --near reads."""
-    names: dict[object, list[str]] = {}
-    gpus = [device for device in topology.devices if device.kind == "gpu"]
-    for n, device in enumerate(gpus):
-        names.setdefault(device.node, []).append(f"gpu{n}")
-    return names
+def number_gpus(topology: Topology) -> dict[str, str]:
+    """Return the names by which --near reads the GPUs that workers may see, by PCI address."""
+    visible = make_visible(topology.devices, {})
+    return {gpu.device.pci: f"gpu{n}" for n, gpu in enumerate(visible.gpus)}
 
 
 def find_cores(cpus: Sequence[Cpu]) -> tuple[tuple[tuple[int, ...], ...], frozenset[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import log2
 
-from ompbind.cpuset import CpuSet
+from ompbind.cpuset import CpuSet, union
 from ompbind.machine.topology import TREE
 from ompbind.record import Record
 
@@ -18,16 +18,21 @@ NAMES = {"l3": "L3", "l2": "L2"}
 
 
 class Part(Record):
-    """A part of a machine, and the number of similar parts after it."""
+    """A part of a machine, and the parts of the same shape after it, which are not drawn."""
 
     names: tuple[str, ...]  # of everything that it is: ("package 0", "node 0")
     cpus: CpuSet
     memory_bytes: int | None = None
     cores: tuple[CpuSet, ...] = ()  # of a leaf
     parts: tuple[Part, ...] = ()  # of any other
-    similar: int = 0  # parts of the same shape that follow and are not drawn
-    similar_cpus: CpuSet = CpuSet()  # of those
+    # The first name and the cpus of each of those.
+    similar_parts: tuple[tuple[str, CpuSet], ...] = ()
     shape: tuple[object, ...] = ()  # equal for parts that look the same
+
+    @property
+    def similar_cpus(self) -> CpuSet:
+        """The cpus of the parts that are not drawn."""
+        return union(cpus for _, cpus in self.similar_parts)
 
 
 def make_outline(machine: Machine) -> tuple[Part, ...]:
@@ -83,7 +88,7 @@ def make_part(
         memory and round(2 * log2(memory)),  # a few reserved MiB do not matter
         [len(core) for core in cores],
         [c.kind for c in cpus],
-        [(*part.shape, part.similar) for part in parts],
+        [(*part.shape, len(part.similar_parts)) for part in parts],
         len(numbers & machine.allowed.cpus),
         len(numbers & topology.isolated),
     )
@@ -106,8 +111,8 @@ def fold(parts: Sequence[Part]) -> list[Part]:
     for part in parts:
         last = folded[-1] if folded else None
         if last is not None and last.shape == part.shape:
-            cpus = last.similar_cpus | part.cpus
-            folded[-1] = last.replace(similar=last.similar + 1, similar_cpus=cpus)
+            similar = (*last.similar_parts, (part.names[0], part.cpus))
+            folded[-1] = last.replace(similar_parts=similar)
         else:
             folded.append(part)
     return folded

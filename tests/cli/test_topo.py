@@ -11,6 +11,7 @@ from hypothesis import given
 
 from ompbind.cli import main
 from ompbind.cpuset import CpuSet
+from ompbind.machine import read_machine
 from ompbind.machine.topology import LEVELS, Allowed, Machine
 from ompbind.render import make_text
 from ompbind.render.machine import draw_machine
@@ -169,3 +170,22 @@ def test_no_colour_where_none_is_wanted(ompbind: str) -> None:
     assert done.returncode == 0
     assert "\x1b" not in done.stdout
     assert "cores" in done.stdout or "core," in done.stdout
+
+
+def test_parts_that_interleave_are_listed_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cpus of two packages that alternate in number say nothing of either together."""
+    shape = Shape(packages=4, nodes=4, cores=40, numbering="round-robin")
+    machine = machine_of(shape)
+    nodes = tuple(n.replace(memory_bytes=64 << 30) for n in machine.topology.nodes)
+    machine = machine.replace(topology=machine.topology.replace(nodes=nodes))
+    text = drawn(machine, monkeypatch, 140)
+    for package in (1, 2, 3):
+        assert f"package {package} cpus {package}-{36 + package}:4" in text
+
+
+def test_gpus_have_the_names_that_near_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that workers may see, counted as they count them."""
+    text = drawn(read_machine("examples/gpus.topo"), monkeypatch, 120)
+    for name, address in (("gpu0", "18:00.0"), ("gpu1", "2a:00.0"), ("gpu2", "ab:00.0")):
+        assert f"{name} 0000:{address}" in text
+    assert "gpu0 0000:01:00.0" not in text  # a management controller's display
