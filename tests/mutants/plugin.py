@@ -29,6 +29,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
@@ -60,7 +61,8 @@ def end_children() -> None:
     """Kill all processes below this one."""
     while children := psutil.Process().children(recursive=True):
         for child in children:
-            child.kill()
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
         psutil.wait_procs(children)
 
 

@@ -18,6 +18,7 @@ from tests.mutants.plugin import end_children
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 900  # seconds that all tests of one change may take
+RECORD_LIMIT = 3600  # seconds that they may take when they are recorded
 TRIES = 5  # failures that do not come back, after which a change is called killed
 
 
@@ -154,7 +155,8 @@ class Server:
             with os.fdopen(os.dup(self.requests), "w") as pipe:
                 pipe.write(json.dumps(request) + "\n")
             while True:
-                if not select.select([self.answers], [], [], LIMIT)[0]:
+                limit = RECORD_LIMIT if request.get("record") else LIMIT
+                if not select.select([self.answers], [], [], limit)[0]:
                     self.stop()
                     return "hung"
                 data = os.read(self.answers, 1 << 20)
