@@ -522,6 +522,14 @@ def test_one_rank_reads(run: Run, args: list[str], told: bytes) -> None:
     assert run(*args, "--", "cat", stdin=b"hello\n").stdout == told
 
 
+def test_one_rank_is_rank_0(run: Run, tmp_path: Path) -> None:
+    """It can be named as the one that reads, also where its output goes to files."""
+    logs = tmp_path / "logs"
+    done = run("--stdin", "0", "--output-dir", str(logs), "--", "cat", stdin=b"hello\n")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"".join(p.read_bytes() for p in logs.rglob("*") if p.is_file()) == b"hello\n"
+
+
 def test_much_input(run: Run) -> None:
     """Every rank gets all of a long input, also while they read at different speeds."""
     script = "sleep 0.$((RANK * 2)); cksum"

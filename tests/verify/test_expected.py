@@ -14,7 +14,7 @@ from ompbind.errors import DeniedError, UsageError
 from ompbind.machine.processes import is_exiting
 from ompbind.planner import make_plan
 from ompbind.plans import Plan
-from ompbind.verify import check, find_targets
+from ompbind.verify import check, find_targets, is_inside
 from ompbind.verify.after_start import LATER, SECONDS, SETTLE, Verifier
 from ompbind.verify.expected import expect_environ, expect_plan, parse_role_cpus
 from tests.support.machines import MACHINES, make_asked
@@ -109,6 +109,18 @@ def test_a_number_that_was_reused_is_another_process(processes: Processes) -> No
     processes.add(10, environ=worker(0), masks=["0-3"], started=6)
     (report,) = check(processes.root, found).processes
     assert [d.kind for d in report.differences] == ["ended"]
+    assert report.process.name == "w"  # as it was
+
+
+def test_who_is_inside_a_ranks_cpus(processes: Processes) -> None:
+    """A process of which every thread is; nobody who has gone, and nobody without a rank."""
+    processes.add(10, masks=["0-3", "1"])
+    processes.add(11, masks=["0-3", "4"])
+    expected = expect_environ(worker(0))
+    assert [is_inside(processes.root, pid, expected) for pid in (10, 11, 99)] == [
+        True, False, False,
+    ]  # fmt: skip
+    assert not is_inside(processes.root, 10, None)
 
 
 def test_what_an_exited_rank_has_started_is_not_judged(processes: Processes) -> None:
@@ -419,3 +431,18 @@ def test_what_ranks_start_later_is_reported(processes: Processes) -> None:
         look(strict)
     assert [look(late), look(late)] == [LATER[5], None]
     assert late(plan, {}, {0: 99.0}, lambda *_: pytest.fail("all is said")) is None
+
+
+def test_of_many_names_the_first_are_announced(processes: Processes) -> None:
+    """Four at most: of five, three and an ellipsis."""
+    asked = make_asked(["-n", "2", "--places", "one", "--threads", "1", "--no-rank-env"])
+    plan = make_plan(MACHINES["server"], asked)
+    said: list[tuple[str, str]] = []
+    processes.add(10, environ=dict(plan.ranks[0].env), masks=["0-7"])
+    late = verifier(processes)
+    for more in (0, 0, 4, 4, 5, 5):
+        for n in range(more):
+            processes.add(11 + n, 10, masks=["0-7"], environ=bytes(9), name=f"w{n}", started=more)
+        late(plan, {0: 10}, {}, lambda *words: said.append((words[0], words[1])))
+    names = [text.partition("since: ")[2] for _, text in said]
+    assert names == ["", "w0, w1, w2, w3", "w0, w1, w2, …"]

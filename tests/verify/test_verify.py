@@ -244,6 +244,9 @@ MEMORY: dict[str, tuple[Process, str, list[str], str]] = {
     "not to be seen, nobody knows of whom": (
         seen("0 1 2 3", unreadable=(("memory", "Permission denied"),)), "bind:0",
         ["unseen"], "only to the process's own user and to root\n"),
+    "not to be seen, of a program that has renamed itself": (
+        seen("0 1 2 3", unreadable=(("memory", "Permission denied"),), overwritten=True), "bind:0",
+        ["changed", "unseen"], "only to the process's own user and to root\n"),
     "not to be seen, and nothing planned": (
         seen("0 1 2 3", unreadable=(("memory", "Permission denied"),)), "none", [], ""),
 }  # fmt: skip
@@ -362,6 +365,15 @@ def test_a_remedy_is_for_one_thread_or_for_all() -> None:
     assert remedy("0-3 0-7 0-3", free) == "restart it, or taskset -p -c 0-3 101"
     assert remedy("0-3 0-7 0-7", free) == "restart it"
     assert remedy("0 1-7 2 3", planned()) == "restart it, or taskset -p -c 1 101"
+    assert remedy("0 1-7 2 3 1-7", planned()) == "restart it"
+
+
+def test_a_remedy_has_cpus_that_can_be_had() -> None:
+    """Those that the cpuset still allows; the plan's where it allows none of them."""
+    for cpuset, cpus in (("0-1,6", "0-1"), ("6-7", "0-3")):
+        process = seen("4-7 4-7", cpuset=CpuSet.parse_kernel(cpuset))
+        texts = [d.remedy for d in judge(process, planned(bind="false"), ONLINE).differences]
+        assert f"restart it, or taskset -a -p -c {cpus} 100" in texts
 
 
 def test_what_a_report_tells_programs() -> None:
