@@ -2,9 +2,9 @@
 
 What a rank writes passes unchanged, whatever its bytes: a tag goes before each line, and after each
 carriage return, with which progress bars start over. Lines of several ranks are never mixed. An
-unfinished line is kept in memory until its end comes, up to LONGEST bytes, and on a terminal only
-for a moment, as it may be a question; after that it is written as far as it goes. If another rank's
-line comes before its rest, it is cut there, and the rest gets the tag `[3]+`.
+unfinished line is kept in memory until its end comes, up to LONGEST bytes; after that it is written
+as far as it goes. If another rank's line comes before its rest, it is cut there, and the rest gets
+the tag `[3]+`. On a terminal `terminal.TerminalSource` shows such lines.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
     from ompbind.launch.loop import Loop
 
+    Pieces = Sequence[bytes | memoryview]
+
 CHUNK = 1 << 16  # bytes read at once: as many as a pipe holds
 FULLEST = 17  # chunks that the largest pipe holds, and one more that is not quite full
 LONGEST = 1 << 20  # bytes of an unfinished line that are held back
 PAUSE = 0.1  # seconds after which an unfinished line is shown on a terminal
 SAFE = 4096  # bytes that can be written without blocking once poll says so: PIPE_BUF on Linux
-ERASE = b"\x1b[K"  # to the end of the line, where another line's longer text may stand
 
 
 class Sink:
@@ -34,15 +35,16 @@ class Sink:
         self.stands_for = stands_for
         self.terminal = os.isatty(stands_for[0])
         self.ansi = self.terminal and not plain
-        self.fd, self._most = open_again(stands_for[0])
+        self.fd, self._write_some = open_again(stands_for[0])
         self.sources: list[Source] = []
+        self.shown: list[Source] = []  # those whose unfinished lines are shown soon
         self.unfinished: Source | None = None  # whose line was written last, without its end
         self.error: OSError | None = None  # why nothing can be written any more
         self._done: Callable[[], object] | None = None
         self._pending: list[bytes | memoryview] = []
         self._timer = 0
 
-    def put(self, pieces: Sequence[bytes | memoryview]) -> None:
+    def put(self, pieces: Pieces) -> None:
         """Write, or keep what cannot be written now; until it is written, nothing is read."""
         if self.error:
             return
@@ -70,12 +72,7 @@ class Sink:
         """Write as much as can be written now."""
         try:
             while self._pending:
-                pieces = self._pending[:64]
-                if self._most:
-                    if not is_writable(self.fd):
-                        return
-                    pieces = [memoryview(self._pending[0])[: self._most]]
-                written = os.writev(self.fd, pieces)
+                written = self._write_some(self.fd, self._pending[:64])
                 self._pending = drop_bytes(self._pending, written)
         except BlockingIOError:
             pass
@@ -108,22 +105,29 @@ class Sink:
             done, self._done = self._done, None
             done()
 
-    def watch_unfinished(self) -> None:
-        """Show an unfinished line soon, if this is a terminal."""
-        if self.terminal and not self._timer:
-            self._timer = self.loop.after(PAUSE, self._show_unfinished)
+    def show_soon(self, source: Source) -> None:
+        """Show a source's unfinished line after a moment."""
+        if source not in self.shown:
+            self.shown.append(source)
+        if not self._timer:
+            self._timer = self.loop.after(PAUSE, self._show)
 
-    def _show_unfinished(self) -> None:
+    def _show(self) -> None:
+        """Show unfinished lines, and of progress bars the one that has waited longest."""
         self._timer = 0
-        for source in list(self.sources):
-            source.put_held()
+        waiting, self.shown = [s for s in self.shown if s.fresh and not s.closed], []
+        bars = [source for source in waiting if source.is_bar]
+        for source in waiting:
+            if source not in bars[1:]:
+                source.put_held()
+        for source in bars[1:]:
+            self.show_soon(source)
 
     def end_line(self) -> None:
-        """Cut a line that was written without its end, for something else to follow."""
+        """End or erase a line that was written without its end, for something else to follow."""
         if self.unfinished is not None:
-            self.unfinished.cut = True
-            self.unfinished = None
-            self.put([b"\n"])
+            source, self.unfinished = self.unfinished, None
+            source.give_way()
 
     def close(self) -> None:
         """Close, dropping what was not read or not written."""
@@ -137,15 +141,16 @@ class Sink:
 
 class Source:
     """A rank's stream, read through the pipe `fd`. `cut`: its last line was cut, and the rest is
-    still to come."""
+    still to come. On a terminal, `fresh`: something was not yet shown; `is_bar`: the unfinished
+    line has had a carriage return."""
 
     def __init__(self, fd: int, tag: bytes, cut_tag: bytes, sink: Sink) -> None:
         self.fd = fd
         self.sink = sink
         self.tag = tag
         self.cut_tag = cut_tag
-        self.cut = False
-        self.after_return = (ERASE if sink.ansi else b"") + tag
+        self.cut = self.fresh = self.is_bar = False
+        self.after_return = tag
         self.closed = False
         self._held = bytearray()  # an unfinished line
         os.set_blocking(fd, False)
@@ -187,20 +192,21 @@ class Source:
             self._held += tail
             if len(self._held) >= LONGEST:
                 self.put_held()
-            else:
-                self.sink.watch_unfinished()
 
     def _tag_both(self, data: bytes) -> tuple[bytes, bytes]:
         """Return the tagged lines and the rest of a text with carriage returns; one at its very end
         may be the first half of a line's end."""
         end = max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1)) + 1
-        lines, tail = data[:end], data[end:]
+        return self._tag_lines(data[:end]), data[end:]
+
+    def _tag_lines(self, lines: bytes) -> bytes:
+        """Return whole lines with all tags but the first."""
         last = 2 if lines.endswith(b"\r\n") else 1
         body = lines[:-last].replace(b"\r", b"\r" + self.after_return)
         body = body.replace(b"\r" + self.after_return + b"\n", b"\r\n")
-        return body.replace(b"\n", b"\n" + self.tag) + lines[-last:], tail
+        return body.replace(b"\n", b"\n" + self.tag) + lines[-last:]
 
-    def _put(self, pieces: Sequence[bytes | memoryview]) -> None:
+    def _put(self, pieces: Pieces) -> None:
         """Write after the tag, or after what was already written of this line."""
         if self.sink.unfinished is self:
             self.sink.put(pieces)
@@ -215,6 +221,11 @@ class Source:
             self._put([bytes(self._held)])
             self.sink.unfinished = self
             self._held.clear()
+
+    def give_way(self) -> None:
+        """Cut the unfinished line, for another to be written."""
+        self.cut = True
+        self.sink.put([b"\n"])
 
     def end(self) -> None:
         """Write what is held back, and close: nothing more will come."""
@@ -239,26 +250,48 @@ def drop_bytes(pieces: list[bytes | memoryview], count: int) -> list[bytes | mem
     return []
 
 
-def is_writable(fd: int) -> bool:
-    """Whether up to SAFE bytes can be written without blocking."""
+def open_again(stream: int) -> tuple[int, Callable[[int, Pieces], int]]:
+    """Open a standard stream a second time so that it does not block, since the description that
+    other processes share must not change. Return the descriptor, and the function that writes some
+    of the bytes to it; it raises BlockingIOError where it would have to wait."""
+    import stat
+
+    mode = os.fstat(stream).st_mode
+    if stat.S_ISSOCK(mode):
+        return stream, send_some
+    if not stat.S_ISFIFO(mode) and not (stat.S_ISCHR(mode) and os.isatty(stream)):
+        return stream, os.writev  # a file, or a device that never blocks
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        return os.open(f"/dev/fd/{stream}", flags), os.writev
+    except OSError:  # another user's, as after su; or no /dev/fd
+        pass
+    try:
+        os.tcgetpgrp(stream)  # fails where it is not the terminal that controls this session
+        return os.open(os.ctermid(), flags), os.writev
+    except OSError:
+        return stream, write_some
+
+
+def send_some(fd: int, pieces: Pieces) -> int:
+    """Write to a socket as much as is possible without blocking, at most SAFE bytes, so that a
+    message is not too long. Raises OSError."""
+    import _socket  # socket itself is slow to import
+
+    duplicate = _socket.socket(fileno=os.dup(fd))
+    try:
+        return duplicate.send(memoryview(pieces[0])[:SAFE], _socket.MSG_DONTWAIT)
+    finally:
+        duplicate.close()
+
+
+def write_some(fd: int, pieces: Pieces) -> int:
+    """Write to a pipe or terminal that cannot be opened again as much as it is sure to take. Raises
+    OSError."""
     import select
 
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
-    return bool(poll.poll(0))
-
-
-def open_again(stream: int) -> tuple[int, int]:
-    """Open a standard stream a second time so that it does not block, since the description that
-    other processes share must not change. Return the descriptor and 0; where that is impossible,
-    the stream itself and how many bytes may be written at once (0: any, it never blocks)."""
-    import stat
-
-    mode = os.fstat(stream).st_mode
-    if stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and os.isatty(stream)):
-        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
-        try:
-            return os.open(f"/dev/fd/{stream}", flags), 0
-        except OSError:  # another user's, or no /dev/fd
-            return stream, SAFE
-    return stream, SAFE if stat.S_ISSOCK(mode) else 0
+    if not poll.poll(0):
+        raise BlockingIOError
+    return os.write(fd, memoryview(pieces[0])[:SAFE])

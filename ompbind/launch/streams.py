@@ -115,7 +115,12 @@ class Streams:
             colour = not self._plain and not self._environ.get("NO_COLOR")
             for rank, fd, group in self._outputs:
                 sink = self._find_sink(loop, group)
-                Source(fd, *make_tags(self._first + rank, colour=colour and sink.terminal), sink)
+                make = Source
+                if sink.terminal:
+                    from ompbind.launch.terminal import TerminalSource
+
+                    make = TerminalSource
+                make(fd, *make_tags(self._first + rank, colour=colour and sink.terminal), sink)
         if self._inputs:
             from ompbind.launch.stdin import Feed
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -1627,13 +1629,14 @@ def test_what_was_written_is_dropped() -> None:
 
 @pytest.mark.parametrize(
     ("mode", "terminal", "result"),
-    [(0o010000, False, (50, 0)), (0o020000, True, (50, 0)), (0o020000, False, (1, 0)),
-     (0o140000, False, (1, 4096)), (0o100000, False, (1, 0)), (0o100000, True, (1, 0))],
+    [(0o010000, False, (50, os.writev)), (0o020000, True, (50, os.writev)),
+     (0o020000, False, (1, os.writev)), (0o140000, False, (1, output.send_some)),
+     (0o100000, False, (1, os.writev)), (0o100000, True, (1, os.writev))],
 )  # fmt: skip
 def test_a_stream_is_opened_again_where_it_may_block(
-    mode: int, terminal: bool, result: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    mode: int, terminal: bool, result: tuple[int, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pipes and terminals; a socket gets little at once, a file anything."""
+    """Pipes and terminals; a socket is asked not to block, and a file never does."""
     calls: Calls = []
     with monkeypatch.context() as patch:
         patch.setattr(os, "fstat", lambda _: SimpleNamespace(st_mode=mode))
@@ -1643,6 +1646,57 @@ def test_a_stream_is_opened_again_where_it_may_block(
     assert opened == result
     flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
     assert calls == ([("open", "/dev/fd/1", flags)] if result[0] == 50 else [])
+
+
+@pytest.mark.parametrize("controls", [True, False])
+def test_a_stream_that_cannot_be_opened_again(
+    controls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's terminal, as after su, can be opened if it is that of the session; anything
+    else is asked each time whether it takes some bytes."""
+    opened: list[str] = []
+
+    def open_terminal(path: str, flags: int) -> int:
+        opened.append(path)
+        assert flags & os.O_NONBLOCK
+        if path.startswith("/dev/fd"):
+            raise PermissionError
+        return 60
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", lambda _: SimpleNamespace(st_mode=0o020000))
+        patch.setattr(os, "isatty", lambda _: True)
+        patch.setattr(os, "open", open_terminal)
+        patch.setattr(os, "tcgetpgrp", (lambda _: 5) if controls else raises(errno.ENOTTY, "no"))
+        result = output.open_again(1)
+    assert result == ((60, os.writev) if controls else (1, output.write_some))
+    assert opened == ["/dev/fd/1", os.ctermid()][: 1 + controls]
+
+
+def test_writing_where_it_may_block() -> None:
+    """To a pipe or socket that takes no more, whatever little it takes at once."""
+    for ours, theirs in (os.pipe(), make_socket_pair()):
+        write = output.send_some if stat.S_ISSOCK(os.fstat(theirs).st_mode) else output.write_some
+        written = 0
+        try:
+            while written < 1 << 22:
+                written += write(theirs, [b"x" * 10_000, b"y"])
+        except BlockingIOError:
+            pass
+        assert 0 < written < 1 << 21
+        got = 0
+        while got < written:
+            got += len(os.read(ours, 65536))
+        assert write(theirs, [b"z"]) == 1
+        os.close(ours)
+        os.close(theirs)
+
+
+def make_socket_pair() -> tuple[int, int]:
+    """Two ends of a stream, the second with the smallest buffer that the kernel makes."""
+    ours, theirs = socket.socketpair()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    return ours.detach(), theirs.detach()
 
 
 @pytest.mark.parametrize(
@@ -1747,6 +1801,7 @@ def test_whose_tags_have_colours(
     sink = SimpleNamespace(terminal=terminal, stands_for=(1, 2))
     monkeypatch.setattr(output, "Sink", noting(calls, "sink", sink))
     monkeypatch.setattr(output, "Source", noting(calls, "source"))
+    monkeypatch.setattr("ompbind.launch.terminal.TerminalSource", noting(calls, "source"))
     streams = streams_module.Streams(Settings(output="tag"), 2, environ)
     streams._outputs = [(0, 50, (1, 2)), (3, 51, (1, 2))]
     loop: Any = None

@@ -9,7 +9,7 @@ import termios
 import threading
 import time
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from ompbind.launch.loop import Loop
 from ompbind.launch.output import LONGEST, Sink, Source
+from ompbind.launch.terminal import TerminalSource
+from tests.support.screen import read_screen
 
 DEADLINE = 30.0  # seconds, against hanging
 
@@ -39,7 +41,8 @@ class Stage:
         for rank in range(ranks):
             ours, theirs = os.pipe()
             tag = f"\x1b[36m[{rank}]\x1b[0m" if colour else f"[{rank}]"
-            self.sources.append(Source(ours, f"{tag} ".encode(), f"{tag}+".encode(), self.sink))
+            make = TerminalSource if terminal else Source
+            self.sources.append(make(ours, f"{tag} ".encode(), f"{tag}+".encode(), self.sink))
             self.pipes.append(theirs)
         os.set_blocking(self.reader, False)
 
@@ -213,6 +216,69 @@ def test_questions(stage: Make) -> None:
     assert s.wrote() == b"\n[1] hello\n[0]+7\n[1] bye\n[0] bye\n"
 
 
+FIRST = (b"\r 1%", b"\r 5%", b"\r100%", b"\n")  # as tqdm writes its states
+LAST = (b" 1%\r", b" 5%\r", b"100%\r", b"\n")
+
+
+@pytest.mark.parametrize("states", [FIRST, LAST], ids=["first", "last"])
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress_bars_take_turns(stage: Make, states: Sequence[bytes], shown: bool) -> None:
+    """In one line of a terminal, whether a carriage return stands before each state or after it,
+    and however often they are shown; the last state of each stays as a line, behind its tag."""
+    s = stage(3, terminal=True)
+    out = b""
+    for state in states:
+        for rank in (0, 1):
+            s.write(rank, state.replace(b"%", b"% of a long line" if rank == 0 else b"%"))
+            if shown:
+                s.sink._show()
+        out += s.wrote()
+        assert len(read_screen(out)) == (3 if state == b"\n" else 1)
+    assert read_screen(out) == [b"[0] 100% of a long line", b"[1] 100%", b""]
+
+
+def test_a_progress_bar_gives_way_and_comes_back(stage: Make) -> None:
+    """Another rank's line or question, and ompbind's messages, take its place; it is shown again
+    with its next state, or its rest, or when its rank exits."""
+    s = stage(3, terminal=True)
+    s.write(0, b"\r10%")
+    s.sink._show()
+    s.write(1, b"a line\n")
+    out = s.wrote()
+    assert read_screen(out) == [b"[1] a line", b""]
+    s.sink._show()
+    assert s.wrote() == b""  # nothing new
+    s.write(0, b" and more")
+    s.sink._show()
+    out += s.wrote()
+    assert read_screen(out) == [b"[1] a line", b"[0] 10% and more"]
+    s.sink.end_line()
+    s.sink.put([b"a message\n"])
+    s.write(1, b"really? ")
+    s.sink._show()
+    s.write(0, b"\r20%\r30%")
+    s.sink._show()
+    os.close(s.pipes[0])
+    s.sources[0].read()
+    s.write(1, b"yes\n")
+    out += s.wrote()
+    lines = [b"[1] a line", b"a message", b"[1] really?", b"[0] 30%", b"[1]+yes", b""]
+    assert read_screen(out) == lines
+
+
+def test_bars_that_do_not_move_wake_nobody(stage: Make) -> None:
+    """Each is shown once, one at a time, and then nothing more is done."""
+    s = stage(3, terminal=True)
+    for rank in range(3):
+        s.write(rank, b"\r%d0%%" % rank)
+    for rank in range(3):
+        s.sink._show()
+        assert read_screen(s.wrote())[-1] == b"[%d] %d0%%" % (rank, rank)
+    s.sink._show()
+    assert s.sink.shown == []
+    assert s.wrote() == b""
+
+
 def test_nothing_wakes_up_for_an_unfinished_line_elsewhere(stage: Make) -> None:
     """Where no terminal is, an unfinished line waits without a timer for its end."""
     s = stage(1)
@@ -231,6 +297,42 @@ WRITES = st.lists(
     ),
     max_size=20,
 )  # fmt: skip
+
+
+SHOWS = st.lists(
+    st.tuples(st.integers(0, 2), st.text("ab\n\r", max_size=6).map(str.encode)), max_size=20
+)
+
+
+@given(SHOWS)
+def test_nothing_is_lost_on_a_terminal(writes: list[tuple[int, bytes]]) -> None:
+    """The last state of each finished line is on the screen behind its rank's tag, in order,
+    whenever lines are shown (a rank that writes nothing) and whoever comes between."""
+    s = Stage(3, terminal=True)
+    try:
+        for rank, data in writes:
+            if data:
+                s.write(rank, data)
+            else:
+                s.sink._show()
+        for rank in range(3):
+            os.close(s.pipes[rank])
+            s.sources[rank].read()
+        screen = read_screen(s.wrote())
+    finally:
+        s.close()
+    for rank in range(3):
+        lines: list[bytes] = []
+        for line in screen:
+            if line.startswith(b"[%d]+" % rank):
+                lines[-1] += line[4:]
+            elif line.startswith(b"[%d]" % rank):
+                lines.append(line[4:])
+        whole = b"".join(data for r, data in writes if r == rank)
+        left = iter(lines)
+        for line in whole.split(b"\n")[:-1]:
+            state = line.removesuffix(b"\r").rpartition(b"\r")[2]
+            assert state in left, (state, lines)
 
 
 @given(WRITES, st.booleans())

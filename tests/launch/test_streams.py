@@ -28,6 +28,7 @@ from tests.support.recorder import (
     wait_for,
     wait_until_asleep,
 )
+from tests.support.screen import read_screen
 
 Limited = Callable[..., subprocess.CompletedProcess[bytes]]
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -369,6 +370,36 @@ def test_question_on_a_terminal(ompbind: str, plain_environ: dict[str, str]) -> 
     told = on_terminal(command, plain_environ | {"NO_COLOR": "1"}, b"you\n")
     assert told.startswith(b"[0] name? ")
     assert b"hello you" in told
+
+
+BAR = r"""
+import os, sys
+before, after = ("\r", "") if sys.argv[1] == "first" else ("", "\r")
+for n in range(0, 101, 20):
+    blanks = " " * 20 * (os.environ["OMPBIND_RANK"] == "0")
+    sys.stderr.write("%s%3d%%%s%s" % (before, n, blanks, after))
+    sys.stderr.flush()
+sys.stderr.write("\n")
+"""
+RICH = """
+from rich.progress import track
+for n in track(range(5)):
+    pass
+"""
+
+
+@pytest.mark.parametrize("code", [[BAR, "first"], [BAR, "last"], [RICH]], ids=lambda c: c[-1][:5])
+def test_progress_bars_on_a_terminal(
+    code: list[str], ompbind: str, plain_environ: dict[str, str]
+) -> None:
+    """Of each of several ranks one line stays, the last state; with tqdm's way and another, and
+    with rich."""
+    command = [ompbind, "run", "-n", "3", "--share", "--", sys.executable, "-c", *code]
+    written = on_terminal(command, plain_environ | {"TERM": "xterm", "NO_COLOR": "1"})
+    *lines, last = read_screen(written.replace(b"\r\n", b"\n"))
+    assert last == b""
+    assert sorted(line[:4] for line in lines) == [b"[0] ", b"[1] ", b"[2] "]
+    assert all(b"100%" in line for line in lines)
 
 
 # --- files ---------------------------------------------------------------------------------------
