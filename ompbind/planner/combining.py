@@ -106,8 +106,11 @@ def find_blocks(
     every = range(len(sorts))
     for _ in range(sum(numbers)):
         further: dict[State, tuple[int, int, int]] = {}
+        if steps < 0:
+            return None
         for state, (cost, total, rest) in layer.items():
             used, last, shorts, longs = state
+            steps -= len(sorts)
             if last < 0:  # some block has the first group left: this one, its first
                 candidates = [next(i for i in every if used[i] < numbers[i])]
             else:
@@ -116,10 +119,10 @@ def find_blocks(
                 price, left = cost + (joins[last][i] if last >= 0 else 0), rest - needs[i]
                 if 2 * price + left >= 2 * most:
                     continue
-                steps -= len(sorts) + 8
                 reached = total + sorts[i].size
                 if reached not in points_at:
                     points_at[reached] = find_points(reached)
+                steps -= len(sorts) + 8 * len(points_at[reached]) + 8
                 row = (*used[:i], used[i] + 1, *used[i + 1 :])
                 ends = [(-1, *p) for p in points_at[reached] if p[0] >= shorts and p[1] >= longs]
                 for end in [(i, shorts, longs), *ends]:
@@ -127,8 +130,6 @@ def find_blocks(
                     if price < further.get(after, (price + 1,))[0]:
                         further[after] = (price, reached, left)
                         back[after] = (state, i)
-        if steps < 0:
-            return None
         layer = further
     state = (tuple(numbers), -1, *whole)
     if state not in layer:

@@ -31,7 +31,7 @@ FAMILIES: tuple[tuple[Level, ...], ...] = (
 
 # How many steps the searches of a plan may take, each less than a microsecond. Caches of a few
 # different sizes need thousands.
-MOST_STEPS = 200_000
+MOST_STEPS = 300_000
 
 
 def divide(cores: tuple[Core, ...], count: int) -> list[tuple[Core, ...]]:
@@ -147,13 +147,14 @@ def count_parts(nodes: Sequence[tuple[Core, ...]], count: int) -> list[int]:
     worths = [(level, worth) for level, worth in make_worths(every) if level != "node"]
     if not left or left == sum(room) or not worths:
         return counts
-    forms = [make_form(node, worths) for node in nodes]
     steps = MOST_STEPS // len(nodes)
+    numbers: dict[object, int] = {}
+    forms = [numbers.setdefault(make_form(node, worths), len(numbers)) for node in nodes]
     if sum(room) * max(room) > steps:
         return counts  # parts of a core or two, on many nodes
     if max(room) == 1 and len({form for form, r in zip(forms, room, strict=True) if r}) == 1:
         return counts  # alike: whichever gets one more, as many caches are divided
-    prices: dict[tuple[object, int], int] = {}
+    prices: dict[tuple[int, int], int] = {}
 
     def price(i: int, parts: int) -> int:
         """Return the worth of what dividing a node into so many parts divides."""
@@ -164,15 +165,15 @@ def count_parts(nodes: Sequence[tuple[Core, ...]], count: int) -> list[int]:
 
     spent = sum(price(i, n) for i, n in enumerate(counts))
     ranges = [range(a, b + 1) for a, b in zip(least, most, strict=True)]
-    if spent == sum(min(price(i, n) for n in numbers) for i, numbers in enumerate(ranges)):
+    if spent == sum(min(price(i, n) for n in choices) for i, choices in enumerate(ranges)):
         return counts
     # By the number of parts for the nodes so far: what they divide, and the nodes' numbers.
     ways: dict[int, tuple[int, tuple[int, ...]]] = {0: (0, ())}
-    for i, numbers in enumerate(ranges):
+    for i, choices in enumerate(ranges):
         further: dict[int, tuple[int, tuple[int, ...]]] = {}
         lowest = count - sum(most[i + 1 :])
         for total, (cost, chosen) in ways.items():
-            for n in numbers:
+            for n in choices:
                 new = cost + price(i, n)
                 if total + n >= lowest and new < further.get(total + n, (new + 1,))[0]:
                     further[total + n] = (new, (*chosen, n))
@@ -453,6 +454,7 @@ def combine(
     from ompbind.planner.combining import find_blocks, pair, sort_alone, sort_by_tree
 
     count, lengths = len(runs), Lengths.make(len(cores), len(runs))
+    steps //= len(worths) + bool(worths[1:])  # for each level, and for all together
     ends = (lengths.find_points, (lengths.shorts, lengths.longs))
     place = {id(core): i for i, core in enumerate(cores)}
 
@@ -478,7 +480,7 @@ def combine(
         if (divided := weigh_divided(parts, worths)) < reached:
             best, reached = parts, divided
     most = reached - count * sum(worth for _, worth in worths)
-    if most > least:
+    if most > least and worths[1:]:
         sorts = sort_by_tree(cores, [level for level, _ in worths])
         if better := find_blocks(sorts, [worth for _, worth in worths], most, *ends, steps):
             best = cut_blocks(better)

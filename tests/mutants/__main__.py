@@ -55,6 +55,10 @@ TESTS: dict[str, tuple[str, ...]] = {
         "host/containers",
         "host/restrictions",
     ),
+    "planner/division": ("planner/division", "planner/planner", "planner/parts"),
+    "planner/combining": ("planner/division", "planner/planner"),
+    "planner/leftover": ("planner/division", "planner/planner"),
+    "planner/kinds": ("planner/division", "planner/planner"),
     "planner/by_gpu": ("planner/parts", "planner/by_gpu", "render/sentences"),
     "planner/request": (
         "planner/planner",
