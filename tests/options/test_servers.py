@@ -314,15 +314,21 @@ def test_cpu_workers_beside_gpus(gpu_tree: str, command: str, environ: Mapping[s
     assert lists_of(plan_for(f"{gpu_tree} --serve vllm", command, environ)) == "0-2|4-6"
 
 
+HIGHEST = "sys/devices/system/cpu/cpu0/acpi_cppc/highest_perf"
 PCT = {
     "proc/cpuinfo": "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Intel Xeon 6776P\n",
-    "sys/devices/system/cpu/cpu0/acpi_cppc/highest_perf": "46\n",
+    HIGHEST: "46\n",
 }
 XEON = Shape(
     packages=2, nodes=4, cores=128, threads=2, l3s=4, numbering="halves",
     devices=tuple(Pci(f"0000:{bus}:00.0", "030200", node=node, driver="nvidia")
                   for bus, node in (("18", 0), ("98", 2))),
 )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def xeon(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tree(make_files(XEON) | PCT, tmp_path_factory.mktemp("xeon"))
 
 
 @pytest.mark.parametrize(
@@ -335,12 +341,11 @@ XEON = Shape(
         ("46", "--kind all", "0-31,128-159"),
     ],
 )
-def test_priority_cores_of_a_xeon(tmp_path: Path, highest: str, args: str, cpus: str) -> None:
+def test_priority_cores_of_a_xeon(xeon: Path, highest: str, args: str, cpus: str) -> None:
     """vLLM binds GPU workers to the cores that Priority Core Turbo favours, by model and number;
     so does the plan, unless an option chooses cores."""
-    files = make_files(XEON) | PCT
-    files |= {"sys/devices/system/cpu/cpu0/acpi_cppc/highest_perf": f"{highest}\n"}
-    tree = f"--topology {write_tree(files, tmp_path)} --binder native"
+    (xeon / HIGHEST).write_text(f"{highest}\n")
+    tree = f"--topology {xeon} --binder native"
     plan = plan_for(f"{tree} --serve vllm {args}", "vllm serve m -tp 2")
     assert plan.server is not None
     assert str(plan.server.workers[0].cpus) == cpus
@@ -472,7 +477,7 @@ def test_who_gets_what_is_shown(tree: str) -> None:
     rows = {line.split("  ")[0]: line.split() for line in text.splitlines()}
     assert rows["server"][1:4] == ["0-7,11,15", "0-1", "none"]
     assert rows["worker 1"][2:6] == ["4-6", "1", "bind", "1"]
-    assert rows["the rest"][2] == "3,7,11,15"
+    assert rows["the rest"][2] == "3-15:4"
     assert "000=111= ···=···=" in text
     assert "= engine and front end" in text
     sentences = " ".join(explain(plan))

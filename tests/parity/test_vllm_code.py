@@ -30,6 +30,7 @@ from tests.support.trees import Shape, make_files, write_tree
 
 VISIBLE = "CPU_VISIBLE_MEMORY_NODES"
 RESERVED, BIND = "VLLM_CPU_NUM_OF_RESERVED_CPU", "VLLM_CPU_OMP_THREADS_BIND"
+HIGHEST = "sys/devices/system/cpu/cpu0/acpi_cppc/highest_perf"
 WITHOUT_TOPOLOGY = {"test1"}
 
 # Why a plan is not vLLM's, in the order in which it is asked.
@@ -208,18 +209,16 @@ def test_its_numa_bind_options_have_equivalents(
             assert theirs.startswith(f"--physcpubind={w.cpus} ")
 
 
-@pytest.mark.parametrize("model", ["6776P", "6774P", "6962P", "6972P"])
-@pytest.mark.parametrize("highest", [44, 46, 50])
-def test_its_priority_cores_are_ours(
-    manager: ProcessManager, tmp_path: Path, model: str, highest: int
-) -> None:
+def test_its_priority_cores_are_ours(manager: ProcessManager, tmp_path: Path) -> None:
     """The same cpus of each node, or none, for each model and each setting of the firmware."""
     shape = Shape(packages=2, nodes=4, cores=144, threads=2, l3s=4, numbering="halves")
-    files = make_files(shape) | {
-        "proc/cpuinfo": f"processor\t: 0\nmodel name\t: Intel(R) Xeon(R) {model}\n",
-        "sys/devices/system/cpu/cpu0/acpi_cppc/highest_perf": f"{highest}\n",
-    }
-    tree = write_tree(files, tmp_path)
+    files = {"proc/cpuinfo": "", HIGHEST: ""}
+    tree = write_tree(make_files(shape) | files, tmp_path)
     topology = read_machine(str(tree)).topology
-    theirs = manager.priority_cpus(tree, list(topology.node_numbers))
-    assert read_priority_cpus(str(tree), topology) == CpuSet(theirs)
+    for model in ("6776P", "6774P", "6962P", "6972P"):
+        for highest in (44, 46, 50):
+            text = f"processor\t: 0\nmodel name\t: Intel(R) Xeon(R) {model}\n"
+            (tree / "proc/cpuinfo").write_text(text)
+            (tree / HIGHEST).write_text(f"{highest}\n")
+            theirs = manager.priority_cpus(tree, list(topology.node_numbers))
+            assert read_priority_cpus(str(tree), topology) == CpuSet(theirs)

@@ -84,10 +84,11 @@ def plan_for(args: str, command: str, environ: Mapping[str, str] | None = None) 
     return resolve_plan(make_plan_options(values, command.split(), environ), environ)
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> str:
     shape = Shape(packages=2, nodes=2, cores=8, threads=2, l3s=2, numbering="halves")
-    return f"--topology {write_tree(make_files(shape), tmp_path)} --binder native"
+    place = tmp_path_factory.mktemp("two-nodes")
+    return f"--topology {write_tree(make_files(shape), place)} --binder native"
 
 
 OPENMP = ("OMP_", "GOMP_", "KMP_", "MKL_")
