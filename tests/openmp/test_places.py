@@ -233,7 +233,8 @@ def test_a_users_own_list_is_dealt_out(args: str, places: str, ranks: list[str])
         assert rank.why.endswith("of OMP_PLACES")
     (variable,) = (i for i in plan.inherited if i.name == "OMP_PLACES")
     assert (variable.value, variable.action) == (places, "respected")
-    assert plan.warnings == ()
+    shared = ["ranks 0-1 share 2 cpus" in text for text in plan.warnings]
+    assert shared == [True] * ("--share" in args)
 
 
 def test_threads_of_a_list() -> None:
