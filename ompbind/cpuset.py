@@ -113,7 +113,10 @@ class CpuSet:
         return (self._mask & -self._mask).bit_length() - 1
 
     def __iter__(self) -> Iterator[int]:
-        mask, offset = self._mask, 0
+        mask = self._mask
+        # From the first word that has any: most sets are a few neighbours among thousands.
+        offset = ((mask & -mask).bit_length() - 1) & -64 if mask else 0
+        mask >>= offset
         while mask:  # word by word: to shift the whole number each time would be quadratic
             word = mask & 0xFFFFFFFFFFFFFFFF
             while word:
@@ -153,7 +156,10 @@ class CpuSet:
     def __str__(self) -> str:
         """Return the kernel's list format: sorted, ranges joined; "" for the empty set."""
         parts: list[str] = []
-        mask, offset = self._mask, 0
+        mask = self._mask
+        # From the first word that has any: most sets are a few neighbours among thousands.
+        offset = ((mask & -mask).bit_length() - 1) & -64 if mask else 0
+        mask >>= offset
         while mask:
             skip = (mask & -mask).bit_length() - 1
             mask >>= skip
