@@ -1352,6 +1352,7 @@ def test_arguments_that_a_rank_cannot_have(
     """But for the values that mean nothing special."""
     calls: Calls = []
     monkeypatch.setattr(popen, "spawn", noting(calls, "spawn"))
+    monkeypatch.setattr(popen, "check_binder", lambda ranks, *, can_bind: ranks[0].cpus)
     plan: Any = SimpleNamespace(binder="none")
     more: Any = {name: value}
     if refused:
@@ -1800,8 +1801,8 @@ def test_whose_tags_have_colours(
     calls: Calls = []
     sink = SimpleNamespace(terminal=terminal, stands_for=(1, 2))
     monkeypatch.setattr(output, "Sink", noting(calls, "sink", sink))
-    monkeypatch.setattr(output, "Source", noting(calls, "source"))
     monkeypatch.setattr("ompbind.launch.terminal.TerminalSource", noting(calls, "source"))
+    monkeypatch.setattr(output, "Source", noting(calls, "source"))
     streams = streams_module.Streams(Settings(output="tag"), 2, environ)
     streams._outputs = [(0, 50, (1, 2)), (3, 51, (1, 2))]
     loop: Any = None
