@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
 from ompbind.machine.topology import Cpu
+from ompbind.planner.combining import pair
 from ompbind.planner.cores import Core
 from ompbind.planner.division import (
+    Lengths,
     apportion,
     cut,
     cut_runs,
@@ -277,6 +279,30 @@ def test_a_search_that_would_take_too_long_is_given_up() -> None:
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
         runs = numbers(cut_runs(cores, count, make_worths(cores)))
         assert crossings(parts, text) <= crossings(runs, text)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count", "wanted"),
+    [
+        ([4, 3, 1, 2, 2, 3, 1], 4, [[4], [3, 1], [3, 1], [2, 2]]),
+        ([3, 3, 2], 2, [[3, 3, 2]]),  # no two fill a rank: one block of all
+        ([2, 2, 1], 2, [[2], [2, 1]]),  # one rank of two, one of three
+        ([5, 1, 1], 3, [[5], [1, 1]]),  # ranks of three and two, and of two
+        ([8, 3, 2], 3, [[8], [3, 2]]),
+    ],
+)
+def test_pairs_of_caches(sizes: list[int], count: int, wanted: list[list[int]]) -> None:
+    """What is taken where a search takes too long: one cache or two that fill ranks, then the rest;
+    all blocks together have as many ranks as there are."""
+    cores, text = make_caches(sizes)
+    groups = [tuple(c for c in cores if text[c.first_cpu.cpu] == t) for t in dict.fromkeys(text)]
+    lengths = Lengths.make(len(cores), count)
+    blocks = pair(groups, lengths.find_points, (lengths.shorts, lengths.longs))
+    assert [[len(group) for group in block] for block, _ in blocks] == wanted
+    assert sum(number for _, number in blocks) == count
+    for block, number in blocks:
+        total = sum(map(len, block))
+        assert number * lengths.length <= total <= number * (lengths.length + 1)
 
 
 # --- equal parts, and cores left over -------------------------------------------------------------
