@@ -149,6 +149,9 @@ def plan(
     base, argv = snapshot(environ), make_argv(command)
     try:
         options = make_plan_options(make_values("plan", keywords), argv, base)
+        if options.request.part and not options.request.part[0]:
+            raise UsageError("--part auto: only ompbind run can claim a part for its workers",
+                             hint="--part 1/2")  # fmt: skip
         made = Plan.made_from(resolve_plan(options, base))
     except OmpbindError as e:
         raise in_keywords(e) from e.__cause__

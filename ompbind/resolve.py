@@ -52,7 +52,7 @@ def resolve_plan(
             given = {name for name, _ in options.variables.assignments} if options.variables else {}
             plan = without_foreign(plan, {*given, *(["OMPBIND_FIX"] if options.fixes else [])})
     else:
-        plan = make_new_plan(options, environ, machine)
+        plan = make_new_plan(options, environ, machine, is_run=is_run)
     variables = options.variables
     if variables and options.found:
         from ompbind.engines.variables import fit_variables
@@ -96,7 +96,11 @@ def with_neighbours(plan: Plan, environ: Mapping[str, str]) -> Plan:
 
 
 def make_new_plan(
-    options: PlanOptions, environ: Mapping[str, str], machine: Machine | None = None
+    options: PlanOptions,
+    environ: Mapping[str, str],
+    machine: Machine | None = None,
+    *,
+    is_run: bool = False,
 ) -> Plan:
     """Return a plan for this or another machine's topology. Raises OmpbindError."""
     request, path, found = options.request, options.topology, options.found
@@ -114,6 +118,8 @@ def make_new_plan(
     machine, narrowed = apply_inherited(machine, options, environ)
     binder = choose_binder(request.binder, machine, path, environ)
     request = request.replace(binder=binder, **chosen)
+    if request.part and not request.part[0]:
+        request = choose_part(machine, request, options, keep=is_run)
     fitted = None
     if found and found.task:
         from ompbind.engines.fitting import fit_here
@@ -194,6 +200,27 @@ def warn_of_runtimes(plan: Plan, environ: Mapping[str, str]) -> Plan:
     )
     caution = Caution("openmp", text, "--places one leaves the rank's cpus to each of them")
     return plan.replace(cautions=(*plan.cautions, caution))
+
+
+def choose_part(machine: Machine, request: Request, options: PlanOptions, *, keep: bool) -> Request:
+    """Return the request for the first part of --part auto/N that is free, which is claimed for
+    this process and its workers to `keep` it. Raises OmpbindError."""
+    found, count = options.found, request.part[1] if request.part else 1
+    problem = ""
+    if options.topology is not None:
+        problem = "which parts of another machine are free is not known here"
+    elif found and found.engine and found.task.local_ranks != 1:
+        problem = f"the ranks that {found.task.label} has started divide what they share by "
+        problem += "themselves"
+    if problem:
+        raise UsageError(f"--part auto/{count}: {problem}", hint="--part 1/2, or leave it out")
+    from ompbind.host.claims import claim_free
+    from ompbind.planner.cores import make_cores
+    from ompbind.planner.mapping import cut_parts
+
+    parts = cut_parts(make_cores(machine, request), 0, count)
+    cpus = [union(core.threads for core in part) for part in parts]
+    return request.replace(part=(claim_free(cpus, keep=keep) + 1, count))
 
 
 def apply_inherited(

@@ -49,6 +49,7 @@ OFF_THE_LAUNCH_PATH = {"cli.group", "cli.show", "cli.show_cluster", "cli.shell",
                        "machine.portable", "launch.portable", "launch.popen", "api",
                        "options.keywords", "cli.child", "multiprocessing",
                        "fixes.worker.fxgraph_pickle",
+                       "fixes.worker.joblib_threads", "fixes.worker.dask_threads",
                        "fixes.worker.torch_accelerator"}  # fmt: skip
 SLOW = {"typing", "dataclasses", "re", "enum", "json", "inspect", "subprocess", "asyncio",
         "pathlib", "logging", "argparse", "collections", "functools", "contextlib", "shutil",

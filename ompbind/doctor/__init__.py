@@ -6,6 +6,7 @@ from __future__ import annotations
 from ompbind.doctor.allocator import find_allocator
 from ompbind.doctor.findings import WORKER_BINDING, Facts
 from ompbind.doctor.packages import find_packages, list_folders
+from ompbind.doctor.pools import find_pool
 from ompbind.engines import find_rank
 from ompbind.host.kernel import read_settings
 from ompbind.host.restrictions import find_restrictions
@@ -42,7 +43,9 @@ def gather(command: Sequence[str], environ: Mapping[str, str]) -> Facts:
         facts = facts.replace(task=find_rank(None, None, environ).task)
         surroundings = read_surroundings(linux, policy=True)
         restrictions = find_restrictions(surroundings, machine.topology, environ)
-        facts = facts.replace(restrictions=restrictions)
+        quota, online = machine.allowed.quota, machine.topology.online
+        pool = find_pool(surroundings, online, quota, environ)
+        facts = facts.replace(restrictions=restrictions, pool=pool)
     if machine.can_bind:
         facts = try_binding(facts, environ)
     return with_command(facts, command, environ) if command else facts

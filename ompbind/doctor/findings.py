@@ -5,6 +5,7 @@ Sources of the remedies: numactl(8), the kernel's admin-guide, and the measureme
 
 from __future__ import annotations
 
+from ompbind.doctor.pools import EXCLUSIVE, SHARED
 from ompbind.host.restrictions import RESETTABLE
 from ompbind.messages import counted
 from ompbind.plans import Task, describe_numbers
@@ -26,6 +27,9 @@ WORKER_BINDING = {"VLLM_CPU_OMP_THREADS_BIND": "vLLM", "SGLANG_CPU_OMP_THREADS_B
 # Of the kernel's words for SMT those that would be misread.
 SMT = {"notimplemented": "this kernel cannot switch it", "notsupported": "the cpus have none"}
 
+# Packages whose pools follow OMP_NUM_THREADS, and the fix that lets them divide it.
+POOLS = {"joblib": "joblib-threads", "sklearn": "joblib-threads", "distributed": "dask-threads",
+         "dask": "dask-threads"}  # fmt: skip
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
 
 
@@ -50,6 +54,7 @@ class Facts(Record):
     allocator: Allocator | None = None  # of the command
     missing: tuple[str, ...] = ()  # imported by the command, but not found
     task: Task = Task()  # the engine's rank that this process is
+    pool: str = ""  # of a container of Kubernetes, as in `pools`
 
 
 class Finding(Record):
@@ -66,7 +71,7 @@ def examine(facts: Facts) -> list[Finding]:
     parts: tuple[Callable[[Facts], list[Finding]], ...] = (
         judge_calls, judge_numactl, judge_allowed, judge_kernel, judge_system, judge_variables,
         judge_worker_binding, judge_runtimes, judge_allocator,
-        judge_engine,
+        judge_pool_processes, judge_pool, judge_engine,
     )  # fmt: skip
     return [finding for judge in parts for finding in judge(facts)]
 
@@ -86,6 +91,31 @@ def to_json(findings: list[Finding]) -> str:
     ]
     data = {"schema": 1, "binds": not prevents(findings), "findings": rows}
     return json.dumps(data, indent=1) + "\n"
+
+
+def judge_pool(facts: Facts) -> list[Finding]:
+    if facts.pool == EXCLUSIVE:
+        return [Finding("Kubernetes", OK, "this container has cpus of its own")]
+    if facts.pool != SHARED:
+        return []
+    text = (
+        "this container is in the shared pool: other containers run on its cpus, and the kubelet "
+        "may take some away at any time"
+    )
+    remedy = (
+        "run one rank without narrowing it (no --cores-per-rank, no --part); the static CPU "
+        "manager policy, the Guaranteed class and whole cpus give a container cpus of its own"
+    )
+    return [Finding("Kubernetes", WARNING, text, remedy)]
+
+
+def judge_pool_processes(facts: Facts) -> list[Finding]:
+    packages = [name for name in POOLS if name in facts.packages]
+    return [
+        Finding("pool", NOTE, f"{name}'s processes would each have all OpenMP threads of the rank",
+                f"--fix {POOLS[name]}, or --threads 1")
+        for name in packages
+    ]  # fmt: skip
 
 
 def judge_engine(facts: Facts) -> list[Finding]:

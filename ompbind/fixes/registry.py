@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from importlib.metadata import EntryPoint
 
-BUILT_IN = ("torch-accelerator", "fxgraph-pickle")
+BUILT_IN = ("torch-accelerator", "fxgraph-pickle", "joblib-threads", "dask-threads")
 GROUP = "ompbind.fixes"  # entry points
 LIST_HINT = "ompbind run --fix list prints all; for a file's function: --fix path.py:function"
 WORKER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker")

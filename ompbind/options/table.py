@@ -417,7 +417,7 @@ OPTIONS: tuple[Option, ...] = (
         ("--part",),
         "value",
         "Use only the I-th of N equal parts of the machine, divided as by -n N, so that launches "
-        "in different parts share no core",
+        "in different parts share no core; auto/N takes one that no other such launch has",
         "I/N",
         panel=WHERE,
         parse=parse_part,

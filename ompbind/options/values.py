@@ -63,12 +63,13 @@ def parse_smt(value: Given, name: str) -> int | None:
 
 
 def parse_part(value: Given, name: str) -> tuple[int, int]:
-    """Return `1/2` as two numbers: the first of two parts. Raises UsageError."""
+    """Return `1/2` as two numbers: the first of two parts; of `auto/2` the first is 0. Raises
+    UsageError."""
     part, _, count = text_of(value, name).partition("/")
-    numbers = parse_whole(part), parse_whole(count)
-    if numbers[0] is None or numbers[1] is None or not 0 < numbers[0] <= numbers[1] < LIMIT:
+    numbers = 0 if part == "auto" else parse_whole(part) or -1, parse_whole(count)
+    if numbers[1] is None or not 0 <= numbers[0] <= numbers[1] < LIMIT or not numbers[1]:
         raise UsageError(
-            f"{name}: {written(value)} is not I/N with I from 1 to N",
+            f"{name}: {written(value)} is not I/N with I from 1 to N, nor auto/N",
             hint="--part 1/2 and --part 2/2 are the halves of the machine",
             option=name,
             text=str(value),

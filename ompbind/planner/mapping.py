@@ -471,18 +471,25 @@ def cut_part(
     if request.part is None:
         return cores, ()
     number, count = request.part
+    parts = cut_parts(cores, number, count)
+    others = [core for n, part in enumerate(parts, 1) if n != number for core in part]
+    return parts[number - 1], tuple(others)
+
+
+def cut_parts(cores: tuple[Core, ...], number: int, count: int) -> list[tuple[Core, ...]]:
+    """Return the cores of each part of --part, of which `number` is asked for, 0 for any. Raises
+    PlanError."""
     if count > len(cores):
         raise PlanError(
-            f"--part {number}/{count}: the machine has {counted(len(cores), 'usable core')}",
+            f"--part {number or 'auto'}/{count}: the machine has "
+            f"{counted(len(cores), 'usable core')}",
             hint=f"at most {len(cores)} parts",
             wanted=count,
             available=len(cores),
         )
     from ompbind.planner.division import divide
 
-    parts = divide(cores, count)
-    others = [core for n, part in enumerate(parts, 1) if n != number for core in part]
-    return parts[number - 1], tuple(others)
+    return divide(cores, count)
 
 
 def share_parts(machine: Machine, parts: Sequence[tuple[Core, ...]], name: str) -> list[Share]:

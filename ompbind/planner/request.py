@@ -60,7 +60,7 @@ class Request(Record):
     leave_over: bool = False  # -n N gives all as many cores, and some to none
     smt: int | None = 1  # None: every hardware thread
     oversubscribe: bool = False
-    part: tuple[int, int] | None = None
+    part: tuple[int, int] | None = None  # the first from 1; 0: any that is free
     kind: str = "all"
     reserve: Pool = Pool("", 0)
     roles: tuple[Pool, ...] = ()
