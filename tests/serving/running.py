@@ -84,6 +84,7 @@ class Running:
             start_new_session=terminal < 0,
         )
         self.pids: set[int] = {self.process.pid}  # of all that were seen
+        self.segments: set[Path] = set()  # of shared memory: a killed server leaves them
 
     @property
     def written(self) -> str:
@@ -98,7 +99,16 @@ class Running:
                 assert self.process.poll() is None, f"it has ended: {self.written}"
                 assert time.monotonic() < end, f"waited in vain: {self.written}"
                 time.sleep(0.05)
-        self.pids.update(self.list_pids())
+        self.notice()
+
+    def notice(self) -> None:
+        """Note which processes there are now, and their shared memory."""
+        for pid in self.list_pids():
+            self.pids.add(pid)
+            with contextlib.suppress(OSError):
+                lines = Path("/proc", str(pid), "maps").read_text().splitlines()
+                paths = {line.split(maxsplit=5)[-1] for line in lines}
+                self.segments |= {Path(p) for p in paths if p.startswith("/dev/shm/psm_")}
 
     def list_pids(self) -> list[int]:
         pid = self.process.pid
@@ -116,13 +126,15 @@ class Running:
         return left
 
     def end(self) -> None:
-        """Kill whatever is left, and close the log."""
-        self.pids.update(self.list_pids())
+        """Kill whatever is left, and remove what it leaves; close the log."""
+        self.notice()
         for pid in self.pids:
             with contextlib.suppress(OSError):
                 if os.getsid(pid) == self.process.pid:  # else the number was used again
                     os.kill(pid, signal.SIGKILL)
         self.process.wait()
+        for segment in self.segments:
+            segment.unlink(missing_ok=True)
         self.log.close()
 
 
