@@ -6,15 +6,15 @@ from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
 from ompbind.messages import label, plural, quote
 from ompbind.planner.cores import llc_level, split_by
-from ompbind.planner.division import blocks, divide
+from ompbind.planner.division import blocks
 from ompbind.planner.mapping import (
     DECLINED,
     Domain,
     Mapped,
     Share,
     find_nodes,
+    map_by_division,
     map_to_domain,
-    share_parts,
 )
 from ompbind.plans import Caution
 from ompbind.record import Record
@@ -226,12 +226,9 @@ def map_without_nodes(
         "the machine does not say which node its GPUs are near: it is divided evenly, "
         "as without GPUs"
     )
-    if request.share or count > len(cores):
-        shares = map_to_domain(request, range(count), Domain(cores, "the machine"))
-    else:
-        shares = share_parts(machine, divide(cores, count), f"1/{count} of the machine")
+    divided = map_by_division(machine, request.replace(ranks=count), cores)
     placed = []
-    for rank, share in enumerate(shares):
+    for rank, share in enumerate(divided.shares or ()):
         nodes = machine.topology.nodes_of(share.cpus)
         if request.numa_bind and len(nodes) != 1:
             raise PlanError(
@@ -243,7 +240,7 @@ def map_without_nodes(
         domain = f"{name_gpus(gpus_of[rank])}, {share.domain}"
         node = nodes.first if request.numa_bind else None
         placed.append(share.replace(domain=domain, node=node, gpus=gpus_of[rank]))
-    return Mapped(placed, (*cautions, Caution("gpu", text)))
+    return Mapped(placed, (*cautions, *divided.cautions, Caution("gpu", text)))
 
 
 def choose_nodes(

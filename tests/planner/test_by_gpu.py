@@ -289,6 +289,8 @@ def test_no_node_is_known() -> None:
     assert plan.ranks[1].why == "GPU 0000:3d:00.0, 1/2 of the machine, package 1, node 1"
     one = replace(shape, devices=(gpu("1b"),))
     assert cpus(plan_for(make_machine(one), "--per gpu")) == ["0-7"]
+    assert cpus(plan_for(make_machine(shape), "--per gpu --cores-per-rank 2")) == ["0-1", "4-5"]
+    assert cpus(plan_for(make_machine(shape), "--per gpu --cores-per-rank 3,2")) == ["0-2", "4-5"]
     message, hint = refusal(make_machine(one), "--per gpu --numa-bind")
     assert "the node of GPU 0000:1b:00.0 is not known" in message
     assert "--numa-bind-nodes" in hint
