@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 
 import pytest
@@ -110,3 +111,26 @@ def test_pools_of_each_rank_are_near_it(name: str) -> None:
         assert machine(name).topology.nodes_of(role.cpus) <= plan.ranks[rank].nodes
         assert not role.cpus & union(r.cpus for r in plan.ranks)
     assert union(role.ranks for role in plan.roles) == CpuSet(range(len(plan.ranks)))
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in (RAPTOR_LAKE, GB10)])
+def test_the_smallest_rank_is_as_large_as_can_be(name: str) -> None:
+    """And then the largest as small: of all numbers of ranks for each node, or of all groups of
+    neighbouring nodes, where there are fewer ranks."""
+    shared_trees.need_topologies()
+    topology, allowed = machine(name).topology, machine(name).allowed.cpus
+    sizes = [len(topology.groups("core", group)) for group in topology.groups("node", allowed)]
+    for count in range(2, min(9, sum(sizes)) + 1):
+        ways = []
+        if count < len(sizes):
+            for ends in itertools.combinations(range(1, len(sizes)), count - 1):
+                runs = itertools.pairwise([0, *ends, len(sizes)])
+                ways.append([sum(sizes[a:b]) for a, b in runs])
+        else:
+            for numbers in itertools.product(*(range(1, n + 1) for n in sizes)):
+                if sum(numbers) == count:
+                    pairs = [*zip(sizes, numbers, strict=True)]
+                    ways.append([n // k for n, k in pairs] + [-(-n // k) for n, k in pairs])
+        best = max((min(way), -max(way)) for way in ways)
+        ranks = [len(topology.groups("core", r.cpus)) for r in planned(name, f"-n {count}").ranks]
+        assert (min(ranks), -max(ranks)) == best, f"-n {count}: {ranks}"
