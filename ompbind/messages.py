@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 def quote(text: str, most: int = 60) -> str:
     """Return `text` quoted for a message: on one line, unprintable characters escaped, cut after
     `most` characters."""
-    return repr(text if len(text) <= most else text[: most - 1] + "…")
+    return repr(cut(text, most))
+
+
+def cut(text: str, most: int = 60) -> str:
+    """Return `text` with no more than `most` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def plural(noun: str, count: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ompbind.cpuset import CpuSet
-from ompbind.messages import counted, did_you_mean, format_size, label, one_line, quote
+from ompbind.messages import counted, cut, did_you_mean, format_size, label, one_line, quote
 
 
 def test_quote() -> None:
@@ -50,3 +50,10 @@ def test_label() -> None:
     """A noun before the numbers of what it stands for has its plural when there are several."""
     assert label("cpu", CpuSet([3])) == "cpu 3"
     assert label("node", CpuSet([0, 1, 2])) == "nodes 0-2"
+
+
+def test_cut() -> None:
+    """Long texts end in three dots, in one character."""
+    assert cut("a" * 60) == "a" * 60
+    assert cut("a" * 61) == "a" * 59 + "…"
+    assert cut("abcdef", 3) == "ab…"

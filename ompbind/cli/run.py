@@ -9,7 +9,7 @@ import os
 import sys
 
 from ompbind.errors import UsageError
-from ompbind.messages import say, write_output
+from ompbind.messages import cut, say, write_output
 from ompbind.options import make_plan_options, make_settings, read_arguments
 from ompbind.plans import describe_numbers
 from ompbind.worker import may_bind_workers
@@ -67,7 +67,7 @@ def start(values: Values, command: Sequence[str]) -> int:
     task = plan.task
     if not task.rank:  # the first of an engine's ranks speaks for all
         if plan.inherited:
-            variables = "; ".join(f"{i.name}={i.value} {i.action}" for i in plan.inherited)
+            variables = "; ".join(f"{i.name}={cut(i.value)} {i.action}" for i in plan.inherited)
             say("note", f"{variables} (ompbind show tells why)")
         if task.note:
             say("note", task.note)

@@ -1,4 +1,8 @@
-"""Ending the descendants of this process, and nothing else."""
+"""Ending the descendants of this process, and nothing else.
+
+They are numbered here as /proc numbers them, which may be that of an outer pid namespace (`unshare
+--pid` without --mount-proc): signals go to the number that a process has in this one.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import os
 import time
 
 from ompbind.launch.syscalls import signal
-from ompbind.machine.processes import make_family, read_parent, read_parents
+from ompbind.machine.processes import make_family, read_numbers, read_parent, read_parents
 from ompbind.machine.roots import DirectoryRoot
 
 TYPE_CHECKING = False
@@ -17,42 +21,71 @@ if TYPE_CHECKING:
 PAUSE = 0.02  # seconds between two rounds of killing
 
 
+def can_list() -> bool:
+    """Whether the system lists the processes of this one's namespace."""
+    return bool(read_numbers(DirectoryRoot("/"), "self"))
+
+
 def list_descendants(without: Collection[int] = ()) -> dict[int, int]:
     """Return the parent of each descendant of this process, except the processes `without` and
     their descendants; {} where the system does not list processes."""
+    ours = read_numbers(DirectoryRoot("/"), "self")
+    if not ours:
+        return {}
     parents = read_parents(DirectoryRoot("/"))
-    this = os.getpid()
-    families = make_family([this, *without], parents)
+    families = make_family([ours[0], *without], parents)
     excepted = {pid for root in without for pid in (root, *families[root])}
-    return {pid: parents[pid] for pid in families[this] if pid not in excepted}
+    return {pid: parents[pid] for pid in families[ours[0]] if pid not in excepted}
+
+
+def list_children() -> list[int]:
+    """Return the children of this process."""
+    ours = read_numbers(DirectoryRoot("/"), "self")
+    return [pid for pid, parent in list_descendants().items() if parent == ours[0]]
 
 
 def send_to_descendants(*numbers: int, without: Collection[int] = ()) -> list[int]:
     """Send signals to each descendant, and return their pids."""
+    ours = read_numbers(DirectoryRoot("/"), "self")
     descendants = list_descendants(without)
     for pid, parent in descendants.items():
-        send_to_descendant(pid, parent, numbers)
+        send_to_descendant(pid, parent, numbers, ours)
     return list(descendants)
 
 
-def send_to_descendant(pid: int, parent: int, numbers: Collection[int]) -> None:
+def send_to_descendant(
+    pid: int, parent: int, signals: Collection[int], ours: tuple[int, ...]
+) -> None:
     """Send signals to a process if it is still the child of `parent`, or of this process, which
-    adopts it when `parent` exits: its pid may belong to an unrelated process by now.
+    adopts it when `parent` exits: its pid may belong to an unrelated process by now. `ours`: the
+    numbers of this process.
 
     A descriptor of the process, opened before that is checked, keeps the signals from a process
     that gets the pid after it. Pythons built on old kernel headers (conda's, uv's) cannot open one,
     nor can old kernels and some containers; then that moment is left open.
     """
-    fd = open_process(pid)
+    number = find_number(pid, ours)
+    if not number:
+        return  # it has exited since
+    fd = open_process(number)
     try:
-        if read_parent(DirectoryRoot("/"), pid) in (parent, os.getpid()):
-            for number in numbers:
-                send_through(fd, pid, number)
+        is_ours = read_parent(DirectoryRoot("/"), pid) in (parent, ours[0])
+        if is_ours and find_number(pid, ours) == number:
+            for signal_number in signals:
+                send_through(fd, number, signal_number)
     except OSError:
         pass  # it has exited since, or belongs to another user
     finally:
         if fd is not None:
             os.close(fd)
+
+
+def find_number(pid: int, ours: tuple[int, ...]) -> int:
+    """Return the number that a process has in the pid namespace of this one, whose numbers are
+    `ours`; 0 if it has exited."""
+    if ours[0] == ours[-1]:  # as nearly always: /proc is of this namespace
+        return pid
+    return (*read_numbers(DirectoryRoot("/"), pid), *[0] * len(ours))[len(ours) - 1]
 
 
 def open_process(pid: int) -> int | None:

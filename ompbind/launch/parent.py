@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from ompbind.errors import OmpbindError, system_error
+from ompbind.launch import descendants
 from ompbind.launch.descendants import end_descendants
 from ompbind.launch.pipes import make_pipe, parse_error, receive, send_error
 from ompbind.launch.rank import flush
@@ -73,10 +74,7 @@ def list_children() -> list[int]:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return []
-    from ompbind.launch.descendants import list_descendants
-
-    this = os.getpid()
-    return [pid for pid, parent in list_descendants().items() if parent == this]
+    return descendants.list_children()
 
 
 # --- the watcher's process ------------------------------------------------------------------------

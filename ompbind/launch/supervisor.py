@@ -9,7 +9,7 @@ import time
 
 from ompbind.errors import CommandError, OmpbindError
 from ompbind.launch.binding import Refusal, apply_on_denied
-from ompbind.launch.descendants import end_descendants, send_to_descendants
+from ompbind.launch.descendants import can_list, end_descendants, send_to_descendants
 from ompbind.launch.loop import Loop
 from ompbind.launch.outcome import Ended, describe_stop, is_due_to, make_line, make_summaries
 from ompbind.launch.pipes import make_pipe, parse_messages
@@ -395,6 +395,8 @@ class Supervisor:
             if left:
                 pids = ", ".join(map(str, left))
                 self.say("warning", f"these processes cannot be ended: {pids}")
+            elif not self.childless:
+                self.warn_of_unlisted()
             self.finish()
         else:
             self.timer = self.loop.after(SWEEP, self.sweep)
@@ -481,13 +483,25 @@ class Supervisor:
     def end_leftovers(self) -> None:
         """Send TERM to what the ranks left behind, and KILL after the time of grace."""
         left = send_to_descendants(signal.SIGTERM, signal.SIGCONT)
+        if not left and not can_list():
+            self.warn_of_unlisted()
+            self.finish()
+            return
         if not self.ladder.last and left:
             processes = f"{len(left)} processes" if len(left) > 1 else "a process"
             hint = "--leave-children lets such processes run on"
             self.say("note", f"ending {processes} that the ranks left behind; {hint}")
+            if any(os.path.basename(s.rank.command[0]) == "setsid" for s in self.starts):
+                self.write("hint: setsid --wait keeps a rank until its program exits")
         self.ladder = self.ladder.replace(last=signal.SIGTERM)
         self.loop.cancel(self.timer)
         self.timer = self.loop.after(self.settings.grace, self.escalate)
+
+    def warn_of_unlisted(self) -> None:
+        """Say that processes were left behind which are not to be found."""
+        if not can_list():
+            self.say("warning", "the ranks left processes behind that /proc does not list: they "
+                                "cannot be ended")  # fmt: skip
 
     def finish(self) -> None:
         """No process is left; stop once the remaining output has been written."""

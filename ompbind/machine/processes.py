@@ -247,6 +247,16 @@ def parse_user(status: bytes) -> int | None:
     return parse_whole(words[1].decode("ascii", "replace")) if words[1:] else None
 
 
+def read_numbers(root: LivingRoot, pid: int | str) -> tuple[int, ...]:
+    """Return the numbers of a process, or of this one ("self"): in the pid namespace of this /proc
+    first, then in each inner one that it is in; () if /proc does not show it."""
+    try:
+        words = status_field(root.read_whole(f"proc/{pid}/status"), b"NSpid").split()
+        return tuple(map(number, words)) or (os.getpid() if pid == "self" else int(pid),)
+    except OSError:
+        return ()
+
+
 def read_parents(root: LivingRoot) -> dict[int, int]:
     """Return the parent of every visible process."""
     parents = {}

@@ -384,9 +384,11 @@ def test_many_ends_are_two_lines() -> None:
 
 def test_descendants_without_some(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever those started is left out as well."""
-    this = os.getpid()
+    this = 7  # as /proc numbers this process
     parents = {11: this, 12: 11, 13: this, 14: 13, 15: 14, 99: 1}
     monkeypatch.setattr(descendants, "read_parents", lambda _: parents)
+    monkeypatch.setattr(descendants, "read_numbers", lambda *_: (this, 2))
+    assert descendants.list_children() == [11, 13]
     assert descendants.list_descendants() == {n: p for n, p in parents.items() if n != 99}
     assert descendants.list_descendants([13]) == {11: this, 12: 11}
     assert descendants.list_descendants([14, 50]) == {11: this, 12: 11, 13: this}
@@ -401,14 +403,13 @@ def test_signals_only_to_who_is_still_ours(
 ) -> None:
     """The child of whom it was, or ours by now; its descriptor is closed in any case."""
     calls: Calls = []
-    monkeypatch.setattr(os, "getpid", lambda: THIS)
     monkeypatch.setattr(descendants, "open_process", noting(calls, "open", fd))
     monkeypatch.setattr(descendants, "read_parent", lambda _, pid: parent_now)
     monkeypatch.setattr(descendants, "send_through", noting(calls, "send"))
     monkeypatch.setattr(os, "close", noting(calls, "close"))
-    descendants.send_to_descendant(5, 7, (15, 18))
+    descendants.send_to_descendant(5, 7, (15, 18), (THIS,))
     monkeypatch.setattr(descendants, "send_through", raises(errno.EPERM, "no"))
-    descendants.send_to_descendant(6, 7, (15,))
+    descendants.send_to_descendant(6, 7, (15,), (THIS,))
     monkeypatch.undo()
     close = [("close", fd)] if fd else []
     sends = [("send", fd, 5, 15), ("send", fd, 5, 18)] if sent else []
@@ -421,7 +422,24 @@ def test_every_descendant_gets_every_signal(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(descendants, "list_descendants", noting(calls, "list", {5: 7, 6: 5}))
     monkeypatch.setattr(descendants, "send_to_descendant", noting(calls, "send"))
     assert descendants.send_to_descendants(15, 18, without=[9]) == [5, 6]
-    assert calls == [("list", [9]), ("send", 5, 7, (15, 18)), ("send", 6, 5, (15, 18))]
+    ours = (os.getpid(),)
+    sends = [("send", 5, 7, (15, 18), ours), ("send", 6, 5, (15, 18), ours)]
+    assert calls == [("list", [9]), *sends]
+
+
+def test_the_numbers_of_an_outer_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signals go to the number that a process has here; not to one that has exited meanwhile, or
+    that is not in this namespace."""
+    numbers: dict[Any, list[tuple[int, ...]]]
+    numbers = {5: [(5, 50)] * 2, 6: [(6, 60), ()], 7: [(7,)], 8: [(8, 80, 3)] * 2}
+    sent: Calls = []
+    monkeypatch.setattr(descendants, "open_process", lambda _: None)
+    monkeypatch.setattr(descendants, "read_parent", lambda *_: 4)
+    monkeypatch.setattr(descendants, "read_numbers", lambda _, pid: numbers[pid].pop(0))
+    monkeypatch.setattr(descendants, "send_through", noting(sent, "send"))
+    for pid in (5, 6, 7, 8):
+        descendants.send_to_descendant(pid, 4, (15,), (3, 30))
+    assert sent == [("send", None, 50, 15), ("send", None, 80, 15)]
 
 
 def test_a_process_has_a_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1089,8 +1107,7 @@ def test_a_supervisor_that_was_killed() -> None:
 def test_children_that_came_with_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not those of these; without any child nothing is read."""
     monkeypatch.setattr(os, "waitid", lambda *_: None)
-    this = os.getpid()
-    monkeypatch.setattr(descendants, "list_descendants", lambda: {5: this, 6: 5, 7: this})
+    monkeypatch.setattr(descendants, "list_children", lambda: [5, 7])
     assert parent.list_children() == [5, 7]
 
     def none(*_: object) -> NoReturn:

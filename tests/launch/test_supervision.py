@@ -21,7 +21,7 @@ import pytest
 
 from ompbind.launch.supervisor import REPEAT
 from tests.support.commands import OMPBIND, TIMEOUT, environment, ompbind_run
-from tests.support.confine import denying, in_cgroup
+from tests.support.confine import denying, in_cgroup, mounting, need
 from tests.support.needs import need_cpus, unavailable
 from tests.support.recorder import (
     Starter,
@@ -389,6 +389,44 @@ def test_killed_without_pidfd(
     wait_for(lambda: len(noted(tmp_path)) == 6)
     kill(process, *victims)
     wait_for(lambda: not family.living())
+
+
+IN_NAMESPACE = """
+"$@"; status=$?
+for pid in $(cat "$0"); do kill -0 "$pid" 2>/dev/null && echo alive; done
+exit $status
+"""
+
+
+def test_left_behind_in_a_pid_namespace(tmp_path: Path) -> None:
+    """Where /proc is still that of the outer one, its numbers are not taken for those in here."""
+    inside = need(["unshare", "--pid", "--fork", "sh", "-c", IN_NAMESPACE, str(tmp_path / "pids")])
+    code = f"sleep 300 & echo $! >> {tmp_path}/pids"
+    done = ompbind_run("run", "-n", "2", "--share", "--", "sh", "-c", code, under=inside)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("ompbind: note: ending 2 processes that the ranks left behind")
+    assert done.stderr.count("\n") == 1
+
+
+def test_left_behind_without_proc(tmp_path: Path, family: Family) -> None:
+    """Nothing can be found there, which is said at once; a rank is still killed in the end."""
+    inside = mounting("mount -t tmpfs none /proc")
+    args = ["-n", "2", "--share", "--binder", "native", "--", *clan(tmp_path, "leave")]
+    process = family.begin("run", *args, under=[*inside, OMPBIND])
+    assert process.wait(TIMEOUT) == 0
+    assert errors(process) == [
+        "ompbind: warning: the ranks left processes behind that /proc does not list: they cannot "
+        "be ended"
+    ]
+
+
+def test_a_program_that_setsid_forks(tmp_path: Path) -> None:
+    """A rank leads its process group, so setsid returns at once: that is said."""
+    done = ompbind_run("run", "-n", "2", "--share", "--", "setsid", "sleep", "300")
+    assert done.returncode == 0
+    note, hint = done.stderr.splitlines()
+    assert note.startswith("ompbind: note: ending 2 processes that the ranks left behind")
+    assert hint == "hint: setsid --wait keeps a rank until its program exits"
 
 
 def test_children_may_be_left_behind(tmp_path: Path, family: Family) -> None:
