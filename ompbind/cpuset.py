@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ompbind.errors import ParseError
-from ompbind.messages import quote
+from ompbind.messages import plural, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 # Far above Linux's 8,192 cpus and 1,024 nodes, yet a hostile number takes 8 KiB at most.
 LIMIT = 1 << 16
@@ -179,6 +179,18 @@ def union(sets: Iterable[CpuSet]) -> CpuSet:
     for s in sets:
         mask |= s.mask
     return CpuSet.from_mask(mask)
+
+
+def label_numbers(noun: str, numbers: Collection[int]) -> str:
+    """Return a noun and numbers of any size, as a job's ranks are: `rank 3`, `ranks 0-3,70000`."""
+    parts: list[list[int]] = []
+    for n in sorted(numbers):
+        if parts and n == parts[-1][1] + 1:
+            parts[-1][1] = n
+        else:
+            parts.append([n, n])
+    text = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+    return f"{plural(noun, len(numbers))} {text}"
 
 
 def parse_range(part: str, text: str = "") -> tuple[int, int, int]:

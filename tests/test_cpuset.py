@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ompbind.cpuset import LIMIT, CpuSet, parse_range, union
+from ompbind.cpuset import LIMIT, CpuSet, label_numbers, parse_range, union
 from ompbind.errors import ParseError
 
 numbers = st.sets(st.integers(0, 300) | st.integers(0, LIMIT - 1), max_size=40)
@@ -206,3 +206,11 @@ def test_range() -> None:
     """A range is its first, last and step."""
     assert parse_range("7") == (7, 7, 1)
     assert parse_range("0-6:2") == (0, 6, 2)
+
+
+@given(numbers)
+def test_numbers_of_ranks(ranks: set[int]) -> None:
+    """Ranks are written as a set of cpus is, and a job may have more of them than that holds."""
+    assert label_numbers("rank", ranks).split(" ")[1] == str(CpuSet(ranks))
+    assert label_numbers("rank", [LIMIT + 1, 3, LIMIT]) == f"ranks 3,{LIMIT}-{LIMIT + 1}"
+    assert label_numbers("worker", [7]) == "worker 7"

@@ -21,6 +21,7 @@ MEMORY_TOLERANCE = 0.02
 # Two machines are of one kind if they differ in at most an eighth of their cpus or of their cores.
 TOLERANCE = 8
 MOST_DEVICES = 4  # named in one text
+LONGEST_LIST = 40  # characters of a list of cpus
 
 
 class Difference(Record):
@@ -135,11 +136,17 @@ def name_moved(groups: dict[int, CpuSet], kind_groups: dict[int, CpuSet], noun: 
     if noun == "node":
         where, there = f"on node {ours}", f"on node {theirs}"
     else:
-        where = f"in the {noun} of cpus {groups[ours]}"
-        there = f"in that of cpus {kind_groups[theirs]}"
-    if where.split()[-1] == there.split()[-1]:  # the node has the number, but other cpus
-        where, there = f"beside cpus {groups[ours]}", f"beside cpus {kind_groups[theirs]}"
+        where = f"in the {noun} of cpus {shorten(groups[ours])}"
+        there = f"in that of cpus {shorten(kind_groups[theirs])}"
+    if where == there:  # the node has the number, but other cpus
+        where = f"beside cpus {shorten(groups[ours])}"
+        there = f"beside cpus {shorten(kind_groups[theirs])}"
     return f"cpus are numbered differently: cpu {cpu} is {where}, in its kind {there}"
+
+
+def shorten(cpus: CpuSet) -> str:
+    text = str(cpus)
+    return text if len(text) <= LONGEST_LIST else f"{text[:LONGEST_LIST].rpartition(',')[0]},…"
 
 
 def compare_nodes(here: Topology, there: Topology) -> list[Difference]:

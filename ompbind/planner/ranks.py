@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ompbind import openmp
-from ompbind.cpuset import CpuSet, union
+from ompbind.cpuset import CpuSet, label_numbers, union
 from ompbind.errors import PlanError
-from ompbind.messages import counted, label
+from ompbind.messages import counted
 from ompbind.planner.cores import llc_level, split_by
 from ompbind.plans import Binding, Caution, Numbers, RankPlan, World
 from ompbind.record import Record
@@ -217,13 +217,13 @@ def warn_of_threads(ranks: Sequence[RankPlan], crowded: bool) -> list[Caution]:
     sharing: dict[CpuSet, list[tuple[int, int]]] = {}
     for r in ranks:
         threads = int(dict(r.env).get("OMP_NUM_THREADS", "0").partition(",")[0])
-        sharing.setdefault(r.cpus, []).append((r.rank, threads))
+        sharing.setdefault(r.cpus, []).append((r.number, threads))
         if threads > len(r.cpus):
             ranks_with.setdefault((threads, len(r.cpus)), []).append(r.number)
     cautions = [
         Caution(
             "threads",
-            f"{label('rank', CpuSet(numbers))}: {threads} threads on "
+            f"{label_numbers('rank', numbers)}: {threads} threads on "
             f"{counted(cpus, 'cpu')} (--threads {cpus} gives each its own)",
         )
         for (threads, cpus), numbers in ranks_with.items()
@@ -237,8 +237,8 @@ def warn_of_threads(ranks: Sequence[RankPlan], crowded: bool) -> list[Caution]:
             key = len(cpus), len(members), total
             groups.setdefault(key, []).append([rank for rank, _ in members])
     for (cpus_each, ranks_each, total), several in groups.items():
-        numbers = CpuSet(rank for group in several for rank in group)
-        who = label("rank", numbers) + (f": each {ranks_each}" if several[1:] else "")
+        who = label_numbers("rank", [rank for group in several for rank in group])
+        who += f": each {ranks_each}" if several[1:] else ""
         least = cpus_each // ranks_each
         remedy = f" (--threads {least} gives each its own)" if least else ""
         text = f"{who} share {counted(cpus_each, 'cpu')} and have {total} threads together{remedy}"

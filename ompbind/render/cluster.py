@@ -44,7 +44,7 @@ def draw_cluster(
         if caution.hint:
             parts.append(Text.assemble(("hint: ", "bold"), caution.hint))
     for number in usual:
-        usual_plan = cluster.plans[number]
+        usual_plan = number_on_host(cluster.plans[number])
         name = f"each host of kind {usual.index(number)}"
         usual_plan = usual_plan.replace(host=usual_plan.host.replace(name=name))
         explanation = explanations[number] if explanations else ()
@@ -53,6 +53,11 @@ def draw_cluster(
     position, local_rank = cluster.find_rank(rank)
     name = f"rank {rank}, rank {local_rank} of {cluster.hosts[position]}"
     return Group(*parts, *draw_executed(plan, local_rank, name))
+
+
+def number_on_host(plan: Plan) -> Plan:
+    """Return the plan with ranks numbered from 0 on each host: it stands for many hosts."""
+    return plan.replace(ranks=tuple(r.replace(numbers=None) for r in plan.ranks))
 
 
 def usual_groups(cluster: ClusterPlan) -> list[int]:
@@ -120,7 +125,10 @@ def draw_changed(
     parts: list[RenderableType] = []
     for number in changed[:MOST_TABLES]:
         title = f"\nanother plan on {shorten(cluster.hosts_of(number))}"
-        parts += [Text(title, style="bold"), rank_table(escape(cluster.plans[number]))]
+        parts += [
+            Text(title, style="bold"),
+            rank_table(escape(number_on_host(cluster.plans[number]))),
+        ]
     if changed[MOST_TABLES:]:
         more = len(changed) - MOST_TABLES
         text = f"\nand {more} more with another plan: --format json has them"

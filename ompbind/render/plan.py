@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ompbind.colours import colour_of
-from ompbind.cpuset import CpuSet, union
+from ompbind.cpuset import CpuSet, label_numbers, union
 from ompbind.messages import counted, label
 from ompbind.plans import describe_numbers
 from ompbind.render.escape import escape, quote_word
@@ -328,7 +328,7 @@ class MachineMap:
     def rank_numbers(self, block: Block) -> str:
         """Return the ranks of a block, where there are more ranks than signs."""
         ranks = {rank for cpu in block.cpus for rank in self.owners.get(cpu, ())}
-        return label(self.names["rank"], CpuSet(ranks)) if ranks else ""
+        return label_numbers(self.names["rank"], ranks) if ranks else ""
 
     def legend(self) -> Text:
         kinds = {self.owner(cpu) for cpu in self.plan.host.cpus}

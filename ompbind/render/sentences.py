@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ompbind.cpuset import CpuSet, union
+from ompbind.cpuset import CpuSet, label_numbers, union
 from ompbind.messages import counted, label, plural
 
 TYPE_CHECKING = False
@@ -98,8 +98,7 @@ def explain_ranks(plan: Plan) -> list[str]:
         kinds.setdefault((why, explain_one(rank)), []).append(rank)
     lines = []
     for (why, text), ranks in kinds.items():
-        numbers = CpuSet(r.number for r in ranks)
-        who = f"Ranks {numbers}" if ranks[1:] else f"Rank {numbers}"
+        who = label_numbers("rank", [r.number for r in ranks]).capitalize()
         shown = [label("cpu", r.cpus) for r in ranks[:4]] + ["…"] * (len(ranks) > 4)
         cpus = ", ".join(shown) + (" respectively" if ranks[1:] else "")
         if all(r.cpus == ranks[0].cpus for r in ranks):

@@ -305,11 +305,13 @@ def test_ten_thousand_hosts(show: Show, tmp_path: Path) -> None:
     file.write_text("n[00001-09998] kind\nn09999 odd\nn10000 kind\n")
     start = time.process_time()
     plan = show("--hosts", str(file), "-n", "8", "--format", "json")
-    table = show("--hosts", str(file), "-n", "8")
+    table = show("--hosts", str(file), "-n", "8", "--threads", "99", "--explain", "--rank", "79999")
     assert time.process_time() - start < 10
     assert plan["rank_count"] == 80_000
     assert plan["hosts"][-1] == {"host": "n10000", "group": 0, "first_rank": 79_992}
-    assert len(table.splitlines()) < 60
+    assert "executed for rank 79999, rank 7 of n10000" in table
+    assert " RANK=79999 " in " ".join(table.split())
+    assert len(table.splitlines()) < 80
 
 
 def test_a_name_in_the_saved_file_s(
