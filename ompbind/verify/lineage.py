@@ -131,7 +131,7 @@ class Lineage:
         strays: list[int] = []
         groups: dict[str, list[int]] = {}
         for pid in ranks:
-            if (group := self.read_group(pid)) not in ("", "/"):
+            if group := self.read_group(pid):
                 groups.setdefault(group, []).append(pid)
         members: dict[str, list[int]] = {group: [] for group in groups}
         for pid in self.parents if groups else ():
@@ -149,9 +149,10 @@ class Lineage:
         return strays
 
     def read_group(self, pid: int) -> str:
-        """Return the cgroups of a process as a text to compare; "/" for the root alone."""
+        """Return the cgroups of a process as a text to compare; "" where they say nothing: there
+        are none, or the root alone."""
         groups = read_groups(self.root, pid)
-        return "/" if set(groups.values()) == {"/"} else str(sorted(groups.items()))
+        return str(sorted(groups.items())) if set(groups.values()) - {"/"} else ""
 
     def list_ancestors(self, pid: int) -> list[int]:
         """Return the parents of a process, the nearest first."""

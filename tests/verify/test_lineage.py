@@ -199,11 +199,12 @@ def test_a_cgroup_shows_who_has_lost_his_parents(processes: Processes) -> None:
     assert [r[0] for r in rows(verify(processes, 11))] == [11]
 
 
-@pytest.mark.parametrize("cgroup", ["/", "/user.slice/session-1.scope"])
+@pytest.mark.parametrize("cgroup", ["", "/", "/user.slice/session-1.scope"])
 def test_a_cgroup_of_others_shows_nothing(processes: Processes, cgroup: str) -> None:
-    """The root, and one in which somebody else was first: a login's, for instance."""
-    add_service(processes, cgroup, first=2)
-    if cgroup != "/":
+    """None at all, the root, and one in which somebody else was first: a login's, for instance."""
+    add_service(processes, cgroup)
+    if len(cgroup) > 1:
+        add_service(processes, cgroup, first=2)
         processes.add(9, 1, {}, cgroup=cgroup, started=1)
     assert [r[0] for r in rows(verify(processes, 10))] == [10, 11]
 
