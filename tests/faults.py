@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import mmap
 import os
 import re
 import shutil
@@ -91,14 +92,19 @@ WAKEUP = PIPE_WRITE + r'\[\d+\]>, "\\21", 1\)'
 WAKEUP_SAID = "Exception ignored when trying to write to the signal wakeup fd"
 
 # Begins like the installed command; stops where `main` starts, and every forked child where it
-# starts, until whoever listens has come. `kill` for that is not a call of ompbind's.
+# starts, until whoever listens has come. `kill` for that is not a call of ompbind's. A process that
+# ompbind itself continues meanwhile stops again: its gate, a byte of a file in memory, is closed.
 WRAPPER = r"""
-import os, sys
+import mmap, os, sys
 from ompbind.cli import main
 import _signal
+with open(sys.argv.pop(2), "r+b") as file:
+    gates = mmap.mmap(file.fileno(), 0)
 def stop(what, fd=int(sys.argv.pop(1))):
     os.write(fd, b"%s %d\n" % (what, os.getpid()))
-    os.kill(os.getpid(), _signal.SIGSTOP)
+    while gates[os.getpid()] == 0:
+        os.kill(os.getpid(), _signal.SIGSTOP)
+    gates[os.getpid()] = 2
 def fork(own=os.fork):
     pid = own()
     if pid == 0:
@@ -186,11 +192,13 @@ def run(scenario: str, place: Place, fault: Fault | None) -> Outcome:
             worker = WORKER + SCENARIOS[scenario].then
             command += ["--", "/bin/sh", "-c", worker, str(folder / "report")]
         ours, theirs = os.pipe()
+        with (folder / "gates").open("wb") as file:
+            file.truncate(int(Path("/proc/sys/kernel/pid_max").read_text()) + 1)
         with (
             open(folder / "out", "wb") as out,
             open(folder / "err", "wb") as err,
             subprocess.Popen(
-                [sys.executable, "-c", WRAPPER, str(theirs), *command],
+                [sys.executable, "-c", WRAPPER, str(theirs), str(folder / "gates"), *command],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=err, pass_fds=[theirs],
                 start_new_session=True, env=make_environment(),
             ) as process,
@@ -227,12 +235,16 @@ def make_environment() -> dict[str, str]:
 def listen(fd: int, folder: Path, fault: Fault | None) -> None:
     """Lets every process that has stopped go on, after strace has come where it is wanted."""
     tracers = []
-    with open(fd, "rb") as stream:
+    with (
+        open(fd, "rb") as stream,
+        (folder / "gates").open("r+b") as file,
+        mmap.mmap(file.fileno(), 0) as gates,
+    ):
         for number, line in enumerate(iter(stream.readline, b"")):
             pid = int(line.split()[1])
             if wait_until_stopped(pid) and (fault is None or fault.process == number):
                 tracers.append(attach(pid, folder / f"log.{number}", fault))
-            signal_process(pid, signal.SIGCONT)
+            release(pid, gates)
     for tracer in tracers:
         try:
             tracer.wait(LIMIT)
@@ -258,6 +270,22 @@ def attach(pid: int, log: Path, fault: Fault | None) -> subprocess.Popen[bytes]:
     return tracer
 
 
+def release(pid: int, gates: mmap.mmap) -> None:
+    """Open a process's gate; it may be about to stop once more."""
+    gates[pid] = 1
+    while True:
+        signal_process(pid, signal.SIGCONT)
+        again = time.monotonic() + 0.25
+        while time.monotonic() < again:
+            if gates[pid] == 2 or has_exited(status_of(pid)):
+                return
+            time.sleep(0.001)
+
+
+def has_exited(status: str) -> bool:
+    return "State:\tX" in status or "State:\tZ" in status
+
+
 def status_of(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/status").read_text()
@@ -267,7 +295,7 @@ def status_of(pid: int) -> str:
 
 def wait_until_stopped(pid: int) -> bool:
     while "State:\tT" not in (text := status_of(pid)):
-        if "State:\tX" in text or "State:\tZ" in text:
+        if has_exited(text):
             return False
         time.sleep(0.001)
     return True
