@@ -18,6 +18,7 @@ from ompbind.planner.cores import Core
 from ompbind.planner.division import (
     Lengths,
     apportion,
+    bound_counts,
     cut,
     cut_runs,
     divide,
@@ -430,3 +431,43 @@ def test_the_most_capable_cores_are_distributed_first() -> None:
     ):
         cores = make_cores("l3=aaaaaaa", kinds=kinds, weights=(600, 1024))
         assert numbers(split_evenly(cores, 3)) == parts
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.data())
+def test_no_runs_are_better(weights: list[int], data: st.DataObject) -> None:
+    """The lightest is as heavy as possible, the heaviest as light, the squares and the costs small,
+    and then earlier runs are longer."""
+    count = data.draw(st.integers(1, len(weights)))
+    costs = data.draw(st.lists(st.integers(0, 3), min_size=49, max_size=49))
+
+    def worst_last(runs: Sequence[tuple[int, int]]) -> tuple[object, ...]:
+        sums = [sum(weights[a:b]) for a, b in runs]
+        price = sum(costs[7 * a + b] for a, b in runs)
+        return -min(sums), max(sums), sum(s * s for s in sums), price, [a - b for a, b in runs]
+
+    ways = []
+    for inner in itertools.combinations(range(1, len(weights)), count - 1):
+        ends = (0, *inner, len(weights))
+        ways.append(list(itertools.pairwise(ends)))
+    assert cut(weights, count, lambda a, b: costs[7 * a + b]) == min(ways, key=worst_last)
+
+
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=4), st.data())
+def test_bounds_hold_all_best_counts_and_no_others(sizes: list[int], data: st.DataObject) -> None:
+    """How many parts of each node: the smallest part as large as possible, the largest as small,
+    and the squares small."""
+    count = data.draw(st.integers(len(sizes), sum(sizes)))
+
+    def worst_last(counts: Sequence[int]) -> tuple[int, ...]:
+        parts = [
+            size // n + (k < size % n) for size, n in zip(sizes, counts, strict=True)
+            for k in range(n)
+        ]  # fmt: skip
+        return -min(parts), max(parts), sum(part * part for part in parts)
+
+    ways = [w for w in itertools.product(*(range(1, s + 1) for s in sizes)) if sum(w) == count]
+    best = min(map(worst_last, ways))
+    least, most = bound_counts(sizes, count)
+    for way in ways:
+        inside = all(a <= n <= b for a, n, b in zip(least, way, most, strict=True))
+        assert inside == (worst_last(way) == best)

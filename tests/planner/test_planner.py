@@ -442,6 +442,8 @@ CASES = [
     Case("server", "--per package --mem interleave",
          ["0-7 || interleave 0-1", "8-15 || interleave 2-3"]),
     # nodes by themselves and by name
+    Case("lopsided", "-n 4 --numa-bind --cores-per-rank 2,1,1,1",
+         ["0-1 || bind 0", "2 || bind 0", "4 || bind 1", "5 || bind 1"], unused="3"),
     Case("server", "--numa-bind", ["0-3 || bind 0"], unused="4-15,20-31"),
     Case("server", "--numa-bind -n 2", ["0-3 || bind 0", "4-7 || bind 1"], unused="8-15,24-31"),
     Case("server", "--numa-bind -n 5",
