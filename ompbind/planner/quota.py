@@ -50,7 +50,7 @@ def scale(numbers: Sequence[int], within: int) -> list[int]:
     Ranks of equal size are mostly ranks that wait for each other: with 2 threads and 1 both would
     run as fast as the one.
     """
-    counts = {number: list(numbers).count(number) for number in sorted(set(numbers))}
+    counts = {number: list(numbers).count(number) for number in set(numbers)}
 
     def shrink(part: tuple[int, int]) -> dict[int, int]:
         return {number: max(1, number * part[0] // part[1]) for number in counts}
