@@ -26,11 +26,13 @@ class Record:
     """
 
     _fields: ClassVar[tuple[str, ...]] = ()
+    _names: ClassVar[frozenset[str]] = frozenset()  # the same, for one quick comparison
     _defaults: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls) -> None:
         names = tuple(n for n in cls.__dict__.get("__annotations__", ()) if not n.startswith("_"))
         cls._fields += names
+        cls._names = frozenset(cls._fields)
         cls._defaults = cls._defaults | {n: cls.__dict__[n] for n in names if n in cls.__dict__}
 
     if not TYPE_CHECKING:  # type checkers derive the signature from the fields
@@ -40,7 +42,7 @@ class Record:
             values.update(self._defaults)
             values.update(zip(fields, args, strict=False))
             values.update(kwargs)
-            if len(args) > len(fields) or len(values) != len(fields) or values.keys() - set(fields):
+            if len(args) > len(fields) or values.keys() != self._names:
                 wrong = sorted(set(fields) ^ values.keys()) or f"{len(args)} values"
                 raise TypeError(f"{type(self).__name__}: missing or unknown: {wrong}")
 

@@ -75,6 +75,7 @@ class Verifier:
         self.later: list[float] = [*LATER]
         self.known: set[Key] = set()  # the processes that were reported; empty before that
         self.settling: set[Key] = set()  # the new ones among those last seen
+        self.first = 0  # what the plan's first rank is called
 
     def __call__(
         self,
@@ -83,6 +84,7 @@ class Verifier:
         exits: Mapping[int, float],
         say: Callable[[str, str], None],
     ) -> float | None:
+        self.first = plan.ranks[0].number
         if self.known:
             return self.look_again(plan, pids, say) if pids else None
         now = self.clock()
@@ -195,7 +197,7 @@ class Verifier:
         """Say what is known of the ranks that exited before they could be verified."""
         unseen = {rank: seconds for rank, seconds in exits.items() if rank not in self.seen}
         if unseen:
-            text = f"not verified: {describe_exits(unseen)}, before anything was seen of "
+            text = f"not verified: {self.describe(unseen)}, before anything was seen of "
             text += "it" if len(unseen) == 1 else "them"
             if self.strict:
                 raise DeniedError(text, hint="--verify in place of --verify-strict accepts that")
@@ -214,22 +216,29 @@ class Verifier:
             if rank in self.seen and not differences:
                 (whole if rank in self.complete else partly)[rank] = seconds
         if whole:
-            say("note", f"as planned: {describe_exits(whole)}, after all threads were verified")
+            say(
+                "note",
+                f"as planned: {self.describe(whole)}, after all threads were verified",
+            )
         if partly:
             are = "its mask and memory were" if len(partly) == 1 else "masks and memory were"
-            text = f"verified in part: {describe_exits(partly)}, before all threads were verified"
+            text = f"verified in part: {self.describe(partly)}, before all threads were verified"
             if self.strict:
                 hint = "--verify=SECONDS waits less for threads, or --verify alone accepts that"
                 raise DeniedError(f"{text}; {are} as planned", hint=hint)
             say("note", f"{text}; {are} as planned")
+
+    def describe(self, exits: Mapping[int, float]) -> str:
+        return describe_exits(exits, self.first)
 
 
 def key_of(report: ProcessReport) -> Key:
     return report.process.pid, report.process.started
 
 
-def describe_exits(exits: Mapping[int, float]) -> str:
-    """Return `rank 0 exited after 2.0 s`, `ranks 0-3 exited after 0.1 to 2.0 s`."""
+def describe_exits(exits: Mapping[int, float], first_rank: int = 0) -> str:
+    """Return `rank 0 exited after 2.0 s`, `ranks 0-3 exited after 0.1 to 2.0 s`. `first_rank`:
+    what rank 0 is called."""
     first, last = f"{min(exits.values()):.1f}", f"{max(exits.values()):.1f}"
     seconds = last if first == last else f"{first} to {last}"
-    return f"{label('rank', CpuSet(exits))} exited after {seconds} s"
+    return f"{label('rank', CpuSet(first_rank + r for r in exits))} exited after {seconds} s"

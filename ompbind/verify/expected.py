@@ -30,13 +30,16 @@ class Expected(Record):
     mems: CpuSet
     env: tuple[tuple[str, str], ...] = ()  # variables that its environment must have
     roles: tuple[CpuSet, ...] = ()  # cpus set aside for threads that the worker binds itself
+    number: int | None = None  # what it is called, where that is not `rank`
 
 
 def expect_plan(rank: RankPlan) -> Expected:
     """Return what a plan says about a rank."""
     env = dict(rank.env)
     openmp = tuple((name, value) for name, value in rank.env if name.startswith("OMP_"))
-    return make_expected(rank.rank, rank.cpus, env, rank.mem, rank.mems).replace(env=openmp)
+    return make_expected(rank.rank, rank.cpus, env, rank.mem, rank.mems).replace(
+        env=openmp, number=rank.number
+    )
 
 
 def expect_environ(environ: Mapping[str, str]) -> Expected | None:

@@ -41,7 +41,10 @@ class ProcessReport(Record):
 
     @property
     def name(self) -> str:
-        rank = "" if self.expected is None else f"rank {self.expected.rank}, "
+        expected, rank = self.expected, ""
+        if expected is not None:
+            number = expected.rank if expected.number is None else expected.number
+            rank = f"rank {number}, "
         return f"{rank}pid {self.process.pid}"
 
     def to_dict(self, online: CpuSet) -> dict[str, Any]:

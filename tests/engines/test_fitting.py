@@ -23,9 +23,13 @@ from ompbind.engines.sharing import (
 )
 from ompbind.engines.variables import fit_variables
 from ompbind.errors import PlanError, UsageError
+from ompbind.machine.processes import Process
 from ompbind.machine.topology import Machine
 from ompbind.planner import make_plan
 from ompbind.plans import Plan, parse_plan
+from ompbind.verify.after_start import describe_exits
+from ompbind.verify.expected import expect_plan
+from ompbind.verify.report import ProcessReport
 from ompbind.worker.environment import Variables, with_environment
 from tests.engines.test_nesting import mpich, openmpi, slurm, torchrun
 from tests.support.ancestry import Above, Ancestry, fit_rank, plan_rank
@@ -272,6 +276,16 @@ def test_numbers_that_are_asked_for() -> None:
     unknown = {"PMIX_RANK": "1", "PMIX_NAMESPACE": "prterun-x"}
     with pytest.raises(PlanError, match="PRRTE does not say the number of ranks"):
         plan_rank(SERVER, unknown, Ancestry([Above("prterun")], "0-1"), "--rank-env")
+
+
+def test_what_verify_calls_a_rank() -> None:
+    """Its number in the whole job, also where the plan has only that rank."""
+    (rank,) = plans_of("", 4)[2].ranks
+    expected = expect_plan(rank)
+    assert (expected.rank, expected.number) == (0, 2)
+    assert ProcessReport(Process(77), expected).name == "rank 2, pid 77"
+    assert ProcessReport(Process(77), expected.replace(number=None)).name == "rank 0, pid 77"
+    assert describe_exits({0: 1.0}, 2) == "rank 2 exited after 1.0 s"
 
 
 def test_a_local_rank_that_is_not_known() -> None:
