@@ -141,11 +141,14 @@ def test_a_fix_can_be_switched_off(run: Run) -> None:
 
 
 def test_saved_plan(run: Run, tmp_path: Path) -> None:
-    """A saved plan keeps its variables and takes more; what it sets stays as it is."""
+    """With --plan-env a saved plan keeps its variables and takes more; what it sets stays."""
     saved = run("show", "--env", "A={rank}", "--format", "json", "--", "true").stdout
     (tmp_path / "plan").write_text(saved)
     plan = ["--plan", str(tmp_path / "plan")]
-    assert told(run, *plan, "--env", "B={rank+1}")[0].items() >= {"A": "0", "B": "1"}.items()
+    assert (
+        told(run, *plan, "--plan-env", "--env", "B={rank+1}")[0].items()
+        >= {"A": "0", "B": "1"}.items()
+    )
     done = run("show", *plan, "--env", "A=2")
     assert "--env A: the plan sets it itself" in done.stderr
 
