@@ -30,6 +30,8 @@ SERVER_GRACE = 30.0
 # default of kernels, so that each plain -n 2 on a server would begin with it, and ranks that share
 # their cpus have as many threads each by default, so that each --share would.
 QUIET = ("numa-balancing", "shared-threads")
+# Warnings of what only this rank's cpus and memory meet: each of an engine's ranks gives its own.
+OWN = ("neighbours", "memory")
 
 
 def run(args: Sequence[str]) -> int:
@@ -73,8 +75,9 @@ def start(values: Values, command: Sequence[str]) -> int:
             say("note", task.note)
         if settings.verbose:
             say_engine(task)
-    for caution in plan.cautions if not task.local_rank or task.engine == "hand" else ():
-        if caution.kind not in QUIET:
+    speaks = not task.local_rank or task.engine == "hand"  # for all ranks on its node
+    for caution in plan.cautions:
+        if caution.kind not in QUIET and (speaks or caution.kind in OWN):
             say("warning", caution.text, caution.hint)
     settings = settle_supervision(settings, values, plan)
     return launch.run(plan, environ, lambda text: say("warning", text), settings)
