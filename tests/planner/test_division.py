@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
 from ompbind.machine.topology import Cpu
-from ompbind.planner.combining import pair
+from ompbind.planner.combining import find_blocks, pair, sort_alone
 from ompbind.planner.cores import Core
 from ompbind.planner.division import (
     Lengths,
@@ -304,6 +304,34 @@ def test_pairs_of_caches(sizes: list[int], count: int, wanted: list[list[int]]) 
     for block, number in blocks:
         total = sum(map(len, block))
         assert number * lengths.length <= total <= number * (lengths.length + 1)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count", "steps"),
+    [
+        ([*range(1, 13)], 6, 1_000),
+        ([1, 1, 2, 2, 3, 3, 3, 4, 5, 5, 6, 6, 7, 8], 6, 20_000),
+        ([1, 2, 2, 2, 3, 3, 3, 5, 6, 6, 6, 7, 8, 8], 14, 4_000),
+        ([1, 3, 3, 3, 5, 5, 5, 6, 7, 8, 8, 8, 8, 8], 8, 40_000),
+    ],
+)
+def test_a_search_is_short_where_nothing_better_can_come(
+    sizes: list[int], count: int, steps: int
+) -> None:
+    """What each cache needs beside itself tells early that pairs are best; only what is better
+    than asked for is an answer, and too few steps are none."""
+    cores, text = make_caches(sizes)
+    groups = [tuple(c for c in cores if text[c.first_cpu.cpu] == t) for t in dict.fromkeys(text)]
+    lengths = Lengths.make(len(cores), count)
+    ends = (lengths.find_points, (lengths.shorts, lengths.longs))
+    joins = len(groups) - len(pair(groups, *ends))
+    assert find_blocks(sort_alone(groups), (1,), joins, *ends, steps) == []
+    assert find_blocks(sort_alone(groups), (1,), joins + 1, *ends, 10) is None
+    blocks = find_blocks(sort_alone(groups), (1,), joins + 1, *ends, 10 * steps)
+    assert blocks is not None
+    assert len(blocks) == len(groups) - joins
+    assert sorted(len(g) for block, _ in blocks for g in block) == sorted(sizes)
+    assert sum(number for _, number in blocks) == count
 
 
 # --- equal parts, and cores left over -------------------------------------------------------------
