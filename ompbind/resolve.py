@@ -147,7 +147,8 @@ def make_new_plan(
         return plan
     from ompbind.host.restrictions import can_be_reset
 
-    ignored = (options.inherited == "ignore" or (fitted and fitted.widened)) and binder != "none"
+    widened = options.inherited == "ignore" or (fitted is not None and fitted.widened)
+    ignored = widened and binder != "none"
     return plan.replace(narrowed=narrowed, reset_inherited=ignored and can_be_reset(narrowed))
 
 

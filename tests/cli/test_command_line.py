@@ -784,6 +784,17 @@ def test_a_saved_plan_runs(tmp_path: Path, binder: str, ranks: int) -> None:
         assert told["argv"] == [f"other{r.rank}".encode(), b"b c"]
 
 
+def test_a_plan_saved_inside_a_mask_runs_there(tmp_path: Path) -> None:
+    """What was restricted is written so that it can be read back."""
+    need_cpus(2)
+    under = ("taskset", "-c", str(min(os.sched_getaffinity(0))))
+    done = ompbind_run("show", "--format", "json", "--", "true", under=under)
+    assert json.loads(done.stdout)["reset_inherited"] is False
+    (tmp_path / "plan").write_text(done.stdout)
+    done = ompbind_run("run", "--plan", str(tmp_path / "plan"), under=under)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_saved_plan_beats_the_environment(tmp_path: Path) -> None:
     """It has its own OMP_ variables; what is inherited is overridden and said."""
     saved = save_plan(tmp_path, "--", *report_command(tmp_path))
