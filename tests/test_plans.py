@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import ParseError
+from ompbind.planner import make_plan
 from ompbind.plans import (
     BINDERS,
     Binding,
@@ -23,6 +24,8 @@ from ompbind.plans import (
     Role,
     parse_plan,
 )
+from ompbind.saved import check_agreement
+from tests.support.machines import MACHINES, make_asked
 
 PLAN = Plan(
     host=Host("server", CpuSet(range(8)), CpuSet(range(6)), CpuSet([0, 1]), 2.5),
@@ -371,3 +374,16 @@ def test_a_warning_keeps_its_hint() -> None:
     plan = PLAN.replace(cautions=(Caution("gpu", "one", "do"), Caution("uneven", "two")))
     assert plan.to_dict()["warning_hints"] == ["do", ""]
     assert parse_plan(plan.to_json()).cautions == plan.cautions
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["", "-n 2 --share", "-n 3", "--per l3", "--places wide", "--places numa", "--smt all",
+     "-n 2 --role kv=1/rank", "-n 2 --role KV=1 --role io=1/rank", "--mem interleave",
+     "-n 2 --oversubscribe --role kv=1", "--proc-bind false", "--numa-bind", "--part 1/2",
+     "-n 2 --share --smt all --role kv=2/rank", "-n 2 --threads 3 --places threads"],
+)  # fmt: skip
+def test_plans_agree_with_themselves(words: str) -> None:
+    """No plan that ompbind makes is refused as contradicting itself when it is read again."""
+    plan = make_plan(MACHINES["server"], make_asked(words.split()))
+    check_agreement(parse_plan(plan.to_json()))
