@@ -43,8 +43,6 @@ def find_move(
             moved = weights[give] - (0 if take is None else weights[take])
             if not 0 < moved < sums[giver] - sums[taker] or not numbers[give][giver]:
                 continue
-            if take is None and sum(row[giver] for row in numbers) == 1:
-                continue  # its only core
             if take is None or numbers[take][taker]:
                 return giver, taker, give, take
     return None

@@ -25,7 +25,7 @@ from ompbind.planner.division import (
     make_worths,
     split_evenly,
 )
-from ompbind.planner.kinds import balance
+from ompbind.planner.kinds import balance, find_move
 from ompbind.planner.leftover import take_equal_parts
 from tests.planner import divisions
 
@@ -166,6 +166,49 @@ def test_whole_nodes_are_put_together_evenly(weights: list[int], data: st.DataOb
     assert (min(sums), -max(sums)) == max(every)
 
 
+@pytest.mark.parametrize(
+    ("weights", "count"),
+    [
+        ([2, 7, 3, 4], 3),
+        ([1, 7, 2, 7, 3, 3], 4),
+        ([2, 7, 6, 3, 2, 1], 4),
+        ([6, 5, 9, 3, 1, 8], 4),
+        ([9, 5, 4, 9, 7], 3),
+        ([9, 1, 7, 2, 2, 6], 5),
+    ],
+)
+def test_the_lightest_comes_before_evenness(weights: list[int], count: int) -> None:
+    """Runs whose squares are least have a lighter lightest one here."""
+    every = []
+    for ends in itertools.combinations(range(1, len(weights)), count - 1):
+        sums = [sum(weights[a:b]) for a, b in itertools.pairwise([0, *ends, len(weights)])]
+        every.append((min(sums), -max(sums), -sum(n * n for n in sums)))
+    sums = [sum(weights[a:b]) for a, b in cut(weights, count, lambda a, b: 0)]
+    assert (min(sums), -max(sums), -sum(n * n for n in sums)) == max(every)
+    assert max(every)[2] < max(squares for _, _, squares in every)
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3])
+def test_bounds_hold_exactly_the_best_numbers(nodes: int) -> None:
+    """Of all numbers of ranks for nodes of up to seven cores, those between the bounds are the best
+    by the smallest, the largest and the squares; no others are."""
+    for sizes in itertools.product(range(1, 8), repeat=nodes):
+        by_count: dict[int, list[tuple[tuple[int, int, int], tuple[int, ...]]]] = {}
+        for numbers_of in itertools.product(*(range(1, n + 1) for n in sizes)):
+            lengths = [
+                n // k + (i < n % k)
+                for n, k in zip(sizes, numbers_of, strict=True)
+                for i in range(k)
+            ]
+            key = (-min(lengths), max(lengths), sum(n * n for n in lengths))
+            by_count.setdefault(sum(numbers_of), []).append((key, numbers_of))
+        for count, ways in by_count.items():
+            best = {way for key, way in ways if key == min(ways)[0]}
+            least, most = bound_counts(sizes, count)
+            ranges = [range(a, b + 1) for a, b in zip(least, most, strict=True)]
+            assert {w for w in itertools.product(*ranges) if sum(w) == count} == best
+
+
 @given(
     st.lists(st.integers(1, 5), min_size=1, max_size=5),
     st.lists(st.integers(1, 3), min_size=5, max_size=5),
@@ -260,6 +303,7 @@ def make_caches(sizes: Sequence[int]) -> tuple[tuple[Core, ...], str]:
         ([6] * 6 + [2] * 6, 6, 6),
         ([8, 7, 6, 5] * 6, 13, 13),  # 7+5, 6+6 and 8+8+8 fill ranks of 12
         ([*range(1, 13)], 6, 6),
+        ([8, 7, 6, 5] * 4, 13, 9),  # pairs alone would cross 11
     ],
 )
 def test_many_caches_of_unlike_size(sizes: list[int], count: int, least: int) -> None:
@@ -411,6 +455,9 @@ def test_capacity_is_as_equal_as_it_comes(weights: tuple[int, ...]) -> None:
                 continue
             dealt = balance(list(zip(weights, having, strict=True)), count)
             assert [sum(row) for row in dealt] == list(having)
+            sums = [sum(w * row[r] for w, row in zip(weights, dealt, strict=True))
+                    for r in range(count)]  # fmt: skip
+            assert find_move(dealt, sums, weights) is None, "no move brings two nearer"
             sums = [sum(w * row[r] for w, row in zip(weights, dealt, strict=True))
                     for r in range(count)]  # fmt: skip
             assert all(sums)
