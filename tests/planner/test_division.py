@@ -314,6 +314,13 @@ def test_many_caches_of_unlike_size(sizes: list[int], count: int, least: int) ->
     assert crossings(parts, text) == least
 
 
+def test_many_caches_of_several_nodes() -> None:
+    """Each node's share of the steps is enough for the search that one such node needs."""
+    _, text = make_caches([8, 7, 6, 5] * 8)
+    cores = make_cores(f"l3={text}", f"node={'a' * 104}{'b' * 104}")
+    assert crossings(numbers(divide(cores, 26)), text) == 2 * 9
+
+
 def test_a_search_that_would_take_too_long_is_given_up() -> None:
     """Dozens of caches of as many sizes: parts are even and whole, and no worse than neighbours."""
     sizes = [(i * 7) % 31 + 1 for i in range(60)]
@@ -473,6 +480,19 @@ def test_capacity_is_as_equal_as_it_comes(weights: tuple[int, ...]) -> None:
             cases += 1
             worse += min(sums) < best
     assert worse * 20 < cases
+
+
+@pytest.mark.parametrize(
+    ("kinds", "count"),
+    [([(5, 9), (3, 11)], 6), ([(10, 6), (9, 10), (1, 12)], 3), ([(9, 10), (7, 11), (2, 3)], 5)],
+)
+def test_cores_move_as_long_as_that_helps(kinds: list[tuple[int, int]], count: int) -> None:
+    """Where it takes several moves: none that is left brings two parts nearer."""
+    weights = [weight for weight, _ in kinds]
+    dealt = balance(kinds, count)
+    assert [sum(row) for row in dealt] == [number for _, number in kinds]
+    sums = [sum(w * row[r] for w, row in zip(weights, dealt, strict=True)) for r in range(count)]
+    assert find_move(dealt, sums, weights) is None
 
 
 @given(st.text(alphabet="01", min_size=1, max_size=12), st.integers(1, 5))
