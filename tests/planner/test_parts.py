@@ -11,7 +11,7 @@ from ompbind.errors import PlanError
 from ompbind.gpus.visible import make_visible
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.planner import LARGEST_WEIGHT, explain_sizes, make_plan, warn_of_sizes
-from ompbind.planner.cores import Core, levels_for, llc_level
+from ompbind.planner.cores import Core, in_tree_order, levels_for, llc_level
 from ompbind.planner.mapping import Share
 from ompbind.planner.memory import keep_allowed, node_with_memory
 from ompbind.planner.request import Pool, Request
@@ -39,6 +39,16 @@ def test_capacity_may_differ_by_the_most_capable_core() -> None:
     # one kind that weighs something counts for all
     mixed = [Share((*make_share(0).cores, *make_share(0, weight=2).cores), ""), make_share(0)]
     assert warn_of_sizes(mixed, request) == []
+
+
+def test_cores_without_a_group_come_before_all_groups() -> None:
+    """Whatever their numbers are: what is not known of a core is no group 0."""
+    cores = [
+        Core(CpuSet([n]), CpuSet([n]), Cpu(n, core=n, package=0, l3=l3))
+        for n, l3 in enumerate((1, 0, 0, None))
+    ]
+    ordered = in_tree_order(cores, ("package", "l3", "core"))
+    assert [core.cpus.first for core in ordered] == [3, 1, 2, 0]
 
 
 def test_sizes_are_explained_by_what_they_keep() -> None:
