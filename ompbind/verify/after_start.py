@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from ompbind.plans import Plan
     from ompbind.verify.report import Difference, ProcessReport, Report
 
-    Key = tuple[int, int]  # a process: its pid, and when it started
+    # A process: its pid, when it started, and its name: a worker binds itself, and is then renamed.
+    Key = tuple[int, int, str]
 
 SECONDS = 5.0  # until the last verification; libraries are usually imported by then
 PAUSES = (0.1, 1.0)  # seconds between two verifications, at first and at last
@@ -233,7 +234,7 @@ class Verifier:
 
 
 def key_of(report: ProcessReport) -> Key:
-    return report.process.pid, report.process.started
+    return report.process.pid, report.process.started, report.process.name
 
 
 def describe_exits(exits: Mapping[int, float], first_rank: int = 0) -> str:
