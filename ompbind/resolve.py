@@ -139,10 +139,10 @@ def make_new_plan(
             plan = plan.replace(cautions=(*plan.cautions, *cautions))
     if request.omp == "all" and options.from_env is None:
         plan = warn_of_binding(plan, environ)
-    if request.omp == "all" and options.request.places_why and environ.get("LD_PRELOAD"):
-        plan = warn_of_runtimes(plan, environ)
     elif options.from_env is None and options.serve is None:
         plan = warn_of_lists(plan, environ)
+    if request.omp == "all" and options.request.places_why and environ.get("LD_PRELOAD"):
+        plan = warn_of_runtimes(plan, environ)
     if not narrowed:
         return plan
     from ompbind.host.restrictions import can_be_reset

@@ -206,6 +206,15 @@ def test_lists_beyond_the_plan_are_noticed(tree: str, args: str, value: str, nam
     assert [named in text for text in texts] == [True] * bool(named)
 
 
+def test_one_warning_for_one_variable(tree: str) -> None:
+    """Where OpenMP's variables override a list, its workers do not leave the plan for it."""
+    environ = {"VLLM_CPU_OMP_THREADS_BIND": "0-1|2-3"}
+    plan = plan_for(f"{tree} --numa-bind-cpus 1-3", "python serve.py", environ)
+    texts = [c.text for c in plan.cautions if c.kind == "openmp"]
+    assert len(texts) == 1
+    assert texts[0].endswith("that they inherit from this plan override that")
+
+
 def test_a_saved_plan_for_a_launcher(tree: str, tmp_path: Path) -> None:
     """A plan with places that is run with vLLM instead of its own command warns; one without does
     not, and removes nothing from the environment."""
