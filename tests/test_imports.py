@@ -31,7 +31,7 @@ LAYERS = (
     "options doctor",
     "saved",
     "resolve",
-    "cluster",
+    "cluster compare",
     "api multiprocessing render",
     "cli",
 )
@@ -42,7 +42,7 @@ OTHERS = {"typer": {"cli.group"}, "rich": {"render"}, "psutil": {"machine.portab
 
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
 OFF_THE_LAUNCH_PATH = {"cli.group", "cli.show", "cli.show_cluster", "cli.shell", "cli.verify",
-                       "cluster", "render", "verify", "doctor",
+                       "cluster", "compare", "render", "verify", "doctor",
                        "gpus.nvml",
                        "hostlist", "machine.processes", "machine.hwloc", "machine.snapshot",
                        "machine.darwin",
