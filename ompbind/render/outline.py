@@ -1,4 +1,5 @@
-"""A machine as a tree of parts, similar ones folded so that a large one fits a screen. Pure."""
+"""A machine as a tree of parts, whole, or with similar ones folded so that a large one fits a
+screen. Pure."""
 
 from __future__ import annotations
 
@@ -18,16 +19,26 @@ NAMES = {"l3": "L3", "l2": "L2"}
 
 
 class Part(Record):
-    """A part of a machine, and the parts of the same shape after it, which are not drawn."""
+    """A part of a machine: the cpus that share all of `levels`."""
 
-    names: tuple[str, ...]  # of everything that it is: ("package 0", "node 0")
+    levels: tuple[Level, ...]
+    numbers: tuple[int | None, ...]  # of the group of each level; None: it is in none
     cpus: CpuSet
     memory_bytes: int | None = None
     cores: tuple[CpuSet, ...] = ()  # of a leaf
     parts: tuple[Part, ...] = ()  # of any other
-    # The first name and the cpus of each of those.
+    # In an outline, the first name and the cpus of each part of the same shape after it, which are
+    # not drawn.
     similar_parts: tuple[tuple[str, CpuSet], ...] = ()
     shape: tuple[object, ...] = ()  # equal for parts that look the same
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of everything that it is: ("package 0", "node 0")."""
+        return tuple(
+            name_part(level, number)
+            for level, number in zip(self.levels, self.numbers, strict=True)
+        )
 
     @property
     def similar_cpus(self) -> CpuSet:
@@ -35,11 +46,21 @@ class Part(Record):
         return union(cpus for _, cpus in self.similar_parts)
 
 
-def make_outline(machine: Machine) -> tuple[Part, ...]:
-    """Return the machine's top parts, usually packages, similar ones folded."""
+def name_part(level: Level, number: int | None) -> str:
+    name = NAMES.get(level, level)
+    return f"no {name}" if number is None else f"{name} {number}"
+
+
+def make_tree(machine: Machine) -> tuple[Part, ...]:
+    """Return the machine's top parts, usually packages."""
     topology = machine.topology
     shared = [level for level in TREE if is_shared(topology.cpus, level)]
     return make_parts(machine, topology.cpus, shared)
+
+
+def make_outline(machine: Machine) -> tuple[Part, ...]:
+    """Return the machine's top parts, similar ones folded at every level."""
+    return tuple(fold(make_tree(machine)))
 
 
 def is_shared(cpus: Sequence[Cpu], level: Level) -> bool:
@@ -64,35 +85,30 @@ def make_parts(machine: Machine, cpus: Sequence[Cpu], levels: Sequence[Level]) -
     same = [level for level in splits if splits[level] == groups]
     rest = [level for level in levels if level not in same]
     parts = [make_part(machine, group, same, rest) for group in groups]
-    return tuple(fold(parts))
+    return tuple(parts)
 
 
 def make_part(
     machine: Machine, cpus: tuple[Cpu, ...], same: Sequence[Level], rest: Sequence[Level]
 ) -> Part:
     numbers = CpuSet(c.cpu for c in cpus)
-    names, memory = [], None
-    for level in same:
-        number = getattr(cpus[0], level)
-        if number is None:
-            names.append(f"no {NAMES.get(level, level)}")
-            continue
-        names.append(f"{NAMES.get(level, level)} {number}")
-        if level == "node" and (node := machine.topology.find_node(number)):
-            memory = node.memory_bytes
+    topology = machine.topology
+    groups: dict[Level, int | None] = {level: getattr(cpus[0], level) for level in same}
+    node = groups.get("node")
+    found = None if node is None else topology.find_node(node)
+    memory = found.memory_bytes if found else None
     parts = make_parts(machine, cpus, rest)
     cores = () if parts else tuple(CpuSet(c.cpu for c in g) for g in split(cpus, "core"))
-    topology = machine.topology
     shape = (
         tuple(same),
         memory and round(2 * log2(memory)),  # a few reserved MiB do not matter
-        [len(core) for core in cores],
-        [c.kind for c in cpus],
-        [(*part.shape, len(part.similar_parts)) for part in parts],
+        tuple(len(core) for core in cores),
+        tuple(c.kind for c in cpus),
+        tuple(part.shape for part in parts),
         len(numbers & machine.allowed.cpus),
         len(numbers & topology.isolated),
     )
-    return Part(tuple(names), numbers, memory, cores, parts, shape=shape)
+    return Part(tuple(groups), tuple(groups.values()), numbers, memory, cores, parts, shape=shape)
 
 
 def split(cpus: Sequence[Cpu], level: Level) -> list[tuple[Cpu, ...]]:
@@ -106,7 +122,7 @@ def split(cpus: Sequence[Cpu], level: Level) -> list[tuple[Cpu, ...]]:
 
 
 def fold(parts: Sequence[Part]) -> list[Part]:
-    """Replace runs of parts of one shape by the first, with the number of the others."""
+    """Replace runs of parts of one shape by the first, with the names and cpus of the others."""
     folded: list[Part] = []
     for part in parts:
         last = folded[-1] if folded else None
@@ -115,4 +131,4 @@ def fold(parts: Sequence[Part]) -> list[Part]:
             folded[-1] = last.replace(similar_parts=similar)
         else:
             folded.append(part)
-    return folded
+    return [part.replace(parts=tuple(fold(part.parts))) for part in folded]

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ompbind.colours import colour_of
-from ompbind.cpuset import CpuSet, label_numbers, union
+from ompbind.cpuset import label_numbers, union
 from ompbind.messages import counted, label
 from ompbind.plans import describe_numbers
 from ompbind.render.escape import escape, quote_word
@@ -28,7 +28,8 @@ from ompbind.render.map import (
     make_plain_blocks,
     row_label,
 )
-from ompbind.render.server import describe_server, server_table
+from ompbind.render.owners import Owners
+from ompbind.render.rows import RIGHT, describe_plan, make_rows
 from ompbind.saved import foreign_variables
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from ompbind.machine.topology import Machine
-    from ompbind.plans import Inherited, Plan, RankPlan, Task
+    from ompbind.plans import Inherited, Plan, Task
 
 RANK_MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
 ROLE_MARKS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -74,11 +75,10 @@ def draw_ranks(
 ) -> RenderableType:
     """Draw what the ranks get and why, without what is executed."""
     plan = escape(plan)
-    table = server_table(plan.ranks[0], plan.server) if plan.server else rank_table(plan, rank)
     parts: list[RenderableType] = [headline(plan)]
     parts += [Text(line, overflow="fold") for line in describe_engine(plan.task)]
     parts += [Text()] * bool(parts[1:])
-    parts += [table, Text()]
+    parts += [rank_table(plan, rank), Text()]
     if openmp := plan.omp_text or plan.places_why:
         parts += [Text(openmp), Text()]
     parts += [MachineMap(plan, machine), Text()]
@@ -112,108 +112,22 @@ def draw_executed(plan: Plan, rank: int, name: str) -> list[RenderableType]:
 
 
 def headline(plan: Plan) -> Text:
-    host, count = plan.host, len(plan.ranks)
-    name = f" on {host.name}" if host.name else ""
-    subject = describe_server(plan.server) if plan.server else counted(count, "rank")
-    text = Text.assemble((f"{subject}{name}", "bold"))
-    text.append(f": {len(host.allowed)} of {len(host.cpus)} cpus allowed")
-    text.append(f", {counted(len(host.nodes), 'NUMA node')}")
-    if host.quota is not None:
-        text.append(f", quota {host.quota:g} cpus")
-    how = {"numactl": "bound by numactl", "native": "bound natively", "none": "not bound"}
-    text.append(f"; {how[plan.binder]}\n")
-    return text
+    subject, details = describe_plan(plan)
+    return Text.assemble((subject, "bold"), f": {details}\n")
 
 
 def rank_table(plan: Plan, rank: int | None = None) -> RenderableType:
     """Draw a row for each rank, or one for many that are alike; `rank`: only its own."""
+    rows = make_rows(plan, rank)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
-    table.add_column("rank", justify="right", no_wrap=True)
-    with_gpus = any(r.gpus for r in plan.ranks)
-    names = ("cpus", "places", "threads", "node", "memory", *(["gpu"] if with_gpus else []))
-    for name in (*names, "why"):
-        table.add_column(name, justify="right" if name == "threads" else "left")
-    chosen = plan.ranks if rank is None else (plan.ranks[rank],)
-    folded = False
-    for ranks in fold_ranks(chosen):
-        r = ranks[0]
-        threads = dict(r.env).get("OMP_NUM_THREADS", "-")
-        if len(ranks) == 1:
-            gpus = [Text(" ".join(map(short_name, r.gpus)) or "-")] if with_gpus else []
-            table.add_row(
-                Text(str(r.number), style=colour_of(r.number)),
-                list_pieces(short_list(r.cpus)),
-                list_pieces(places_text(r) or "-"),
-                threads,
-                list_pieces(short_list(r.nodes) or "-"),
-                list_pieces(f"{r.mem} {short_list(r.mems)}".strip()),
-                *gpus,
-                Text(r.why, style="dim"),
-            )
-            continue
-        folded, last = True, ranks[-1]
-        places = "one each" if is_one_place(r) else f"{len(r.places)} each" if r.places else "-"
-        table.add_row(
-            f"{r.number}-{last.number}",
-            f"{len(r.cpus)} each",
-            places,
-            threads,
-            describe_nodes([x.nodes for x in ranks]),
-            f"{r.mem} {describe_nodes([x.mems for x in ranks])}" if r.mems else r.mem,
-            *(["-"] if with_gpus else []),
-            Text(r.why if r.why == last.why else f"{r.why} … {last.why}", style="dim"),
-        )
-    if folded:
-        return Group(table, Text("ranks alike are one line; --rank R shows rank R", style="dim"))
-    return table
-
-
-def fold_ranks(ranks: Sequence[RankPlan], most: int = 16) -> list[tuple[RankPlan, ...]]:
-    """Return the ranks, where there are many those of one kind that follow each other together."""
-    if len(ranks) <= most:
-        return [(r,) for r in ranks]
-    runs: list[tuple[RankPlan, ...]] = []
-    for r in ranks:
-        if runs and kind_of(runs[-1][0]) == kind_of(r):
-            runs[-1] += (r,)
-        else:
-            runs.append((r,))
-    return [part for run in runs for part in ([run] if len(run) > 3 else [(r,) for r in run])]
-
-
-def kind_of(rank: RankPlan) -> tuple[object, ...]:
-    """Return what a row tells of a rank but for the numbers of cpus and nodes."""
-    threads = dict(rank.env).get("OMP_NUM_THREADS", "")
-    places = [len(place) for place in rank.places]
-    nodes = len(rank.nodes), len(rank.mems)
-    return (len(rank.cpus), places, threads, rank.mem, nodes, bool(rank.gpus) and rank.rank)
-
-
-def describe_nodes(sets: Sequence[CpuSet]) -> str:
-    """Return the nodes of ranks that are alike: `0` of all, `r` rank's own number, else how many
-    each has."""
-    if all(nodes == sets[0] for nodes in sets):
-        return short_list(sets[0]) or "-"
-    return f"{len(sets[0])} each" if len(sets[0]) > 1 else f"of {short_list(union(sets))}"
-
-
-def is_one_place(rank: RankPlan) -> bool:
-    return rank.places == (rank.cpus,)
-
-
-def short_name(gpu: str) -> str:
-    """Return a number as it is, and of a UUID the beginning, which identifies it as well."""
-    return gpu if len(gpu) <= 12 else f"{gpu[:12]}…"
-
-
-def places_text(rank: RankPlan, most: int = 4) -> str:
-    """Return places as sets, `{0} {1} … {7} (8)`; `one`: a single place of all the rank's cpus."""
-    if is_one_place(rank):
-        return "one"
-    texts = [f"{{{short_list(p)}}}" for p in rank.places]
-    if len(texts) <= most:
-        return " ".join(texts)
-    return f"{' '.join(texts[: most - 2])} … {texts[-1]} ({len(texts)})"
+    for name in rows.columns:
+        right = name in RIGHT
+        table.add_column(name, justify="right" if right else "left", no_wrap=name == "rank")
+    for row in rows.rows:
+        style = "" if row.rank is None else colour_of(row.rank)
+        first, *cells, why = row.cells
+        table.add_row(Text(first, style=style), *map(list_pieces, cells), Text(why, style="dim"))
+    return Group(table, Text(rows.note, style="dim")) if rows.note else table
 
 
 class MachineMap:
@@ -223,39 +137,9 @@ class MachineMap:
     def __init__(self, plan: Plan, machine: Machine | None) -> None:
         self.plan = plan
         self.machine = machine
-        numbered = [(r.number, r.cpus) for r in plan.ranks]
-        self.reserved = plan.reserved
-        self.names = {"rank": "rank"}  # of kinds, where they are called otherwise in the legend
-        if plan.server:
-            numbered = [(w.worker, w.cpus) for w in plan.server.workers]
-            self.reserved = plan.server.rest
-            self.names = {"rank": "worker", "reserved": "engine and front end"}
-        if plan.task and not plan.part:
-            self.names["other parts"] = "other ranks"
-        self.owners: dict[int, set[int]] = {}
-        for number, cpus in numbered:
-            for cpu in cpus:
-                self.owners.setdefault(cpu, set()).add(number)
+        self.owners = Owners(plan)
+        self.owner = self.owners.owner
         self.role_marks = make_role_marks(plan)
-        self.role_of = {cpu: role.name for role in plan.roles for cpu in role.cpus}
-
-    def owner(self, cpu: int) -> tuple[str, int]:
-        """Return whose a cpu is: a kind, a word, and the rank's number where it is a rank's."""
-        ranks = self.owners.get(cpu, ())
-        if len(ranks) == 1:
-            return "rank", min(ranks)
-        if ranks:
-            return "shared", 0
-        if cpu in self.role_of:
-            return self.role_of[cpu], -1
-        for kind, cpus in (
-            ("reserved", self.reserved),
-            ("other parts", self.plan.others),
-            ("excluded", self.plan.excluded),
-        ):
-            if cpu in cpus:
-                return kind, 0
-        return ("not used" if cpu in self.plan.host.allowed else "not allowed"), 0
 
     def mark(self, cpu: int) -> tuple[str, str]:
         """Return a cpu's character and its style."""
@@ -292,7 +176,7 @@ class MachineMap:
 
     def draw_line(self, blocks: Sequence[Block], outer: str) -> Iterator[Text]:
         """Draw blocks side by side, the first of them below one in `outer`."""
-        many = max(map(max, self.owners.values()), default=0) >= len(RANK_MARKS)
+        many = max(map(max, self.owners.ranks.values()), default=0) >= len(RANK_MARKS)
         columns: list[list[Text]] = []
         for block in blocks:
             outer_title = block.outer if block.outer != outer else ""
@@ -327,18 +211,18 @@ class MachineMap:
 
     def rank_numbers(self, block: Block) -> str:
         """Return the ranks of a block, where there are more ranks than signs."""
-        ranks = {rank for cpu in block.cpus for rank in self.owners.get(cpu, ())}
-        return label_numbers(self.names["rank"], ranks) if ranks else ""
+        ranks = {rank for cpu in block.cpus for rank in self.owners.ranks.get(cpu, ())}
+        return label_numbers(self.owners.name("rank"), ranks) if ranks else ""
 
     def legend(self) -> Text:
         kinds = {self.owner(cpu) for cpu in self.plan.host.cpus}
         names = []
         if any(kind == "rank" for kind, _ in kinds):
-            names.append(f"digit: {self.names['rank']}")
+            names.append(f"digit: {self.owners.name('rank')}")
         names += [f"{mark} {name}" for name, mark in self.role_marks.items()]
         for kind, (mark, _) in MARKS.items():
             if (kind, 0) in kinds:
-                names.append(f"{mark} {self.names.get(kind, kind)}")
+                names.append(f"{mark} {self.owners.name(kind)}")
         return Text("  ".join(names), style="dim")
 
 

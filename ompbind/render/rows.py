@@ -1,0 +1,178 @@
+"""What a plan's ranks get, as rows of words: the table of `show`, and pictures' legend. Pure."""
+
+from __future__ import annotations
+
+from ompbind.cpuset import union
+from ompbind.messages import counted
+from ompbind.record import Record
+from ompbind.render.lists import short_list
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ompbind.cpuset import CpuSet
+    from ompbind.plans import Plan, RankPlan, Server
+
+RIGHT = ("rank", "threads")  # columns of numbers
+MANY_RANKS = 16  # more are folded where they are alike
+FOLDED = "ranks alike are one line; --rank R shows rank R"
+
+
+class Row(Record):
+    """The cells of a rank, a worker, or several that are alike. `rank`: the number whose colour it
+    has, None for none."""
+
+    cells: tuple[str, ...]
+    rank: int | None = None
+
+
+class Rows(Record):
+    """A table of words. `note`: what its reader has to know, "" for nothing."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+
+
+def make_rows(plan: Plan, rank: int | None = None) -> Rows:
+    """Return a row for each rank, or one for many that are alike, or those of the plan's server;
+    `rank`: only its own."""
+    if plan.server:
+        return make_server_rows(plan.ranks[0], plan.server)
+    with_gpus = any(r.gpus for r in plan.ranks)
+    columns = ("rank", "cpus", "places", "threads", "node", "memory", *["gpu"] * with_gpus, "why")
+    chosen = plan.ranks if rank is None else (plan.ranks[rank],)
+    runs = fold_ranks(chosen)
+    rows = tuple(
+        make_row(ranks[0], with_gpus=with_gpus)
+        if len(ranks) == 1
+        else make_folded_row(ranks, with_gpus=with_gpus)
+        for ranks in runs
+    )
+    return Rows(columns, rows, FOLDED if any(len(ranks) > 1 for ranks in runs) else "")
+
+
+def make_row(r: RankPlan, *, with_gpus: bool) -> Row:
+    gpus = [" ".join(map(short_name, r.gpus)) or "-"] if with_gpus else []
+    cells = (
+        str(r.number),
+        short_list(r.cpus),
+        places_text(r) or "-",
+        threads_text(r),
+        short_list(r.nodes) or "-",
+        f"{r.mem} {short_list(r.mems)}".strip(),
+        *gpus,
+        r.why,
+    )
+    return Row(cells, r.number)
+
+
+def make_folded_row(ranks: Sequence[RankPlan], *, with_gpus: bool) -> Row:
+    """Return the row of several ranks that are alike."""
+    r, last = ranks[0], ranks[-1]
+    places = "one each" if is_one_place(r) else f"{len(r.places)} each" if r.places else "-"
+    cells = (
+        f"{r.number}-{last.number}",
+        f"{len(r.cpus)} each",
+        places,
+        threads_text(r),
+        describe_nodes([x.nodes for x in ranks]),
+        f"{r.mem} {describe_nodes([x.mems for x in ranks])}" if r.mems else r.mem,
+        *(["-"] if with_gpus else []),
+        r.why if r.why == last.why else f"{r.why} … {last.why}",
+    )
+    return Row(cells)
+
+
+def make_server_rows(rank: RankPlan, server: Server) -> Rows:
+    """Return which process gets what: the server's own, each worker, and what is kept beside the
+    workers."""
+    with_gpus = any(w.gpus for w in server.workers)
+    none = ["-"] if with_gpus else []
+    policy = f"{rank.mem} {rank.mems}".strip()
+    rows = [
+        Row(("server", short_list(rank.cpus), short_list(rank.nodes) or "-", policy, *none,
+             "all that it starts stays here"))
+    ]  # fmt: skip
+    for w in server.workers:
+        gpus = [" ".join(w.gpus) or "-"] if with_gpus else []
+        cells = (f"worker {w.worker}", short_list(w.cpus), short_list(w.nodes) or "-",
+                 f"{w.mem} {w.mems}".strip(), *gpus, w.why)  # fmt: skip
+        rows.append(Row(cells, w.worker))
+    if server.rest:
+        rows.append(Row(("the rest", short_list(server.rest), "-", policy, *none,
+                         "left to its engine and its front end")))  # fmt: skip
+    columns = ("process", "cpus", "node", "memory", *["gpu"] * with_gpus, "why")
+    return Rows(columns, tuple(rows))
+
+
+def fold_ranks(ranks: Sequence[RankPlan], most: int = MANY_RANKS) -> list[tuple[RankPlan, ...]]:
+    """Return the ranks, where there are many those of one kind that follow each other together."""
+    if len(ranks) <= most:
+        return [(r,) for r in ranks]
+    runs: list[tuple[RankPlan, ...]] = []
+    for r in ranks:
+        if runs and kind_of(runs[-1][0]) == kind_of(r):
+            runs[-1] += (r,)
+        else:
+            runs.append((r,))
+    return [part for run in runs for part in ([run] if len(run) > 3 else [(r,) for r in run])]
+
+
+def kind_of(rank: RankPlan) -> tuple[object, ...]:
+    """Return what a row tells of a rank but for the numbers of cpus and nodes."""
+    places = [len(place) for place in rank.places]
+    nodes = len(rank.nodes), len(rank.mems)
+    return (
+        len(rank.cpus), places, threads_text(rank), rank.mem, nodes, bool(rank.gpus) and rank.rank
+    )  # fmt: skip
+
+
+def threads_text(rank: RankPlan) -> str:
+    return dict(rank.env).get("OMP_NUM_THREADS", "-")
+
+
+def describe_nodes(sets: Sequence[CpuSet]) -> str:
+    """Return the nodes of ranks that are alike: `0` of all, `of 0-3` for one each, else how many
+    each has."""
+    if all(nodes == sets[0] for nodes in sets):
+        return short_list(sets[0]) or "-"
+    return f"{len(sets[0])} each" if len(sets[0]) > 1 else f"of {short_list(union(sets))}"
+
+
+def is_one_place(rank: RankPlan) -> bool:
+    return rank.places == (rank.cpus,)
+
+
+def short_name(gpu: str) -> str:
+    """Return a number as it is, and of a UUID the beginning, which identifies it as well."""
+    return gpu if len(gpu) <= 12 else f"{gpu[:12]}…"
+
+
+def places_text(rank: RankPlan, most: int = 4) -> str:
+    """Return places as sets, `{0} {1} … {7} (8)`; `one`: a single place of all the rank's cpus."""
+    if is_one_place(rank):
+        return "one"
+    texts = [f"{{{short_list(p)}}}" for p in rank.places]
+    if len(texts) <= most:
+        return " ".join(texts)
+    return f"{' '.join(texts[: most - 2])} … {texts[-1]} ({len(texts)})"
+
+
+def describe_plan(plan: Plan) -> tuple[str, str]:
+    """Return whom the plan is for, `4 ranks on n0`, and what of the machine may be used."""
+    host = plan.host
+    subject = describe_server(plan.server) if plan.server else counted(len(plan.ranks), "rank")
+    text = f"{len(host.allowed)} of {len(host.cpus)} cpus allowed"
+    text += f", {counted(len(host.nodes), 'NUMA node')}"
+    if host.quota is not None:
+        text += f", quota {host.quota:g} cpus"
+    how = {"numactl": "bound by numactl", "native": "bound natively", "none": "not bound"}
+    return subject + (f" on {host.name}" if host.name else ""), f"{text}; {how[plan.binder]}"
+
+
+def describe_server(server: Server) -> str:
+    """Return `1 vLLM 0.32.0 server with 2 workers`."""
+    name = f"{server.name} {server.version}".strip()
+    return f"1 {name} server with {counted(len(server.workers), 'worker')}"
