@@ -6,7 +6,7 @@ conflicts between options, hints) is in modules beside this one; a file costs ev
 
 from __future__ import annotations
 
-from ompbind.errors import UsageError
+from ompbind.errors import ParseError, UsageError
 from ompbind.messages import quote
 from ompbind.openmp import judge_environment
 from ompbind.options.table import OPTIONS, options_of
@@ -73,7 +73,14 @@ def read_arguments(args: Sequence[str], command: str) -> tuple[Values, list[str]
     follow them. Raises UsageError, ParseError, PlanError."""
     options = options_of(command)
     texts, rest = parse_arguments(args, options)
-    return make_values(texts, options), rest
+    try:
+        return make_values(texts, options), rest
+    except ParseError as e:
+        if e.hint == FENCE_HINT and "--" in args:  # the command is marked: it is a bad list
+            from ompbind.options.foreign import hint_for_list
+
+            e.hint = hint_for_list(str(e.data.get("text", "")))
+        raise
 
 
 def make_values(texts: Texts, options: Sequence[Option]) -> Values:
@@ -262,7 +269,9 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Tex
         name, value = split_word(word, by_name)
         option = by_name.get(name)
         if option is None:
-            raise unknown_option(name, options, FENCE_HINT if swallowed else "")
+            if value is None and rest and not looks_like_option(rest[0]) and rest[0] != "--":
+                value = rest[0]
+            raise unknown_option(name, options, FENCE_HINT if swallowed else "", value or "")
         swallowed, joined = False, ""
         if option.kind == "flag":
             if value is not None:
@@ -307,9 +316,12 @@ def split_word(word: str, by_name: dict[str, Option]) -> tuple[str, str | None]:
         name, equals, value = word.partition("=")
         return name, value if equals else None
     name, value = word[:2], word[2:]
-    if not value or name not in by_name:
+    if not value:
         return name, None
-    return (word, None) if value[0].isalpha() else (name, value.removeprefix("="))  # mpirun's -np
+    if value[0].isalpha():  # another tool's: mpirun's -np, MPICH's -ppn
+        name, equals, value = word.partition("=")
+        return name, value if equals else None
+    return name, value.removeprefix("=")
 
 
 def check_choice(option: Option, value: str, name: str) -> str:
@@ -329,9 +341,9 @@ def hint_of(option: Option) -> str:
     return f"{option.names[0]} {option.value}"
 
 
-def unknown_option(name: str, options: Sequence[Option], hint: str) -> UsageError:
+def unknown_option(name: str, options: Sequence[Option], hint: str, value: str) -> UsageError:
     if not hint:
         from ompbind.options.foreign import hint_for_option
 
-        hint = hint_for_option(name, options)
+        hint = hint_for_option(name, options, value)
     return UsageError(f"{quote(name)} is not an option", hint=hint, option=name)

@@ -29,13 +29,15 @@ LONGEST = 1e9  # seconds: what a timer of the system surely takes
 # --- numbers -------------------------------------------------------------------------------------
 
 
-def parse_number(value: Given, name: str, least: int, most: int = LIMIT - 1) -> int:
-    """Return a whole number from `least` to `most`. Raises UsageError."""
+def parse_number(value: Given, name: str, least: int, most: int = LIMIT - 1, word: str = "") -> int:
+    """Return a whole number from `least` to `most`; the message has the `word` that may stand for
+    one, if any. Raises UsageError."""
     number = value if isinstance(value, int) else parse_whole(text_of(value, name))
     if number is not None and least <= number <= most:
         return number
+    either = f"is neither {word} nor" if word else "is not"
     raise UsageError(
-        f"{name}: {written(value)} is not a whole number from {least} to {most}",
+        f"{name}: {written(value)} {either} a whole number from {least} to {most}",
         option=name,
         text=str(value),
     )
@@ -54,12 +56,12 @@ def parse_sizes(value: Given, name: str) -> tuple[int, ...]:
 
 def parse_threads(value: Given, name: str) -> str:
     """Return the text of OMP_NUM_THREADS, or `cores`. Raises UsageError."""
-    return "cores" if value == "cores" else str(parse_number(value, name, 1))
+    return "cores" if value == "cores" else str(parse_number(value, name, 1, word="cores"))
 
 
 def parse_smt(value: Given, name: str) -> int | None:
     """Return the number of hardware threads of a core, None for `all`. Raises UsageError."""
-    return None if value == "all" else parse_number(value, name, 1)
+    return None if value == "all" else parse_number(value, name, 1, word="all")
 
 
 def parse_part(value: Given, name: str) -> tuple[int, int]:

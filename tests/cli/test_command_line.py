@@ -80,7 +80,7 @@ REFUSALS: list[tuple[str, str, str | None]] = [
     ("--numa-bind-cpus 0- -- WORKER",
      "--numa-bind-cpus, rank 0: '0-' is not a number or a range", LIST_HINT),
     ("--numa-bind-cpus a -- WORKER",
-     "--numa-bind-cpus, rank 0: 'a' is not a number or a range", FENCE_HINT),
+     "--numa-bind-cpus, rank 0: 'a' is not a number or a range", LIST_HINT),
     ("--numa-bind-cpus -1 -- WORKER",
      "--numa-bind-cpus, rank 0: '-1' is not a number or a range", LIST_HINT),
     ("--numa-bind-cpus 99999999999999999999 -- WORKER",
@@ -102,7 +102,8 @@ REFUSALS: list[tuple[str, str, str | None]] = [
     ("-n -1 -- WORKER", "--ranks: '-1' is not a whole number from 1 to 65535", ""),
     ("-n 99999999999999999999 -- WORKER",
      "--ranks: '99999999999999999999' is not a whole number from 1 to 65535", ""),
-    ("--threads a -- WORKER", "--threads: 'a' is not a whole number from 1 to 65535", ""),
+    ("--threads a -- WORKER", "--threads: 'a' is neither cores nor a whole number from 1 to 65535",
+     ""),
     # a missing --
     ("--numa-bind-nodes 0 python w.py",
      "--numa-bind-nodes, rank 1: 'python' is not a number or a range", FENCE_HINT),
@@ -117,7 +118,7 @@ REFUSALS: list[tuple[str, str, str | None]] = [
     ("--numa-bind-node 0 -- WORKER", "'--numa-bind-node' is not an option",
      "did you mean --numa-bind-nodes?"),
     ("--frobnicate -- WORKER", "'--frobnicate' is not an option",
-     "the worker's own options follow its command; see ompbind --help"),
+     "the worker's own options follow its command; see ompbind run --help"),
     ("--share=yes -- WORKER", "--share takes no value, got 'yes'", ""),
     ("--per socket -- WORKER",
      "--per: 'socket' is not one of numa, package, l3, core, gpu, "
