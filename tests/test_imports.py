@@ -26,7 +26,7 @@ LAYERS = (
     "cpuset colours hostlist",
     "plans machine",
     "gpus openmp worker host",
-    "planner launch verify fixes",
+    "planner launch verify fixes exports",
     "engines",
     "options doctor",
     "saved",
@@ -42,7 +42,7 @@ OTHERS = {"typer": {"cli.group"}, "rich": {"render"}, "psutil": {"machine.portab
 
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
 OFF_THE_LAUNCH_PATH = {"cli.group", "cli.show", "cli.show_cluster", "cli.shell", "cli.verify",
-                       "cluster", "compare", "render", "verify", "doctor",
+                       "cluster", "compare", "render", "verify", "doctor", "exports",
                        "gpus.nvml",
                        "hostlist", "machine.processes", "machine.hwloc", "machine.snapshot",
                        "machine.darwin",

@@ -1,4 +1,4 @@
-"""`ompbind show`: the plan that `run` would execute, as a table, JSON, environment or arguments."""
+"""`ompbind show`: the plan that `run` would execute, drawn, as JSON or for other tools."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from ompbind.cli.run import list_fixes, wants_list
 from ompbind.cli.shell import argv_lines, environment_lines, find_rank
 from ompbind.messages import say, write_output
 from ompbind.options import make_plan_options, read_arguments
+from ompbind.options.table import EXPORTS
 from ompbind.options.values import parse_rank
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ompbind.machine.topology import Machine
     from ompbind.plans import Plan
@@ -40,7 +41,7 @@ def show(args: Sequence[str]) -> int:
         printed = None
     plan = resolve_plan(make_plan_options(values, command, environ), environ)
     form = values.get("format", "table")
-    rank = find_rank(len(plan.ranks), printed, "env" if form == "env" else "")
+    rank = find_rank(len(plan.ranks), printed, form if form in ("env", "systemd") else "")
     sentences: list[str] = []
     if "explain" in values:
         from ompbind.render.sentences import explain
@@ -52,6 +53,8 @@ def show(args: Sequence[str]) -> int:
         write_output(environment_lines(plan, rank or 0))
     elif form == "argv":
         write_output(argv_lines(plan, rank))
+    elif form in EXPORTS:
+        print_export(plan, form, rank, environ)
     else:
         from ompbind.render import make_text
         from ompbind.render.plan import draw_plan
@@ -62,6 +65,22 @@ def show(args: Sequence[str]) -> int:
     for caution in plan.cautions if form != "json" else ():
         say("warning", caution.text, caution.hint)
     return 0
+
+
+def print_export(plan: Plan, form: str, rank: int | None, environ: Mapping[str, str]) -> None:
+    """Print the plan for another tool, and warn of what that does not express. Raises UsageError,
+    OmpbindError."""
+    from ompbind.exports import make_export
+    from ompbind.worker import find_program
+
+    def find(name: str) -> str:
+        path = find_program(name, environ)
+        return os.path.abspath(path) if path else name
+
+    text, warning, hint = make_export(form, plan, rank, find)
+    write_output(text)
+    if warning:
+        say("warning", warning, hint)
 
 
 def read_shape(path: object, plan: Plan) -> Machine | None:

@@ -116,6 +116,10 @@ ELSEWHERE = "Other machines and saved plans"
 ENGINES = "Under Slurm, MPI and other engines"
 RARE = "Rarely needed"
 
+# Values of show's --format: forms of ompbind's own, and those of other tools (exports.FORMATS).
+FORMS = ("table", "json", "env", "argv")
+EXPORTS = ("srun", "rankfile", "systemd", "docker", "compose", "k8s", "taskset", "sh")
+
 OPTIONS: tuple[Option, ...] = (
     # --- how many ranks
     Option(
@@ -787,9 +791,11 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--format",),
         "value",
-        "Print a table (default), the plan as JSON, a rank's environment for a shell, or the "
-        "ranks' commands",
-        choices=("table", "json", "env", "argv"),
+        "Print a table (default), json, env (a rank's environment for a shell), argv (the ranks' "
+        "commands), or the plan for another tool: srun, rankfile (Open MPI), systemd, docker, "
+        "compose, k8s, taskset, or sh, a script that needs no ompbind",
+        "FORMAT",
+        choices=(*FORMS, *EXPORTS),
         commands=("show",),
         panel=OUTPUT,
         brief="how to print the plan",
@@ -806,7 +812,11 @@ OPTIONS: tuple[Option, ...] = (
         suggest=("<rank>",),
         brief="the rank whose command or environment is printed",
         keyword_of=(),
-        excludes=(Rule(("format=json",), "{name} has no effect on {other}"),),
+        excludes=(
+            Rule(
+                ("format=json", "format=srun", "format=rankfile"), "{name} has no effect on {other}"
+            ),
+        ),
         on_saved_plan=True,
     ),
     Option(
@@ -819,7 +829,9 @@ OPTIONS: tuple[Option, ...] = (
         keyword_of=(),
         excludes=(
             Rule(
-                ("format=env", "format=argv"), "{option} does not go with {other}", "table or json"
+                tuple(f"format={form}" for form in ("env", "argv", *EXPORTS)),
+                "{option} does not go with {other}",
+                "table or json",
             ),
         ),
         on_saved_plan=True,
@@ -894,6 +906,11 @@ OPTIONS: tuple[Option, ...] = (
         keyword_of=(),
         excludes=(
             Rule(("from_env",), "{other} follows the variables of one machine, {name} names many"),
+            Rule(
+                tuple(f"format={form}" for form in EXPORTS),
+                "{other} is for one machine, {name} names many",
+                "plan for one host of a kind: srun's masks hold on each node that is alike",
+            ),
             Rule(
                 ("engine", "within"),
                 "{other} is about the engine that has started this process, {name} about others",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ompbind.cli.completion import answer, suggest
 from ompbind.cli.help import COMMANDS
-from ompbind.options.table import OPTIONS
+from ompbind.options.table import EXPORTS, FORMS, OPTIONS
 from tests.support.commands import OMPBIND, TIMEOUT, environment, error, ompbind_run
 from tests.support.trees import Pci, Shape, make_files, write_tree
 
@@ -29,7 +29,7 @@ from tests.support.trees import Pci, Shape, make_files, write_tree
         ("ompbind run --numa-b", {"--numa-bind", "--numa-bind-nodes", "--numa-bind-cpus"}),
         ("ompbind run --places ", {"threads", "cores", "l3", "numa", "one", "wide"}),
         ("ompbind run --places c", {"cores"}),
-        ("ompbind show --format ", {"table", "json", "env", "argv"}),
+        ("ompbind show --format ", {*FORMS, *EXPORTS}),
         ("ompbind run --mem pre", {"preferred"}),
     ],
 )

@@ -24,6 +24,7 @@ SIZES = {
     "torchrun": 950,
     "pools": 330,
     "kubernetes": 120,
+    "compose": 25,
 }
 
 
