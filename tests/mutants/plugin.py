@@ -14,9 +14,10 @@ one collection serves for many changes. A request names
     skip     tests that are not run
     only     tests that alone are run
     tests    what was recorded
+    patience times its usual duration that a test may take, and the same number of seconds
 
-and the answer is the first test that fails or hangs, "" if none does, or null where the module's
-functions cannot take the new code over.
+and the answer is the first test that fails, hangs or dies, "" if none does, or null where the
+module's functions cannot take the new code over.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -37,7 +39,7 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-PATIENCE = 10  # times its usual duration that a test may take, and the same number of seconds
+PATIENCE = 10  # of a request
 
 settings.register_profile(
     "mutants",
@@ -85,30 +87,52 @@ class Server:
         become_subreaper()
         requests, answers = map(int, os.environ["OMPBIND_MUTANTS"].split(","))
         with os.fdopen(requests) as lines, os.fdopen(answers, "w") as out:
+            print("null", file=out, flush=True)  # the tests are collected
             for line in lines:
+                request = json.loads(line)
                 reader, writer = os.pipe()
                 if os.fork() == 0:
                     try:
                         here = os.getpid()
-                        answer = self.run(session.items, json.loads(line))
+                        answer = self.run(session.items, request, writer)
                         if os.getpid() == here:  # not a test's fork that a change let go on
-                            self.answer(writer, answer)
+                            self.send(writer, answer)
+                            os._exit(0)  # at once, without what pytest does at its end
                     finally:
                         os._exit(1)
                 os.close(writer)
-                with os.fdopen(reader) as pipe:
-                    out.write((pipe.read() or '"died"') + "\n")
+                answer = self.wait(reader, request)
                 end_children()
+                os.close(reader)
+                out.write(json.dumps(answer) + "\n")
                 out.flush()
         return True
 
-    def answer(self, writer: int, value: object) -> None:
-        """Write the answer and leave at once, without what pytest does at its end."""
-        with os.fdopen(writer, "w") as pipe:
-            json.dump(value, pipe)
-        os._exit(0)
+    def send(self, writer: int, value: object) -> None:
+        """Write the answer, or before a test a list of its name."""
+        data = json.dumps(value).encode() + b"\n"
+        while data:
+            data = data[os.write(writer, data) :]
 
-    def run(self, items: Sequence[pytest.Item], request: dict[str, Any]) -> object:
+    def wait(self, reader: int, request: dict[str, Any]) -> object:
+        """Return the answer of a fork, or the test in which it died, or hangs in spite of its own
+        limit; "died" if that is before any test."""
+        test, limit = "died", None
+        tests: Recorded = request.get("tests", {})
+        left = b""
+        while select.select([reader], [], [], limit)[0]:
+            if not (data := os.read(reader, 1 << 20)):
+                break
+            *lines, left = (left + data).split(b"\n")
+            for value in map(json.loads, lines):
+                if not isinstance(value, list):
+                    return value
+                (test,) = value
+                took = tests[test][0] if test in tests else 0.0
+                limit = 2 * limit_of(request, took) + 10
+        return test
+
+    def run(self, items: Sequence[pytest.Item], request: dict[str, Any], writer: int) -> object:
         if request.get("record"):
             return self.record(items)
         module = sys.modules.get(request.get("module", ""))
@@ -128,7 +152,8 @@ class Server:
             ):
                 order.append((not calls, took, i))
         for _, took, i in sorted(order):
-            if not self.passes(items[i], PATIENCE * (1 + took)):
+            self.send(writer, [items[i].nodeid])
+            if not self.passes(items[i], limit_of(request, took)):
                 return items[i].nodeid
         return ""
 
@@ -177,6 +202,11 @@ class Server:
                      if "/ompbind/" in c.co_filename}  # fmt: skip
             tests[item.nodeid] = (took, sorted(names), bool(started), not self.failed)
         return tests
+
+
+def limit_of(request: dict[str, Any], took: float) -> float:
+    """Return the seconds that a test may take."""
+    return float(request.get("patience", PATIENCE) * (1 + took))
 
 
 def take_over(module: ModuleType) -> bool:

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.mutants.mutations import Mutation
-from tests.mutants.plugin import end_children
+from tests.mutants.plugin import PATIENCE, end_children
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 900  # seconds that all tests of one change may take
-RECORD_LIMIT = 3600  # seconds that they may take when they are recorded
-TRIES = 5  # failures that do not come back, after which a change is called killed
+COLLECT_LIMIT = 300  # seconds that collecting the tests may take; each test has a limit (plugin.py)
+TRIES = 10  # failures that say nothing, after which a change has survived
 
 
 class Result(NamedTuple):
@@ -62,6 +61,7 @@ class Tree:
         script.chmod(0o755)
         self.changes = 0
         self.server: Server | None = None
+        self.sources: dict[str, bytes] = {}  # of the module that is changed, without the change
 
     def write(self, module: str, source: bytes) -> None:
         """Write a module; its time is always another one, which is what tells Python to compile."""
@@ -76,6 +76,7 @@ class Tree:
             if self.server is not None:
                 self.server.stop()
             self.server = Server(self, files)
+            self.server.collect()  # before anything is changed
         return self.server
 
     def record(self, files: Sequence[str]) -> dict[str, Any]:
@@ -88,6 +89,7 @@ class Tree:
     def try_one(self, mutation: Mutation, files: Sequence[str], tests: dict[str, Any]) -> Result:
         """Run the tests with one change."""
         source = source_of(mutation.module, self.root).read_bytes()
+        self.sources = {mutation.module: source}
         server = self.serve(files)
         try:
             self.write(mutation.module, mutation.apply(source))
@@ -104,7 +106,8 @@ class Tree:
     def find_failure(
         self, server: Server, mutation: Mutation, tests: dict[str, Any], module: str
     ) -> str | None:
-        """Return the first test that fails twice, as the plugin's answers do."""
+        """Return the first test that fails twice, as the plugin's answers do, and passes at once
+        without the change: on a busy machine a test may fail or take long without one."""
         name = mutation.function.rpartition(".")[2]
         function = f"{mutation.module}.py:{name}" if mutation.inside else ""
         skip = [test for test, (*_, passed) in tests.items() if not passed]
@@ -116,10 +119,24 @@ class Tree:
             test = server.ask(**asked, skip=skip)
             if test is None or test == "" or test not in tests:
                 return None if test is None else str(test)
-            if server.ask(**asked, only=[test]) != "":
+            again = server.ask(**asked, only=[test])
+            if again != "" and self.passes(mutation.module, server.files, tests, test):
                 return str(test)
             skip.append(str(test))
-        return skip[-1]
+        return ""
+
+    def passes(self, module: str, files: Sequence[str], tests: dict[str, Any], test: str) -> bool:
+        """Whether a test passes without the change, far from the time that would be a hang."""
+        changed = source_of(module, self.root).read_bytes()
+        self.write(module, self.sources[module])
+        try:
+            answer = self.serve(files).ask(
+                module="", function="", started=True, only=[test], tests=tests,
+                patience=PATIENCE / 4,
+            )  # fmt: skip
+            return bool(answer == "")
+        finally:
+            self.write(module, changed)
 
 
 class Server:
@@ -145,32 +162,44 @@ class Server:
         os.close(requests)
         os.close(answers)
         self.left = b""  # of answers
+        self.problem: str | None = None  # why the tests cannot be collected; None: not known yet
 
     def is_alive(self) -> bool:
         return self.process.poll() is None
 
+    def collect(self) -> str:
+        """Wait until the tests are collected; returns "hung" or "died" if they cannot be."""
+        if self.problem is None:
+            waiting = select.select([self.answers], [], [], COLLECT_LIMIT)[0]
+            self.problem = str(self.read() or "") if waiting else "hung"
+        return self.problem
+
     def ask(self, **request: Any) -> Any:
-        """Return the answer; "hung" or "died" in place of a test where there is none."""
+        """Return the answer; "hung" or "died" in place of a test if it cannot collect the tests."""
+        if problem := self.collect():
+            return problem
         try:
             with os.fdopen(os.dup(self.requests), "w") as pipe:
                 pipe.write(json.dumps(request) + "\n")
-            while True:
-                limit = RECORD_LIMIT if request.get("record") else LIMIT
-                if not select.select([self.answers], [], [], limit)[0]:
-                    self.stop()
-                    return "hung"
-                data = os.read(self.answers, 1 << 20)
-                self.left += data
-                if not data or self.left.endswith(b"\n"):
-                    break
         except BrokenPipeError:
-            return "died"  # it could not even collect the tests
-        line, self.left = self.left, b""
-        return json.loads(line) if line else "died"
+            return "died"
+        return self.read()
+
+    def read(self) -> Any:
+        while b"\n" not in self.left:
+            data = os.read(self.answers, 1 << 20)
+            if not data:
+                return "died"
+            self.left += data
+        line, _, self.left = self.left.partition(b"\n")
+        return json.loads(line)
 
     def stop(self) -> None:
-        for descriptor in (self.requests, self.answers):
-            os.close(descriptor)
+        if self.requests < 0:
+            return
+        os.close(self.requests)
+        os.close(self.answers)
+        self.requests = -1
         self.process.kill()
         self.process.wait()
         end_children()
