@@ -111,11 +111,12 @@ def check(root: LivingRoot, targets: Sequence[Target]) -> Report:
         before = target.process
         process = read_process(root, before.pid)
         if process is None or process.started != before.started:  # the number was reused
-            process = Process(before.pid, name=before.name, environ=before.environ)
+            process = Process(before.pid, name=before.name)
         if target.claim:
             lineage.claims[before.pid] = dict(target.claim)
         if process.ended:
-            expected = target.expected or expect_environ(dict(process.environ or ()))
+            environ = dict(target.claim or before.environ or ())
+            expected = target.expected or expect_environ(environ)
             reports.append(judge(process, expected, online))
             continue
         ranks.append(before.pid)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ompbind.machine.roots import DirectoryRoot
+from ompbind.plans import RECORD_NAME
 
 
 class Processes:
@@ -52,3 +54,27 @@ class Processes:
             (folder / "environ").write_bytes(data)
         if cgroup:
             (folder / "cgroup").write_text(f"0::{cgroup}\n")
+
+    def remove(self, *pids: int) -> None:
+        """Let processes end, and nobody wait for them."""
+        for pid in pids:
+            shutil.rmtree(self.path / "proc" / str(pid))
+
+    def end(self, pid: int, parent: int = 1) -> None:
+        """Let a process be a zombie."""
+        self.remove(pid)
+        self.add(pid, parent, state="Z", masks=())
+
+    def keep(self, supervisor: int, claims: Mapping[int, dict[str, str]]) -> None:
+        """Write the record that a supervisor has of its ranks, by their pids."""
+        data = "".join(
+            f"{pid}\0" + "".join(f"{k}={v}\0" for k, v in claim.items()) + "\0"
+            for pid, claim in claims.items()
+        )
+        folder = self.path / "proc" / str(supervisor) / "fd"
+        folder.mkdir(exist_ok=True)
+        file = self.path / str(supervisor) / f"memfd:{RECORD_NAME} (deleted)"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(data)
+        (folder / "5").unlink(missing_ok=True)
+        (folder / "5").symlink_to(file)

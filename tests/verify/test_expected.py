@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from collections.abc import Sequence
@@ -11,12 +12,20 @@ import pytest
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import DeniedError, UsageError
-from ompbind.machine.processes import is_exiting
+from ompbind.machine.processes import is_exiting, read_process
 from ompbind.planner import make_plan
-from ompbind.plans import Plan
-from ompbind.verify import check, find_targets, is_inside
+from ompbind.plans import Numbers, Plan
+from ompbind.verify import (
+    Target,
+    check,
+    check_family,
+    check_stray,
+    find_targets,
+    is_inside,
+)
 from ompbind.verify.after_start import LATER, SECONDS, SETTLE, Verifier
 from ompbind.verify.expected import expect_environ, expect_plan, parse_role_cpus
+from ompbind.verify.lineage import Lineage
 from tests.support.machines import MACHINES, make_asked
 from tests.support.processes import Processes
 
@@ -103,13 +112,136 @@ def test_what_a_rank_has_started_is_judged_with_it(processes: Processes) -> None
 
 
 def test_a_number_that_was_reused_is_another_process(processes: Processes) -> None:
-    """The target has exited; a process with its number is not judged in its place."""
-    processes.add(10, environ=worker(0), masks=["0-3"], started=5)
+    """The target has exited; a process with its number is not judged in its place, nor what that
+    has started. Its rank is the one it had, or the plan's; the next target is judged all the same.
+    """
+    processes.add(10, environ=worker(1), masks=["0-3"], started=5)
+    processes.add(20, environ=worker(1, "4"), masks=["4"])
+    target, other = find_targets(processes.root, [10, 20], None)
+    planned = target.replace(expected=expect_plan(two_ranks().ranks[0]))
+    processes.add(10, environ=worker(2), masks=["0-4"], started=6)
+    processes.add(11, 10, environ=worker(2), masks=["0-4"])
+    for ended, rank in ((target, 1), (planned, 0)):
+        report, last = check(processes.root, [ended, other]).processes
+        assert [d.kind for d in report.differences] == ["ended"]
+        assert report.process.name == "w"  # as it was
+        assert report.expected is not None
+        assert report.expected.rank == rank
+        assert (last.process.pid, last.differences) == (20, ())
+
+
+def test_an_exited_process_has_the_rank_that_it_had(processes: Processes) -> None:
+    """Also as a zombie, which has no environment, and where only its children named its rank."""
+    processes.add(10, environ=worker(2), masks=["0-3"])
+    processes.add(20, environ=b"\0" * 30, masks=["0-3"])
+    processes.add(21, 20, worker(3), masks=["0-3"])
+    processes.add(30, environ=None)
+    found = find_targets(processes.root, [10, 20, 30], None)
+    for leave in (processes.end, processes.remove):
+        for pid in (10, 20, 30):
+            leave(pid)
+        reports = check(processes.root, found).processes
+        assert [r.expected and r.expected.rank for r in reports] == [2, 3, None]
+        assert [d.kind for r in reports for d in r.differences] == ["ended"] * 3
+
+
+def test_a_process_that_cannot_be_read_is_a_target(processes: Processes) -> None:
+    """What it is may still be known from its parents; if not, that is reported."""
+    processes.add(10, environ=None)
+    processes.add(11, 10, environ={"A": "1"})
+    (target,) = find_targets(processes.root, [10], None)
+    assert target == Target(target.process)
+    with pytest.raises(UsageError, match=r"pid 11 .* is not a worker of ompbind"):
+        find_targets(processes.root, [11], None)
+
+
+def test_a_plan_is_what_a_family_is_compared_with(processes: Processes) -> None:
+    """Not what its environments say; a renamed process whose plan is given is not guessed at."""
+    plan = two_ranks("--places", "one")
+    for rank, pid in enumerate((10, 20)):
+        processes.add(pid, environ=worker(rank, "0-3"), masks=["0-7"])
+        processes.add(pid + 1, pid, environ=worker(rank, "0-3"), masks=["8-15"])
+    renamed = b"\0" * 30
+    processes.add(30, environ=renamed)
+    processes.add(31, 30, environ=worker(1, "0-3"), masks=["0-3"])
+    for pids, wanted in (
+        ([10, 20], [(10, 0, 1), (11, 0, 1), (20, 1, 1), (21, 1, 0)]),
+        ([30], [(31, 1, 1)]),
+    ):
+        found = find_targets(processes.root, pids, plan)
+        rows = [
+            (r.process.pid, r.expected and r.expected.rank, len(r.differences))
+            for r in check(processes.root, found).processes
+        ]
+        assert len(rows) == len(wanted)
+        for (pid, rank, _), row in zip(wanted, rows, strict=True):
+            assert row[:2] == (pid, rank)
+        assert all(r.expected and r.expected.cpus == plan.ranks[r.expected.rank].cpus
+                   for r in check(processes.root, found).processes)  # fmt: skip
+
+
+def test_a_child_whose_environment_cannot_be_read_has_its_ranks_threads(
+    processes: Processes,
+) -> None:
+    """Their number and places; a readable environment without any has none."""
+    openmp = {"OMP_PLACES": "{0},{1}", "OMP_PROC_BIND": "close", "OMP_NUM_THREADS": "2"}
+    processes.add(10, environ=worker(0) | openmp, masks=["0", "1"])
+    processes.add(11, 10, environ=None, masks=["0", "1"])
+    processes.add(12, 10, environ={}, masks=["0-3"])
     found = find_targets(processes.root, [10], None)
-    processes.add(10, environ=worker(0), masks=["0-3"], started=6)
-    (report,) = check(processes.root, found).processes
-    assert [d.kind for d in report.differences] == ["ended"]
-    assert report.process.name == "w"  # as it was
+    reports = check(processes.root, found).processes
+    assert [r.expected and r.expected.threads for r in reports] == [2, 2, None]
+    assert [r.places for r in reports] == [(0, 1), (0, 1), (None,)]
+
+
+def test_processes_that_exit_meanwhile_are_left_out(processes: Processes) -> None:
+    """Those of a family, and those that have lost their parents, whatever is read of them."""
+    processes.add(10, environ=worker(0), masks=["0-3"])
+    for pid in (11, 12):
+        processes.add(pid, 10, worker(0), masks=["0-3"])
+    lineage = Lineage(processes.root)
+    process = read_process(processes.root, 10)
+    assert process is not None
+    (target,) = find_targets(processes.root, [10], None)
+    online = CpuSet(range(8))
+    reports = check_family(lineage, target, process, online)
+    assert [r.process.pid for r in reports] == [10, 11, 12]
+    processes.remove(11)
+    processes.end(12, 10)
+    assert len(check_family(lineage, target, process, online)) == 1
+    for pid in (11, 12, 99):
+        assert check_stray(lineage, pid, reports, online) is None
+
+
+def test_a_process_without_parents_is_of_the_rank_that_it_names(processes: Processes) -> None:
+    """Else of the only one; by its own variables where no rank that is reported is the same."""
+    processes.add(10, environ=worker(0), masks=["0-3"])
+    processes.add(20, environ=worker(1, "4-7"), masks=["4-7"])
+    processes.add(30, environ=worker(1, "4-7"), masks=["4-7"])
+    processes.add(31, environ=worker(5, "4-7"), masks=["4-7"])
+    processes.add(32, environ=None, masks=["0-3"])
+    processes.add(33, environ={}, masks=["0-3"])
+    processes.add(34, environ=b"\0" * 9, masks=["0-3"])
+    processes.add(50, environ=None, masks=["0-3"])
+    online = CpuSet(range(8))
+
+    def stray(pid: int, *targets: int) -> tuple[int | None, int, int] | None:
+        lineage = Lineage(processes.root)
+        reports = check(processes.root, find_targets(processes.root, targets, None)).processes
+        report = check_stray(lineage, pid, reports, online)
+        if report is None:
+            return None
+        rank = report.expected.rank if report.expected else None
+        return rank, report.parent, len(report.differences)
+
+    assert stray(30, 10, 20) == (1, 20, 0)
+    assert stray(31, 10, 20) == (5, 0, 0)
+    assert stray(31, 10) == (5, 0, 0)
+    for pid in (32, 34):
+        assert stray(pid, 10) == (0, 10, 0)
+        for pids in ((10, 20), (50,)):
+            assert stray(pid, *pids) == (None, 0, 1)
+    assert stray(33, 10) is None
 
 
 def test_who_is_inside_a_ranks_cpus(processes: Processes) -> None:
@@ -347,8 +479,9 @@ def test_who_is_exiting(processes: Processes, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_how_long_ranks_are_verified() -> None:
-    """Five seconds, as the documentation says."""
+    """Five seconds, as is documented; later looks come ever less often, for five minutes."""
     assert SECONDS == 5.0
+    assert [*itertools.accumulate(LATER)] == [5, 15, 35, 75, 155, 315]
 
 
 def test_what_a_plan_expects_of_a_rank() -> None:
@@ -357,6 +490,12 @@ def test_what_a_plan_expects_of_a_rank() -> None:
     expected = expect_plan(rank)
     assert {name.partition("_")[0] for name, _ in expected.env} == {"OMP"}
     assert expected.places == rank.places
+    assert expected.number == 1
+    later = expect_plan(rank.replace(numbers=Numbers(9, 10)))
+    assert (later.rank, later.number) == (1, 9)
+    roles = expect_environ({**worker(0), "OMPBIND_ROLE_KV": "5", "OTHER_CPUS": "6"})
+    assert roles is not None
+    assert (roles.roles, roles.number) == ((CpuSet([5]),), None)
 
 
 @pytest.mark.parametrize(
@@ -446,3 +585,187 @@ def test_of_many_names_the_first_are_announced(processes: Processes) -> None:
         late(plan, {0: 10}, {}, lambda *words: said.append((words[0], words[1])))
     names = [text.partition("since: ")[2] for _, text in said]
     assert names == ["", "w0, w1, w2, w3", "w0, w1, w2, …"]
+
+
+def test_verifying_takes_a_tenth_of_the_time_at_most(processes: Processes) -> None:
+    """Where a look at the ranks takes long, the next one comes later, though not after the end."""
+    plan = two_ranks("--threads", "3", "--places", "one", "--no-rank-env")
+    processes.add(10, environ=dict(plan.ranks[0].env), masks=["0-7"])
+    for cost, within, wait in ((0.25, 5.0, 2.5), (0.75, 5.0, 5.0), (0.005, 5.0, 0.1),
+                               (0.25, 1.0, 1.0)):  # fmt: skip
+        times = iter([100.0, 100.0 + cost])
+        slow = Verifier(processes.root, within=within, strict=False, clock=lambda: next(times))  # noqa: B023
+        assert slow(plan, {0: 10}, {}, lambda *_: None) == pytest.approx(wait)
+
+
+def test_new_processes_have_two_seconds_to_bind_themselves() -> None:
+    assert SETTLE == 2.0
+
+
+def look_until_reported(
+    processes: Processes, plan: Plan, pids: dict[int, int], *, strict: bool = False
+) -> tuple[Verifier, list[tuple[str, str]]]:
+    """A verifier that has reported these ranks, and what it said."""
+    said: list[tuple[str, str]] = []
+    early = verifier(processes, strict=strict)
+    for wait in (0.1, LATER[0]):
+        assert early(plan, pids, {}, lambda *words: said.append((words[0], words[1]))) == wait
+    return early, said
+
+
+def test_each_difference_of_each_rank_is_announced(processes: Processes) -> None:
+    """With its likely cause; and what the ranks started that is as it should be is not."""
+    plan = two_ranks("--places", "one", "--threads", "1", "--no-rank-env")
+    said: list[tuple[str, str]] = []
+    for rank, (pid, mask) in enumerate(((10, "0-3"), (20, "8-12"))):
+        processes.add(pid, environ=dict(plan.ranks[rank].env), masks=[mask])
+        processes.add(pid + 1, pid, dict(plan.ranks[rank].env), masks=["0-15"])
+    (processes.path / "sys/devices/system/cpu/online").write_text("0-15\n")
+    late = Verifier(processes.root, within=0, strict=False, clock=lambda: 0.0)
+    late(plan, {0: 10, 1: 20}, {}, lambda *words: said.append((words[0], words[1])))
+    assert [kind for kind, _ in said] == ["warning"] * 4
+    starts = [f"rank {rank}, pid {pid}: " for rank, pid in ((0, 10), (0, 11), (1, 20), (1, 21))]
+    assert all(text.startswith(start) for (_, text), start in zip(said, starts, strict=True))
+    assert all("; likely: the mask was changed after the start" in text for _, text in said)
+
+
+def test_a_strict_difference_has_its_remedy(processes: Processes) -> None:
+    """And its likely cause, in the hint."""
+    plan = two_ranks("--places", "one", "--threads", "1", "--no-rank-env")
+    processes.add(10, environ=dict(plan.ranks[0].env), masks=["0-3"])
+    strict = Verifier(processes.root, within=0, strict=True, clock=lambda: 0.0)
+    with pytest.raises(DeniedError) as caught:
+        strict(plan, {0: 10}, {}, lambda *_: None)
+    assert re.fullmatch(r"restart it, or taskset \S+ .* 10 \(the mask was .*\)", caught.value.hint)
+
+
+def test_exits_are_described_together(processes: Processes) -> None:
+    """Each way a rank ended has one line; ranks are named as their launch names them."""
+    unnumbered = make_plan(
+        MACHINES["server"], make_asked(["-n", "4", "--threads", "1", "--no-rank-env"])
+    )
+    said: list[tuple[str, str]] = []
+
+    def look(pids: dict[int, int], exits: dict[int, float]) -> float | None:
+        return early(plan, pids, exits, lambda *words: said.append((words[0], words[1])))
+
+    numbered = unnumbered.replace(
+        ranks=tuple(r.replace(numbers=Numbers(r.rank + 8, 12)) for r in unnumbered.ranks)
+    )
+    for first, plan in ((0, unnumbered), (8, numbered)):
+        said.clear()
+        early = verifier(processes)
+        for rank, pid in enumerate((10, 20, 30)):
+            processes.add(pid, environ=dict(plan.ranks[rank].env), masks=[str(4 * rank)])
+        online = processes.path / "sys/devices/system/cpu/online"
+        online.write_text("0-15\n")
+        pids = {0: 10, 1: 20, 2: 30}
+        assert look(pids | {3: 99}, {}) == 0.1
+        assert look(pids | {3: 99}, {}) == 0.2
+        assert look({}, {3: 0.1, 0: 2.0, 2: 3.04, 1: 1.0}) is None
+        assert said == [
+            ("note", f"not verified: rank {first + 3} exited after 0.1 s, before anything was seen "
+             "of it"),
+            ("note", f"as planned: ranks {first}-{first + 2} exited after 1.0 to 3.0 s, after all "
+             "threads were verified"),
+        ]  # fmt: skip
+        said.clear()
+        early = verifier(processes)
+        assert look(pids | {3: 99}, {}) == 0.1
+        assert look({}, {3: 0.1, 0: 2.0, 2: 2.0, 1: 2.04}) is None
+        assert said[1:] == [
+            ("note", f"verified in part: ranks {first}-{first + 2} exited after 2.0 s, before all "
+             "threads were verified; masks and memory were as planned"),
+        ]  # fmt: skip
+        early = verifier(processes)
+        said.clear()
+        assert look({}, {3: 0.1, 0: 2.0}) is None
+        assert said == [
+            ("note", f"not verified: ranks {first},{first + 3} exited after 0.1 to 2.0 s, before "
+             "anything was seen of them"),
+        ]  # fmt: skip
+
+
+def test_exits_in_strict_mode_say_how_to_accept_them(processes: Processes) -> None:
+    plan = two_ranks("--threads", "2", "--places", "one", "--no-rank-env")
+    early = verifier(processes, strict=True)
+    with pytest.raises(DeniedError) as caught:
+        early(plan, {}, {0: 0.1, 1: 0.2}, lambda *_: None)
+    assert caught.value.hint == "--verify in place of --verify-strict accepts that"
+    processes.add(10, environ=dict(plan.ranks[0].env), masks=["0-7"])
+    early = verifier(processes, strict=True)
+    early(plan, {0: 10}, {}, lambda *_: None)
+    with pytest.raises(DeniedError, match="; its mask and memory were as planned") as caught:
+        early(plan, {}, {0: 0.1}, lambda *_: None)
+    assert "--verify=SECONDS waits less" in caught.value.hint
+
+
+def test_differences_of_children_count_for_a_rank_that_exited(processes: Processes) -> None:
+    """Each is a warning, and the rank is not called as planned."""
+    plan = two_ranks("--threads", "2", "--places", "one", "--no-rank-env")
+    processes.add(10, environ=dict(plan.ranks[0].env), masks=["0-7"])
+    processes.add(11, 10, dict(plan.ranks[0].env), masks=["0-15"])
+    (processes.path / "sys/devices/system/cpu/online").write_text("0-15\n")
+    said: list[tuple[str, str]] = []
+    early = verifier(processes)
+    for exits in ({}, {0: 1.0}):
+        early(plan, {} if exits else {0: 10}, exits, lambda *w: said.append((w[0], w[1])))
+    assert [(kind, text.partition(":")[0]) for kind, text in said] == [
+        ("warning", "rank 0, pid 11")
+    ]
+
+
+def test_a_rank_is_complete_until_it_differs(processes: Processes) -> None:
+    """Of two that were seen with all threads, the one whose mask is changed before it exits is not
+    called as planned; a rank that was not seen in the last look is as it was before."""
+    plan = make_plan(MACHINES["server"], make_asked(
+        ["-n", "4", "--threads", "1", "--places", "one", "--no-rank-env"]))  # fmt: skip
+    said: list[tuple[str, str]] = []
+    early = verifier(processes)
+
+    def look(pids: dict[int, int], exits: dict[int, float]) -> float | None:
+        return early(plan, pids, exits, lambda *words: said.append((words[0], words[1])))
+
+    (processes.path / "sys/devices/system/cpu/online").write_text("0-15\n")
+    for rank, pid in enumerate((10, 20, 30)):
+        processes.add(pid, environ=dict(plan.ranks[rank].env), masks=[str(plan.ranks[rank].cpus)])
+    pids = {0: 10, 1: 20, 2: 30, 3: 99}
+    look(pids, {})
+    look(pids, {})
+    processes.remove(10)
+    processes.add(20, environ=dict(plan.ranks[1].env), masks=["0"])
+    look(pids, {})
+    assert look({}, {0: 1.0, 1: 2.0, 2: 3.0}) is None
+    assert [(kind, text.partition(" exited")[0]) for kind, text in said] == [
+        ("warning", said[0][1]), ("note", "as planned: ranks 0,2"),
+    ]  # fmt: skip
+    assert said[0][1].startswith("rank 1, pid 20: ")
+
+
+def test_numactl_is_not_the_worker_yet(processes: Processes) -> None:
+    """A rank that is still numactl when time is up is neither seen nor settled."""
+    plan = two_ranks("--threads", "1", "--places", "one", "--no-rank-env")
+    processes.add(10, environ=dict(plan.ranks[0].env), masks=["0-7"], name="numactl")
+    early = verifier(processes)
+    assert [early(plan, {0: 10}, {}, lambda *_: None) for _ in range(3)] == [0.1, 0.2, 0.4]
+
+
+def test_a_later_look_says_what_is_new_by_its_name(processes: Processes) -> None:
+    """A process that renames itself counts as new, one that has a used number as well; names are
+    one line each."""
+    plan = two_ranks("--places", "one", "--threads", "1", "--no-rank-env")
+    environ = dict(plan.ranks[0].env)
+    processes.add(10, environ=environ, masks=["0-7"])
+    processes.add(11, 10, environ, masks=["0-7"])
+    late, said = look_until_reported(processes, plan, {0: 10})
+    assert said == [("note", "as planned: 2 processes, 2 threads")]
+
+    def look() -> float | None:
+        return late(plan, {0: 10}, {}, lambda *words: said.append((words[0], words[1])))
+
+    said.clear()
+    processes.add(11, 10, environ, masks=["0-7"], name="a\nb")
+    assert [look(), look()] == [SETTLE, LATER[1]]
+    processes.add(11, 10, environ, masks=["0-7"], name="a\nb", started=2)
+    assert [look(), look(), look()] == [SETTLE, LATER[2], LATER[3]]
+    assert [text.partition("since: ")[2] for _, text in said] == ["a\\nb", "a\\nb"]

@@ -173,6 +173,97 @@ def test_a_circle_of_parents_is_survived(processes: Processes) -> None:
     assert lineage.family_of(10) == [11, 10]
 
 
+# --- the record of a supervisor -------------------------------------------------------------------
+
+
+def add_launch(processes: Processes, cgroup: str = "", *, first: int = 1) -> None:
+    """A launch of two ranks that renamed themselves: the user's process, a watcher, the supervisor,
+    its ranks 10 and 20, a child of each, and one that the supervisor has adopted."""
+    processes.add(1, 0, {}, cgroup="/init.scope", started=0)
+    for n, pid in enumerate((3, 4, 5)):
+        processes.add(pid, pid - 1 if n else 1, {}, cgroup=cgroup, started=first + n)
+    for rank, mask in enumerate(("0-3", "4-7")):
+        pid = 10 * (rank + 1)
+        processes.add(pid, 5, RENAMED, masks=[mask], cgroup=cgroup, started=7)
+        processes.add(pid + 1, pid, RENAMED, masks=[mask], cgroup=cgroup, started=8)
+    processes.add(30, 5, RENAMED, masks=["0-3"], cgroup=cgroup, started=9)
+    processes.keep(5, {10: worker(0), 20: worker(1, "4-7")})
+
+
+def test_a_supervisors_record_says_which_rank_is_which(processes: Processes) -> None:
+    """Asked for by any of its processes; in the order of ranks, whatever their pids are."""
+    add_launch(processes)
+    for pid in (3, 4, 5):
+        assert rows(verify(processes, pid)) == [
+            (10, 0, 0, []), (11, 0, 10, []), (20, 1, 0, []), (21, 1, 20, []),
+        ]  # fmt: skip
+    assert rows(verify(processes, 21, 10)) == [(21, 1, 20, []), (10, 0, 0, []), (11, 0, 10, [])]
+    processes.keep(5, {20: worker(0), 10: worker(1, "4-7")})
+    assert [row[:2] for row in rows(verify(processes, 5))] == [(20, 0), (21, 0), (10, 1), (11, 1)]
+
+
+def test_an_adopted_process_is_of_the_only_rank_left(processes: Processes) -> None:
+    """With two nobody knows whose it is; the number of one that exited may be another's by now."""
+    add_launch(processes)
+    assert Lineage(processes.root).find_claim(30) is None
+    with pytest.raises(UsageError, match=r"pid 30 .* has written over its environment"):
+        find_targets(processes.root, [30], None)
+    processes.remove(20, 21)
+    processes.add(20, 1, {})
+    lineage = Lineage(processes.root)
+    assert lineage.find_claim(30) == worker(0)
+    assert lineage.find_claim(20) is None
+    assert [lineage.find_rank(pid) for pid in (10, 11, 20)] == [10, 10, 20]
+    assert lineage.list_workers(5) == [10]
+
+
+def test_a_rank_may_launch_ranks_of_its_own(processes: Processes) -> None:
+    """Of the same number, on the same cpus: each is the process of its rank."""
+    processes.add(2, 1, worker(), masks=["0-3"])
+    processes.add(5, 2, worker(), masks=["0-3"])
+    processes.add(10, 5, worker(), masks=["0-3"])
+    processes.add(11, 10, worker(), masks=["0-3"])
+    processes.keep(5, {10: worker()})
+    lineage = Lineage(processes.root)
+    assert [lineage.find_rank(pid) for pid in (2, 5, 10, 11)] == [2, 2, 10, 10]
+    assert lineage.list_launchers(10) == [5, 2]
+    assert lineage.list_launchers(11) == []
+
+
+def test_ranks_inside_of_ranks_are_others(processes: Processes) -> None:
+    """A process is of the nearest rank: the first of its ancestors that are of the same."""
+    for pid, rank in ((2, 0), (3, 1), (4, 0), (5, 0)):
+        processes.add(pid, pid - 1, worker(rank))
+    lineage = Lineage(processes.root)
+    assert [lineage.find_rank(pid) for pid in (2, 3, 4, 5)] == [2, 3, 4, 4]
+
+
+def test_a_record_is_of_the_moment_when_it_was_read(processes: Processes) -> None:
+    """The supervisor may exit meanwhile; a process that was started since is nobody's, though the
+    supervisor is the first process of a container."""
+    processes.add(1, 0, {})
+    processes.add(10, 1, RENAMED)
+    processes.keep(1, {10: worker()})
+    lineage = Lineage(processes.root)
+    assert lineage.is_supervised(10)
+    assert lineage.find_claim(99) is None
+    (processes.path / "proc/1/fd/5").unlink()
+    assert lineage.find_claim(10) == worker()
+    assert not Lineage(processes.root).is_supervised(10)
+    assert not Lineage(processes.root).is_supervised(99)
+
+
+def test_a_damaged_record_says_nothing(processes: Processes) -> None:
+    """Of a rank without a number: its process is reported as unknown."""
+    processes.add(5, 1, {})
+    processes.add(10, 5, None, masks=["0-3"])
+    processes.add(11, 5, worker(1), masks=["0-3"])
+    processes.keep(5, {10: {"OMPBIND_RANK": "x"}, 11: worker(1)})
+    assert rows(verify(processes, 5)) == [(10, None, 0, ["unseen"]), (11, 1, 0, [])]
+    (processes.path / "proc/5/fd/5").unlink()
+    assert Lineage(processes.root).find_claim(10) is None
+
+
 # --- processes that have lost their parents ------------------------------------------------------
 
 
@@ -216,6 +307,49 @@ def test_a_stray_of_unknown_rank_is_reported(processes: Processes) -> None:
         12, 11, worker(1, "4-7"), masks=["4-7"], cgroup="/system.slice/model.service", started=9
     )
     assert rows(verify(processes, 10, 12))[-1] == (22, None, 0, ["unseen"])
+
+
+def test_the_processes_of_a_launch_are_no_strays(processes: Processes) -> None:
+    """The user's process was the first in the cgroup; its parents and what it adopted are others'.
+    Where an earlier one is there, a cgroup says nothing."""
+    group = "/system.slice/model.service"
+    add_launch(processes, group)
+    processes.add(40, 1, RENAMED, masks=["0-7"], cgroup=group, started=9)
+    processes.add(41, 40, RENAMED, masks=["0-7"], cgroup="/other", started=9)
+    processes.add(42, 40, RENAMED, masks=["0-7"], cgroup=group, started=9)
+    lineage = Lineage(processes.root)
+    assert lineage.list_launchers(10) == [5, 4, 3]
+    assert lineage.list_strays([10, 20]) == [40, 41, 42]
+    assert lineage.list_strays([10]) == [40, 41, 42]
+    assert lineage.list_strays([20, 40]) == []
+    processes.add(2, 1, {}, cgroup=group, started=1)  # with the same tick, and started before
+    processes.add(3, 2, {}, cgroup=group, started=1)
+    assert Lineage(processes.root).list_strays([10, 20]) == []
+    processes.add(3, 1, {}, cgroup=group, started=1)
+    processes.add(2, 1, {}, cgroup=group, started=2)
+    assert Lineage(processes.root).list_strays([10, 20]) == [2, 40, 41, 42]
+    assert Lineage(processes.root).list_strays([]) == []
+
+
+def test_each_cgroup_is_looked_at_by_itself(processes: Processes) -> None:
+    """One that somebody else was first in does not hide another."""
+    for n, name in enumerate(("/login", "/one", "/two")):
+        pid = 10 * (n + 1)
+        processes.add(pid, 1, worker(n), cgroup=name, started=2)
+        processes.add(pid + 1, 1, RENAMED, cgroup=name, started=3 if n else 1)
+    lineage = Lineage(processes.root)
+    assert lineage.list_strays([10, 20, 30]) == [21, 31]
+    assert lineage.list_strays([10, 20]) == [21]
+
+
+def test_a_stray_is_reported_once(processes: Processes) -> None:
+    """Though it has the number of a process that was to be verified, and has exited."""
+    add_service(processes, "/system.slice/model.service")
+    processes.add(40, 10, worker(), masks=["0-3"], started=1)
+    found = find_targets(processes.root, [40, 10], None)
+    processes.add(40, 1, worker(), masks=["0-3"], cgroup="/system.slice/model.service", started=9)
+    pids = [r[0] for r in rows(check(processes.root, found))]
+    assert pids == [40, 10, 11, 20, 21, 22]
 
 
 # --- real processes ------------------------------------------------------------------------------
