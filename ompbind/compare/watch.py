@@ -1,0 +1,50 @@
+"""Read the machine's counters around rounds, and frequencies within them, for spoilers to judge."""
+
+from __future__ import annotations
+
+import os
+
+from ompbind.compare.spoilers import Period
+from ompbind.machine.activity import read_activity, read_frequency
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ompbind.cpuset import CpuSet
+    from ompbind.machine.roots import Root
+
+SAMPLES = 20  # of the frequencies, in one round
+
+
+class Watch:
+    """Watches the machine while runs are measured that use `cpus`: call `begin` before the first
+    round, `sample` now and then while something runs, and `end` after each round. `periods` has
+    the rounds so far. Raises TopologyError if the machine's files are damaged."""
+
+    def __init__(self, root: Root, cpus: CpuSet) -> None:
+        self.root, self.cpus = root, cpus
+        self.periods: list[Period] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a round here, and leave out what has happened since the last one ended."""
+        self.frequencies: list[float] = []
+        self.used = find_used()
+        self.before = read_activity(self.root, self.cpus)
+
+    def sample(self) -> None:
+        """Read the frequencies of the cpus."""
+        if len(self.frequencies) < SAMPLES and (ghz := read_frequency(self.root, self.cpus)):
+            self.frequencies.append(ghz)
+
+    def end(self, number: int) -> None:
+        """End the round `number`; the next one begins."""
+        after = read_activity(self.root, self.cpus)
+        period = Period(number, self.before, after, find_used() - self.used, os.getpid(),
+                        tuple(self.frequencies))  # fmt: skip
+        self.periods.append(period)
+        self.frequencies, self.used, self.before = [], find_used(), after
+
+
+def find_used() -> float:
+    """Return the seconds of cpu time of this process and of all children that it has waited for."""
+    return sum(os.times()[:4])
