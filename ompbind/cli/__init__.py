@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
-COMMANDS = ("run", "show", "topo", "verify", "doctor")
+COMMANDS = ("run", "show", "topo", "verify", "doctor", "compare")
 HELP = ("--help", "-h")
 VERSION = ("--version", "-V")
 SET_UP_COMPLETION = ("--install-completion", "--show-completion")
@@ -107,6 +107,10 @@ def find_command(name: str) -> Callable[[Sequence[str]], int]:
         from ompbind.cli.verify import verify
 
         return verify
+    if name == "compare":
+        from ompbind.cli.compare import compare
+
+        return compare
     from ompbind.cli.doctor import doctor
 
     return doctor

@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-WORKER_COMMANDS = ("run", "show", "doctor")
+WORKER_COMMANDS = ("run", "show", "doctor", "compare")
 SHELLS = ("bash", "zsh", "fish")
 ROOT = {
     "--help": "show the commands",
@@ -229,6 +229,10 @@ def look_up(kind: str, words: Sequence[str]) -> Iterable[tuple[str, str]]:
         return [(name, "") for name in sorted(os.environ) if name.isidentifier()]
     if kind == "<file>":
         return []
+    if kind == "<varied>":
+        from ompbind.compare.variants import plan_rows
+
+        return [(f"{o.names[0][2:]}=", o.brief) for o in plan_rows().values()]
     from ompbind.machine import read_machine
 
     machine = read_machine(find_value(words, "--topology"))

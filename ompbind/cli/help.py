@@ -10,7 +10,7 @@ import os
 from ompbind import __version__
 from ompbind.errors import OmpbindError, UsageError
 from ompbind.messages import did_you_mean, quote, write_output
-from ompbind.options.table import OPTIONS, Option, options_of
+from ompbind.options.table import COMPARED, MEASURED, OPTIONS, OUTPUT, Option, options_of
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -24,7 +24,8 @@ PAGES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class Command(Record):
-    """A command's help, but for its options. `more`: the last lines of its short help."""
+    """A command's help, but for its options. `more`: the last lines of its short help; `panels`:
+    those whose options are in that, () for all."""
 
     name: str
     usage: str
@@ -32,6 +33,7 @@ class Command(Record):
     text: tuple[str, ...]
     examples: tuple[tuple[str, str], ...]
     more: tuple[str, ...] = ()
+    panels: tuple[str, ...] = ()
 
 
 COMMANDS = (
@@ -108,6 +110,26 @@ COMMANDS = (
             ("ompbind doctor", "this machine, container or job"),
             ("ompbind doctor -- python -c 'import torch'", "and the OpenMP runtimes of torch"),
         ),
+    ),
+    Command(
+        "compare",
+        "[OPTIONS] -- COMMAND [ARG]...",
+        "Find out which binding is best for COMMAND, and whether it matters",
+        (
+            "Every plan that is asked for, and the command without any binding, run once in each "
+            "round, in random order, until the rounds show which is best, or --runs or --time is "
+            "used up. Ctrl-C reports what has been measured until then.",
+            "Options of the plan hold for all that are compared. The ranks' output is kept from "
+            "the terminal, and their input is empty. The exit status is 0 when there is a result, "
+            "1 when no run gave a figure; 125: ompbind refused.",
+        ),
+        (
+            ("ompbind compare -- ./solver", "does it matter at all?"),
+            ("ompbind compare --vary smt=1,all -- ./solver", "which of these is best?"),
+            ("ompbind compare --vary auto -- ./solver", "what is best on this machine?"),
+        ),
+        ("The options of ompbind run that make a plan hold for all that are compared.",),
+        (COMPARED, MEASURED, OUTPUT),
     ),
 )
 HELP_OPTIONS = (
@@ -258,7 +280,7 @@ def short_help(command: Command, layout: Layout) -> list[str]:
     lines = [layout.usage(f"ompbind {command.name} {command.usage}"), ""]
     lines += [f"{command.summary}.", ""]
     for option in options_of(command.name):
-        if option.brief:
+        if option.brief and (not command.panels or option.panel in command.panels):
             left = f"  {write_names(option)}"
             lines.append(f"{left.ljust(SHORT_COLUMN - 2)}  {option.brief}")
     if len(lines) + len(command.examples) < 20:

@@ -12,6 +12,7 @@ from ompbind.options.values import (
     parse_cpu_lists,
     parse_cpus,
     parse_directory,
+    parse_duration,
     parse_engine,
     parse_interval,
     parse_mem_nodes,
@@ -29,6 +30,7 @@ from ompbind.options.values import (
     parse_threads,
     parse_timeout,
     parse_variables,
+    parse_whole_count,
 )
 from ompbind.record import Record
 
@@ -79,7 +81,7 @@ class Option(Record):
     help: str
     metavar: str = ""
     choices: tuple[str, ...] = ()
-    commands: tuple[str, ...] = ("run", "show")
+    commands: tuple[str, ...] = ("run", "show", "compare")
     panel: str = "How many ranks"
     no: bool = False
     adds: bool = False
@@ -111,6 +113,8 @@ OPENMP = "OpenMP"
 MEMORY = "Memory"
 VARIABLES = "GPUs and the ranks' variables"
 RUNNING = "Running"
+COMPARED = "What to compare"
+MEASURED = "What to measure, and how long"
 OUTPUT = "What to print"
 ELSEWHERE = "Other machines and saved plans"
 ENGINES = "Under Slurm, MPI and other engines"
@@ -780,6 +784,7 @@ OPTIONS: tuple[Option, ...] = (
         ("--verbose", "-v"),
         "flag",
         "Report how each rank exited, and in each worker what became of each --fix",
+        commands=("run", "show"),
         panel=RUNNING,
         brief="report how ranks exit and what became of fixes",
         fields=("plan.verbose", "settings.verbose"),
@@ -879,6 +884,182 @@ OPTIONS: tuple[Option, ...] = (
         brief="keep the host's name in that file",
         keyword_of=(),
         needs=(Rule(("save",), "{name} has no effect without --save", "leave it out"),),
+    ),
+    # --- comparing
+    Option(
+        ("--vary",),
+        "value",
+        "Try each of these values of a plan option, as in smt=1,all; repeated, every combination; "
+        "flags take yes,no; default leaves the option out; with commas in values, put ; between "
+        "them; auto: what may matter on this machine",
+        "OPTION=VALUES|auto",
+        commands=("compare",),
+        panel=COMPARED,
+        many=True,
+        suggest=("<varied>", "auto"),
+        brief="try each value, as in smt=1,all",
+        keyword_of=(),
+    ),
+    Option(
+        ("--variant",),
+        "value",
+        "Add a plan with a name of yours and these options beside those that all have; may be "
+        "repeated",
+        "'NAME: OPTIONS'",
+        commands=("compare",),
+        panel=COMPARED,
+        many=True,
+        brief="add a plan of yours",
+        keyword_of=(),
+    ),
+    Option(
+        ("--unbound",),
+        "flag",
+        "Measure the command without any binding, too (default)",
+        no=True,
+        commands=("compare",),
+        panel=COMPARED,
+        keyword_of=(),
+    ),
+    Option(
+        ("--ablate",),
+        "flag",
+        "Then compare the best plan with the same less one option at a time, to find those that "
+        "count",
+        commands=("compare",),
+        panel=COMPARED,
+        brief="then leave one option of the best out at a time",
+        keyword_of=(),
+    ),
+    Option(
+        ("--metric",),
+        "value",
+        "Compare by wall time (default), user, system or both times (cpu), peak memory, or the "
+        "figure that the program prints: a regular expression with a group around the number, as "
+        "in 'tok/s: ([0-9.]+)'; the last match in each rank's output counts",
+        "NAME|REGEX",
+        commands=("compare",),
+        panel=MEASURED,
+        suggest=("wall", "user", "system", "cpu", "peak"),
+        brief="wall, user, system, cpu, peak, or a pattern",
+        keyword_of=(),
+    ),
+    Option(
+        ("--better",),
+        "value",
+        "Say which is better of the figures that the program prints",
+        choices=("higher", "lower"),
+        commands=("compare",),
+        panel=MEASURED,
+        keyword_of=(),
+        needs=(
+            Rule(
+                ("metric",),
+                "{name} is about the program's figure",
+                "--metric 'tok/s: ([0-9.]+)' takes it from the output",
+            ),
+        ),
+    ),
+    Option(
+        ("--join",),
+        "value",
+        "Make one figure of those of several ranks (default: sum where higher is better, else max)",
+        choices=("sum", "mean", "max", "min"),
+        commands=("compare",),
+        panel=MEASURED,
+        keyword_of=(),
+        needs=(
+            Rule(
+                ("metric",),
+                "{name} is about the program's figure",
+                "--metric 'tok/s: ([0-9.]+)' takes it from the output",
+            ),
+        ),
+    ),
+    Option(
+        ("--runs",),
+        "value",
+        "Run each variant at most N times (default: 50, or as often as --time allows)",
+        "N",
+        commands=("compare",),
+        panel=MEASURED,
+        brief="at most N runs of each variant",
+        parse=parse_count,
+        keyword_of=(),
+    ),
+    Option(
+        ("--time",),
+        "value",
+        "Begin no round but the first that would end after so long, as in 90, 10m or 2h; a round "
+        "runs each variant once",
+        "SECONDS",
+        commands=("compare",),
+        panel=MEASURED,
+        brief="stop after so long, as in 90 or 10m",
+        parse=parse_duration,
+        keyword_of=(),
+    ),
+    Option(
+        ("--warmup",),
+        "value",
+        "Run each variant N times before anything is measured (default 1)",
+        "N",
+        commands=("compare",),
+        panel=MEASURED,
+        parse=parse_whole_count,
+        keyword_of=(),
+    ),
+    Option(
+        ("--timeout",),
+        "value",
+        "End a run that takes longer, and count it as failed",
+        "SECONDS",
+        commands=("compare",),
+        panel=MEASURED,
+        parse=parse_duration,
+        keyword_of=(),
+    ),
+    Option(
+        ("--seed",),
+        "value",
+        "Choose the random order of the rounds (default: another each time, which is printed)",
+        "N",
+        commands=("compare",),
+        panel=MEASURED,
+        parse=parse_whole_count,
+        keyword_of=(),
+    ),
+    Option(
+        ("--resume",),
+        "value",
+        "Go on with the comparison in a file of --format json: its command, variants and runs",
+        "FILE",
+        commands=("compare",),
+        panel=MEASURED,
+        suggest=("<file>",),
+        brief="go on with an earlier --format json",
+        keyword_of=(),
+    ),
+    Option(
+        ("--format",),
+        "value",
+        "Print a table (default), everything as JSON, or each run as a line of CSV",
+        choices=("table", "json", "csv"),
+        commands=("compare",),
+        panel=OUTPUT,
+        brief="how to print the result",
+        keyword_of=(),
+    ),
+    Option(
+        ("--save",),
+        "value",
+        "Write the best plan to a file, for ompbind run --plan",
+        "FILE",
+        commands=("compare",),
+        panel=OUTPUT,
+        suggest=("<file>",),
+        brief="write the best plan to a file for run --plan",
+        keyword_of=(),
     ),
     # --- other machines, saved plans
     Option(
@@ -1028,6 +1209,7 @@ OPTIONS: tuple[Option, ...] = (
         ("--neighbours",),
         "flag",
         "Warn about other launches that hold cores of this plan (default)",
+        commands=("run", "show"),
         no=True,
         panel=RARE,
         fields=("plan.neighbours",),

@@ -47,6 +47,10 @@ def parse_count(value: Given, name: str) -> int:
     return parse_number(value, name, 1)
 
 
+def parse_whole_count(value: Given, name: str) -> int:
+    return parse_number(value, name, 0, 2**63)
+
+
 def parse_sizes(value: Given, name: str) -> tuple[int, ...]:
     """Return the numbers of `4` or `4,8,8`. Raises UsageError."""
     if isinstance(value, int):
@@ -92,6 +96,17 @@ def parse_seconds(value: Given, name: str) -> float:
             option=name,
         )
     return float(text)
+
+
+def parse_duration(value: Given, name: str) -> float:
+    """Return the seconds of `90`, `90s`, `10m` or `2h`, more than 0. Raises UsageError."""
+    text = text_of(value, name)
+    units = {"s": 1, "m": 60, "h": 3600}
+    factor = units.get(text[-1:])
+    seconds = parse_seconds(text if factor is None else text[:-1], name) * (factor or 1)
+    if not 0 < seconds <= LONGEST:
+        raise UsageError(f"{name}: {written(value)} is no time", hint="90, 10m or 2h", option=name)
+    return seconds
 
 
 def parse_timeout(value: Given, name: str) -> float:

@@ -155,9 +155,9 @@ def test_help_of_an_option() -> None:
     """`ompbind help --format` has the option's entry of each command that takes it."""
     lines = read_help("help", "--format")
     assert [line for line in lines if line.startswith("ompbind ")] == [
-        "ompbind show", "ompbind topo, verify, doctor",
+        "ompbind show", "ompbind topo, verify, doctor", "ompbind compare",
     ]  # fmt: skip
-    assert names_in(lines) == ["--format", "--format"]
+    assert names_in(lines) == ["--format"] * 3
 
 
 def test_pages() -> None:
@@ -202,7 +202,7 @@ def test_no_pages(tmp_path: os.PathLike[str]) -> None:
         (["--frobnicate"], "'--frobnicate' is not an option of ompbind itself",
          "see ompbind --help"),
         (["-n", "2", "--", "true"], "'-n' is not an option of ompbind itself",
-         "-n is an option of ompbind run and show"),
+         "-n is an option of ompbind run, show and compare"),
         (["hlep"], "'hlep' is not a command of ompbind", "did you mean help?"),
         (["help", "bindings"], "there is no command and no page 'bindings'",
          "did you mean binding?"),
@@ -213,7 +213,8 @@ def test_no_pages(tmp_path: os.PathLike[str]) -> None:
         # another command's option
         (["run", "--explain"], "'--explain' is not an option",
          "--explain is an option of ompbind show"),
-        (["topo", "-n", "2"], "'-n' is not an option", "-n is an option of ompbind run and show"),
+        (["topo", "-n", "2"], "'-n' is not an option",
+         "-n is an option of ompbind run, show and compare"),
         (["doctor", "--topology", "x"], "'--topology' is not an option",
          "--topology is an option of ompbind run, show and topo"),
         # another tool's

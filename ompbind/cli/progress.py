@@ -1,0 +1,67 @@
+"""How far an experiment is, on standard error while it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from ompbind.messages import counted, cut, say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ompbind.compare.experiment import Progress
+
+LONG = 60.0  # seconds at most that an experiment takes without a word about how long
+
+
+class ProgressLine:
+    """A line on a terminal, written over again and again, that says how far an experiment is; on
+    no terminal, one line that says how long it takes, where that is long."""
+
+    def __init__(self) -> None:
+        self.on_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self.progress: Progress | None = None
+        self.since = 0.0
+        self.announced = False
+
+    def show(self, progress: Progress) -> None:
+        """Show how far it is, before a run."""
+        self.progress, self.since = progress, time.monotonic()
+        left = progress.left
+        if self.on_terminal:
+            self.tick()
+        elif left is not None and left > LONG and not self.announced:
+            say("note", f"this takes {format_time(left)} at most; Ctrl-C reports what there is")
+            self.announced = True
+
+    def tick(self) -> None:
+        """Show it again, with the time that has passed."""
+        if self.on_terminal and self.progress:
+            columns = os.get_terminal_size(2).columns
+            text = describe(self.progress, time.monotonic() - self.since)
+            sys.stderr.write(f"\r\x1b[K{cut(text, max(columns - 1, 20))}")
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        if self.on_terminal:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def describe(progress: Progress, seconds: float) -> str:
+    """Return how far it is, `seconds` after the last run began."""
+    most = f" of {progress.most}" if progress.most else ""
+    place = f"round {progress.number}{most}" if progress.number else "warm-up"
+    left = "" if progress.left is None else f", {format_time(progress.left - seconds)} left at most"
+    count = f"{progress.runs + 1} of {counted(progress.variants, 'variant')}"
+    return f"{place}, {count}: {progress.name}, {seconds:.0f} s{left}"
+
+
+def format_time(seconds: float) -> str:
+    """Return `12 s`, `3 min` or `2 h 5 min`."""
+    seconds = max(0, round(seconds))
+    if seconds < 120:
+        return f"{seconds} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

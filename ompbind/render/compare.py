@@ -1,0 +1,199 @@
+"""A comparison, drawn: a row for each variant with its figure, its distance to the best, and the
+verdict; a box for each where there is room."""
+
+from __future__ import annotations
+
+from statistics import median, quantiles
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ompbind.messages import counted, format_size, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+
+    from ompbind.compare.result import Result
+    from ompbind.compare.statistics import Verdict
+
+BAR = 16  # columns of a bar
+BOX = 44  # of a box plot
+WIDE = 120  # columns of a terminal that has room for it
+STYLES = {"best": "bold green", "worse": "red", "same": "", "open": "yellow"}
+EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def draw_result(result: Result) -> RenderableType:
+    """Draw a comparison, and its ablation below."""
+    parts: list[RenderableType] = [headline(result), Text()]
+    parts.append(ResultTable(result))
+    parts += [Text(line) for line in describe_failures(result)]
+    parts += [Text(line) for line in (*result.notes, describe_ending(result))]
+    if result.ablation:
+        parts += [Text(), Text("the best less one option", style="bold"), Text()]
+        parts.append(ResultTable(result.ablation))
+        parts += [Text(line) for line in describe_failures(result.ablation)]
+        parts.append(Text(describe_ending(result.ablation)))
+    return Group(*parts)
+
+
+def headline(result: Result) -> Text:
+    """Return the command and what is compared."""
+    text = Text.assemble((one_line(" ".join(result.command)), "bold"), overflow="fold")
+    metric = result.metric
+    joined = f", {metric.join} over ranks" if metric.join else ""
+    text.append(f": {metric.title}, {metric.better} is better{joined}")
+    return text
+
+
+class ResultTable:
+    """A row for each variant, the best first. Implements rich's console protocol: it has a box plot
+    where the console is wide."""
+
+    def __init__(self, result: Result) -> None:
+        self.result = result
+        self.verdicts = result.judge()
+        self.values = {v.name: result.values_of(v.name) for v in self.verdicts}
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        is_wide = options.max_width >= WIDE
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
+        table.add_column("variant", overflow="fold")
+        table.add_column("median", justify="right", no_wrap=True)
+        everything = [value for values in self.values.values() for value in values]
+        low, high = min(everything, default=0), max(everything, default=0)
+        scale = (low, high)
+        ends = f"{format_figure(low, self.unit)} to {format_figure(high, self.unit)}"
+        table.add_column(f"all runs, {ends}" if is_wide else "", no_wrap=True)
+        table.add_column("verdict", overflow="fold")
+        longest = max((median(v) for v in self.values.values()), default=0)
+        for verdict in self.verdicts:
+            values = self.values[verdict.name]
+            middle = median(values)
+            drawing = make_box(values, scale) if is_wide else make_bar(middle, longest)
+            style = STYLES[verdict.kind]
+            table.add_row(
+                Text(verdict.name, style="bold" if verdict.kind == "best" else ""),
+                format_figure(middle, self.unit),
+                Text(drawing, style=style),
+                Text(describe_verdict(verdict, self.result), style=style),
+            )
+        judged = {v.name for v in self.verdicts}
+        for variant in self.result.variants:
+            if variant.name not in judged:
+                table.add_row(variant.name, "-", "", Text("failed", style="red"))
+        yield table
+        yield Text()
+
+    @property
+    def unit(self) -> str:
+        return self.result.metric.unit
+
+
+def make_bar(value: float, longest: float) -> str:
+    """Return a bar whose length is the value's share of the longest."""
+    eighths = round(BAR * 8 * value / longest) if longest else 0
+    return ("█" * (eighths // 8) + EIGHTHS[eighths % 8]).rstrip()
+
+
+def make_box(values: Sequence[float], scale: tuple[float, float]) -> str:
+    """Return a box plot from the least to the greatest value, with the middle half as a box and the
+    median in it, on a scale that all variants have."""
+    low, high = scale
+
+    def column(value: float) -> int:
+        return round((BOX - 1) * (value - low) / (high - low)) if high > low else 0
+
+    quarters = quantiles(values, method="inclusive") if values[1:] else [values[0]] * 3
+    first, left, middle, right, last = (
+        column(value) for value in (min(values), *quarters, max(values))
+    )
+    cells = [" "] * BOX
+    for place in range(first, last + 1):
+        cells[place] = "─"
+    cells[first], cells[last] = "├", "┤"
+    for place in range(left, right + 1):
+        cells[place] = "▒"
+    cells[middle] = "┃"
+    return "".join(cells)
+
+
+def describe_verdict(verdict: Verdict, result: Result) -> str:
+    """Return `best`, `slower by 12 % (9 to 15)`, or what else the rounds show."""
+    if verdict.kind == "best":
+        return "best"
+    if verdict.ratio is None:
+        return "no round has it and the best"
+    distances = sorted(
+        100 * (ratio - 1) * (1 if result.metric.better == "lower" else -1)
+        for ratio in (verdict.low, verdict.high)
+        if ratio is not None
+    )
+    distance = 100 * (verdict.ratio - 1) * (1 if result.metric.better == "lower" else -1)
+    rounds = counted(verdict.rounds, "round")
+    if not distances:
+        return f"not settled: {worse_by(distance, result)}, too few rounds for an interval"
+    low, high = distances
+    if verdict.kind == "worse":
+        return f"{worse_by(distance, result)} ({percent(low)} to {percent(high)})"
+    if verdict.kind == "same":
+        margin = max(abs(low), abs(high))
+        return f"no difference that {rounds} could show (±{percent(margin)} %)"
+    return f"not settled: {worse_by(distance, result)} ({percent(low)} to {percent(high)})"
+
+
+def worse_by(distance: float, result: Result) -> str:
+    """Return `slower by 12 %`, `more by 3 %` or `faster by 1 %`; `distance`: from the best."""
+    metric = result.metric
+    if metric.is_printed or metric.name == "peak":
+        worse, better = ("more", "less") if metric.better == "lower" else ("less", "more")
+    else:
+        worse, better = "slower", "faster"
+    return f"{worse if distance >= 0 else better} by {percent(abs(distance))} %"
+
+
+def percent(value: float) -> str:
+    """Return a percentage with two digits that count, more below 1."""
+    if abs(value) >= 10:
+        return f"{value:.0f}"
+    text = f"{value:.1f}"
+    return text.removesuffix(".0").replace("-0", "0") if float(text) == 0 else text
+
+
+def format_figure(value: float, unit: str) -> str:
+    """Return a figure with its unit: `1.203 s`, `12.3 ms`, `1.2 GiB`, `7041`."""
+    if unit == "B":
+        return format_size(round(value))
+    if unit == "s" and value < 1:
+        return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
+    digits = max(0, 3 - len(str(int(value))))
+    return f"{value:.{digits}f} {unit}".rstrip()
+
+
+def describe_failures(result: Result) -> list[str]:
+    """Return lines about the runs that gave no figure: for each variant the last one."""
+    lines = []
+    for variant in result.variants:
+        if failures := result.failures_of(variant.name):
+            last = failures[-1]
+            count = sum(run.variant == variant.name for run in result.runs)
+            lines.append(f"{variant.name}: {len(failures)} of {counted(count, 'run')} failed: "
+                         f"{last.failure}")  # fmt: skip
+            lines += [f"    {one_line(line)}" for line in last.tail]
+    return lines
+
+
+def describe_ending(result: Result) -> str:
+    """Return how long it was measured and why it ended, and the seed."""
+    why = {
+        "settled": "every comparison with the best is settled",
+        "runs": "no more runs were asked for",
+        "time": "the time is used up",
+        "failed": "too few variants are left to compare",
+        "interrupted": "interrupted",
+    }.get(result.ending, "not measured")
+    return f"{counted(result.rounds, 'round')}; {why}; seed {result.seed}"
