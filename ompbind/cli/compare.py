@@ -12,6 +12,7 @@ from ompbind.compare.experiment import ROUNDS, Experiment, Limits
 from ompbind.compare.measure import measure
 from ompbind.compare.metric import make_metric
 from ompbind.compare.result import Result, read_result, to_csv, to_json
+from ompbind.compare.surroundings import Surroundings
 from ompbind.compare.variants import (
     make_ablation,
     make_grid,
@@ -19,9 +20,10 @@ from ompbind.compare.variants import (
     parse_variant,
     plan_rows,
 )
+from ompbind.cpuset import union
 from ompbind.errors import OmpbindError, UsageError
 from ompbind.launch.trial import Interruption, catch_signals
-from ompbind.machine import read_machine
+from ompbind.machine import linux_root, read_machine
 from ompbind.messages import quote, say, write_output
 from ompbind.options import make_values, parse_arguments
 from ompbind.options.table import options_of
@@ -186,11 +188,18 @@ class Session:
         line = ProgressLine()
         variants = {v.name: v for v in result.variants}
 
+        surroundings = make_surroundings(result)
+
+        def tick() -> None:
+            line.tick()
+            surroundings.sample()
+
         def run(name: str, number: int) -> Run:
+            surroundings.begin_run()
             return measure(
                 variants[name], number, result.metric, self.environ,
                 grace=GRACE, on_denied=variants[name].on_denied,
-                timeout=self.values.get("timeout"), tick=line.tick,
+                timeout=self.values.get("timeout"), tick=tick,
             )  # fmt: skip
 
         experiment = Experiment(
@@ -202,6 +211,7 @@ class Session:
             clock=time.monotonic,
             earlier=result.runs,
             watch=line.show,
+            surroundings=surroundings,
         )
         try:
             experiment.carry_out()
@@ -209,9 +219,11 @@ class Session:
             self.number = e.number
         finally:
             line.clear()
+        spoilers = surroundings.find_spoilers()
         return result.replace(
             runs=tuple(experiment.runs),
             ending="interrupted" if self.number else experiment.ending,
+            notes=tuple(dict.fromkeys((*result.notes, *(s.text for s in spoilers)))),
         )
 
     def ablate(self, result: Result) -> Result:
@@ -229,6 +241,14 @@ class Session:
             variants=tuple(variants), omitted=tuple(omitted), runs=(), ending="", ablation=None
         )
         return result.replace(ablation=self.carry_out(part) if variants[1:] else part)
+
+
+def make_surroundings(result: Result) -> Surroundings:
+    """Return what watches the machine while these variants run."""
+    cpus = union(r.cpus for v in result.variants for r in v.plan.ranks)
+    if not all(v.is_bound for v in result.variants):
+        cpus = result.variants[0].plan.host.allowed
+    return Surroundings(linux_root(), cpus)
 
 
 def write_result(result: Result, values: Values) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MESSAGES = "messages"  # the file of what ompbind itself said
 REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # to end
-TICK = 0.5  # seconds between two calls of `tick`
+TICK = 0.5  # seconds at most between two calls of `tick`
 
 
 class Trial(Record):
@@ -55,8 +55,8 @@ def run_trial(
 
     Each rank's output is in `directory` then, as --output-dir has it, and what ompbind said in
     MESSAGES; their standard input is empty. `timeout`: seconds after which they are ended; `tick`
-    is called every TICK seconds. An exception, as KeyboardInterrupt, ends the ranks before it goes
-    on. Raises OSError where there is no process or descriptor left.
+    is called now and then, at least every TICK seconds. An exception, as KeyboardInterrupt, ends
+    the ranks before it goes on. Raises OSError where there is no process or descriptor left.
     """
     settings = Settings(on_denied=on_denied, watched=True, grace=grace, output_dir=directory,
                         stdin="none")  # fmt: skip
@@ -95,13 +95,15 @@ def wait_for_end(reader: int, timeout: float | None, tick: Callable[[], object] 
     """Wait until nobody holds the other end of a pipe; return whether that was in time."""
     poll = select.poll()
     poll.register(reader, select.POLLIN)
+    pause = TICK / 2
     ends = None if timeout is None else time.monotonic() + timeout
     while True:
         left = None if ends is None else ends - time.monotonic()
         if left is not None and left <= 0:
             return False
         if tick is not None:
-            left = TICK if left is None else min(left, TICK)
+            left = pause if left is None else min(left, pause)
+            pause = min(2 * pause, TICK)
         if poll.poll(None if left is None else left * 1000):
             return True
         if tick is not None:

@@ -32,7 +32,9 @@ def draw_result(result: Result) -> RenderableType:
     parts: list[RenderableType] = [headline(result), Text()]
     parts.append(ResultTable(result))
     parts += [Text(line) for line in describe_failures(result)]
-    parts += [Text(line) for line in (*result.notes, describe_ending(result))]
+    for note in result.notes:
+        parts.append(Text.assemble(("note: ", "bold yellow"), note))
+    parts.append(Text(describe_ending(result)))
     if result.ablation:
         parts += [Text(), Text("the best less one option", style="bold"), Text()]
         parts.append(ResultTable(result.ablation))

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="plans are for L
 
 def make_result(rounds: int = 30, ablation: Result | None = None) -> Result:
     """Unbound runs in 2 s, bound ones in 1 s; one run has failed."""
-    variants, _ = make_variants(make_grid([]), {}, ["a b"], {"PATH": "/bin"})
+    variants, _ = make_variants(make_grid([]), {}, ["a b"], {"OMPBIND_NEIGHBOURS": "no"})
     runs = [
         Run(name, number, value, value, 0.5, 0.25, 4096)
         for number in range(1, rounds + 1)

@@ -27,7 +27,7 @@ from ompbind.options import parse_arguments
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="plans are for Linux")
 ALLOWED = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-ENVIRON = {"PATH": "/usr/bin:/bin"}
+ENVIRON = {"PATH": "/usr/bin:/bin", "OMPBIND_NEIGHBOURS": "no"}
 
 
 def variants_of(
@@ -74,7 +74,7 @@ def test_values_are_read_as_typed(text: str, values: list[object]) -> None:
         ("smt", "--vary 'smt' names no values", "--vary smt=VALUE,VALUE"),
         ("smt=", "--vary 'smt=': a value is empty or given twice", ""),
         ("smt=1,1", "--vary 'smt=1,1': a value is empty or given twice", ""),
-        ("smt=0", "--vary smt: '0' is not a whole number from 1 to 65535", ""),
+        ("smt=0", "--vary smt: '0' is neither all nor a whole number from 1 to 65535", ""),
         ("plces=one", "--vary: 'plces' is not a plan option", "did you mean places?"),
         ("runs=1,2", "--vary: 'runs' is not a plan option",
          "--vary takes plan options: --vary smt=1,all"),

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ranks are bound
 def make_plans(command: list[str], ranks: int = 1) -> list[Plan]:
     """The unbound plan and the bound one."""
     common: Texts = {"ranks": str(ranks), "oversubscribe": True} if ranks > 1 else {}
-    environ = {"PATH": os.environ["PATH"]}
+    environ = {"PATH": os.environ["PATH"], "OMPBIND_NEIGHBOURS": "no"}
     variants, _ = make_variants(make_grid([]), common, command, environ)
     return [v.plan for v in variants]
 
