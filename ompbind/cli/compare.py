@@ -12,7 +12,7 @@ from ompbind.compare.experiment import ROUNDS, Experiment, Limits
 from ompbind.compare.measure import measure
 from ompbind.compare.metric import make_metric
 from ompbind.compare.result import Result, read_result, to_csv, to_json
-from ompbind.compare.surroundings import Surroundings
+from ompbind.compare.spoilers import find_spoilers
 from ompbind.compare.variants import (
     make_ablation,
     make_grid,
@@ -20,8 +20,9 @@ from ompbind.compare.variants import (
     parse_variant,
     plan_rows,
 )
+from ompbind.compare.watch import Watch
 from ompbind.cpuset import union
-from ompbind.errors import OmpbindError, UsageError
+from ompbind.errors import OmpbindError, TopologyError, UsageError
 from ompbind.launch.trial import Interruption, catch_signals
 from ompbind.machine import linux_root, read_machine
 from ompbind.messages import quote, say, write_output
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from ompbind.compare.experiment import Run
     from ompbind.compare.metric import Metric
     from ompbind.compare.variants import Omitted, Wish
+    from ompbind.cpuset import CpuSet
     from ompbind.options import Texts
     from ompbind.options.values import Values
 
@@ -188,14 +190,15 @@ class Session:
         line = ProgressLine()
         variants = {v.name: v for v in result.variants}
 
-        surroundings = make_surroundings(result)
+        cpus = find_cpus(result)
+        machine = make_watch(cpus)
 
         def tick() -> None:
             line.tick()
-            surroundings.sample()
+            if machine:
+                machine.sample()
 
         def run(name: str, number: int) -> Run:
-            surroundings.begin_run()
             return measure(
                 variants[name], number, result.metric, self.environ,
                 grace=GRACE, on_denied=variants[name].on_denied,
@@ -211,7 +214,7 @@ class Session:
             clock=time.monotonic,
             earlier=result.runs,
             watch=line.show,
-            surroundings=surroundings,
+            machine=machine,
         )
         try:
             experiment.carry_out()
@@ -219,7 +222,8 @@ class Session:
             self.number = e.number
         finally:
             line.clear()
-        spoilers = surroundings.find_spoilers()
+        periods = machine.periods if machine else []
+        spoilers = find_spoilers(periods, cpus) if periods else []
         return result.replace(
             runs=tuple(experiment.runs),
             ending="interrupted" if self.number else experiment.ending,
@@ -228,10 +232,9 @@ class Session:
 
     def ablate(self, result: Result) -> Result:
         """Return the result with the best variant compared with itself less one option each."""
-        best = result.find_best()
-        if best is None or not best.options:
-            name = best.name if best else "no variant"
-            say("note", f"--ablate: {name} has no options to leave out")
+        best = next((v for v in map(result.find, result.ranking()) if v.options), None)
+        if best is None:
+            say("note", "--ablate: no plan has options to leave out")
             return result
         wishes, common = make_ablation(best)
         variants, omitted = make_variants(
@@ -243,12 +246,21 @@ class Session:
         return result.replace(ablation=self.carry_out(part) if variants[1:] else part)
 
 
-def make_surroundings(result: Result) -> Surroundings:
-    """Return what watches the machine while these variants run."""
-    cpus = union(r.cpus for v in result.variants for r in v.plan.ranks)
-    if not all(v.is_bound for v in result.variants):
-        cpus = result.variants[0].plan.host.allowed
-    return Surroundings(linux_root(), cpus)
+def find_cpus(result: Result) -> CpuSet:
+    """Return the cpus that the variants' runs are to have."""
+    if all(v.is_bound for v in result.variants):
+        return union(r.cpus for v in result.variants for r in v.plan.ranks)
+    return result.variants[0].plan.host.allowed
+
+
+def make_watch(cpus: CpuSet) -> Watch | None:
+    """Return what watches the machine while runs have these cpus; None where that is not to be
+    seen, as in containers without these files."""
+    root = linux_root()
+    try:
+        return Watch(root, cpus) if root else None
+    except TopologyError:
+        return None
 
 
 def write_result(result: Result, values: Values) -> None:

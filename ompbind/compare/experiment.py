@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from ompbind.compare.statistics import Verdict
-    from ompbind.compare.surroundings import Surroundings
+    from ompbind.compare.watch import Watch
 
 ROUNDS = 50  # at most, where neither --runs nor --time says anything
 FAILURES = 3  # failed runs after which a variant is run no more
@@ -74,12 +74,12 @@ class Experiment:
         clock: Callable[[], float],
         earlier: Iterable[Run] = (),
         watch: Callable[[Progress], object] | None = None,
-        surroundings: Surroundings | None = None,
+        machine: Watch | None = None,
     ) -> None:
         self.names, self.better, self.limits, self.seed = names, better, limits, seed
         self.run, self.clock = run, clock
         self.watch = watch or (lambda progress: None)
-        self.surroundings = surroundings
+        self.machine = machine
         self.runs = list(earlier)
         self.ending = ""
         self.walls: list[float] = []  # seconds of the rounds
@@ -97,11 +97,11 @@ class Experiment:
             if not self.ending:
                 number += 1
                 begun = self.clock()
-                if self.surroundings:
-                    self.surroundings.begin()
+                if self.machine:
+                    self.machine.begin()
                 self.run_round(number)
-                if self.surroundings:
-                    self.surroundings.end(number)
+                if self.machine:
+                    self.machine.end(number)
                 self.walls.append(self.clock() - begun)
 
     def find_ending(self, rounds: int) -> str:

@@ -45,10 +45,13 @@ class Result(Record):
         """Return the verdict on each variant that has figures, the best first."""
         return judge(list(make_rounds(self.runs)), self.metric.better)
 
+    def ranking(self) -> list[str]:
+        """Return the names of the variants that have figures, the best first."""
+        return [verdict.name for verdict in self.judge()]
+
     def find_best(self) -> Variant | None:
         """Return the best variant; None where nothing was measured."""
-        verdicts = self.judge()
-        return self.find(verdicts[0].name) if verdicts else None
+        return next(map(self.find, self.ranking()), None)
 
     def find(self, name: str) -> Variant:
         return next(v for v in self.variants if v.name == name)

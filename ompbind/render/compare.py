@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ompbind.compare.result import Result
     from ompbind.compare.statistics import Verdict
 
-BAR = 16  # columns of a bar
+BAR = 10  # columns of a bar
 BOX = 44  # of a box plot
 WIDE = 120  # columns of a terminal that has room for it
 STYLES = {"best": "bold green", "worse": "red", "same": "", "open": "yellow"}
@@ -36,8 +36,12 @@ def draw_result(result: Result) -> RenderableType:
         parts.append(Text.assemble(("note: ", "bold yellow"), note))
     parts.append(Text(describe_ending(result)))
     if result.ablation:
-        parts += [Text(), Text("the best less one option", style="bold"), Text()]
+        full = result.ablation.variants[0]
+        title = f"{full.name}, less one option at a time: {' '.join(full.options)}"
+        parts += [Text(), Text(one_line(title), style="bold"), Text()]
         parts.append(ResultTable(result.ablation))
+        for name in full.same:
+            parts.append(Text(f"{name}: comes out as the same plan"))
         parts += [Text(line) for line in describe_failures(result.ablation)]
         parts.append(Text(describe_ending(result.ablation)))
     return Group(*parts)
@@ -138,41 +142,44 @@ def describe_verdict(verdict: Verdict, result: Result) -> str:
     distance = 100 * (verdict.ratio - 1) * (1 if result.metric.better == "lower" else -1)
     rounds = counted(verdict.rounds, "round")
     if not distances:
-        return f"not settled: {worse_by(distance, result)}, too few rounds for an interval"
+        return "not settled: too few rounds"
     low, high = distances
     if verdict.kind == "worse":
-        return f"{worse_by(distance, result)} ({percent(low)} to {percent(high)})"
+        worse, _ = words_of(result)
+        return f"{worse} by {percent(distance)} % ({percent(low)} to {percent(high)})"
     if verdict.kind == "same":
         margin = max(abs(low), abs(high))
         return f"no difference that {rounds} could show (±{percent(margin)} %)"
-    return f"not settled: {worse_by(distance, result)} ({percent(low)} to {percent(high)})"
+    return f"not settled: from {by(low, result)} to {by(high, result)}"
 
 
-def worse_by(distance: float, result: Result) -> str:
-    """Return `slower by 12 %`, `more by 3 %` or `faster by 1 %`; `distance`: from the best."""
+def by(distance: float, result: Result) -> str:
+    """Return `12 % slower`, `3 % more` or `1 % faster`; `distance`: from the best, in percent."""
+    worse, better = words_of(result)
+    return f"{percent(abs(distance))} % {worse if distance >= 0 else better}"
+
+
+def words_of(result: Result) -> tuple[str, str]:
+    """Return what a worse figure is called, and a better one."""
     metric = result.metric
-    if metric.is_printed or metric.name == "peak":
-        worse, better = ("more", "less") if metric.better == "lower" else ("less", "more")
-    else:
-        worse, better = "slower", "faster"
-    return f"{worse if distance >= 0 else better} by {percent(abs(distance))} %"
+    if not metric.is_printed and metric.name != "peak":
+        return "slower", "faster"
+    return ("more", "less") if metric.better == "lower" else ("less", "more")
 
 
 def percent(value: float) -> str:
-    """Return a percentage with two digits that count, more below 1."""
-    if abs(value) >= 10:
-        return f"{value:.0f}"
-    text = f"{value:.1f}"
-    return text.removesuffix(".0").replace("-0", "0") if float(text) == 0 else text
+    """Return a percentage with two digits that count, without zeros behind the point."""
+    text = f"{value:.0f}" if abs(value) >= 9.95 else f"{value:.1f}".removesuffix(".0")
+    return "0" if text == "-0" else text
 
 
 def format_figure(value: float, unit: str) -> str:
-    """Return a figure with its unit: `1.203 s`, `12.3 ms`, `1.2 GiB`, `7041`."""
+    """Return a figure with its unit: `1.203 s`, `12.31 ms`, `1.2 GiB`, `7041`."""
     if unit == "B":
         return format_size(round(value))
     if unit == "s" and value < 1:
-        return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
-    digits = max(0, 3 - len(str(int(value))))
+        return f"{value * 1e3:.4g} ms" if value >= 1e-3 else f"{value * 1e6:.4g} µs"
+    digits = max(0, 4 - len(str(int(value))))
     return f"{value:.{digits}f} {unit}".rstrip()
 
 
