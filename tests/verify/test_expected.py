@@ -769,3 +769,4 @@ def test_a_later_look_says_what_is_new_by_its_name(processes: Processes) -> None
     processes.add(11, 10, environ, masks=["0-7"], name="a\nb", started=2)
     assert [look(), look(), look()] == [SETTLE, LATER[2], LATER[3]]
     assert [text.partition("since: ")[2] for _, text in said] == ["a\\nb", "a\\nb"]
+    assert late(plan, {}, {0: 9.0}, lambda *_: pytest.fail("all is said")) is None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.machine.processes import Memory, Process, Thread
+from ompbind.messages import format_size
 from ompbind.verify.expected import Expected
 from ompbind.verify.judge import judge
 from ompbind.verify.report import MAX_INDENTED_THREADS, ProcessReport, Report
@@ -94,10 +95,12 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
         seen("0 1 1 2 3"), planned(), "0-7", ["crowded"], "2 threads are bound to place {1}"),
     "two runtimes": (
         seen("0 1 1 2 3", libraries=("libgomp-a.so", "libiomp5.so")), planned(), "0-7",
-        ["crowded"], "two OpenMP runtimes"),
+        ["crowded"], "two OpenMP runtimes, each with a team of its own (libgomp-a.so, "
+        "libiomp5.so), or masks that were changed later\n"),
     "a runtime that offloads": (
         seen("0 1 1 2 3", libraries=("libgomp-plugin-nvptx.so.1", "libgomp.so.1")), planned(),
-        "0-7", ["crowded"], "a second team"),
+        "0-7", ["crowded"], "a second team of OpenMP threads (nested regions, or regions entered "
+        "by several threads), or masks that were changed later\n"),
     "a runtime whose helper threads are told to go elsewhere": (
         seen("4 5 6 7", environ=(("KMP_HIDDEN_HELPER_AFFINITY", "none"),)), planned(), "0-7",
         ["outside"] * 4, "KMP_HIDDEN_HELPER_AFFINITY=none in its environment"),
@@ -174,6 +177,21 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
     "the main thread wandered, beside others that were started after": (
         seen("0-3 1 2 3 0-3 0-3"), planned(), "0-7", ["wandered"],
         "the main thread may run on cpus 0-3, while place {0} is empty"),
+    "the main thread wandered, and why": (
+        seen("0-3 1 2 3"), planned(), "0-7", ["wandered"],
+        "the main thread's mask was reset after OpenMP had bound it"),
+    "the main thread wandered, and what to do": (
+        seen("0-3 1 2 3"), planned(), "0-7", ["wandered"],
+        "restart it with --places one if the main thread needs all cpus\n"),
+    "another thread wandered, and why": (
+        seen("0 0-3 2 3"), planned(), "0-7", ["wandered"],
+        "its mask was changed after OpenMP had bound it"),
+    "one of two threads wandered": (
+        seen("0 0-1"), planned("0 1"), "0-7", ["wandered"], "thread 101 may run"),
+    "neither of two threads in a place": (
+        seen("0-1 0-1"), planned("0 1"), "0-7", ["wandered"], "no thread is bound to a place"),
+    "one thread outside, and two of the program's own": (
+        seen("0 1-7 2 3 0-3 0-3"), planned(), "0-7", ["outside"], "2 threads without a place"),
     "two threads wandered to different cpus": (
         seen("0 0-1 0-2 3"), planned(), "0-7", ["wandered"], "may run on cpus 0-1 0-2, while"),
     "a cgroup that shrank, and threads that wandered for it": (
@@ -252,6 +270,9 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
     "a server's binding that another runtime does not read": (
         seen("0-3 0-3", environ=(("GOMP_CPU_AFFINITY", "1 2"),), libraries=("libomp.so",)),
         planned("0-3"), "0-7", [], ""),
+    "a server's binding that one of two runtimes reads": (
+        seen("0-3 0-3", environ=(("GOMP_CPU_AFFINITY", "1 2"),),
+             libraries=("libgomp.so.1", "libomp.so")), planned("0-3"), "0-7", ["environment"], ""),
     "a server's binding that is wider": (
         seen("0-3 0-3", environ=(("GOMP_CPU_AFFINITY", "0-5"),)), planned("0-3"), "0-7", [], ""),
     "a server's binding that is empty": (
@@ -312,6 +333,11 @@ MEMORY: dict[str, tuple[Process, str, list[str], str]] = {
     "gone meanwhile": (seen("0 1 2 3"), "bind:0", [], ""),
     "bound to more nodes than planned": (
         memory("bind:0-1", (0, 100)), "bind:0", ["policy"], "its memory policy is bind:0-1"),
+    "another policy for the planned nodes": (
+        memory("interleave:0", (0, 100)), "bind:0", ["policy"], "policy is interleave:0"),
+    "a few bytes with another policy": (
+        memory("bind:0", (0, 100), others=(("default", 0, 1535),)), "bind:0", [],
+        f"for some of its memory: {format_size(1535)} default\n"),
     "no policy to be seen": (memory("", (0, 100)), "bind:0", ["policy"], "policy is unknown"),
     "local in other words": (memory("prefer", (1, 100)), "local", [], ""),
     "preferred in place of local": (memory("prefer:0", (0, 100)), "local", ["policy"], ""),
@@ -404,6 +430,51 @@ def test_what_is_observed_is_noted() -> None:
     assert both == "2 OpenMP runtimes are loaded: libgomp.so.1, libiomp5.so"
 
 
+@pytest.mark.parametrize(
+    ("masks", "expected", "notes"),
+    [
+        ("0 0-3 2 3", planned(), []),
+        ("0 1 0-3 3 0-3", planned(), ["5 threads for", "1 thread without a place"]),
+        ("0 1 2 3 0-3", planned(), ["5 threads for", "1 thread without a place"]),
+        ("0 1-7 2 3", planned(), []),
+        ("0 1-7", planned(), []),
+        ("0-3 0-3", planned(), []),
+        ("0", planned(), ["1 of 4 OpenMP threads exists"]),
+        ("0 0-3", planned(), ["1 of 4 OpenMP threads exists", "1 thread without a place"]),
+        ("0-3 0-3 2", planned("0-3"), ["thread 102 may run only on cpu 2 of 0-3"]),
+        ("0 0 0 0", planned("0 1", bind="primary"), ["4 threads for 2 cpus"]),
+    ],
+)
+def test_notes_are_these_and_no_others(masks: str, expected: Expected, notes: list[str]) -> None:
+    """What is a difference is not noted as well."""
+    said = judge(seen(masks), expected, ONLINE).notes
+    assert len(said) == len(notes), said
+    assert all(any(note.startswith(text) for note in said) for text in notes), said
+
+
+def test_a_team_is_not_called_small_where_cpus_are_lost() -> None:
+    """That is what is wrong with it."""
+    checked = judge(seen("0 1"), planned(), CpuSet.parse_kernel("0-2,4-7"))
+    assert (kinds(checked), checked.notes) == (["offline"], ())
+
+
+def test_a_thread_that_exited_is_in_no_place() -> None:
+    """Nor loose; it may have been one of the team."""
+    gone = Thread(PID + 50, "worker", "S", CpuSet(), None)
+    for masks in ("0 1 2", "0 1", "0"):
+        process = seen(masks)
+        process = process.replace(threads=(*process.threads, gone))
+        assert judge(process, planned(), ONLINE).notes == ()
+
+
+def test_a_main_thread_is_caught_early_or_late() -> None:
+    """All masks were set later, if no thread is in another place."""
+    for masks, later in (("0 0 0 1 2 3", False), ("0 0 0", True), ("0 0 0-3", True)):
+        (difference,) = judge(seen(masks), planned(), ONLINE).differences
+        assert difference.kind == "caught"
+        assert difference.cause.endswith("(taskset -a)") is later
+
+
 def test_a_small_team_is_noted() -> None:
     """With the trap that a bound main thread is to what it starts; nothing of those without a
     place where none has one."""
@@ -468,6 +539,7 @@ def test_who_is_caught_with_the_main_thread() -> None:
         return kinds(judge(seen(masks, libraries=()).replace(pid=200), expected, ONLINE, rank))
 
     assert child("0 0", planned(), "0") == ["caught"]
+    assert child("0", planned("0 1"), "0") == ["caught"]
     assert child("0 1", planned(), "0") == []
     assert child("0", planned(), "0-3") == []
     assert child("0-3", planned(), "0-3") == []
@@ -636,6 +708,7 @@ def test_thousands_of_threads_are_on_one_line(count: int, lines: bool) -> None:
     report = ProcessReport(seen("").replace(threads=(thread,) * count), None, places=none,
                            openmp=none)  # fmt: skip
     assert (Report((report,), ONLINE).to_json().count("\n") > 1) == lines
+    assert MAX_INDENTED_THREADS == 1000
 
 
 def test_who_is_openmp_is_told_where_it_can_be() -> None:

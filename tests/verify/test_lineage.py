@@ -4,6 +4,7 @@ themselves write over it. By made-up files of /proc, and by real processes."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -247,10 +248,36 @@ def test_a_record_is_of_the_moment_when_it_was_read(processes: Processes) -> Non
     lineage = Lineage(processes.root)
     assert lineage.is_supervised(10)
     assert lineage.find_claim(99) is None
+    assert lineage.list_ancestors(99) == []
     (processes.path / "proc/1/fd/5").unlink()
     assert lineage.find_claim(10) == worker()
     assert not Lineage(processes.root).is_supervised(10)
     assert not Lineage(processes.root).is_supervised(99)
+
+
+def test_a_claim_has_the_variables_of_a_rank_alone(processes: Processes) -> None:
+    """OpenMP's and ompbind's; a process of which they say nothing is its parent's."""
+    processes.add(10, 1, worker(OMP_NUM_THREADS="2", HOME="/", KMP_AFFINITY="none"))
+    processes.add(11, 10, {"OMPBIND_RANK": "x"})
+    lineage = Lineage(processes.root)
+    assert lineage.find_claim(10) == lineage.find_claim(11) == worker(OMP_NUM_THREADS="2")
+
+
+def test_a_rank_that_shows_its_environment_is_known_by_it(processes: Processes) -> None:
+    """Rather than by the record, which the program may have outgrown."""
+    processes.add(5, 1, {})
+    processes.add(10, 5, worker(OMP_NUM_THREADS="2"))
+    processes.keep(5, {10: worker()})
+    assert Lineage(processes.root).find_claim(10) == worker(OMP_NUM_THREADS="2")
+
+
+def test_who_asks_is_nobodys_descendant(processes: Processes) -> None:
+    """`ompbind verify` started by a rank is none of its processes; nor is what it has started."""
+    processes.add(10, 1, worker())
+    processes.add(os.getpid(), 10, worker())
+    processes.add(11, 10, worker())
+    (processes.path / "proc/self").symlink_to(str(os.getpid()))
+    assert Lineage(processes.root).family_of(10) == [11]
 
 
 def test_a_damaged_record_says_nothing(processes: Processes) -> None:
@@ -329,6 +356,23 @@ def test_the_processes_of_a_launch_are_no_strays(processes: Processes) -> None:
     processes.add(2, 1, {}, cgroup=group, started=2)
     assert Lineage(processes.root).list_strays([10, 20]) == [2, 40, 41, 42]
     assert Lineage(processes.root).list_strays([]) == []
+
+
+def test_a_stray_that_is_a_ranks_parent_does_not_bring_it_along(processes: Processes) -> None:
+    """A rank whose launcher exited was adopted by it: the rank is known."""
+    processes.add(40, 1, RENAMED, cgroup="/service", started=3)
+    processes.add(10, 40, worker(), cgroup="/service", started=1)
+    processes.add(41, 40, RENAMED, cgroup="/service", started=3)
+    assert Lineage(processes.root).list_strays([10]) == [40, 41]
+
+
+def test_the_order_of_cgroups_does_not_matter(processes: Processes) -> None:
+    """Of version 1, one for each controller."""
+    groups = ["2:memory:/a\n", "1:cpu:/b\n"]
+    for pid, text in ((10, "".join(groups)), (11, "".join(reversed(groups))), (12, groups[0])):
+        processes.add(pid, 1, worker() if pid == 10 else RENAMED)
+        (processes.path / "proc" / str(pid) / "cgroup").write_text(text)
+    assert Lineage(processes.root).list_strays([10]) == [11]
 
 
 def test_each_cgroup_is_looked_at_by_itself(processes: Processes) -> None:
