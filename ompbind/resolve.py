@@ -313,13 +313,13 @@ def with_fixes(plan: Plan, options: PlanOptions, environ: Mapping[str, str]) -> 
 
         fixes, children = find_fixes(options.fixes), options.fix_children is not False
         return environment.add_fixes(
-            plan, fixes, environ, children=children, verbose=options.verbose
+            plan, fixes, environ, children=children, verbose=options.verbose, quiet=options.quiet
         )
     if options.saved is not None:
         from ompbind.fixes import environment
 
         if any(environment.FIXES_VARIABLE in dict(r.env) for r in plan.ranks):
-            return environment.renew_fixes(plan, environ)
+            return environment.renew_fixes(plan, environ, quiet=options.quiet)
     return plan
 
 

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ompbind.launch.rank import Prove, Settings
+    from ompbind.launch.rank import Announce, Prove, Settings
     from ompbind.options.values import Values
     from ompbind.plans import Plan, Task
 
@@ -66,6 +66,21 @@ def start(values: Values, command: Sequence[str]) -> int:
         from ompbind.saved import check_plan
 
         check_plan(plan)
+    if settings.report:
+        from ompbind.cli.output_file import find_report
+
+        settings = settings.replace(report=find_report(settings.report, plan, environ))
+    if settings.verbose or settings.report_bindings:
+        settings = settings.replace(announce=make_announcer())
+    if not settings.quiet:
+        say_what_matters(plan, verbose=settings.verbose)
+    settings = settle_supervision(settings, values, plan)
+    warn = (lambda _: None) if settings.quiet else lambda text: say("warning", text)
+    return launch.run(plan, environ, warn, settings)
+
+
+def say_what_matters(plan: Plan, *, verbose: bool) -> None:
+    """Report what the user may not expect of a plan, and its warnings."""
     task = plan.task
     if not task.rank:  # the first of an engine's ranks speaks for all
         if plan.inherited:
@@ -73,14 +88,12 @@ def start(values: Values, command: Sequence[str]) -> int:
             say("note", f"{variables} (ompbind show tells why)")
         if task.note:
             say("note", task.note)
-        if settings.verbose:
+        if verbose:
             say_engine(task)
     speaks = not task.local_rank or task.engine == "hand"  # for all ranks on its node
     for caution in plan.cautions:
         if caution.kind not in QUIET and (speaks or caution.kind in OWN):
             say("warning", caution.text, caution.hint)
-    settings = settle_supervision(settings, values, plan)
-    return launch.run(plan, environ, lambda text: say("warning", text), settings)
 
 
 def say_engine(task: Task) -> None:
@@ -137,6 +150,14 @@ def make_verifier(settings: Settings) -> Prove | None:
 
     within = SECONDS if settings.verify is None else settings.verify
     return Verifier(living_root(), within=within, strict=settings.verify_strict)
+
+
+def make_announcer() -> Announce:
+    """Return what makes a line for each rank when it starts. Raises TopologyError."""
+    from ompbind.launch.announcement import LEVELS, Announcer
+    from ompbind.machine import read_machine
+
+    return Announcer(read_machine(None, LEVELS, devices=False).topology)
 
 
 def wants_list(values: Values) -> bool:

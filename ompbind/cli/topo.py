@@ -10,7 +10,7 @@ from ompbind.options import read_arguments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 
 def topo(args: Sequence[str]) -> int:
@@ -22,6 +22,8 @@ def topo(args: Sequence[str]) -> int:
         raise UsageError(f"topo takes no {quote(extra[0])}", hint="ompbind topo --help")
     path, file = values.get("topology"), values.get("save")
     if file is not None:
+        from ompbind.cli.output_file import fill_host
+
         file = fill_host(file, os.environ)
         save_machine(file, path, with_name=values.get("with_name") is True)
         say("note", f"saved to {file}")
@@ -35,14 +37,3 @@ def topo(args: Sequence[str]) -> int:
 
         write_output(make_text(draw_machine(machine)))
     return 0
-
-
-def fill_host(file: str, environ: Mapping[str, str]) -> str:
-    """Return the name of a file with %N replaced by this host's name: the one by which Slurm knows
-    it, else its hostname up to the first dot. Raises UsageError."""
-    if "%N" not in file:
-        return file
-    host = environ.get("SLURMD_NODENAME") or os.uname().nodename.partition(".")[0]
-    if not host or "/" in host or host in (".", ".."):
-        raise UsageError(f"--save {file}: {quote(host)} is not a host's name", hint="leave %N out")
-    return file.replace("%N", host)

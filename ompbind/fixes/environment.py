@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 HOOK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker", "path")
 FIXES_VARIABLE = "OMPBIND_FIX"  # name@module,…
+REPORTS_VARIABLE = "OMPBIND_FIX_VERBOSE"  # "1": each process reports all, "0": nothing
 
 
 def add_fixes(
@@ -27,6 +28,7 @@ def add_fixes(
     *,
     children: bool = True,
     verbose: bool = False,
+    quiet: bool = False,
 ) -> Plan:
     """Return the plan with the variables for these fixes. Raises UsageError."""
     if os.pathsep in HOOK:
@@ -38,20 +40,22 @@ def add_fixes(
         "OMPBIND_FIX_CHILDREN": "yes" if children else "no",
     }
     if verbose:
-        env["OMPBIND_FIX_VERBOSE"] = "1"
+        env[REPORTS_VARIABLE] = "1"
     ranks = tuple(r.replace(env=tuple((dict(r.env) | env).items())) for r in plan.ranks)
-    return renew_fixes(plan.replace(ranks=ranks), environ)
+    return renew_fixes(plan.replace(ranks=ranks), environ, quiet=quiet)
 
 
-def renew_fixes(plan: Plan, environ: Mapping[str, str]) -> Plan:
+def renew_fixes(plan: Plan, environ: Mapping[str, str], *, quiet: bool = False) -> Plan:
     """Return the plan with its fixes adapted to `environ`: the user's current PYTHONPATH, and the
-    warning if fixes cannot work in the command."""
+    warning if fixes cannot work in the command. `quiet`: workers report nothing of them."""
     path = join_path(environ.get("PYTHONPATH", ""))
     ranks = []
     for r in plan.ranks:
         env = dict(r.env)
         if FIXES_VARIABLE in env:
             env["PYTHONPATH"] = path
+            if quiet:
+                env[REPORTS_VARIABLE] = "0"
         ranks.append(r.replace(env=tuple(env.items())))
     cautions = [caution for caution in plan.cautions if caution.kind != "fix"]
     if problem := explain_failure(plan.command, environ):

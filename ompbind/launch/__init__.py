@@ -6,8 +6,9 @@ import os
 
 from ompbind.errors import UsageError
 from ompbind.launch.binding import apply_on_denied, probe, reset_inherited
-from ompbind.launch.rank import Launch, Settings, bind_and_exec, execute, find_programs, make_starts
+from ompbind.launch.rank import Launch, Settings, bind, execute, find_programs, make_starts
 from ompbind.launch.syscalls import signal
+from ompbind.messages import write_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def run(
         if settings.redirects or settings.watched:
             raise UsageError("this system has no fork: ranks cannot be watched or redirected here",
                              hint="leave --output, --stdin, --verify and the like out")  # fmt: skip
+        announce(plan, settings)
         return run_portably(make_starts(plan, environ, programs))
     if len(plan.ranks) > 1 or settings.watched:
         from ompbind.launch.parent import run_supervised
@@ -61,5 +63,13 @@ def run(
         first = plan.ranks[0].number
         start = Streams(settings, 1, environ, first).connect_alone(start)
     if plan.binder == "native":
-        return bind_and_exec(start, settings.on_denied, say)
+        plan = plan.replace(ranks=(bind(plan.ranks[0], settings.on_denied, say),))
+    announce(plan, settings)
     return execute(start)
+
+
+def announce(plan: Plan, settings: Settings) -> None:
+    """Report what each rank is bound to, where that is asked for."""
+    if settings.announce:
+        for line in settings.announce(plan):
+            write_line(f"ompbind: {line}")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ompbind.plans import Plan, RankPlan
 
     Say = Callable[[str, str], None]  # a kind ("note", "warning", "error") and a text
+    # Returns what is reported of a plan's ranks when they start, a line each.
+    Announce = Callable[[Plan], Sequence[str]]
     # By rank: the pids of the living, and of the others the seconds from start to exit.
     Prove = Callable[[Plan, Mapping[int, int], Mapping[int, float], Say], float | None]
 
@@ -42,6 +44,10 @@ class Settings(Record):
     overwrite: bool = False
     stdin: str = ""  # --stdin, "" the default
     verbose: bool = False
+    quiet: bool = False
+    report: str = ""  # the file for what each rank has used, "" for none
+    report_bindings: bool = False
+    announce: Announce | None = None  # for --report-bindings
     verify: float | None = None  # seconds within which ranks are to be as planned
     verify_strict: bool = False  # ranks that are not as planned are an error
     # Called when all ranks have executed, again after the seconds that it returns, and when all
@@ -136,13 +142,15 @@ def make_environ(rank: RankPlan, environ: Mapping[str, str]) -> dict[str, str]:
 # --- this process becomes the worker -------------------------------------------------------------
 
 
-def bind_and_exec(start: Start, on_denied: str, say: Callable[[str], None]) -> NoReturn:
-    """Bind this process and become the only rank. Raises DeniedError, CommandError."""
-    for refusal in try_binding(start.rank.rank, start.rank.binding):
+def bind(rank: RankPlan, on_denied: str, say: Callable[[str], None]) -> RankPlan:
+    """Bind this process, which is to become the only rank, and return that as it is bound: without
+    what is denied, which is reported to `say`. Raises DeniedError."""
+    refusals = try_binding(rank.rank, rank.binding)
+    for refusal in refusals:
         if on_denied != "degrade":
-            raise make_denied(start.rank, refusal)
-        say(make_degraded(start.rank, refusal))
-    execute(start)
+            raise make_denied(rank, refusal)
+        say(make_degraded(rank, refusal))
+    return rank.rebind(rank.binding.without([r.part for r in refusals])) if refusals else rank
 
 
 def execute(start: Start) -> NoReturn:

@@ -22,8 +22,10 @@ from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import resource
     from collections.abc import Callable, Sequence
 
+    from ompbind.launch.bill import Meter
     from ompbind.launch.rank import Launch, Start
     from ompbind.launch.syscalls import Library
 
@@ -128,6 +130,8 @@ class Supervisor:
         self.finishing = False  # whether only output is left to pass on
         self.reported = False
         self.childless = False  # whether no child is left, not even an adopted one
+        self.meter: Meter | None = None  # measures the ranks, where that is asked for
+        self.began = time.monotonic()
         self.ending_since = 0.0  # when the processes that the ranks left behind were first seen
         self.killing_since = 0.0
 
@@ -142,6 +146,7 @@ class Supervisor:
             self.watch_children()
             self.oom_kills = count_oom_kills()
             self.files = self.streams.prepare(self.wake_pipe)
+            self.prepare_meter()
             self.loop.watch(self.control, self.on_control)
             self.starts = self.launch.make_starts()
             self.fork_all()
@@ -238,6 +243,7 @@ class Supervisor:
             if self.released:
                 self.executed = True
                 self.prove()
+                self.measure()
         for rank, _, reason in parse_messages(data):
             raise cannot_execute(self.starts[int(rank)], reason)
 
@@ -255,6 +261,11 @@ class Supervisor:
         """Let the ranks execute: all are bound."""
         self.released = True
         self.record_ranks()
+        if self.meter:
+            self.meter.open({pid: running.start.rank for pid, running in self.running.items()})
+        if self.settings.announce:
+            for line in self.settings.announce(self.launch.plan):
+                self.write(f"ompbind: {line}")
         os.write(self.start_pipe[1], bytes(len(self.starts)))
         self.close_start_pipe()
         self.streams.watch(self.loop)
@@ -304,8 +315,7 @@ class Supervisor:
             pause = self.settings.prove(self.launch.plan, pids, self.exits, self.say)
         except OmpbindError as e:
             self.proved = True
-            self.say("error", e.message)
-            self.write(f"hint: {one_line(e.hint)}")
+            self.say("error", e.message, e.hint)
             self.status = self.status or e.status
             if self.running:
                 self.reason = "because not all was as planned"
@@ -314,6 +324,39 @@ class Supervisor:
         self.proved = pause is None
         if pause is not None:
             self.loop.after(pause, self.prove)
+
+    # --- measuring -------------------------------------------------------------------------------
+
+    def prepare_meter(self) -> None:
+        """Load what measures ranks, where that is asked for."""
+        if self.settings.verbose or self.settings.report:
+            from ompbind.launch.bill import Meter
+            from ompbind.machine.roots import DirectoryRoot
+
+            self.meter = Meter(DirectoryRoot("/"), len(self.launch.plan.host.nodes))
+
+    def measure(self) -> None:
+        """Read what the ranks have used so far, and do so again later."""
+        if self.meter and self.running:
+            self.loop.after(self.meter.sample(self.running), self.measure)
+
+    def charge(self, ended: Ended, usage: resource.struct_rusage) -> None:
+        """Make the bill of a rank that has exited."""
+        if self.meter:
+            from ompbind.launch.bill import make_line
+
+            bill = self.meter.close(ended, usage)
+            if self.settings.verbose:
+                self.write(f"ompbind: {make_line(bill)}")
+
+    def write_report(self) -> None:
+        """Write the ranks' bills to the file of --report."""
+        if self.meter and self.settings.report:
+            seconds = time.monotonic() - self.began
+            try:
+                self.meter.write(self.settings.report, self.launch.plan, self.status, seconds)
+            except OmpbindError as e:
+                self.say("error", e.message)
 
     # --- signals ---------------------------------------------------------------------------------
 
@@ -411,20 +454,38 @@ class Supervisor:
         self.childless = False
         while not self.childless:
             try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG | os.WUNTRACED)
+                child = self.reap()
             except ChildProcessError:
                 self.childless = True
                 break
-            if pid == 0:
+            if child is None:
                 break
+            pid, status, usage = child
             if os.WIFSTOPPED(status):
                 self.on_stop(pid, os.WSTOPSIG(status))
             elif pid in self.running:
-                self.on_rank_exit(pid, status, usage.ru_maxrss)
+                self.on_rank_exit(pid, status, usage)
         if self.released and not self.running:
             if self.executed:
                 self.prove()
             self.end_leftovers_later()
+
+    def reap(self) -> tuple[int, int, resource.struct_rusage] | None:
+        """Return a child that has exited or stopped, as wait4 does; None if there is none now.
+        Raises ChildProcessError.
+
+        Where ranks are measured, what /proc says of it is read before it is gone.
+        """
+        which = -1
+        if self.meter:
+            events = os.WEXITED | os.WSTOPPED
+            waiting = os.waitid(os.P_ALL, 0, events | os.WNOHANG | os.WNOWAIT)
+            if waiting is None:
+                return None
+            which = waiting.si_pid
+            self.meter.read_exit(which)
+        child = os.wait4(which, os.WNOHANG | os.WUNTRACED)
+        return child if child[0] else None
 
     def on_stop(self, pid: int, number: int) -> None:
         """Report, once for each signal, a rank that was stopped: ompbind would wait for it without
@@ -437,10 +498,9 @@ class Supervisor:
         if (pid, number) not in self.stops:
             self.stops.add((pid, number))
             text, hint = describe_stop(running.number, pid, number)
-            self.say("note", text)
-            self.write(f"hint: {hint}")
+            self.say("note", text, hint)
 
-    def on_rank_exit(self, pid: int, status: int, memory: int) -> None:
+    def on_rank_exit(self, pid: int, status: int, usage: resource.struct_rusage) -> None:
         """Record how a rank ended, by its wait status; if it failed, end the others."""
         running, code = self.running.pop(pid), os.waitstatus_to_exitcode(status)
         if not self.released:
@@ -457,12 +517,13 @@ class Supervisor:
         ):
             self.oom_kills += 1
             remark = "probably the kernel's OOM killer"
-        ended = Ended(running.start, pid, code, seconds, memory * unit, remark)
+        ended = Ended(running.start, pid, code, seconds, usage.ru_maxrss * unit, remark)
         self.exits[ended.rank] = seconds
         self.status = self.status or ended.status
         crashed = code < 0 and not is_due_to(code, self.sent)
         if self.settings.verbose or (code and not self.ladder.last) or crashed:
             self.write(f"ompbind: {make_line(ended)}")
+        self.charge(ended, usage)
         if code and self.ladder.last:
             self.stopped += [] if crashed else [ended]
         elif code and self.settings.on_failure == "stop" and self.running:
@@ -489,10 +550,13 @@ class Supervisor:
             return
         if not self.ladder.last and left:
             processes = f"{len(left)} processes" if len(left) > 1 else "a process"
-            hint = "--leave-children lets such processes run on"
-            self.say("note", f"ending {processes} that the ranks left behind; {hint}")
-            if any(os.path.basename(s.rank.command[0]) == "setsid" for s in self.starts):
-                self.write("hint: setsid --wait keeps a rank until its program exits")
+            text = (
+                f"ending {processes} that the ranks left behind; --leave-children lets such "
+                "processes run on"
+            )
+            is_setsid = any(os.path.basename(s.rank.command[0]) == "setsid" for s in self.starts)
+            hint = "setsid --wait keeps a rank until its program exits" if is_setsid else ""
+            self.say("note", text, hint)
         self.ladder = self.ladder.replace(last=signal.SIGTERM)
         self.loop.cancel(self.timer)
         self.timer = self.loop.after(self.settings.grace, self.escalate)
@@ -529,15 +593,21 @@ class Supervisor:
         if self.reported:
             return
         self.reported = True
+        self.write_report()
         for problem in self.streams.end():
             self.say("error", problem)
         if self.stopped and not self.settings.verbose:
             for line in make_summaries(self.stopped, self.sent, self.reason):
                 self.write(f"ompbind: {line}")
 
-    def say(self, kind: str, text: str) -> None:
-        """Write `ompbind: KIND: TEXT` to standard error, between two lines of ranks."""
+    def say(self, kind: str, text: str, hint: str = "") -> None:
+        """Write `ompbind: KIND: TEXT` to standard error, between two lines of ranks, and the hint
+        below it; with --quiet only errors."""
+        if self.settings.quiet and kind != "error":
+            return
         self.write(f"ompbind: {kind}: {one_line(text)}")
+        if hint:
+            self.write(f"hint: {one_line(hint)}")
 
     def write(self, line: str) -> None:
         """Write a line to standard error. Nothing here ever blocks: this process must hear signals

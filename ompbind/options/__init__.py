@@ -62,6 +62,7 @@ class PlanOptions(Record):
     fixes: str | None = None
     fix_children: bool | None = None
     verbose: bool = False
+    quiet: bool = False
     rank: int | tuple[str, int | None] | None = None
     engine: str | None = None
     within: str = ""

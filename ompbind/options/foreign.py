@@ -115,8 +115,8 @@ NAMES: tuple[tuple[str, str], ...] = (
     ("--disable-iomp --disable_iomp --use-default-allocator --use_default_allocator",
      "leave it out: ompbind preloads nothing"),
     # what to see
-    ("--report-bindings -report-bindings --display-map --display --print-rank-map",
-     "ompbind show before, or --verify"),
+    ("-report-bindings --display-map --display --print-rank-map",
+     "--report-bindings, or ompbind show before"),
     ("--dry-run --dryrun --dry_run --test-only --print --show -s", SHOW),
     ("--hardware -H --display-topo", "ompbind topo, which shows the machine"),
     ("--get", "ompbind doctor, which says what this process may use"),

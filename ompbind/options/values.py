@@ -339,6 +339,18 @@ def parse_directory(value: Given, name: str) -> str:
     return parse_text(value, name, "an empty name", f"{name} DIR")
 
 
+def parse_report(value: Given, name: str) -> str:
+    """Return the name of a file. Raises UsageError."""
+    file = parse_text(value, name, "an empty name", f"{name} FILE")
+    if file == "-":
+        raise UsageError(
+            f"{name} -: standard output belongs to the ranks",
+            hint=f"{name} FILE, or {name} /dev/stderr",
+            option=name,
+        )
+    return file
+
+
 def parse_address(value: Given, name: str) -> str:
     return parse_text(value, name, "an empty address", "127.0.0.1 is this machine")
 

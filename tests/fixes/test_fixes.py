@@ -193,6 +193,13 @@ def test_a_fix_that_fails_never_takes_the_worker_down(place: Place, statement: s
     assert done.stderr.startswith("ompbind: warning: fix ")
 
 
+def test_quiet_fixes(place: Place) -> None:
+    """With -q a worker's standard error is its own, even where a fix fails."""
+    place.write("fixes.py", 'TARGET = "target"\n\ndef right(module):\n    raise KeyError\n')
+    done = place.run("-q")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "41 0\n", "")
+
+
 def test_a_worker_without_standard_error_goes_on(place: Place) -> None:
     """A fix that has something to say where nobody can hear it does not stop the program."""
     place.write("fixes.py", 'TARGET = "target"\n\ndef right(module):\n    raise KeyError\n')

@@ -139,9 +139,8 @@ def test_a_runner_shuts_down(torch_version: str, tmp_path: Path) -> None:
     script.write_text(RUNNER)
     fixed = run_python(script, "torch-accelerator")
     assert (fixed.returncode, json.loads(fixed.stdout)) == (0, {"held": 8, "left": 0})
-    applied, verdict = fixed.stderr.splitlines()  # -v tells how the rank ended, too
-    assert "fix torch-accelerator: applied" in applied
-    assert "ended with status 0" in verdict
+    assert fixed.stderr.count("fix torch-accelerator: applied") == 1
+    assert "ended with status 0" in fixed.stderr  # -v tells that, too
     plain = run_python(script)
     assert (plain.returncode, json.loads(plain.stdout)) == (1, {"held": 8, "left": 8})
     assert f"RuntimeError: {MESSAGE}" in plain.stderr
@@ -294,7 +293,7 @@ def test_an_accelerator_of_another_shape(tmp_path: Path, old: str, new: str, tol
     path = write_files(tmp_path, files | {"torch/accelerator/__init__.py": text})
     done = run_python("import torch; print('on')", "torch-accelerator", path=path)
     assert (done.returncode, done.stdout) == (0, "on\n")
-    assert done.stderr.startswith("ompbind: warning: fix torch-accelerator: changed")
+    assert "ompbind: warning: fix torch-accelerator: changed" in done.stderr
     assert told in done.stderr
 
 
@@ -422,7 +421,7 @@ def test_a_code_cache_of_another_shape(tmp_path: Path, old: str, new: str, told:
     code = "import torch._inductor.codecache; print('on')"
     done = run_python(code, "fxgraph-pickle", path=path)
     assert (done.returncode, done.stdout) == (0, "on\n")
-    assert done.stderr.startswith("ompbind: warning: fix fxgraph-pickle: changed"), done.stderr
+    assert "ompbind: warning: fix fxgraph-pickle: changed" in done.stderr
     assert told in done.stderr
 
 

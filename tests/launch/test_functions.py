@@ -689,17 +689,16 @@ def test_the_only_rank_whose_binding_is_denied(
     calls: Calls = []
     refusals = [Refusal(0, "cpus", "no"), Refusal(0, "memory", "never")]
     monkeypatch.setattr(rank, "try_binding", noting(calls, "try", refusals))
-    monkeypatch.setattr(rank, "execute", noting(calls, "execute"))
-    start, said = make_start(), list[str]()
+    planned, said = make_start().rank, list[str]()
     if on_denied == "error":
         with pytest.raises(errors.DeniedError, match="refuses to bind cpus 0"):
-            rank.bind_and_exec(start, on_denied, said.append)
+            rank.bind(planned, on_denied, said.append)
         assert said == []
     else:
-        rank.bind_and_exec(start, on_denied, said.append)
+        bound = rank.bind(planned, on_denied, said.append)
         assert ["cpus unbound" in said[0], "memory unbound" in said[1]] == [True, True]
-    tried = ("try", 0, start.rank.binding)
-    assert calls == [tried] + ([("execute", start)] if on_denied == "degrade" else [])
+        assert (bound.cpus, bound.mem) == (CpuSet(), "none")
+    assert calls == [("try", 0, planned.binding)]
 
 
 @pytest.mark.parametrize(
@@ -1885,7 +1884,7 @@ class Ways:
         patch.setattr(launch, "probe", lambda *_: self.refusals)
         patch.setattr(launch, "apply_on_denied", self.apply)
         patch.setattr(launch, "make_starts", lambda *_: ["start", "second"])
-        patch.setattr(launch, "bind_and_exec", noting(self.calls, "bind", 1))
+        patch.setattr(launch, "bind", self.bind)
         patch.setattr(launch, "execute", noting(self.calls, "execute", 2))
         patch.setattr(parent, "run_supervised", lambda _: self.calls.append(("supervise",)))
         patch.setattr(portable, "run_portably", noting(self.calls, "portably", 4))
@@ -1899,12 +1898,17 @@ class Ways:
         self.calls.append(("apply", on_denied))
         return plan
 
+    def bind(self, rank: Any, on_denied: str, say: Any) -> Any:
+        self.calls.append(("bind", on_denied, say))
+        return rank.rebind(Binding())
+
     def run(self, ranks: int = 1, binder: str = "native", **more: Any) -> Calls:
         reset = more.pop("reset", False)
         plan: Any = SimpleNamespace(
             ranks=[make_rank(n) for n in range(ranks)], binder=binder, reset_inherited=reset,
             host=SimpleNamespace(allowed=CpuSet([5])),
         )  # fmt: skip
+        plan.replace = lambda **changes: SimpleNamespace(**(vars(plan) | changes))
         self.calls.clear()
         launch.run(plan, {}, print, Settings(**more))
         assert self.calls.pop(0) == ("signal", 17, 0)
@@ -1918,16 +1922,28 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> Ways:
 
 def test_how_a_plan_is_run(ways: Ways) -> None:
     """One rank becomes this process, unless it is watched; several are supervised."""
-    assert ways.run() == [("bind", "start", "error", print)]
-    assert ways.run(on_denied="degrade") == [("bind", "start", "degrade", print)]
+    bound = [("bind", "error", print), ("execute", "start")]
+    assert ways.run() == bound
+    assert ways.run(on_denied="degrade")[0] == ("bind", "degrade", print)
     assert ways.run(binder="none") == [("apply", "error"), ("execute", "start")]
     assert ways.run(reset=True)[0] == ("reset", CpuSet([5]))
     assert ways.run(2) == [("supervise",)]
     assert ways.run(2, "numactl") == [("apply", "error"), ("supervise",)]
     assert ways.run(watched=True) == [("supervise",)]
-    connected = [("connect", "start"), ("bind", "connected", "error", print)]
+    connected = [("connect", "start"), bound[0], ("execute", "connected")]
     assert ways.run(output_dir="x") == connected
     assert ways.run(stdin="none") == connected
+
+
+def test_a_rank_alone_is_announced_as_it_is_bound(
+    ways: Ways, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After it is bound, so that what was denied is not reported as bound."""
+    calls = ways.run(announce=lambda plan: [f"rank 0: {plan.ranks[0].cpus!s:>4}"])
+    assert [call[0] for call in calls] == ["bind", "execute"]
+    assert capsys.readouterr().err == "ompbind: rank 0:     \n"
+    ways.run(binder="none", announce=lambda plan: [f"rank 0: {plan.ranks[0].cpus}"])
+    assert capsys.readouterr().err == "ompbind: rank 0: 0\n"
 
 
 def test_a_numactl_that_may_be_replaced(ways: Ways) -> None:

@@ -722,7 +722,9 @@ def test_a_core_dump_is_named(tmp_path: Path) -> None:
     assert done.returncode == 134
     if "core dumped" not in done.stderr:
         unavailable("no core dumps are made here")
-    assert re.match(r"ompbind: rank 0 .* by signal 6 \(ABRT\) \(core dumped\) after", done.stderr)
+    assert re.search(
+        r"\nompbind: rank 0 .* by signal 6 \(ABRT\) \(core dumped\) after", done.stderr
+    )
 
 
 def test_the_oom_killer_is_named() -> None:
@@ -737,14 +739,19 @@ def test_the_oom_killer_is_named() -> None:
 
 
 def test_verbose_tells_of_each() -> None:
-    """With -v also of those that ended well, and of a single one."""
+    """With -v also of those that ended well, and of a single one: what it is bound to, how it
+    ended, and what it has used."""
     for count in (1, 2):
         done = ompbind_run("run", "-v", "-n", str(count), "--share", "--", "true")
         assert done.returncode == 0
-        lines = sorted(done.stderr.splitlines(keepends=True))
-        assert len(lines) == count
-        for rank, line in enumerate(lines):
-            assert re.fullmatch(LINE.format(rank=rank, how="with status 0"), line)
+        lines = done.stderr.splitlines(keepends=True)
+        assert len(lines) == 3 * count
+        starts = [line.partition(": cpu")[0] for line in lines[:count]]
+        assert starts == [f"ompbind: rank {rank}" for rank in range(count)]
+        for rank in range(count):
+            pattern = LINE.format(rank=rank, how="with status 0")
+            (at,) = [n for n, line in enumerate(lines) if re.fullmatch(pattern, line)]
+            assert lines[at + 1].startswith(f"ompbind: rank {rank} used 0.")
 
 
 def test_peak_memory_is_the_kernels() -> None:

@@ -30,6 +30,11 @@ class ExitedError(Exception):
     """In place of os._exit."""
 
 
+def usage(memory: int) -> Any:
+    """What the kernel returns with an exit; `memory`: the peak in KiB."""
+    return SimpleNamespace(ru_maxrss=memory)
+
+
 def make_start(number: int) -> Start:
     binding = Binding(CpuSet([number]), "bind", CpuSet([0]))
     rank = RankPlan(number, binding, (), CpuSet([0]), (), (), ("true",))
@@ -255,16 +260,16 @@ def test_killing_goes_on_until_none_is_left(stage: Make) -> None:
 def test_a_rank_that_fails_ends_the_others(stage: Make) -> None:
     """Its status is the first failure's, and it alone is reported at once."""
     t = stage(3)
-    t.s.on_rank_exit(11, 3 << 8, 2048)
+    t.s.on_rank_exit(11, 3 << 8, usage(2048))
     line = "ompbind: rank 1 (pid 11) ended with status 3 after 10.0 s, peak memory 2.0 MiB\n"
     assert [text for (text,) in [c[1:] for c in t.calls if c[0] == "say"]] == [line]
     assert [c for c in t.take("send") if c[1] == TERM] == [(10, TERM, False), (12, TERM, False)]
     assert (t.s.status, t.s.reason) == (3, "because rank 1 had failed")
     assert t.s.exits == {1: 10.0}
-    t.s.on_rank_exit(10, TERM, 1)
+    t.s.on_rank_exit(10, TERM, usage(1))
     assert t.take("say") == []
     assert [e.code for e in t.s.stopped] == [-TERM]
-    t.s.on_rank_exit(12, 11, 1)  # SEGV is nobody's signal
+    t.s.on_rank_exit(12, 11, usage(1))  # SEGV is nobody's signal
     assert t.take("say")[0][0].startswith(
         "ompbind: rank 2 (pid 12) ended by signal 11 (SEGV) after"
     )
@@ -282,12 +287,12 @@ def test_a_rank_that_exits(
 ) -> None:
     """Is reported if it failed, or if all is; it ends the others unless they are to go on."""
     t = stage(**settings)
-    t.s.on_rank_exit(10, status, 1)
+    t.s.on_rank_exit(10, status, usage(1))
     lines = [text for _, text in [c for c in t.calls if c[0] == "say"]]
     assert len(lines) == said
     assert len(t.take("send")) == sent
     assert any("(core dumped)" in line for line in lines) is bool(status & 0x80)
-    t.s.on_rank_exit(11, 1 << 8, 1)
+    t.s.on_rank_exit(11, 1 << 8, usage(1))
     assert t.take("send") == []  # nobody is left
 
 
@@ -307,8 +312,8 @@ def test_whom_the_kernel_killed(
     t = stage()
     t.s.sent = frozenset(sent)
     monkeypatch.setattr(supervisor, "count_oom_kills", lambda: kills)
-    t.s.on_rank_exit(10, status, 1)
-    t.s.on_rank_exit(11, status, 1)
+    t.s.on_rank_exit(10, status, usage(1))
+    t.s.on_rank_exit(11, status, usage(1))
     remarks = ["OOM" in text for (text,) in t.take("say")]
     assert remarks[:1] == [named]
     assert not any(remarks[1:])
@@ -320,7 +325,7 @@ def test_a_rank_that_exits_before_it_starts(status: int, text: str, stage: Make)
     t = stage()
     t.s.released = False
     with pytest.raises(errors.CommandError, match="rank 1 exited before it could be") as caught:
-        t.s.on_rank_exit(11, status, 1)
+        t.s.on_rank_exit(11, status, usage(1))
     assert caught.value.message.endswith(f": {text}")
     assert caught.value.status == 126
 
@@ -413,10 +418,51 @@ def test_who_was_ended_is_reported(verbose: bool, stage: Make) -> None:
     assert t.take("say")[1:] == ([] if verbose else [(text,)])
 
 
+def test_quiet(stage: Make) -> None:
+    """Leaves out notes and warnings with their hints, and no error."""
+    for quiet, lines in ((True, 2), (False, 6)):
+        t = stage(quiet=quiet)
+        for kind in ("note", "warning", "error"):
+            t.s.say(kind, "text", "what to do")
+        assert len(t.take("say")) == lines
+
+
+def test_the_lines_at_the_start(stage: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Come before any rank executes, and are made of the plan as it is bound."""
+    t = stage(announce=lambda plan: [f"{len(plan.ranks)} ranks"])
+    t.s.start_pipe = os.pipe()
+    monkeypatch.setattr(t.s, "record_ranks", t.note("record"))
+    monkeypatch.setattr(t.s, "close_start_pipe", t.note("release"))
+    t.s.release()
+    os.close(t.s.start_pipe[1])
+    os.close(t.s.start_pipe[0])
+    assert [call[0] for call in t.calls] == ["record", "say", "release", "carry"]
+    assert t.take("say") == [("ompbind: 2 ranks\n",)]
+
+
+def test_a_measured_child_is_read_before_it_is_gone(
+    stage: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the one that was read is reaped, not another one that has exited meanwhile."""
+    t = stage()
+    exited = [SimpleNamespace(si_pid=11), None]
+    meter: Any = SimpleNamespace(read_exit=t.note("read"))
+
+    def wait4(*args: int) -> tuple[int, int, Any]:
+        t.calls.append(("wait", *args))
+        return args[0], 0, usage(1)
+
+    monkeypatch.setattr(os, "wait4", wait4)
+    monkeypatch.setattr(os, "waitid", lambda *_: exited.pop(0))
+    t.s.meter = meter
+    assert t.s.reap() == (11, 0, usage(1))
+    assert t.s.reap() is None
+    assert t.calls == [("read", 11), ("wait", 11, os.WNOHANG | os.WUNTRACED)]
+
+
 def test_children_that_have_exited(stage: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """All are reaped, ranks and others; a rank that was stopped has not exited."""
     t = stage()
-    usage = SimpleNamespace(ru_maxrss=4)
     children = [(40, 0), (10, 5 << 8), (11, 0x137F), (0, 0)]
     asked: Calls = []
 
@@ -424,7 +470,7 @@ def test_children_that_have_exited(stage: Make, monkeypatch: pytest.MonkeyPatch)
         asked.append(args)
         if not children:
             raise ChildProcessError
-        return (*children.pop(0), usage)
+        return (*children.pop(0), usage(4))
 
     monkeypatch.setattr(os, "wait4", wait4)
     monkeypatch.setattr(t.s, "on_rank_exit", t.note("exit"))
@@ -441,7 +487,7 @@ def test_children_that_have_exited(stage: Make, monkeypatch: pytest.MonkeyPatch)
         t.s.on_child()
         return t.calls
 
-    assert wake() == [("exit", 10, 5 << 8, 4), ("stop", 11, 19)]
+    assert wake() == [("exit", 10, 5 << 8, usage(4)), ("stop", 11, 19)]
     assert set(asked) == {(-1, os.WNOHANG | os.WUNTRACED)}
     assert not t.s.childless
     t.s.error_pipe = 0
@@ -506,10 +552,10 @@ def test_a_rank_that_fails_while_all_are_ended(stage: Make) -> None:
     """By its status: it is in the line about all, and not one of its own."""
     t = stage()
     t.s.ladder, t.s.sent = Ladder(last=TERM), frozenset([TERM])
-    t.s.on_rank_exit(10, 1 << 8, 1)
+    t.s.on_rank_exit(10, 1 << 8, usage(1))
     assert t.calls == []
     assert [e.code for e in t.s.stopped] == [1]
-    t.s.on_rank_exit(11, 0, 1)
+    t.s.on_rank_exit(11, 0, usage(1))
     assert t.calls == []
     assert len(t.s.stopped) == 1
 

@@ -48,7 +48,7 @@ FOREIGN = [
     ("--map-by ppr:2:l3cache", "use --per l3 -n N, with N 2 for each"),
     ("--map-by slot:PE=4", "use -n N --cores-per-rank 4"),
     ("--map-by dist", "use --per numa|package|l3|core"),
-    ("--report-bindings", "use ompbind show before, or --verify"),
+    ("-report-bindings", "use --report-bindings, or ompbind show before"),
     ("-x A=b", "use --env A=b"),
     ("--use-hwthread-cpus", "use --smt all"),
     ("-genv I_MPI_DEBUG 5", "use --env NAME=VALUE"),

@@ -96,7 +96,8 @@ def test_every_field_has_its_option() -> None:
     found = {"request.places_why", "request.omp_why", "request.place_list", "request.limit",
              "request.visible", "request.inherited", "request.command", "request.serving",
              "request.world", "request.by_thread", "plan.found",
-             "settings.watched", "settings.may_switch", "settings.prove", "variables.fixes",
+             "settings.watched", "settings.may_switch", "settings.prove", "settings.announce",
+             "variables.fixes",
              "plan.request", "plan.variables"}  # fmt: skip
     known = {f"{key}.{name}" for key, record in RECORDS.items() for name in record._fields}
     assert known == given | found
@@ -144,6 +145,9 @@ def test_only_some_options_fit_a_saved_plan(option: Option) -> None:
         ("--grace 1", True),
         ("--leave-children", True),
         ("--verbose", True),
+        ("--report x", True),
+        ("--report-bindings", False),
+        ("--quiet", False),
         ("--verify", True),
         ("--verify=3", True),
         ("--verify-strict", True),

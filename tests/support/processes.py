@@ -10,6 +10,14 @@ from ompbind.machine.roots import DirectoryRoot
 from ompbind.plans import RECORD_NAME
 
 
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Write texts by path, over those that are there."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
 class Processes:
     """A made-up machine of eight cpus and its processes."""
 

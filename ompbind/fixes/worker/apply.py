@@ -91,7 +91,8 @@ def load_file(path: str) -> ModuleType:
 def report(name: str, module: ModuleType, outcome: str, why: str) -> None:
     """Write one line to standard error for each fix and outcome, once in a process."""
     kind = "warning" if outcome in LOUD else "note"
-    if kind == "note" and not os.environ.get("OMPBIND_FIX_VERBOSE"):
+    reports = os.environ.get("OMPBIND_FIX_VERBOSE", "")
+    if reports == "0" or (kind == "note" and not reports):
         return
     if (name, outcome) in REPORTED or sys.stderr is None:
         return

@@ -77,6 +77,8 @@ class OmpbindFinder(object):
 
 def complain(text):
     # type: (str) -> None
+    if os.environ.get("OMPBIND_FIX_VERBOSE") == "0":
+        return
     try:
         sys.stderr.write("ompbind: warning: %s\n" % text)
     except (AttributeError, OSError, ValueError):
@@ -95,7 +97,7 @@ def start():
     if not entries or known:
         return
     if sys.version_info < (3, 8):
-        if os.environ.get("OMPBIND_FIX_VERBOSE"):
+        if os.environ.get("OMPBIND_FIX_VERBOSE") == "1":
             complain("no fix is applied in process %d: Python is older than 3.8" % os.getpid())
         return
     waiting = {}  # type: dict[str, list[str]]
