@@ -61,7 +61,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "planner/combining": ("planner/division", "planner/planner"),
     "planner/leftover": ("planner/division", "planner/planner"),
     "planner/kinds": ("planner/division", "planner/planner"),
-    "planner/server": ("options/servers",),
+    "planner/server": ("planner/server", "options/servers"),
     "planner/by_gpu": ("planner/parts", "planner/by_gpu", "render/sentences"),
     "planner/request": (
         "planner/planner",

@@ -9,8 +9,9 @@ import pytest
 from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
 from ompbind.gpus.visible import make_visible
-from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
+from ompbind.machine.topology import Allowed, Cpu, Device, Machine, Node, Topology
 from ompbind.planner import LARGEST_WEIGHT, explain_sizes, make_plan, warn_of_sizes
+from ompbind.planner.by_gpu import NearestNode, find_nearest_node
 from ompbind.planner.cores import Core, in_tree_order, levels_for, llc_level
 from ompbind.planner.mapping import Share
 from ompbind.planner.memory import keep_allowed, node_with_memory
@@ -39,6 +40,46 @@ def test_capacity_may_differ_by_the_most_capable_core() -> None:
     # one kind that weighs something counts for all
     mixed = [Share((*make_share(0).cores, *make_share(0, weight=2).cores), ""), make_share(0)]
     assert warn_of_sizes(mixed, request) == []
+
+
+def test_sizes_that_somebody_asked_for_are_no_warning() -> None:
+    """By lists of cpus or places, by things, or by numbers of cores."""
+    uneven = [make_share(0), make_share(0, 0, 0)]
+    request = make_asked(["-n", "2"])
+    (caution,) = warn_of_sizes(uneven, request)
+    assert caution.text == "ranks get from 1 to 3 cores"
+    named = (CpuSet([0]), CpuSet([1]))
+    for more in ({"cpus": named}, {"place_list": named}, {"per": "l3"}, {"cores_per_rank": (1, 3)}):
+        assert warn_of_sizes(uneven, request.replace(**more)) == []
+    assert len(warn_of_sizes(uneven, request.replace(cores_per_rank=(1,)))) == 1
+    assert warn_of_sizes([make_share(0), make_share(0, 0)], request) == []
+
+
+def test_a_plan_keeps_what_was_asked_for() -> None:
+    """The command, whether it is a template, and why OpenMP's variables are as they are."""
+    request = make_asked(
+        ["-n", "2", "--template", "--omp", "off", "--part", "1/2"], ("a", "{rank}")
+    )
+    plan = make_plan(MACHINES["server"], request)
+    assert (plan.command, plan.template, plan.omp, plan.part) == (
+        ("a", "{rank}"),
+        True,
+        "off",
+        "1/2",
+    )
+    assert plan.omp_why == request.omp_why != ""
+    assert make_plan(MACHINES["server"], request.replace(omp="all")).omp_why == ""
+    assert (plan.host.quota, str(plan.host.nodes)) == (None, "0-3")
+    contained = make_plan(MACHINES["container"], make_asked(["-n", "2"]))
+    assert (contained.host.quota, str(contained.host.allowed)) == (2.5, "0-5,7,16-21")
+    whole = make_plan(MACHINES["server"], make_asked(["-n", "2", "--exclude", "0"]))
+    assert (str(whole.excluded), whole.template, whole.part, whole.others) == (
+        "0,16",
+        False,
+        "",
+        CpuSet(),
+    )
+    assert str(plan.others) == "8-15,24-31"
 
 
 def test_cores_without_a_group_come_before_all_groups() -> None:
@@ -251,6 +292,48 @@ def test_why_places_are_what_they_are(args: str, text: str) -> None:
 
 
 # --- devices -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("node", "cpus", "by_node", "nearest"),
+    [
+        (0, "0", [0, 1], (0, "", False)),
+        (None, "0", [0, 1], (0, "", False)),  # its cpus say so
+        (None, "0-1", [0, 1], (None, "", False)),
+        (None, "0-1", [1], (1, "", False)),  # there is nothing to choose
+        (None, "0-1", [None], (None, "", False)),
+        (0, "0", [None], (None, "", False)),
+        (0, "0", [1, 2],
+         (1, "is near node 0, whose cpus may not be used; the nearest is node 1", True)),
+        (2, "2", [0, 1],
+         (1, "is near node 2, whose cpus may not be used; the nearest is node 1", True)),
+        (0, "0", [None, 2],
+         (2, "is near node 0, whose cpus may not be used; the nearest is node 2", True)),
+        (3, "2", [0, 1, 2], (2, "nearest to its node 3, which has no cpus", False)),
+        (3, "", [0, 1, 2], (2, "nearest to its node 3, which has no cpus", False)),
+        (3, "0-1", [0, 1, 2], (0, "nearest to its node 3, which has no cpus", False)),
+        (3, "2", [0, 1], (0, "nearest to its node 3, which has no cpus", False)),
+        (9, "", [0, 1], (0, "nearest to its node 9, which has no cpus", False)),
+    ],
+)  # fmt: skip
+def test_the_node_that_is_nearest_to_a_device(
+    node: int | None, cpus: str, by_node: list[int | None], nearest: tuple[int | None, str, bool]
+) -> None:
+    """Its own, else the nearest whose cores may be used; cores of unknown nodes do not count."""
+    machine = Machine(FOUR, Allowed(CpuSet(range(3)), CpuSet(range(4))))
+    device = Device("gpu", "0000:01:00.0", node, CpuSet.parse_kernel(cpus))
+    assert find_nearest_node(machine, device, dict.fromkeys(by_node)) == NearestNode(
+        nearest[0], nearest[1], far=nearest[2]
+    )
+
+
+def test_a_machine_of_one_node_has_its_devices_there() -> None:
+    """Though they do not say so."""
+    one = Topology((Cpu(0, core=0, node=5),), (Node(5, CpuSet([0])),))
+    machine = Machine(one, Allowed(CpuSet([0]), CpuSet([5])))
+    device = Device("gpu", "0000:01:00.0", None, CpuSet())
+    for by_node, nearest in (([5], 5), ([5, None], 5)):
+        assert find_nearest_node(machine, device, dict.fromkeys(by_node)).node == nearest
 
 
 def with_gpus(shape: Shape, *nodes: int) -> Machine:
