@@ -159,7 +159,9 @@ def say_variants(start: Result) -> None:
             come = "come" if variant.same[1:] else "comes"
             names = list(variant.same)
             say("note", f"{', '.join(names)} {come} out as {variant.name}: measured once")
-    cautions = {c.text: c for v in start.variants for c in v.plan.cautions if c.kind not in QUIET}
+    # What other launches do shows in the notes on the measurement.
+    quiet = (*QUIET, "neighbours")
+    cautions = {c.text: c for v in start.variants for c in v.plan.cautions if c.kind not in quiet}
     for caution in cautions.values():
         say("warning", caution.text, caution.hint)
     counts = {len(v.plan.ranks) for v in start.variants}

@@ -12,8 +12,8 @@ from ompbind.compare.statistics import fewest_rounds, is_settled, judge
 from ompbind.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from typing import Literal
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any, Literal
 
     from ompbind.compare.statistics import Verdict
     from ompbind.compare.watch import Watch
@@ -25,7 +25,8 @@ FAILURES = 3  # failed runs after which a variant is run no more
 class Run(Record):
     """One run of a variant. `round`: from 1, 0 for a warm-up; `value`: its figure, None where it
     gave none; `wall`, `user`, `system`: seconds; `peak`: bytes; `status`: as a shell has it;
-    `failure`: why it gave no figure, and `tail` the last lines that it wrote."""
+    `failure`: why it gave no figure, and `tail` the last lines that it wrote; `ranks`: what each of
+    them has used, as `ompbind run --report` has it."""
 
     variant: str
     round: int
@@ -37,6 +38,7 @@ class Run(Record):
     status: int = 0
     failure: str = ""
     tail: tuple[str, ...] = ()
+    ranks: tuple[Mapping[str, Any], ...] = ()
 
 
 class Limits(Record):

@@ -13,6 +13,7 @@ from ompbind.messages import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
     from ompbind.compare.variants import Variant
 
@@ -48,14 +49,22 @@ def measure(
             variant=variant.name,
             round=number,
             value=value,
-            wall=trial.wall,
-            user=trial.user,
-            system=trial.system,
-            peak=trial.memory,
+            **make_figures(trial),
             status=trial.status,
             failure=failure,
             tail=find_tail(variant, directory) if failure else (),
+            ranks=trial.ranks,
         )
+
+
+def make_figures(trial: Trial) -> dict[str, Any]:
+    """Return the figures of a run: of the rank that ran longest, and the sums of all."""
+    return {
+        "wall": max((rank["elapsed_seconds"] for rank in trial.ranks), default=0.0),
+        "user": sum(rank["user_seconds"] for rank in trial.ranks),
+        "system": sum(rank["system_seconds"] for rank in trial.ranks),
+        "peak": sum(rank["peak_memory_bytes"] for rank in trial.ranks),
+    }
 
 
 def find_failure(trial: Trial, timeout: float | None) -> str:
@@ -68,14 +77,9 @@ def find_failure(trial: Trial, timeout: float | None) -> str:
 def find_value(metric: Metric, trial: Trial, variant: Variant, directory: str) -> float:
     """Return the figure of a run. Raises ValueError with the reason where there is none."""
     if not metric.is_printed:
-        figures = {
-            "wall": trial.wall,
-            "user": trial.user,
-            "system": trial.system,
-            "cpu": trial.user + trial.system,
-            "peak": float(trial.memory),
-        }
-        return max(figures[metric.name], LEAST)
+        figures = make_figures(trial)
+        figures["cpu"] = figures["user"] + figures["system"]
+        return max(float(figures[metric.name]), LEAST)
     outputs = [
         [read_end(path, MOST) for path in paths_of(directory, rank.number)]
         for rank in variant.plan.ranks

@@ -200,5 +200,6 @@ def read_run(run: Reader) -> Run:
         peak=run.get("peak", int),
         failure=run.get("failure", str, ""),
         tail=run.texts("tail", []),
+        ranks=tuple(Reader(r, f"{run.where}.ranks").data for r in run.get("ranks", list, [])),
         **{name: float(run.get(name, number)) for name in ("wall", "user", "system")},
     )

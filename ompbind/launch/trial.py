@@ -19,10 +19,11 @@ from ompbind.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from ompbind.plans import Plan
 
+REPORT = "report.json"
 MESSAGES = "messages"  # the file of what ompbind itself said
 REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # to end
 TICK = 0.5  # seconds at most between two calls of `tick`
@@ -30,15 +31,12 @@ TICK = 0.5  # seconds at most between two calls of `tick`
 
 class Trial(Record):
     """A launch that has ended. `status`: of the first rank that failed, as a shell has it, else 0;
-    `wall`: seconds; `user`, `system`: seconds of processor time, of all ranks and what they waited
-    for; `memory`: peak resident memory in bytes; `timed_out`: it was ended for taking too long."""
+    `timed_out`: it was ended for taking too long; `ranks`: what each rank has used, as --report has
+    it, () where none was started."""
 
     status: int
-    wall: float
-    user: float
-    system: float
-    memory: int
     timed_out: bool = False
+    ranks: tuple[Mapping[str, Any], ...] = ()
 
 
 def run_trial(
@@ -59,10 +57,9 @@ def run_trial(
     the ranks before it goes on. Raises OSError where there is no process or descriptor left.
     """
     settings = Settings(on_denied=on_denied, watched=True, grace=grace, output_dir=directory,
-                        stdin="none")  # fmt: skip
+                        stdin="none", report=os.path.join(directory, REPORT))  # fmt: skip
     flush()
     reader, writer = os.pipe()  # all processes of the launch but the ranks hold `writer`
-    begun = time.monotonic()
     try:
         pid = os.fork()
         if pid == 0:
@@ -73,22 +70,29 @@ def run_trial(
         timed_out = not wait_for_end(reader, timeout, tick)
         if timed_out:
             os.kill(pid, signal.SIGTERM)
-        _, status, usage = os.wait4(pid, 0)
+        _, status = os.waitpid(pid, 0)
     except BaseException:
         end(pid)
         raise
     finally:
         os.close(reader)
     code = os.waitstatus_to_exitcode(status)
-    unit = 1 if sys.platform == "darwin" else 1024
     return Trial(
         status=code if code >= 0 else 128 - code,
-        wall=time.monotonic() - begun,
-        user=usage.ru_utime,
-        system=usage.ru_stime,
-        memory=usage.ru_maxrss * unit,
         timed_out=timed_out,
+        ranks=read_ranks(settings.report),
     )
+
+
+def read_ranks(path: str) -> tuple[Mapping[str, Any], ...]:
+    """Return the ranks of a launch's report; () where it has written none, as nothing started."""
+    import json
+
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return tuple(json.load(file)["ranks"])
+    except FileNotFoundError:
+        return ()
 
 
 def wait_for_end(reader: int, timeout: float | None, tick: Callable[[], object] | None) -> bool:

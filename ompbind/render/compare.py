@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ompbind.compare.costs import find_costs
 from ompbind.messages import counted, format_size, one_line
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def draw_result(result: Result) -> RenderableType:
     """Draw a comparison, and its ablation below."""
     parts: list[RenderableType] = [headline(result), Text()]
     parts.append(ResultTable(result))
+    parts += draw_costs(result)
     parts += [Text(line) for line in describe_failures(result)]
     for note in result.notes:
         parts.append(Text.assemble(("note: ", "bold yellow"), note))
@@ -98,6 +100,26 @@ class ResultTable:
     @property
     def unit(self) -> str:
         return self.result.metric.unit
+
+
+def draw_costs(result: Result) -> list[RenderableType]:
+    """Draw what a run of each variant has used, the median of all its runs; nothing where that is
+    not known."""
+    costs = find_costs(result)
+    if not costs:
+        return []
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
+    table.add_column("medians of a run", overflow="fold")
+    for cost in costs:
+        table.add_column(cost.title, justify="right")
+    for name in result.ranking():
+        figures = [cost.medians.get(name) for cost in costs]
+        cells = [
+            "-" if figure is None else format_figure(figure, cost.unit)
+            for figure, cost in zip(figures, costs, strict=True)
+        ]
+        table.add_row(Text(name), *cells)
+    return [table, Text()]
 
 
 def make_bar(value: float, longest: float) -> str:
@@ -177,9 +199,11 @@ def format_figure(value: float, unit: str) -> str:
     """Return a figure with its unit: `1.203 s`, `12.31 ms`, `1.2 GiB`, `7041`."""
     if unit == "B":
         return format_size(round(value))
+    if value == 0:
+        return "0"
     if unit == "s" and value < 1:
         return f"{value * 1e3:.4g} ms" if value >= 1e-3 else f"{value * 1e6:.4g} µs"
-    digits = max(0, 4 - len(str(int(value))))
+    digits = 0 if value == int(value) and not unit else max(0, 4 - len(str(int(value))))
     return f"{value:.{digits}f} {unit}".rstrip()
 
 

@@ -24,7 +24,7 @@ def make_result(rounds: int = 30, ablation: Result | None = None) -> Result:
     """Unbound runs in 2 s, bound ones in 1 s; one run has failed."""
     variants, _ = make_variants(make_grid([]), {}, ["a b"], {"OMPBIND_NEIGHBOURS": "no"})
     runs = [
-        Run(name, number, value, value, 0.5, 0.25, 4096)
+        Run(name, number, value, value, 0.5, 0.25, 4096, ranks=({"rank": 0, "swap_bytes": None},))
         for number in range(1, rounds + 1)
         for name, value in (("unbound", 2.0), ("bound", 1.0))
     ]

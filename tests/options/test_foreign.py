@@ -95,7 +95,7 @@ FOREIGN = [
     ("--jobs 8", "use -n 8"),
     # another command's of ompbind
     ("--explain", "--explain is an option of ompbind show"),
-    ("--save x", "--save is an option of ompbind topo"),
+    ("--save x", "--save is an option of ompbind topo and compare"),
     ("--watch", "--watch is an option of ompbind verify"),
     ("--version", "use ompbind --version"),
     # slips, and what is nobody's
@@ -208,7 +208,7 @@ def test_list_without_mark() -> None:
         ("show", "--frobnicate", "the worker's own options follow its command; see ompbind show "
          "--help"),
         ("topo", "--cores 2", "see ompbind topo --help"),
-        ("topo", "-n 2", "-n is an option of ompbind run and show"),
+        ("topo", "-n 2", "-n is an option of ompbind run, show and compare"),
         ("topo", "--of xml", "use --format json, or --save FILE"),
         ("doctor", "--physcpubind 0", "see ompbind doctor --help"),
     ],
