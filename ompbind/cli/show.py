@@ -55,11 +55,17 @@ def show(args: Sequence[str]) -> int:
         write_output(argv_lines(plan, rank))
     elif form in EXPORTS:
         print_export(plan, form, rank, environ)
+    elif "svg" in values:
+        from ompbind.cli.files import write_file
+        from ompbind.render.picture import make_plan_picture, make_svg
+
+        machine = read_shape(values.get("topology"), plan, devices=True)
+        write_file("--svg", values["svg"], make_svg(make_plan_picture(plan, machine)))
     else:
         from ompbind.render import make_text
         from ompbind.render.plan import draw_plan
 
-        machine = read_shape(values.get("topology"), plan)
+        machine = read_shape(values.get("topology"), plan, devices=any(r.gpus for r in plan.ranks))
         write_output(make_text(draw_plan(plan, sentences, rank, machine)))
         return 0
     for caution in plan.cautions if form != "json" else ():
@@ -83,13 +89,12 @@ def print_export(plan: Plan, form: str, rank: int | None, environ: Mapping[str, 
         say("warning", warning, hint)
 
 
-def read_shape(path: object, plan: Plan) -> Machine | None:
+def read_shape(path: object, plan: Plan, *, devices: bool) -> Machine | None:
     """Return the machine that the plan is for, in whose shape it is drawn; None where it is another
     than the one that is named or runs here."""
     from ompbind.errors import TopologyError
     from ompbind.machine import read_machine
 
-    devices = any(r.gpus for r in plan.ranks)
     try:
         machine = read_machine(path if isinstance(path, str) else None, devices=devices)
     except TopologyError:

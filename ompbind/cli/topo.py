@@ -29,7 +29,12 @@ def topo(args: Sequence[str]) -> int:
         say("note", f"saved to {file}")
         return 0
     machine = read_machine(path)
-    if values.get("format", "table") == "json":
+    if "svg" in values:
+        from ompbind.cli.files import write_file
+        from ompbind.render.picture import make_machine_picture, make_svg
+
+        write_file("--svg", values["svg"], make_svg(make_machine_picture(machine)))
+    elif values.get("format", "table") == "json":
         write_output(machine.to_json())
     else:
         from ompbind.render import make_text

@@ -854,12 +854,31 @@ OPTIONS: tuple[Option, ...] = (
         commands=("show",),
         panel=OUTPUT,
         suggest=("<rank>",),
-        brief="the rank whose command or environment is printed",
         keyword_of=(),
         excludes=(
             Rule(
                 ("format=json", "format=srun", "format=rankfile"), "{name} has no effect on {other}"
             ),
+        ),
+        on_saved_plan=True,
+    ),
+    Option(
+        ("--svg",),
+        "value",
+        "Draw a picture into a file, as vector graphics for a page, a paper or a slide; - is "
+        "standard output",
+        "FILE",
+        commands=("show", "topo"),
+        panel=OUTPUT,
+        suggest=("<file>",),
+        brief="draw a picture into a file",
+        keyword_of=(),
+        excludes=(
+            Rule(("format",), "{name} draws a picture; {other} would have no effect"),
+            Rule(("save",), "{name} draws a picture; {other} saves the machine"),
+            Rule(("hosts",), "{name} draws one machine, {other} names many"),
+            Rule(("rank",), "{name} draws all ranks; {other} would have no effect"),
+            Rule(("explain",), "a picture explains nothing in sentences", "leave {other} out"),
         ),
         on_saved_plan=True,
     ),

@@ -10,11 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ompbind.colours import colour_of
-from ompbind.cpuset import label_numbers, union
-from ompbind.messages import counted, label
+from ompbind.cpuset import label_numbers
 from ompbind.plans import describe_numbers
 from ompbind.render.escape import escape, quote_word
-from ompbind.render.lists import list_pieces, short_list
+from ompbind.render.lists import list_pieces
 from ompbind.render.map import (
     BETWEEN,
     Block,
@@ -29,7 +28,7 @@ from ompbind.render.map import (
     row_label,
 )
 from ompbind.render.owners import Owners
-from ompbind.render.rows import RIGHT, describe_plan, make_rows
+from ompbind.render.rows import RIGHT, describe_plan, list_unassigned, make_rows
 from ompbind.saved import foreign_variables
 
 if TYPE_CHECKING:
@@ -244,34 +243,6 @@ def describe_engine(task: Task) -> list[str]:
         lines.append(f"  known by {task.by}")
         lines += [f"  {text}" for text in (task.why, task.note) if text]
     return lines + [f"{name} is passed over: {why}" for name, why in task.passed_over]
-
-
-def list_unassigned(plan: Plan, machine: Machine | None = None) -> list[str]:
-    """Return a line for each kind of cpus that no rank has."""
-    idle, lines = plan.idle, []
-    for role in plan.roles:
-        cpus = short_list(role.cpus)
-        lines.append(f"role {role.name}: cpus {cpus}, of {label('rank', role.ranks)}")
-    if plan.reserved and not plan.server:
-        lines.append(f"reserved: cpus {short_list(plan.reserved)}")
-    if plan.part:
-        others = short_list(plan.others)
-        lines.append(f"part {plan.part} of the machine; the other parts: cpus {others}")
-    if plan.unused:
-        lines.append(f"left over: cpus {short_list(plan.unused)} (cores without a rank)")
-    if plan.excluded:
-        lines.append(f"excluded: cpus {short_list(plan.excluded)}")
-    if machine is not None:
-        threads = union(c for c in machine.topology.groups("core") if c & plan.taken) & idle
-        if threads:
-            count = counted(len(threads), "further hardware thread")
-            lines.append(f"idle: {count} of cores in use")
-        idle -= threads
-    if idle:
-        lines.append(f"not used: cpus {short_list(idle)}")
-    if machine is not None and machine.topology.offline:
-        lines.append(f"offline: cpus {short_list(machine.topology.offline)}")
-    return lines or ["every allowed cpu is in use"]
 
 
 def inherited_table(inherited: Sequence[Inherited]) -> RenderableType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ompbind.cpuset import union
-from ompbind.messages import counted
+from ompbind.messages import counted, label
 from ompbind.record import Record
 from ompbind.render.lists import short_list
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ompbind.cpuset import CpuSet
+    from ompbind.machine.topology import Machine
     from ompbind.plans import Plan, RankPlan, Server
 
 RIGHT = ("rank", "threads")  # columns of numbers
@@ -158,6 +159,34 @@ def places_text(rank: RankPlan, most: int = 4) -> str:
     if len(texts) <= most:
         return " ".join(texts)
     return f"{' '.join(texts[: most - 2])} … {texts[-1]} ({len(texts)})"
+
+
+def list_unassigned(plan: Plan, machine: Machine | None = None) -> list[str]:
+    """Return a line for each kind of cpus that no rank has."""
+    idle, lines = plan.idle, []
+    for role in plan.roles:
+        cpus = short_list(role.cpus)
+        lines.append(f"role {role.name}: cpus {cpus}, of {label('rank', role.ranks)}")
+    if plan.reserved and not plan.server:
+        lines.append(f"reserved: cpus {short_list(plan.reserved)}")
+    if plan.part:
+        others = short_list(plan.others)
+        lines.append(f"part {plan.part} of the machine; the other parts: cpus {others}")
+    if plan.unused:
+        lines.append(f"left over: cpus {short_list(plan.unused)} (cores without a rank)")
+    if plan.excluded:
+        lines.append(f"excluded: cpus {short_list(plan.excluded)}")
+    if machine is not None:
+        threads = union(c for c in machine.topology.groups("core") if c & plan.taken) & idle
+        if threads:
+            count = counted(len(threads), "further hardware thread")
+            lines.append(f"idle: {count} of cores in use")
+        idle -= threads
+    if idle:
+        lines.append(f"not used: cpus {short_list(idle)}")
+    if machine is not None and machine.topology.offline:
+        lines.append(f"offline: cpus {short_list(machine.topology.offline)}")
+    return lines or ["every allowed cpu is in use"]
 
 
 def describe_plan(plan: Plan) -> tuple[str, str]:

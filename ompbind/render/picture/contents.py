@@ -1,0 +1,294 @@
+"""What is drawn of a machine: blocks in blocks, with their cores, memory and devices. Pure."""
+
+from __future__ import annotations
+
+from ompbind.cpuset import CpuSet
+from ompbind.gpus.visible import VENDORS, make_visible, why_not
+from ompbind.machine.topology import Topology
+from ompbind.messages import counted, format_size
+from ompbind.record import Record
+from ompbind.render.map import number_gpus
+from ompbind.render.outline import Part, make_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ompbind.machine.topology import Device, Machine, Node
+    from ompbind.plans import Plan
+
+CACHES = ("l2", "l3", "cluster")
+HOLDERS = ("drawer", "book", "package", "node")  # levels whose parts devices and memory belong to
+MAX_CHIPS = 12  # of one block
+OTHER_VENDORS = {"1a03": "ASPEED", "102b": "Matrox", "15b3": "Mellanox", "14e4": "Broadcom",
+                 "1d0f": "Amazon", "1da3": "Habana", "1af4": "virtio"}  # fmt: skip
+
+
+class Memory(Record):
+    """The memory of a NUMA node. `bytes`: None if unknown; `ranks`: those that are bound to it."""
+
+    node: int
+    bytes: int | None
+    ranks: tuple[int, ...] = ()
+    allowed: bool = True
+
+
+class Chip(Record):
+    """A device, or several that are alike. `rank`: whose GPU it is."""
+
+    text: str
+    title: str
+    rank: int | None = None
+    usable: bool = True
+
+
+class Block(Record):
+    """A part of the machine that has a box of its own. `look`: "package", "node", "cache", "memory"
+    for a node without cpus, "group" for cores without a box, "machine" for all."""
+
+    look: str
+    name: str = ""
+    detail: str = ""
+    cores: tuple[CpuSet, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    memories: tuple[Memory, ...] = ()
+    chips: tuple[Chip, ...] = ()
+
+
+def make_contents(machine: Machine, plan: Plan | None = None) -> Block:
+    """Return the whole machine; with a plan, which ranks use which memory and GPUs."""
+    topology = machine.topology
+    nodes = {n.node: make_memory(n, machine, plan) for n in topology.nodes} if topology.numa else {}
+    loose = [(find_home(topology, n), nodes[n.node]) for n in topology.nodes
+             if not n.cpus and n.node in nodes]  # fmt: skip
+    devices = make_chips(topology, plan)
+    parts = make_tree(machine)
+    cores = () if parts else tuple(topology.groups("core")) or each_alone(topology)
+    return make_block(Contents(machine, nodes), None, parts, cores, loose, devices)
+
+
+def each_alone(topology: Topology) -> tuple[CpuSet, ...]:
+    return tuple(CpuSet([c.cpu]) for c in topology.cpus)
+
+
+class Contents(Record):
+    """What every block is made of."""
+
+    machine: Machine
+    memories: dict[int, Memory]
+
+
+def make_block(
+    contents: Contents,
+    part: Part | None,
+    parts: Sequence[Part],
+    cores: tuple[CpuSet, ...],
+    loose: Sequence[tuple[CpuSet, Memory]],
+    devices: Sequence[tuple[CpuSet, Chip]],
+) -> Block:
+    """Return the block of a part, None for the machine. `loose`, `devices`: memory without cpus and
+    devices that belong into it, each with the cpus that it is near."""
+    inner = []
+    for child in parts:
+        holds = has_holder(child)
+        mine = [item for item in loose if holds and item[0] and item[0] <= child.cpus]
+        near = [item for item in devices if holds and item[0] and item[0] <= child.cpus]
+        loose = [item for item in loose if item not in mine]
+        devices = [item for item in devices if item not in near]
+        inner.append(make_block(contents, child, child.parts, child.cores, mine, near))
+    inner = merge_small(inner)
+    if loose and cores:
+        inner, cores = [Block("group", "", "", cores)], ()
+    inner += [Block("memory", f"node {m.node}", "no cpus", memories=(m,)) for _, m in loose]
+    memories = []
+    look, name, also = "machine", "", ""
+    if part is not None:
+        node = dict(zip(part.levels, part.numbers, strict=True)).get("node")
+        memories = [m for m in contents.memories.values() if m.node == node and is_worth_drawing(m)]
+        look, name, also = name_block(part, numa=contents.machine.topology.numa)
+    chips = tuple(chip for _, chip in devices)
+    detail = ", ".join(filter(None, (describe_cores(contents.machine, cores), also)))
+    return Block(look, name, detail, cores, tuple(inner), tuple(memories), shorten_chips(chips))
+
+
+def has_holder(part: Part) -> bool:
+    """Whether devices and memory are drawn in a part, or in one that it has."""
+    return any(level in HOLDERS for level in part.levels) or any(map(has_holder, part.parts))
+
+
+def name_block(part: Part, *, numa: bool) -> tuple[str, str, str]:
+    """Return a part's look, its name, and what else it is."""
+    named = [
+        (level, text)
+        for level, text in zip(part.levels, part.names, strict=True)
+        if level != "node" or numa
+    ]
+    holders = [level for level, _ in named if level in HOLDERS]
+    look = "cache" if named else "group"
+    if holders:
+        look = "node" if holders == ["node"] else "package"
+    first = [text for level, text in named if bool(holders) == (level in HOLDERS)]
+    return look, " · ".join(first), ", ".join(text for _, text in named if text not in first)
+
+
+def merge_small(blocks: Sequence[Block]) -> list[Block]:
+    """Return the blocks, those that are a cache of one core each put together without a box: most
+    cores have caches of their own."""
+    merged: list[Block] = []
+    for block in blocks:
+        if block.look != "cache" or len(block.cores) != 1 or block.chips:
+            merged.append(block)
+            continue
+        last = merged[-1] if merged else None
+        if last is not None and last.look == "group" and last.detail == block.detail:
+            merged[-1] = last.replace(cores=last.cores + block.cores)
+        else:
+            merged.append(Block("group", "", block.detail, block.cores))
+    return merged
+
+
+def describe_kind(machine: Machine, cores: Sequence[CpuSet]) -> str:
+    """Return the kind of these cores, "" where all are of one kind or the machine has only one."""
+    kinds = machine.topology.groups("kind")
+    mine = {n for n, cpus in enumerate(kinds) for core in cores if core & cpus}
+    return name_kind(min(mine), len(kinds)) if len(mine) == 1 else ""
+
+
+def describe_cores(machine: Machine, cores: Sequence[CpuSet]) -> str:
+    kind = describe_kind(machine, cores)
+    return f"{kind} cores" if kind else ""
+
+
+def name_kind(kind: int, kinds: int) -> str:
+    """Return what a kind of cores is called, as --kind does where it can."""
+    if kind == kinds - 1:
+        return "performance"
+    return "efficiency" if kinds == 2 else f"efficiency (kind {kind})"
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+def make_memory(node: Node, machine: Machine, plan: Plan | None) -> Memory:
+    ranks: tuple[int, ...] = ()
+    if plan is not None and plan.server:
+        ranks = tuple(w.worker for w in plan.server.workers if node.node in w.mems)
+    elif plan is not None:
+        ranks = tuple(r.number for r in plan.ranks if node.node in r.mems)
+    return Memory(node.node, node.memory_bytes, ranks, node.node in machine.allowed.nodes)
+
+
+def is_worth_drawing(memory: Memory) -> bool:
+    return memory.bytes is not None or bool(memory.ranks) or not memory.allowed
+
+
+def find_home(topology: Topology, node: Node) -> CpuSet:
+    """Return the cpus that are nearest to a node without any: of one node or of several that are
+    equally near; none where nothing is known."""
+    numbers = [n.node for n in topology.nodes]
+    if not topology.distances:
+        return CpuSet()
+    position = numbers.index(node.node)
+    near = {}
+    for n, row in zip(topology.nodes, topology.distances, strict=True):
+        if n.cpus:
+            near[n.node] = min(row[position], topology.distances[position][numbers.index(n.node)])
+    least = min(near.values(), default=0)
+    mask = 0
+    for n in topology.nodes:
+        if near.get(n.node) == least:
+            mask |= n.cpus.mask
+    return CpuSet.from_mask(mask)
+
+
+# --- devices -------------------------------------------------------------------------------------
+
+
+def make_chips(topology: Topology, plan: Plan | None) -> list[tuple[CpuSet, Chip]]:
+    """Return the devices, each with the cpus that it is near, () for all or unknown: those that
+    people name one by one, others that are alike together."""
+    numbers = number_gpus(topology)
+    owners = find_gpu_owners(topology, plan)
+    chips: list[tuple[CpuSet, Chip]] = []
+    alike: dict[tuple[CpuSet, str], list[Device]] = {}
+    for device in topology.devices:
+        home = find_device_home(topology, device)
+        if device.pci in numbers:
+            name = f"{numbers[device.pci]} {VENDORS.get(device.vendor, '')}".strip()
+            title = f"{numbers[device.pci]}: {describe_device(device)}"
+            chips.append((home, Chip(name, title, owners.get(device.pci))))
+        elif device.names and not device.virtual:
+            title = f"{device.kind} {' '.join(device.names)}: {describe_device(device)}"
+            chips.append((home, Chip(" ".join(device.names[:2]), title)))
+        else:
+            alike.setdefault((home, name_unnamed(device)), []).append(device)
+    for (home, name), devices in alike.items():
+        text = counted(len(devices), name) if len(devices) > 1 else name
+        title = "; ".join(describe_device(d) for d in devices[:4])
+        title += f"; and {len(devices) - 4} more" if devices[4:] else ""
+        chips.append((home, Chip(text, f"{name}: {title}", usable=devices[0].kind != "gpu")))
+    return chips
+
+
+def name_unnamed(device: Device) -> str:
+    if device.virtual:
+        return "virtual function"
+    vendor = VENDORS.get(device.vendor) or OTHER_VENDORS.get(device.vendor, "")
+    noun = "display" if device.kind == "gpu" else device.kind
+    return f"{vendor} {noun}".strip()
+
+
+def describe_device(device: Device) -> str:
+    words = [device.pci]
+    if device.vendor:
+        words.append(f"{device.vendor}:{device.model}".rstrip(":"))
+    words.append("no node" if device.node is None else f"node {device.node}")
+    if device.driver is not None:
+        words.append(f"driver {device.driver}" if device.driver else "no driver")
+    if device.kind == "gpu" and (reason := why_not(device)):
+        words.append(reason)
+    return ", ".join(words)
+
+
+def find_device_home(topology: Topology, device: Device) -> CpuSet:
+    """Return the cpus of a device's node, else those near it unless that is all of them."""
+    node = None if device.node is None else topology.find_node(device.node)
+    if node is not None:
+        return node.cpus or find_home(topology, node)
+    return CpuSet() if device.cpus == topology.online else device.cpus
+
+
+def find_gpu_owners(topology: Topology, plan: Plan | None) -> dict[str, int]:
+    """Return the number of each GPU's rank by PCI address; of several ranks the first."""
+    owners: dict[str, int] = {}
+    if plan is None:
+        return owners
+    holders: Iterable[tuple[int, tuple[str, ...]]]
+    if plan.server:
+        holders = [(w.worker, w.gpus) for w in plan.server.workers]
+    else:
+        holders = [(r.number, r.gpus) for r in plan.ranks]
+    named: dict[str, str] = {}
+    for gpu in make_visible(topology.devices, {}).gpus:
+        for name in (gpu.name, gpu.device.uuid):
+            if name:
+                named.setdefault(name, gpu.device.pci)
+    for number, gpus in holders:
+        for name in gpus:
+            if name in named:
+                owners.setdefault(named[name], number)
+    return owners
+
+
+def shorten_chips(chips: Sequence[Chip]) -> tuple[Chip, ...]:
+    if len(chips) <= MAX_CHIPS:
+        return tuple(chips)
+    rest = chips[MAX_CHIPS - 1 :]
+    more = Chip(f"{len(rest)} more", "; ".join(chip.text for chip in rest))
+    return (*chips[: MAX_CHIPS - 1], more)
+
+
+def memory_text(memory: Memory) -> str:
+    if memory.bytes is None:
+        return "memory"
+    return format_size(memory.bytes) if memory.bytes else "no memory"
