@@ -1,4 +1,4 @@
-"""python -m bench [--quick] [--python PYTHON] [startup|planning|reading|output|trap]..."""
+"""python -m bench [--quick] [--python PYTHON] [PART]..."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import argparse
 import os
 import sys
 
-from bench import output, planning, reading, startup, trap
+from bench import experiments, output, planning, reading, startup, trap
 
-PARTS = ("startup", "planning", "reading", "output", "trap")
+USUAL = ("startup", "planning", "reading", "output")
+PARTS = (*USUAL, "trap", "compare")
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="one round of little, as a test")
     parser.add_argument("--python", default=sys.executable, help="whose ompbind to start")
     args = parser.parse_args()
-    parts = args.parts or [p for p in PARTS if p != "trap"]
+    parts = args.parts or USUAL
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     for name in [n for n in os.environ if n.startswith(("OMP_", "KMP_", "GOMP_"))]:
@@ -46,6 +47,8 @@ def main() -> None:
         output.bench(args.python, few, size)
     if "trap" in parts:
         trap.bench(args.python, rounds, small=args.smoke)
+    if "compare" in parts:
+        experiments.bench(2 if args.smoke else 100 if args.quick else 1000)
 
 
 if __name__ == "__main__":

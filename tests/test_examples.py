@@ -326,7 +326,7 @@ def test_bench_script_failure() -> None:
 
 def test_bench(tmp_path: Path) -> None:
     """The measurements run, in their shortest form; what they find is not judged here."""
-    parts = ("startup", "planning", "reading", "trap")
+    parts = ("startup", "planning", "reading", "trap", "compare")
     done = subprocess.run(
         [sys.executable, "-m", "bench", "--smoke", "--python", sys.executable, *parts],
         cwd=HERE,
@@ -337,7 +337,7 @@ def test_bench(tmp_path: Path) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    for title in ("start-up", "planning", "reading", "trap"):
+    for title in ("start-up", "planning", "reading", "trap", "compare"):
         assert f"\n{title}" in f"\n{done.stdout}", done.stdout
     assert "python -c pass" in done.stdout
     assert not list(tmp_path.iterdir())

@@ -27,6 +27,7 @@ Confidence sequences for mean, variance, and median, PNAS 58 (1967) 66-68. H. Ro
 methods related to the law of the iterated logarithm, Ann. Math. Statist. 41 (1970) 1397-1409. The
 sign test, its interval, and tests of equivalence are in textbooks: W. J. Conover, Practical
 Nonparametric Statistics, 3.2 and 3.4; S. Wellek, Testing Statistical Hypotheses of Equivalence.
+How often it errs over recorded noise is in docs/explanation/comparing.md.
 """
 
 from __future__ import annotations
@@ -82,11 +83,10 @@ def judge(
         for name, figure in figures.items():
             if not figure >= 0 or math.isinf(figure):
                 raise ValueError(f"{name}: {figure} cannot be compared")
-    ratios = {(a, b): make_ratios(rounds, a, b) for a in names for b in names if a != b}
-    best = choose_best(names, ratios, better)
+    best = choose_best(names, rounds, better)
     pairs = len(names) * (len(names) - 1) // 2
     verdicts = [
-        make_verdict(name, ratios[name, best], better, alpha / pairs, margin)
+        make_verdict(name, make_ratios(rounds, name, best), better, alpha / pairs, margin)
         for name in names
         if name != best
     ]
@@ -116,20 +116,20 @@ def make_ratios(rounds: Sequence[Mapping[str, float]], a: str, b: str) -> list[f
     return sorted(1.0 if x == y else x / y if y else math.inf for x, y in pairs)
 
 
-def choose_best(
-    names: Sequence[str], ratios: Mapping[tuple[str, str], Sequence[float]], better: Better
-) -> str:
+def choose_best(names: Sequence[str], rounds: Sequence[Mapping[str, float]], better: Better) -> str:
     """Return the variant that loses to no other, or whose worst loss is the smallest; "" for none.
 
     Medians of pairs need not be transitive: a may beat b, b beat c, and c beat a.
     """
-
-    def find_worst_loss(name: str) -> float:
-        medians = [find_median(ratios[name, other]) for other in names if other != name]
-        losses = [m if better == "lower" else -m for m in medians if m is not None]
-        return max(losses, default=math.inf)
-
-    return min(names, key=find_worst_loss, default="")
+    worst = dict.fromkeys(names, 0.0)  # by what factor it loses to any other, at worst
+    for number, a in enumerate(names):
+        for b in names[:number]:
+            ratio = find_median(make_ratios(rounds, a, b))
+            if ratio is not None:
+                inverse = 1 / ratio if ratio else math.inf
+                losses = (ratio, inverse) if better == "lower" else (inverse, ratio)
+                worst[a], worst[b] = max(worst[a], losses[0]), max(worst[b], losses[1])
+    return min(names, key=lambda name: worst[name], default="")
 
 
 def make_verdict(

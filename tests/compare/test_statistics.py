@@ -129,7 +129,9 @@ def test_zero_is_a_figure() -> None:
     """Zero is less than anything else, and equal to zero."""
     assert make_ratios([{"a": 0.0, "b": 0.0}], "a", "b") == [1.0]
     assert make_ratios([{"a": 1.0, "b": 0.0}], "a", "b") == [math.inf]
-    assert [v.kind for v in judge([{"a": 0.0, "b": 1.0}] * 8, "lower")] == ["best", "worse"]
+    for figures in ({"a": 0.0, "b": 1.0}, {"b": 1.0, "a": 0.0}):
+        verdicts = judge([figures] * 8, "lower")
+        assert [(v.name, v.kind) for v in verdicts] == [("a", "best"), ("b", "worse")]
 
 
 @pytest.mark.parametrize("figure", [-1.0, math.nan, math.inf])
