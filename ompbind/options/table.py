@@ -865,22 +865,34 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--svg",),
         "value",
-        "Draw a picture into a file, as vector graphics for a page, a paper or a slide; - is "
+        "Draw the plan into a file, as vector graphics for a page, a paper or a slide; - is "
         "standard output",
         "FILE",
-        commands=("show", "topo"),
+        commands=("show",),
         panel=OUTPUT,
         suggest=("<file>",),
         brief="draw a picture into a file",
         keyword_of=(),
         excludes=(
             Rule(("format",), "{name} draws a picture; {other} would have no effect"),
-            Rule(("save",), "{name} draws a picture; {other} saves the machine"),
             Rule(("hosts",), "{name} draws one machine, {other} names many"),
             Rule(("rank",), "{name} draws all ranks; {other} would have no effect"),
             Rule(("explain",), "a picture explains nothing in sentences", "leave {other} out"),
         ),
         on_saved_plan=True,
+    ),
+    Option(
+        ("--svg",),
+        "value",
+        "Draw the machine into a file, as vector graphics for a page, a paper or a slide; - is "
+        "standard output",
+        "FILE",
+        commands=("topo",),
+        panel=OUTPUT,
+        suggest=("<file>",),
+        brief="draw a picture into a file",
+        keyword_of=(),
+        excludes=(Rule(("format", "save"), "{name} draws a picture; {other} does something else"),),
     ),
     Option(
         ("--explain",),

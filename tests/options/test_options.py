@@ -86,7 +86,7 @@ def test_every_field_exists(option: Option) -> None:
         assert name in RECORDS[record]._fields
     launched = {"run", "show"} & set(option.commands)
     if not option.fields:
-        assert not launched or option.key in ("format", "rank", "explain", "hosts")
+        assert not launched or option.key in ("format", "rank", "explain", "hosts", "svg")
 
 
 def test_every_field_has_its_option() -> None:
