@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.measure import Contender, function, measure, print_table, program
 from bench.startup import find_ompbind
-from ompbind.machine import save_machine
+from ompbind.machine.saving import save_machine
 from ompbind.machine.topology import Allowed, Machine
 from ompbind.options import make_request, read_arguments
 from ompbind.planner import make_plan

@@ -96,7 +96,11 @@ def write_output(text: str) -> None:
 
     Raises OmpbindError when it cannot be written, BrokenPipeError when nobody reads it any more.
     """
-    data = text.encode("utf-8", "surrogateescape")
+    write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def write_bytes(data: bytes) -> None:
+    """Write data to standard output. Raises as write_output does."""
     try:
         while data:
             data = data[os.write(1, data) :]

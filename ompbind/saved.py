@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import OmpbindError, ParseError, PlanError, UsageError
+from ompbind.inputs import read_input
 from ompbind.launch.binding import check_binder
 from ompbind.machine import read_machine
 from ompbind.messages import quote
@@ -27,6 +28,7 @@ ENDS = ("VISIBLE_DEVICES", "ZE_AFFINITY_MASK", "CPU_OMP_THREADS_BIND")
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
          "MKL_DYNAMIC", "CUDA_DEVICE_ORDER")  # fmt: skip
 OPENMP_CODE = "OMP_TOOL_LIBRARIES"
+MAX_PLAN_BYTES = 1 << 30  # of a file: a plan of 65,535 ranks has 60 MB
 
 
 def load_plan(path: str, request: Request, environ: Mapping[str, str]) -> Plan:
@@ -45,10 +47,9 @@ def load_plan(path: str, request: Request, environ: Mapping[str, str]) -> Plan:
 
 
 def read_plan(path: str) -> Plan:
-    """Read the plan in a file. Raises UsageError."""
+    """Read the plan in a file, or on standard input for `-`. Raises UsageError."""
     try:
-        with open(path, encoding="utf-8") as file:
-            plan = parse_plan(file.read())
+        plan = parse_plan(read_input(path, MAX_PLAN_BYTES).decode("utf-8"))
         check_agreement(plan)
         return plan
     except (OSError, UnicodeDecodeError) as e:

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import pytest
 
-from ompbind.machine import read_machine, save_machine
+from ompbind.machine import read_machine
+from ompbind.machine.saving import save_machine
 from tests.support.trees import NODES, Pci, Shape, make_files, make_links, make_machine, write_tree
 
 HERE = Path(__file__).parents[1]

@@ -21,7 +21,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "ompbind"
 
 LAYERS = (
-    "errors record",
+    "errors record inputs",
     "messages",
     "cpuset colours hostlist",
     "plans machine",
@@ -46,6 +46,8 @@ OFF_THE_LAUNCH_PATH = {"cli.group", "cli.show", "cli.show_cluster", "cli.shell",
                        "gpus.nvml",
                        "hostlist", "machine.processes", "machine.hwloc", "machine.snapshot",
                        "machine.darwin",
+                       "machine.described", "machine.saving", "machine.synthetic",
+                       "machine.archive", "machine.exported", "inputs",
                        "machine.portable", "launch.portable", "launch.popen", "api",
                        "machine.usage", "launch.bill", "launch.announcement", "cli.output_file",
                        "options.keywords", "cli.child", "multiprocessing",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ompbind.errors import UsageError
-from ompbind.messages import quote, say, write_output
+from ompbind.messages import quote, say, write_bytes, write_output
 from ompbind.options import read_arguments
 
 TYPE_CHECKING = False
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def topo(args: Sequence[str]) -> int:
     """Carry out `ompbind topo`; return the exit status. Raises OmpbindError."""
-    from ompbind.machine import read_machine, save_machine
+    from ompbind.machine import read_machine
 
     values, extra = read_arguments(args, "topo")
     if extra:
@@ -24,10 +24,7 @@ def topo(args: Sequence[str]) -> int:
     if file is not None:
         from ompbind.cli.output_file import fill_host
 
-        file = fill_host(file, os.environ)
-        save_machine(file, path, with_name=values.get("with_name") is True)
-        say("note", f"saved to {file}")
-        return 0
+        return save(fill_host(file, os.environ), path, with_name=values.get("with_name") is True)
     machine = read_machine(path)
     if "svg" in values:
         from ompbind.cli.files import write_file
@@ -41,4 +38,22 @@ def topo(args: Sequence[str]) -> int:
         from ompbind.render.machine import draw_machine
 
         write_output(make_text(draw_machine(machine)))
+    return 0
+
+
+def save(file: str, path: str | None, *, with_name: bool) -> int:
+    """Write the machine to a file, or to standard output; return the exit status. Raises
+    OmpbindError."""
+    from ompbind.machine.saving import pack_machine, save_machine
+
+    if file == "-":
+        if os.isatty(1):
+            raise UsageError(
+                "--save -: standard output is a terminal, and a snapshot is not text",
+                hint="ompbind topo --save - > FILE, or ompbind topo --format json",
+            )
+        write_bytes(pack_machine(path, with_name=with_name)[0])
+        return 0
+    save_machine(file, path, with_name=with_name)
+    say("note", f"saved to {file}")
     return 0

@@ -6,7 +6,7 @@ import os
 
 from ompbind.errors import ParseError, TopologyError, UsageError
 from ompbind.hostlist import LIMIT, parse_hostlist
-from ompbind.machine import read_file
+from ompbind.machine.described import read_file
 from ompbind.messages import quote
 from ompbind.record import Record
 
@@ -23,7 +23,7 @@ class Host(Record):
 def read_hosts(text: str) -> tuple[Host, ...]:
     """Return the hosts of --hosts in their order: those of a file, where `text` is the path of one,
     else those of the list. Raises UsageError, ParseError."""
-    if "/" in text or os.path.isfile(text):
+    if "/" in text or text == "-" or os.path.isfile(text):
         hosts = read_host_file(text)
     else:
         try:

@@ -8,7 +8,7 @@ import os
 from ompbind.cluster.hosts import Host
 from ompbind.errors import TopologyError, UsageError
 from ompbind.hostlist import format_hostlist
-from ompbind.machine import add_path, read_file
+from ompbind.machine.described import add_path, is_line, is_snapshot, read_file
 from ompbind.messages import quote
 from ompbind.record import Record
 
@@ -82,13 +82,15 @@ def read_distinct(
 def make_key(path: str | None) -> object:
     """Return a value that is the same for descriptions of equal machines, at least where they are
     equal files. Snapshots of a job's hosts differ in what does not matter."""
-    if path is None or os.path.isdir(path):
+    if path is None or os.path.isdir(path) or is_line(path):
         return path
+    from ompbind.machine.archive import is_archive
+
     try:
         data = read_file(path)
     except TopologyError as e:
         raise add_path(e, path) from None
-    if data[:2] == b"\x1f\x8b":
+    if is_snapshot(data) and not is_archive(data):
         from ompbind.machine.snapshot import make_comparable, unpack
 
         try:

@@ -8,10 +8,8 @@ two of each group are priority cores.
 
 from __future__ import annotations
 
-import os
-
 from ompbind.cpuset import CpuSet, parse_whole
-from ompbind.machine import find_directory, linux_root
+from ompbind.machine import linux_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,9 +20,9 @@ MODELS = {"6776P": (46, 16), "6774P": (46, 16), "6962P": (44, 18)}
 
 
 def read_priority_cpus(path: str | None, topology: Topology) -> CpuSet:
-    """Return the online cpus of priority cores, of this machine or the directory `path`; empty
-    where PCT is off or not known. Raises TopologyError."""
-    root = linux_root() if path is None else find_directory(path) if os.path.isdir(path) else None
+    """Return the online cpus of priority cores, of this machine or of that whose files `path` has;
+    empty where PCT is off or not known. Raises TopologyError."""
+    root = linux_root(path)
     if root is None:
         return CpuSet()
     lines = (root.read("proc/cpuinfo") or "").splitlines()

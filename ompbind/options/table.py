@@ -608,7 +608,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--env-file",),
         "value",
-        "Set the variables of a file of NAME=VALUE lines; may be repeated; --env wins",
+        "Set the variables of a file of NAME=VALUE lines, - for standard input; may be repeated; "
+        "--env wins",
         "FILE",
         panel=VARIABLES,
         many=True,
@@ -936,7 +937,7 @@ OPTIONS: tuple[Option, ...] = (
         ("--save",),
         "value",
         "Write the machine to a small file that --topology takes on any machine; %N in its name is "
-        "the host's name",
+        "the host's name, - is standard output",
         "FILE",
         commands=("topo",),
         panel=OUTPUT,
@@ -1146,8 +1147,9 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--topology",),
         "value",
-        "Use another machine: a file of topo --save, hwloc's XML, or a directory that holds its "
-        "sys and proc; run refuses it",
+        "Use another machine: a file of topo --save or --format json, hwloc's XML, an archive of "
+        "hwloc-gather-topology, a directory that holds its sys and proc, - for one of these on "
+        "standard input, or hwloc's notation, as in 'package:2 core:8 pu:2'; run refuses it",
         "PATH",
         commands=("run", "show", "topo"),
         panel=ELSEWHERE,
@@ -1157,9 +1159,10 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--hosts",),
         "value",
-        "Plan a job on these hosts: a list such as n[001-010,17], or a file with a list on each "
-        "line and, if you like, their kind's snapshot after it; --topology is then one machine for "
-        "all, or a directory with a snapshot of each host under its name",
+        "Plan a job on these hosts: a list such as n[001-010,17], or a file (- for standard "
+        "input) with a list on each line and, if you like, their kind's snapshot after it; "
+        "--topology is then one machine for all, or a directory with a snapshot of each host under "
+        "its name",
         "FILE|HOSTLIST",
         commands=("show",),
         panel=ELSEWHERE,
@@ -1183,7 +1186,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--plan",),
         "value",
-        "Use a plan saved with show --format json",
+        "Use a plan saved with show --format json; - is standard input",
         "FILE",
         panel=ELSEWHERE,
         suggest=("<file>",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ompbind.errors import ParseError, UsageError
+from ompbind.inputs import read_input
 from ompbind.messages import quote
 from ompbind.record import Record
 from ompbind.worker.template import fill, make_names
@@ -125,8 +126,7 @@ def read_variables(path: str) -> list[EnvVar]:
     """Read a file of --env-file. Raises UsageError."""
     name = f"--env-file {quote(path, 400)}"
     try:
-        with open(path, "rb") as file:
-            text = os.fsdecode(file.read())
+        text = os.fsdecode(read_input(path, 1 << 30))
     except OSError as e:
         raise UsageError(f"{name}: {e.strerror}") from None
     lines = enumerate(text.split("\n"), 1)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 import ompbind
 from ompbind.cli import main
 from ompbind.errors import TopologyError
-from ompbind.machine import read_machine, read_system, save_machine
+from ompbind.machine import read_machine, read_system
+from ompbind.machine.saving import save_machine
 from ompbind.machine.snapshot import MAX_TEXT_BYTES, parse_snapshot
 from tests.support.shared_trees import machine_names, need_topologies, read_tree, unpacked
 from tests.support.trees import Shape, make_files, write_tree

@@ -1,0 +1,43 @@
+"""Save a machine: what was read of it, in a snapshot."""
+
+from __future__ import annotations
+
+from ompbind.errors import TopologyError
+from ompbind.machine import read_system, running_system
+from ompbind.machine.described import add_path, open_described
+from ompbind.machine.limits import CONTAINER_FILES
+from ompbind.machine.roots import RecordingRoot
+from ompbind.machine.snapshot import make_snapshot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ompbind.machine.topology import Machine
+
+
+def pack_machine(path: str | None, *, with_name: bool) -> tuple[bytes, Machine]:
+    """Return the snapshot of the running machine, or of that whose files `path` has, and the
+    machine. Raises TopologyError."""
+    try:
+        described = running_system() if path is None else open_described(path)
+        if not isinstance(described, tuple):
+            raise TopologyError("only a machine's own files can be saved, and this is none of them")
+        system, root = described[0], RecordingRoot(described[1])
+        machine = read_system(system, root)
+        if system == "linux":
+            for name in CONTAINER_FILES:  # who restricted it, for plans elsewhere
+                root.read(name)
+    except TopologyError as e:
+        raise (e if path is None else add_path(e, path)) from None
+    return make_snapshot(system, root, with_name=with_name), machine
+
+
+def save_machine(file: str, path: str | None, *, with_name: bool) -> Machine:
+    """Write the snapshot of a machine to a file, which `read_machine` can read. Raises
+    TopologyError, also when it cannot be written."""
+    data, machine = pack_machine(path, with_name=with_name)
+    try:
+        with open(file, "wb") as out:
+            out.write(data)
+    except OSError as e:
+        raise TopologyError(f"--save {file}: {e.strerror}") from None
+    return machine
