@@ -19,6 +19,7 @@ OMP_MODES = ("all", "threads", "off")
 
 # The variables in which a rank advertises its number, its cpus and its memory.
 RANK_VARIABLE, CPUS_VARIABLE, MEMORY_VARIABLE = "OMPBIND_RANK", "OMPBIND_CPUS", "OMPBIND_MEM"
+GROUP_VARIABLE = "OMPBIND_GROUP"  # and the group that it is in
 # The engine that started the launch, and the rank of it that this launch is.
 ENGINE_VARIABLE, ENGINE_TASK = "OMPBIND_ENGINE", "OMPBIND_TASK"
 TASK_TEXTS = ("label", "by", "sharing", "why", "note", "job")
@@ -208,7 +209,8 @@ class Binding(Record):
 
 class RankPlan(Record):
     """One worker. `rank`: its position in the plan; `numbers`: its own, where the plan has only a
-    part of a job's ranks."""
+    part of a job's ranks; `group`: the name of the group that it is in, "" without groups, and
+    `group_numbers`: its numbers there, which are those that its program sees."""
 
     rank: int
     binding: Binding
@@ -221,6 +223,16 @@ class RankPlan(Record):
     why: str = ""  # the reason for its cpus, in a few words
     why_shared: str = ""  # the same without the part of a domain that this rank has
     numbers: Numbers | None = None
+    group: str = ""
+    group_numbers: Numbers | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in tags and messages: `3`, or in groups `worker.3`, `router`."""
+        if self.group_numbers is None:
+            return str(self.number)
+        alone = self.group_numbers.size == 1
+        return self.group if alone else f"{self.group}.{self.group_numbers.rank}"
 
     @property
     def number(self) -> int:
@@ -254,6 +266,21 @@ class RankPlan(Record):
         """Return the rank with another binding, also in its environment."""
         env = dict(self.env) | dict(binding.environment())
         return self.replace(binding=binding, env=tuple(env.items()))
+
+
+class Group(Record):
+    """Ranks of one command among those of a launch with several. `command`: as the user gave it,
+    templates not filled in; `after`: the groups that must be ready before its ranks are executed;
+    `ready`: by what it is known that it is (see launch/ready.py), all of these; () for as soon as
+    its ranks have been executed."""
+
+    name: str
+    ranks: CpuSet
+    command: tuple[str, ...] = ()
+    template: bool = False
+    after: tuple[str, ...] = ()
+    ready: tuple[str, ...] = ()
+    background: bool = False  # ended when all other groups have exited
 
 
 class ServerWorker(Record):
@@ -317,6 +344,7 @@ class Plan(Record):
     narrowed: tuple[Inherited, ...] = ()  # restrictions
     reset_inherited: bool = False  # whether the launcher's own mask and policy are reset first
     task: Task = Task()  # what this launch is for the engine that started it
+    groups: tuple[Group, ...] = ()  # of ranks with commands of their own; () for one command
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -326,7 +354,7 @@ class Plan(Record):
     def numbers_of(self, rank: RankPlan) -> Numbers:
         """Return a rank's numbers."""
         count = len(self.ranks)
-        return rank.numbers or Numbers(rank.rank, count, rank.rank, count)
+        return rank.group_numbers or rank.numbers or Numbers(rank.rank, count, rank.rank, count)
 
     @property
     def omp_text(self) -> str:
@@ -402,9 +430,11 @@ class Plan(Record):
                     "argv": list(r.argv),
                     "why_shared": r.why_shared,
                     "why": r.why,
+                    **group_to_dict(r),
                 }
                 for r in self.ranks
             ],
+            **({"groups": [groups_entry(g) for g in self.groups]} if self.groups else {}),
             "places_why": self.places_why,
             "omp": self.omp,
             "omp_why": self.omp_why,
@@ -429,6 +459,31 @@ class Plan(Record):
             "command": list(self.command),
             "template": self.template,
         }
+
+
+def group_to_dict(rank: RankPlan) -> dict[str, Any]:
+    """Return the fields of a rank that is in a group."""
+    if rank.group_numbers is None:
+        return {}
+    return {"group": rank.group, "group_rank": rank.group_numbers.rank}
+
+
+def is_group_name(text: str) -> bool:
+    """Whether it can be a group's name, also in tags, in names of files and in templates."""
+    plain = text.replace("-", "a").replace("_", "a")
+    return text.isascii() and text[:1].isalpha() and plain.isalnum() and len(text) <= 40
+
+
+def groups_entry(group: Group) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "ranks": str(group.ranks),
+        "command": list(group.command),
+        "template": group.template,
+        "after": list(group.after),
+        "ready": list(group.ready),
+        "background": group.background,
+    }
 
 
 def server_to_dict(server: Server) -> dict[str, Any]:
@@ -477,6 +532,8 @@ def parse_plan(text: str) -> Plan:
     )
     if not ranks or [r.rank for r in ranks] != list(range(len(ranks))):
         raise ParseError("ranks are not numbered from 0", text="")
+    groups = read_groups(top)
+    ranks = join_groups(ranks, groups)
     narrowed = read_inherited(top, "narrowed")
     widened = any(i.action == "widened" for i in narrowed)  # before there was "reset_inherited"
     return Plan(
@@ -503,7 +560,37 @@ def parse_plan(text: str) -> Plan:
         omp_why=top.get("omp_why", str, ""),
         server=read_server(top),
         task=task,
+        groups=groups,
     )  # fmt: skip
+
+
+def read_groups(plan: Reader) -> tuple[Group, ...]:
+    readers = [Reader(g, f"groups[{n}]") for n, g in enumerate(plan.get("groups", list, []))]
+    return tuple(
+        Group(g.get("name", str), g.cpus("ranks"), g.texts("command", []),
+              g.get("template", bool, False), g.texts("after", []), g.texts("ready", []),
+              g.get("background", bool, False))
+        for g in readers
+    )  # fmt: skip
+
+
+def join_groups(ranks: tuple[RankPlan, ...], groups: Sequence[Group]) -> tuple[RankPlan, ...]:
+    """Return the ranks with their numbers in their groups, each of which has ranks that follow one
+    another. Raises ParseError for ranks that are in no group or in two."""
+    if not groups:
+        return ranks
+    numbered = [(g, n, rank) for g in groups for n, rank in enumerate(g.ranks)]
+    if [rank for *_, rank in numbered] != list(range(len(ranks))):
+        raise ParseError("groups: not each rank is in one group, in their order", part="groups")
+    for g in groups:
+        if not is_group_name(g.name):
+            raise ParseError(f"groups: {quote(g.name)} is not a group's name", part="groups")
+    if len({g.name for g in groups}) < len(groups):
+        raise ParseError("groups: a name is there twice", part="groups")
+    return tuple(
+        r.replace(group=g.name, group_numbers=Numbers(n, len(g.ranks), n, len(g.ranks)))
+        for r, (g, n, _) in zip(ranks, numbered, strict=True)
+    )
 
 
 def read_server(plan: Reader) -> Server | None:

@@ -37,6 +37,11 @@ def load_plan(path: str, request: Request, environ: Mapping[str, str]) -> Plan:
     if request.on_denied == "degrade":
         plan = keep_memory(plan, read_machine(None, (), devices=False).allowed.nodes)
     if request.command:
+        if plan.groups:
+            raise UsageError(
+                f"--plan {quote(path)}: the plan has groups with commands of their own",
+                hint="leave the command out",
+            )
         plan = with_command(plan, request.command)
         plan = with_caution(plan)
     given = dict.fromkeys(("places", "proc_bind", "threads"), "the saved plan has its own")
@@ -166,7 +171,7 @@ def command_of_rank(plan: Plan, rank: RankPlan, command: Sequence[str]) -> tuple
         return (*command, *words)
     from ompbind.worker.template import fill_arguments, make_names
 
-    names = make_names(plan.numbers_of(rank), rank.cpus, rank.nodes)
+    names = make_names(plan.numbers_of(rank), rank.cpus, rank.nodes, rank.group)
     return (*fill_arguments(command, names), *words)
 
 

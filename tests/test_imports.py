@@ -31,18 +31,19 @@ LAYERS = (
     "options doctor",
     "saved",
     "resolve",
-    "cluster compare",
+    "cluster compare groups",
     "api multiprocessing render",
     "cli",
 )
 
 # Who may import what does not come with Python.
 OTHERS = {"typer": {"cli.group"}, "rich": {"render"}, "psutil": {"machine.portable"},
-          "pynvml": {"gpus.nvml"}}  # fmt: skip
+          "pynvml": {"gpus.nvml"}, "tomli": {"groups.file"}}  # fmt: skip
 
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
 OFF_THE_LAUNCH_PATH = {"cli.group", "cli.show", "cli.show_cluster", "cli.shell", "cli.verify",
-                       "cluster", "compare", "render", "verify", "doctor", "exports",
+                       "cluster", "compare", "groups", "render", "verify", "doctor",
+                       "exports", "launch.ready",
                        "gpus.nvml",
                        "hostlist", "machine.processes", "machine.hwloc", "machine.snapshot",
                        "machine.darwin",

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 # What goes with --resume: the file has everything else.
 GRACE = 10.0  # seconds from each step of ending a run to the next
-WITH_RESUME = ("resume", "runs", "time", "warmup", "timeout", "format", "save", "html", "ablate")
+WITH_RESUME = ("resume", "runs", "time", "warmup", "timeout", "format", "save", "ablate")
 
 
 def compare(args: Sequence[str]) -> int:
@@ -58,7 +58,7 @@ def compare(args: Sequence[str]) -> int:
     if "resume" in values:
         start = resume(values, common, command)
     else:
-        start = begin(args, values, common, command, environ)
+        start = begin(values, common, command, environ)
     check_outputs(values)
     require_program(start.command[0], environ)
     say_variants(start)
@@ -74,11 +74,7 @@ def compare(args: Sequence[str]) -> int:
 
 
 def begin(
-    args: Sequence[str],
-    values: Values,
-    common: Texts,
-    command: Sequence[str],
-    environ: Mapping[str, str],
+    values: Values, common: Texts, command: Sequence[str], environ: Mapping[str, str]
 ) -> Result:
     """Return a comparison of the variants that are asked for, with nothing measured. Raises
     OmpbindError."""
@@ -102,7 +98,6 @@ def begin(
         seed=seed,
         runs=(),
         ending="",
-        arguments=tuple(args),
     )
 
 
@@ -144,7 +139,7 @@ def resume(values: Values, common: Texts, command: Sequence[str]) -> Result:
 
 def check_outputs(values: Values) -> None:
     """Refuse files that cannot be written, before anything is measured. Raises UsageError."""
-    for key in ("save", "html"):
+    for key in ("save",):
         if path := values.get(key):
             folder = os.path.dirname(path) or "."
             if os.path.isdir(path) or not os.access(folder, os.W_OK):
@@ -247,14 +242,10 @@ class Session:
         variants, omitted = make_variants(
             wishes, common, result.command, self.environ, unbound=False
         )
-        if not variants[1:]:
-            say("note", f"--ablate: without any one of its options {best.name} is the same plan")
-            return result
         part = result.replace(
-            variants=tuple(variants), omitted=tuple(omitted), runs=(), ending="", ablation=None,
-            notes=(),
-        )  # fmt: skip
-        return result.replace(ablation=self.carry_out(part))
+            variants=tuple(variants), omitted=tuple(omitted), runs=(), ending="", ablation=None
+        )
+        return result.replace(ablation=self.carry_out(part) if variants[1:] else part)
 
 
 def find_cpus(result: Result) -> CpuSet:
@@ -286,13 +277,6 @@ def write_result(result: Result, values: Values) -> None:
         from ompbind.render.compare import draw_result
 
         write_output(make_text(draw_result(result)))
-    if "html" in values:
-        from ompbind.cli.help import version
-        from ompbind.cli.show import read_shape
-        from ompbind.render.compare_page import make_page
-
-        machine = read_shape(None, result.variants[0].plan, devices=True)
-        write_file("--html", values["html"], make_page(result, machine, version()))
     best = result.find_best()
     if "save" in values:
         if best is None:

@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ompbind.groups.request import Groups
     from ompbind.launch.rank import Announce, Prove, Settings
     from ompbind.options.values import Values
     from ompbind.plans import Plan, Task
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 # Seconds in place of the default of --grace, for a server: a busy one takes ten to end its workers,
 # and Kubernetes, for one, kills after thirty.
 SERVER_GRACE = 30.0
+
+# Options that only launches of several commands have.
+GROUP_OPTIONS = ("file", "group", "after", "ready", "background")
 
 # Warnings that `show` and `doctor` give, and a launch does not repeat: NUMA balancing is the
 # default of kernels, so that each plain -n 2 on a server would begin with it, and ranks that share
@@ -47,21 +51,39 @@ def run(args: Sequence[str]) -> int:
             "--topology is another machine, where nothing can be run from here",
             hint="ompbind show --topology plans for it",
         )
-    if not command and "plan" not in values:
+    groups = None
+    if may_have_groups(values, command):
+        from ompbind.groups import find_groups
+
+        groups = find_groups(values, command, "run")
+        values = groups.values if groups else values
+    if not command and not groups and "plan" not in values:
         raise UsageError("no command to run", hint="put it after --: ompbind run -- COMMAND")
-    return start(values, command)
+    return start(values, command, groups)
 
 
-def start(values: Values, command: Sequence[str]) -> int:
+def may_have_groups(values: Values, command: Sequence[str]) -> bool:
+    """Whether to ask `groups`, which no other launch needs, about a command line."""
+    marked = ":::" in command or ":" in command
+    return marked or not values.keys().isdisjoint(GROUP_OPTIONS)
+
+
+def start(values: Values, command: Sequence[str], groups: Groups | None = None) -> int:
     """Plan and start the ranks that these options ask for; return the exit status. Raises
     OmpbindError."""
     from ompbind import launch
-    from ompbind.resolve import resolve_plan
 
     settings = make_settings(values)
     settings = settings.replace(prove=make_verifier(settings))
     environ = given_environment()
-    plan = resolve_plan(make_plan_options(values, command, environ), environ, is_run=True)
+    if groups:
+        from ompbind.groups.plan import plan_groups
+
+        plan = plan_groups(groups, environ, is_run=True)
+    else:
+        from ompbind.resolve import resolve_plan
+
+        plan = resolve_plan(make_plan_options(values, command, environ), environ, is_run=True)
     if "plan" in values:
         from ompbind.saved import check_plan
 
@@ -114,11 +136,12 @@ def settle_supervision(settings: Settings, values: Values, plan: Plan) -> Settin
             f"--no-supervise is for a single rank, and this plan has {len(plan.ranks)}",
             hint="leave it out",
         )
-    if not may_bind_workers(plan.command):
+    commands = [g.command for g in plan.groups] or [plan.command]
+    if not any(map(may_bind_workers, commands)):
         return settings
     from ompbind.worker.launchers import find_launch
 
-    if find_launch(plan.command) is None:
+    if all(find_launch(command) is None for command in commands):
         return settings
     if "grace" not in values:
         settings = settings.replace(grace=SERVER_GRACE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ompbind.cli.run import list_fixes, wants_list
+from ompbind.cli.run import list_fixes, may_have_groups, wants_list
 from ompbind.cli.shell import argv_lines, environment_lines, find_rank
 from ompbind.messages import say, write_output
 from ompbind.options import make_plan_options, read_arguments
@@ -15,7 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ompbind.groups.request import Groups
     from ompbind.machine.topology import Machine
+    from ompbind.options.values import Values
     from ompbind.plans import Plan
 
 
@@ -39,7 +41,13 @@ def show(args: Sequence[str]) -> int:
     if isinstance(printed, str) and printed.startswith("env:"):
         values["rank"] = parse_rank(printed, "--rank")  # as run takes it: the plan has it only
         printed = None
-    plan = resolve_plan(make_plan_options(values, command, environ), environ)
+    if may_have_groups(values, command) and (groups := find_groups(values, command)):
+        from ompbind.groups.plan import plan_groups
+
+        values = groups.values
+        plan = plan_groups(groups, environ)
+    else:
+        plan = resolve_plan(make_plan_options(values, command, environ), environ)
     form = values.get("format", "table")
     rank = find_rank(len(plan.ranks), printed, form if form in ("env", "systemd") else "")
     sentences: list[str] = []
@@ -71,6 +79,13 @@ def show(args: Sequence[str]) -> int:
     for caution in plan.cautions if form != "json" else ():
         say("warning", caution.text, caution.hint)
     return 0
+
+
+def find_groups(values: Values, command: Sequence[str]) -> Groups | None:
+    """Return the groups that are asked for; None for one command. Raises OmpbindError."""
+    from ompbind import groups
+
+    return groups.find_groups(values, command, "show")
 
 
 def print_export(plan: Plan, form: str, rank: int | None, environ: Mapping[str, str]) -> None:

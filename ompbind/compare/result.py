@@ -24,8 +24,7 @@ BETTER = ("lower", "higher")
 class Result(Record):
     """Everything that a comparison knows. `seed`: of the order; `ending`: why it ended, as
     `Experiment` has it, "interrupted" or ""; `notes`: what the reader must know of how it was
-    measured; `ablation`: the best plan against the same less one option each, None without one;
-    `arguments`: the words after `ompbind compare` that began it."""
+    measured; `ablation`: the best plan against the same less one option each, None without one."""
 
     command: tuple[str, ...]
     metric: Metric
@@ -36,7 +35,6 @@ class Result(Record):
     ending: str
     notes: tuple[str, ...] = ()
     ablation: Result | None = None
-    arguments: tuple[str, ...] = ()
 
     @property
     def rounds(self) -> int:
@@ -79,7 +77,6 @@ def to_dict(result: Result) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "command": list(result.command),
-        "arguments": list(result.arguments),
         "metric": dict(vars(result.metric)) | {"unit": result.metric.unit},
         "seed": result.seed,
         "rounds": result.rounds,
@@ -176,7 +173,6 @@ def parse_result(text: str) -> Result:
         runs=runs,
         ending=top.get("ending", str, ""),
         notes=top.texts("notes", []),
-        arguments=top.texts("arguments", []),
     )
 
 

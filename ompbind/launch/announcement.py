@@ -52,7 +52,7 @@ class Announcer:
             parts.append(f"gpu {','.join(rank.gpus)}")
         if rank.cpus:
             parts.append(self.draw(rank.cpus))
-        return f"rank {rank.number}{host}: {' '.join(parts)}"
+        return f"rank {rank.name}{host}: {' '.join(parts)}"
 
     def draw(self, cpus: CpuSet) -> str:
         """Return the machine with a character for each core, on a large machine for each cache,

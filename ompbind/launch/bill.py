@@ -101,7 +101,7 @@ def make_line(bill: Bill) -> str:
     involuntary switches`, with what else happened to it behind."""
     used = bill.user + bill.system
     text = (
-        f"rank {bill.ended.number} used {used:.2f} s of cpu time ({bill.user:.2f} user, "
+        f"rank {bill.ended.name} used {used:.2f} s of cpu time ({bill.user:.2f} user, "
         f"{bill.system:.2f} system)"
     )
     if bill.waited is not None:

@@ -211,7 +211,7 @@ def make_denied(rank: RankPlan, refusal: Refusal) -> DeniedError:
         memory = f"memory: {rank.mem} {rank.mems}".strip()
         wanted = f"cpus {rank.cpus}" if refusal.part == "cpus" else memory
         call = CALLS[refusal.part]
-        message = f"rank {rank.number}: the kernel refuses to bind {wanted} ({call}: "
+        message = f"rank {rank.name}: the kernel refuses to bind {wanted} ({call}: "
         message += f"{refusal.reason})"
         hint = "--on-denied degrade continues without"
         if refusal.part == "memory":

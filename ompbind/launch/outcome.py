@@ -30,9 +30,9 @@ class Ended(Record):
         return self.start.rank.rank
 
     @property
-    def number(self) -> int:
+    def name(self) -> str:
         """What the rank is called."""
-        return self.start.rank.number
+        return self.start.rank.name
 
     @property
     def status(self) -> int:
@@ -44,7 +44,7 @@ def make_line(ended: Ended) -> str:
     """Return `rank 3 (pid 1234) ended by signal 9 (KILL) after 12.3 s, peak memory 1.2 GiB`."""
     remark = f" ({ended.remark})" if ended.remark else ""
     return (
-        f"rank {ended.number} (pid {ended.pid}) ended {describe_code(ended.code)}{remark} after "
+        f"rank {ended.name} (pid {ended.pid}) ended {describe_code(ended.code)}{remark} after "
         f"{ended.seconds:.1f} s, peak memory {format_size(ended.memory)}"
     )
 
@@ -71,7 +71,7 @@ def make_summaries(stopped: Sequence[Ended], sent: frozenset[int], reason: str) 
 def make_summary(ranks: Sequence[Ended], of_one: str, of_several: str) -> str:
     """Return one line for several ranks, with the number of each outcome."""
     if len(ranks) == 1:
-        return f"rank {ranks[0].number} {of_one}: {describe_code(ranks[0].code)}"
+        return f"rank {ranks[0].name} {of_one}: {describe_code(ranks[0].code)}"
     counts: dict[int, int] = {}
     for ended in ranks:
         counts[ended.code] = counts.get(ended.code, 0) + 1
@@ -79,9 +79,9 @@ def make_summary(ranks: Sequence[Ended], of_one: str, of_several: str) -> str:
     return f"{len(ranks)} ranks {of_several}: {codes}"
 
 
-def describe_stop(rank: int, pid: int, number: int) -> tuple[str, str]:
+def describe_stop(rank: int, name: str, pid: int, number: int) -> tuple[str, str]:
     """Return a message about a rank that a signal has stopped, and what to do about it."""
-    text = f"rank {rank} is stopped by {name_signal(number)}"
+    text = f"rank {name} is stopped by {name_signal(number)}"
     if number == signal.SIGTTIN:
         return f"{text}: it reads the terminal in the background", f"--stdin {rank} lets it read"
     if number == signal.SIGTTOU:

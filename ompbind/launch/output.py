@@ -152,6 +152,7 @@ class Source:
         self.cut = self.fresh = self.is_bar = False
         self.after_return = tag
         self.closed = False
+        self.watcher: Callable[[bytes], None] | None = None  # gets all that is read
         self._held = bytearray()  # an unfinished line
         os.set_blocking(fd, False)
         sink.sources.append(self)
@@ -169,6 +170,8 @@ class Source:
             self.end()
             return False
         self._take(data)
+        if self.watcher is not None:
+            self.watcher(data)
         return True
 
     def _take(self, data: bytes) -> None:

@@ -184,7 +184,7 @@ def flush() -> None:
 def cannot_execute(start: Start, reason: str) -> CommandError:
     """Return the error for a command that exec refuses."""
     return CommandError(
-        f"rank {start.rank.number}: {start.argv[0]!r} cannot be executed: {reason}", found=True
+        f"rank {start.rank.name}: {start.argv[0]!r} cannot be executed: {reason}", found=True
     )
 
 

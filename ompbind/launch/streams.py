@@ -11,7 +11,7 @@ from ompbind.messages import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from ompbind.launch.loop import Loop
     from ompbind.launch.output import Sink
@@ -35,6 +35,9 @@ class Streams:
         UsageError."""
         self.tagged = is_tagged(settings, count)
         self._count, self._first = count, first
+        self.names: Sequence[str] = ()  # what ranks are called, where not by their numbers
+        # By rank: makes what gets all that a stream of the rank is read from.
+        self.watchers: dict[int, Callable[[], Callable[[bytes], None]]] = {}
         self._environ = environ
         self._stdin = settings.stdin or "0"
         if self._stdin.isdigit() and int(self._stdin) >= count:
@@ -120,7 +123,12 @@ class Streams:
                     from ompbind.launch.terminal import TerminalSource
 
                     make = TerminalSource
-                make(fd, *make_tags(self._first + rank, colour=colour and sink.terminal), sink)
+                tags = make_tags(
+                    self._first + rank, colour=colour and sink.terminal, name=self._name(rank)
+                )
+                source = make(fd, *tags, sink)
+                if rank in self.watchers:
+                    source.watcher = self.watchers[rank]()
         if self._inputs:
             from ompbind.launch.stdin import Feed
 
@@ -200,7 +208,7 @@ class Streams:
         elif self._stdin != str(rank):
             stdin = self._keep(os.open(os.devnull, os.O_RDONLY))
         if self._directory:
-            paths = [path_of(self._directory, self._first + rank, name) for name in NAMES]
+            paths = [path_of(self._directory, self._file_name(rank), name) for name in NAMES]
             out, err = (self._files[path] for path in paths)
             return stdin, out, err
         if not self.tagged:
@@ -226,8 +234,17 @@ class Streams:
 
     def _make_files(self) -> None:
         if self._directory:
-            ranks = range(self._first, self._first + self._count)
-            self._files = make_files(self._directory, ranks, overwrite=self._overwrite)
+            names = [self._file_name(rank) for rank in range(self._count)]
+            self._files = make_files(self._directory, names, overwrite=self._overwrite)
+
+    def _name(self, rank: int) -> str:
+        """Return what a rank is called."""
+        return self.names[rank] if self.names else str(self._first + rank)
+
+    def _file_name(self, rank: int) -> str:
+        """Return the beginning of the names of a rank's files."""
+        name = self._name(rank)
+        return name.replace(".", "-") if self.names else f"rank-{name}"
 
     def _close_files(self) -> None:
         for fd in self._files.values():
@@ -265,9 +282,10 @@ def is_tagged(settings: Settings, count: int) -> bool:
     return count > 1 and not settings.leave_children
 
 
-def make_tags(rank: int, *, colour: bool) -> tuple[bytes, bytes]:
-    """Return the prefix of a line, and that of the rest of a line that was cut."""
-    tag = f"[{rank}]"
+def make_tags(rank: int, *, colour: bool, name: str = "") -> tuple[bytes, bytes]:
+    """Return the prefix of a line, and that of the rest of a line that was cut. `name`: what the
+    rank is called, by default its number."""
+    tag = f"[{name or rank}]"
     tag = coloured(tag, rank) if colour else tag
     return f"{tag} ".encode(), f"{tag}+".encode()
 
@@ -292,11 +310,12 @@ def is_open(fd: int) -> bool:
 # --- files ---------------------------------------------------------------------------------------
 
 
-def path_of(directory: str, rank: int, name: str) -> str:
-    return os.path.join(directory, f"rank-{rank}.{name}")
+def path_of(directory: str, rank: str, stream: str) -> str:
+    """Return the path of a rank's file, as rank-3.out or worker-3.err."""
+    return os.path.join(directory, f"{rank}.{stream}")
 
 
-def make_files(directory: str, ranks: Iterable[int], *, overwrite: bool) -> dict[str, int]:
+def make_files(directory: str, ranks: Iterable[str], *, overwrite: bool) -> dict[str, int]:
     """Create the files of these ranks, empty: all or none. Return their descriptors, by path.
     Raises UsageError."""
     paths = [path_of(directory, rank, name) for rank in ranks for name in NAMES]

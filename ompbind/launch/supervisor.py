@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ompbind.launch.bill import Meter
     from ompbind.launch.rank import Launch, Start
+    from ompbind.launch.stages import Stages
     from ompbind.launch.syscalls import Library
 
 LINGER = 0.5  # seconds in which what the ranks leave behind may exit by itself
@@ -87,9 +88,9 @@ class Running(Record):
         return self.start.rank.rank
 
     @property
-    def number(self) -> int:
+    def name(self) -> str:
         """What the rank is called."""
-        return self.start.rank.number
+        return self.start.rank.name
 
 
 class Supervisor:
@@ -106,6 +107,7 @@ class Supervisor:
         self.launch, self.settings = launch, launch.settings
         ranks = launch.plan.ranks
         self.streams = Streams(launch.settings, len(ranks), launch.environ, ranks[0].number)
+        self.stages: Stages | None = None  # the order of groups, where there are several
         self.library, self.control, self.sigmask = library, control, sigmask
         self.group = os.getpgrp()  # the terminal's signals go to this process group
         self.foreground: int | None = None  # the rank in that group: it reads the terminal
@@ -118,6 +120,7 @@ class Supervisor:
         self.released = False  # whether ranks may execute
         self.executed = False  # whether all have
         self.proved = False  # whether there is nothing left to verify (--verify)
+        self.codes: dict[int, int] = {}  # by rank: how it ended, as Ended.code
         self.exits: dict[int, float] = {}  # by rank: seconds from its start to its exit
         self.status = 0  # the first failure's
         self.ladder = Ladder()
@@ -144,6 +147,11 @@ class Supervisor:
             self.leave_group()
             self.set_signals()
             self.watch_children()
+            if self.launch.plan.groups:
+                from ompbind.launch.stages import Stages
+
+                self.streams.names = [rank.name for rank in self.launch.plan.ranks]
+                self.stages = Stages(self)
             self.oom_kills = count_oom_kills()
             self.files = self.streams.prepare(self.wake_pipe)
             self.prepare_meter()
@@ -203,7 +211,8 @@ class Supervisor:
             inheritance.next_environment()
             if binds:
                 refusals += try_part(start, "memory", inheritance.set_memory, rank.mem, rank.mems)
-            pids.append(self.fork(start, gate))
+            waits_at = self.stages.make_gate(gate, start) if self.stages else gate
+            pids.append(self.fork(start, waits_at))
         inheritance.restore()
         # A second loop: memory written between two forks is copied into every later child.
         for pid, start in zip(pids, self.starts, strict=True):
@@ -225,7 +234,7 @@ class Supervisor:
             pid = os.fork()
         except OSError as e:
             reason = e.strerror or str(e)
-            text = f"rank {start.rank.number}: its process cannot be created: {reason}"
+            text = f"rank {start.rank.name}: its process cannot be created: {reason}"
             raise CommandError(text, found=True) from None
         if pid == 0:
             exec_rank(start, gate)
@@ -266,7 +275,10 @@ class Supervisor:
         if self.settings.announce:
             for line in self.settings.announce(self.launch.plan):
                 self.write(f"ompbind: {line}")
-        os.write(self.start_pipe[1], bytes(len(self.starts)))
+        if self.stages:
+            self.stages.begin()
+        else:
+            os.write(self.start_pipe[1], bytes(len(self.starts)))
         self.close_start_pipe()
         self.streams.watch(self.loop)
 
@@ -295,6 +307,8 @@ class Supervisor:
         self.running.clear()
         self.close_error_pipe()
         self.close_start_pipe()
+        if self.stages:
+            self.stages.reset()
         plan = apply_on_denied(
             self.launch.plan,
             refusals,
@@ -384,6 +398,8 @@ class Supervisor:
         ladder = self.ladder.request(number, time.monotonic())
         if ladder is self.ladder:
             return
+        if self.stages and self.ladder.requested:
+            self.stages.hurried = True
         if self.finishing:
             self.give_up()
         else:
@@ -396,6 +412,8 @@ class Supervisor:
         self.sent |= {number}
         to_group = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP, signal.SIGCONT)
         for pid, running in self.running.items():  # not reaped: the pids are still theirs
+            if self.stages and not self.stages.takes(running, number):
+                continue
             in_our_group = running.rank == self.foreground
             if not in_our_group:
                 send_to(pid, number, group=number in to_group)
@@ -413,6 +431,8 @@ class Supervisor:
         if ladder.last == signal.SIGKILL:
             self.sweep()
             return
+        if self.stages:
+            self.stages.on_step()
         self.send(ladder.last, from_terminal=from_terminal)
         self.send(signal.SIGCONT)  # stopped, a rank could not end
         if self.ending_since:
@@ -497,7 +517,7 @@ class Supervisor:
             return
         if (pid, number) not in self.stops:
             self.stops.add((pid, number))
-            text, hint = describe_stop(running.number, pid, number)
+            text, hint = describe_stop(running.rank, running.name, pid, number)
             self.say("note", text, hint)
 
     def on_rank_exit(self, pid: int, status: int, usage: resource.struct_rusage) -> None:
@@ -505,8 +525,10 @@ class Supervisor:
         running, code = self.running.pop(pid), os.waitstatus_to_exitcode(status)
         if not self.released:
             end = name_signal(-code) if code < 0 else f"status {code}"
-            text = f"rank {running.number} exited before it could be started: {end}"
+            text = f"rank {running.name} exited before it could be started: {end}"
             raise CommandError(text, found=True)
+        if self.stages and self.stages.is_waiting(running) and self.ladder.last:
+            return  # it was never executed
         unit = 1 if sys.platform == "darwin" else 1024
         seconds = time.monotonic() - running.since
         remark = "core dumped" if os.WCOREDUMP(status) else ""
@@ -519,16 +541,20 @@ class Supervisor:
             remark = "probably the kernel's OOM killer"
         ended = Ended(running.start, pid, code, seconds, usage.ru_maxrss * unit, remark)
         self.exits[ended.rank] = seconds
-        self.status = self.status or ended.status
+        self.codes[ended.rank] = code
+        excused = self.stages is not None and self.stages.excuses(running)
+        self.status = self.status or (0 if excused else ended.status)
         crashed = code < 0 and not is_due_to(code, self.sent)
         if self.settings.verbose or (code and not self.ladder.last) or crashed:
             self.write(f"ompbind: {make_line(ended)}")
         self.charge(ended, usage)
         if code and self.ladder.last:
-            self.stopped += [] if crashed else [ended]
+            self.stopped += [] if crashed or excused else [ended]
         elif code and self.settings.on_failure == "stop" and self.running:
-            self.reason = f"because rank {ended.number} had failed"
+            self.reason = f"because rank {ended.name} had failed"
             self.escalate()
+        if self.stages:
+            self.stages.on_exit(ended)
 
     def end_leftovers_later(self) -> None:
         """All ranks have exited: end the processes they left behind, after a moment in which these

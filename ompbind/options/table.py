@@ -14,12 +14,15 @@ from ompbind.options.values import (
     parse_directory,
     parse_duration,
     parse_engine,
+    parse_group,
+    parse_groups,
     parse_interval,
     parse_mem_nodes,
     parse_nodes,
     parse_part,
     parse_port,
     parse_rank,
+    parse_ready,
     parse_report,
     parse_reserve,
     parse_roles,
@@ -62,10 +65,11 @@ class Option(Record):
 
     How it is typed. `names`: the long one first, then a short one, if any. `help`: a sentence in
     the imperative, without a full stop; `brief`: a few words for the short help, "" where it is not
-    there. `metavar`: what its value is called, where it is not one of `choices`. `commands`: those
-    that take it. `no`: the flag also comes as --no-…; `adds`: a repeated one adds to its value,
-    with a comma; `many`: a repeated one makes a list of values. `suggest`: what completion offers
-    as a value where there are no choices: words, and in angle brackets a kind of thing to look up.
+    there. `metavar`: what its value is called, where it is not one of `choices`, or these are too
+    many to be listed. `commands`: those that take it. `no`: the flag also comes as --no-…; `adds`:
+    a repeated one adds to its value, with a comma; `many`: a repeated one makes a list of values.
+    `suggest`: what completion offers as a value where there are no choices: words, and in angle
+    brackets a kind of thing to look up.
 
     What it means. `parse`: makes its value, None where that is the text; `fields`: where the value
     goes, as record.field; `keyword_of`: the functions of the Python API that take it as a keyword.
@@ -118,6 +122,7 @@ COMPARED = "What to compare"
 MEASURED = "What to measure, and how long"
 OUTPUT = "What to print"
 ELSEWHERE = "Other machines and saved plans"
+GROUPS = "Several commands"
 ENGINES = "Under Slurm, MPI and other engines"
 RARE = "Rarely needed"
 
@@ -656,6 +661,60 @@ OPTIONS: tuple[Option, ...] = (
         panel=VARIABLES,
         fields=("request.template",),
     ),
+    # --- several commands
+    Option(
+        ("--file",),
+        "value",
+        "Start the groups of ranks that a TOML file describes, each with a command and options of "
+        "its own; in one line they are divided by ::: as in -n 4 -- a ::: -n 1 -- b",
+        "FILE",
+        commands=("run", "show"),
+        panel=GROUPS,
+        suggest=("<file>",),
+        keyword_of=(),
+    ),
+    Option(
+        ("--group",),
+        "value",
+        "Name the group of this command, beside others (default: as its program)",
+        "NAME",
+        commands=("run", "show"),
+        panel=GROUPS,
+        parse=parse_group,
+        fields=("request.group",),
+        keyword_of=(),
+    ),
+    Option(
+        ("--after",),
+        "value",
+        "Start this group when these are ready, and end it before them; may be repeated",
+        "GROUP",
+        commands=("run", "show"),
+        panel=GROUPS,
+        adds=True,
+        parse=parse_groups,
+        keyword_of=(),
+    ),
+    Option(
+        ("--ready",),
+        "value",
+        "Take this group for ready when a port answers, a page is there, a line is written "
+        "(line:REGEX) or its ranks have exited (exit); {rank} is filled in (default: at once)",
+        "PORT|URL|line:REGEX|exit",
+        commands=("run", "show"),
+        panel=GROUPS,
+        suggest=("http://127.0.0.1:", "line:", "exit"),
+        parse=parse_ready,
+        keyword_of=(),
+    ),
+    Option(
+        ("--background",),
+        "flag",
+        "End this group when all others have exited; how it ends then is no failure",
+        commands=("run", "show"),
+        panel=GROUPS,
+        keyword_of=(),
+    ),
     # --- running
     Option(
         ("--output",),
@@ -866,34 +925,22 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--svg",),
         "value",
-        "Draw the plan into a file, as vector graphics for a page, a paper or a slide; - is "
+        "Draw a picture into a file, as vector graphics for a page, a paper or a slide; - is "
         "standard output",
         "FILE",
-        commands=("show",),
+        commands=("show", "topo"),
         panel=OUTPUT,
         suggest=("<file>",),
         brief="draw a picture into a file",
         keyword_of=(),
         excludes=(
             Rule(("format",), "{name} draws a picture; {other} would have no effect"),
+            Rule(("save",), "{name} draws a picture; {other} saves the machine"),
             Rule(("hosts",), "{name} draws one machine, {other} names many"),
             Rule(("rank",), "{name} draws all ranks; {other} would have no effect"),
             Rule(("explain",), "a picture explains nothing in sentences", "leave {other} out"),
         ),
         on_saved_plan=True,
-    ),
-    Option(
-        ("--svg",),
-        "value",
-        "Draw the machine into a file, as vector graphics for a page, a paper or a slide; - is "
-        "standard output",
-        "FILE",
-        commands=("topo",),
-        panel=OUTPUT,
-        suggest=("<file>",),
-        brief="draw a picture into a file",
-        keyword_of=(),
-        excludes=(Rule(("format", "save"), "{name} draws a picture; {other} does something else"),),
     ),
     Option(
         ("--explain",),
@@ -1130,17 +1177,6 @@ OPTIONS: tuple[Option, ...] = (
         panel=OUTPUT,
         suggest=("<file>",),
         brief="write the best plan to a file for run --plan",
-        keyword_of=(),
-    ),
-    Option(
-        ("--html",),
-        "value",
-        "Write a page with every measurement, the plans and the machine to a file, for colleagues",
-        "FILE",
-        commands=("compare",),
-        panel=OUTPUT,
-        suggest=("<file>",),
-        brief="write a page with everything to a file",
         keyword_of=(),
     ),
     # --- other machines, saved plans

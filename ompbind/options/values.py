@@ -12,6 +12,7 @@ from ompbind.cpuset import LIMIT, CpuSet, parse_range, parse_whole
 from ompbind.errors import ParseError, UsageError
 from ompbind.messages import quote
 from ompbind.planner.request import Pool
+from ompbind.plans import is_group_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -304,6 +305,40 @@ def located(error: ParseError, name: str, rank: int | None) -> ParseError:
     if name.startswith("--numa-bind") and is_word(str(error.data.get("text", ""))):
         hint = FENCE_HINT
     return ParseError(f"{where}: {error.message}", hint=hint, rank=rank, **error.data)
+
+
+# --- groups --------------------------------------------------------------------------------------
+
+
+def parse_group(value: Given, name: str) -> str:
+    """Return a group's name. Raises UsageError."""
+    text = text_of(value, name)
+    if not is_group_name(text):
+        raise UsageError(
+            f"{name}: {quote(text)} is not a group's name",
+            hint="letters, digits, _ and -, a letter first, as in router-2",
+            option=name,
+        )
+    return text
+
+
+def parse_groups(value: Given, name: str) -> tuple[str, ...]:
+    """Return the groups of `router,loader`. Raises UsageError."""
+    return tuple(parse_group(part.strip(), name) for part in text_of(value, name).split(","))
+
+
+def parse_ready(value: Given, name: str) -> str:
+    """Return a condition's text, in which templates are still to be filled in. Raises
+    UsageError."""
+    text = text_of(value, name)
+    if "{" not in text or text.startswith("line:"):
+        from ompbind.launch.ready import parse_condition
+
+        try:
+            parse_condition(text)
+        except ParseError as e:
+            raise UsageError(f"{name}: {e.message}", hint=e.hint, option=name) from None
+    return text
 
 
 # --- texts ---------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from ompbind.cpuset import CpuSet, label_numbers, union
 from ompbind.errors import PlanError
 from ompbind.messages import counted
 from ompbind.planner.cores import llc_level, split_by
-from ompbind.plans import Binding, Caution, Numbers, RankPlan, World
+from ompbind.plans import GROUP_VARIABLE, Binding, Caution, Numbers, RankPlan, World
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -86,6 +86,7 @@ def make_rank(
     several = count > 1 and world.only is None  # ranks that this launch starts
     env = part.env + make_rank_environment(numbers, request.rank_env, several=several)
     env += binding.environment()
+    env += ((GROUP_VARIABLE, request.group),) if request.group else ()
     env += tuple((role.variable, str(role.cpus)) for role in roles if rank in role.ranks)
     gpus = tuple(gpu.name for gpu in share.gpus)
     removed = {i.name for i in request.inherited if i.action == "removed"}
@@ -101,10 +102,13 @@ def make_rank(
             make_names,
         )
 
-        command = fill_arguments(command, make_names(numbers, binding.cpus, part.nodes))
+        names = make_names(numbers, binding.cpus, part.nodes, request.group)
+        command = fill_arguments(command, names)
     return RankPlan(
         rank=0 if world.only is not None else rank,
         numbers=None if request.world is None else numbers,
+        group=request.group,
+        group_numbers=numbers if request.group else None,
         binding=binding,
         places=part.places,
         nodes=part.nodes,

@@ -87,6 +87,7 @@ class Request(Record):
     serving: Serving | None = None  # the ranks are workers that one server starts
     visible: Visible | None = None  # the GPUs that workers will see; None: not looked up
     by_thread: bool = False  # each hardware thread counts as a core
+    group: str = ""  # the name of the group that the ranks are in, where there are several
     world: World | None = None  # where the ranks stand among those of an engine's job
     inherited: tuple[Inherited, ...] = ()
     command: tuple[str, ...] = ()

@@ -61,9 +61,13 @@ def draw_plan(
 ) -> RenderableType:
     """Draw the plan; `rank`: only this rank's row, and what is executed for it; `machine`: the one
     that the plan is for, where it can be read."""
-    name = f"rank {plan.ranks[rank or 0].number}"
+    shown = [rank or 0]
+    if plan.groups:  # each has another command
+        others = (g.ranks.first for g in plan.groups if rank is None or rank not in g.ranks)
+        shown = [*([] if rank is None else [rank]), *others]
     drawn = draw_ranks(plan, explanation, rank, machine)
-    return Group(drawn, *draw_executed(plan, rank or 0, name))
+    executed = [draw_executed(plan, n, f"rank {plan.ranks[n].name}") for n in shown]
+    return Group(drawn, *(part for parts in executed for part in parts))
 
 
 def draw_ranks(
@@ -78,6 +82,8 @@ def draw_ranks(
     parts += [Text(line, overflow="fold") for line in describe_engine(plan.task)]
     parts += [Text()] * bool(parts[1:])
     parts += [rank_table(plan, rank), Text()]
+    if plan.groups:
+        parts += [*(Text(line, overflow="fold") for line in describe_groups(plan)), Text()]
     if openmp := plan.omp_text or plan.places_why:
         parts += [Text(openmp), Text()]
     parts += [MachineMap(plan, machine), Text()]
@@ -110,6 +116,18 @@ def draw_executed(plan: Plan, rank: int, name: str) -> list[RenderableType]:
     return [title, command_line(plan, rank), *oddities]
 
 
+def describe_groups(plan: Plan) -> list[str]:
+    """Return a line for each group that waits for others, or that others wait for."""
+    lines = []
+    for group in plan.groups:
+        parts = [f"started after {', '.join(group.after)}"] if group.after else []
+        parts += [f"ready: {', '.join(group.ready)}"] if group.ready else []
+        parts += ["ended when the other groups have exited"] if group.background else []
+        if parts:
+            lines.append(f"{group.name}: {'; '.join(parts)}")
+    return lines or ["all groups are started at once"]
+
+
 def headline(plan: Plan) -> Text:
     subject, details = describe_plan(plan)
     return Text.assemble((subject, "bold"), f": {details}\n")
@@ -125,7 +143,9 @@ def rank_table(plan: Plan, rank: int | None = None) -> RenderableType:
     for row in rows.rows:
         style = "" if row.rank is None else colour_of(row.rank)
         first, *cells, why = row.cells
-        table.add_row(Text(first, style=style), *map(list_pieces, cells), Text(why, style="dim"))
+        drawn = [cell if name in RIGHT else list_pieces(cell)
+                 for name, cell in zip(rows.columns[1:], cells, strict=False)]  # fmt: skip
+        table.add_row(Text(first, style=style), *drawn, Text(why, style="dim"))
     return Group(table, Text(rows.note, style="dim")) if rows.note else table
 
 
@@ -255,11 +275,13 @@ def inherited_table(inherited: Sequence[Inherited]) -> RenderableType:
 
 
 def list_oddities(plan: Plan, rank: int, most: int = 8) -> list[str]:
-    """Return a line for each other rank that executes another program than this one, or has other
-    variables that no planner writes: a saved plan is a program."""
+    """Return a line for each other rank of its group that executes another program than this one,
+    or has other variables that no planner writes: a saved plan is a program."""
     shown = plan.ranks[rank]
     lines = []
     for r in plan.ranks:
+        if r.group != shown.group:
+            continue
         if r.command[:1] != shown.command[:1]:
             program = r.command[0] if r.command else "nothing"
             lines.append(f"rank {r.rank} executes another program: {program}")

@@ -42,7 +42,8 @@ def make_rows(plan: Plan, rank: int | None = None) -> Rows:
     if plan.server:
         return make_server_rows(plan.ranks[0], plan.server)
     with_gpus = any(r.gpus for r in plan.ranks)
-    columns = ("rank", "cpus", "places", "threads", "node", "memory", *["gpu"] * with_gpus, "why")
+    columns = ("rank", *["group"] * bool(plan.groups), "cpus", "places", "threads", "node",
+               "memory", *["gpu"] * with_gpus, "why")  # fmt: skip
     chosen = plan.ranks if rank is None else (plan.ranks[rank],)
     runs = fold_ranks(chosen)
     rows = tuple(
@@ -58,6 +59,7 @@ def make_row(r: RankPlan, *, with_gpus: bool) -> Row:
     gpus = [" ".join(map(short_name, r.gpus)) or "-"] if with_gpus else []
     cells = (
         str(r.number),
+        *([r.group] if r.group else []),
         short_list(r.cpus),
         places_text(r) or "-",
         threads_text(r),
@@ -75,6 +77,7 @@ def make_folded_row(ranks: Sequence[RankPlan], *, with_gpus: bool) -> Row:
     places = "one each" if is_one_place(r) else f"{len(r.places)} each" if r.places else "-"
     cells = (
         f"{r.number}-{last.number}",
+        *([r.group] if r.group else []),
         f"{len(r.cpus)} each",
         places,
         threads_text(r),
@@ -126,7 +129,8 @@ def kind_of(rank: RankPlan) -> tuple[object, ...]:
     places = [len(place) for place in rank.places]
     nodes = len(rank.nodes), len(rank.mems)
     return (
-        len(rank.cpus), places, threads_text(rank), rank.mem, nodes, bool(rank.gpus) and rank.rank
+        rank.group, len(rank.cpus), places, threads_text(rank), rank.mem, nodes,
+        bool(rank.gpus) and rank.rank,
     )  # fmt: skip
 
 

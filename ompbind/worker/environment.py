@@ -93,7 +93,7 @@ def make_value(variable: EnvVar, rank: RankPlan, numbers: Numbers) -> str:
     if not variable.template:
         return variable.value
     try:
-        return fill(variable.value, make_names(numbers, rank.cpus, rank.nodes))
+        return fill(variable.value, make_names(numbers, rank.cpus, rank.nodes, rank.group))
     except ParseError as e:
         raise ParseError(f"{variable.source}: {e.message}", hint=e.hint, **e.data) from None
 

@@ -22,10 +22,12 @@ BRACES = "write literal braces as {{ and }}"
 OPERATORS = ("//", "+", "-", "*", "%", "(", ")")
 
 
-def make_names(numbers: Numbers, cpus: CpuSet, nodes: CpuSet) -> dict[str, Value]:
-    """Return the names that a rank's template can use."""
+def make_names(numbers: Numbers, cpus: CpuSet, nodes: CpuSet, group: str = "") -> dict[str, Value]:
+    """Return the names that a rank's template can use. `group`: that it is in, "" for none."""
     names: dict[str, Value] = {"rank": numbers.rank, "ranks": numbers.size}
     names["local_rank"] = numbers.local_rank
+    if group:
+        names["group"] = group
     return names | {"cpus": str(cpus), "nodes": str(nodes)}
 
 

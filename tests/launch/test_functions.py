@@ -1785,14 +1785,14 @@ def test_messages_go_to_standard_error(opened: bool, monkeypatch: pytest.MonkeyP
 
 def test_what_a_stop_means() -> None:
     """By the signal that stopped the rank, with what to do about it."""
-    text, hint = outcome.describe_stop(3, 50, 21)
+    text, hint = outcome.describe_stop(3, "3", 50, 21)
     assert text.startswith("rank 3 is stopped by signal 21 (TTIN): it reads the terminal")
     assert hint == "--stdin 3 lets it read"
-    text, hint = outcome.describe_stop(3, 50, 22)
+    text, hint = outcome.describe_stop(3, "3", 50, 22)
     assert text.startswith("rank 3 is stopped by signal 22 (TTOU): it writes to the terminal")
     assert hint.startswith("--stdin 3 gives it the terminal")
     stopped = ("rank 3 is stopped by signal 19 (STOP)", "kill -CONT 50 lets it go on")
-    assert outcome.describe_stop(3, 50, 19) == stopped
+    assert outcome.describe_stop(3, "3", 50, 19) == stopped
 
 
 def test_tags() -> None:

@@ -452,7 +452,7 @@ def test_files_are_made_exclusively(tmp_path: Path) -> None:
     """Even a link that leads nowhere is not written through unasked."""
     (tmp_path / "rank-0.out").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match="already exists"):
-        make_files(str(tmp_path), [0], overwrite=False)
+        make_files(str(tmp_path), ["rank-0"], overwrite=False)
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -236,6 +236,6 @@ def test_every_option_is_explained(option: Option) -> None:
     assert option.help[0].isupper()
     assert not option.help.endswith(".")
     assert (option.kind == "flag") == (option.value == "")
-    assert not (option.choices and option.metavar)
+    assert not (option.choices and option.metavar) or len(option.choices) > 10
     assert option.commands
     assert option.names[0].startswith("--")

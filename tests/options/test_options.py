@@ -74,6 +74,10 @@ def test_what_goes_together(args: str) -> None:
     read_arguments(args.split(), "show")
 
 
+# What stands beside a group's request.
+GROUPED = ("file", "after", "ready", "background")
+
+
 def option_id(option: Option) -> str:
     return f"{option.commands[0]}-{option.key}"
 
@@ -86,7 +90,7 @@ def test_every_field_exists(option: Option) -> None:
         assert name in RECORDS[record]._fields
     launched = {"run", "show"} & set(option.commands)
     if not option.fields:
-        assert not launched or option.key in ("format", "rank", "explain", "hosts", "svg")
+        assert not launched or option.key in ("format", "rank", "explain", "hosts", *GROUPED)
 
 
 def test_every_field_has_its_option() -> None:
@@ -125,7 +129,8 @@ def test_only_some_options_fit_a_saved_plan(option: Option) -> None:
     if not {"run", "show"} & set(option.commands) or option.key == "plan":
         return
     words = {"flag": [], "optional": [], "list": ["0"]}.get(option.kind, [*option.choices, "1"][:1])
-    named = {"env": ["A=1"], "part": ["1/2"], "role": ["kv=1"], "engine": ["slurm"]}
+    named = {"env": ["A=1"], "part": ["1/2"], "role": ["kv=1"], "engine": ["slurm"],
+             "group": ["a"], "after": ["a"]}  # fmt: skip
     words = named.get(option.key, words)
     more = {"overwrite": ["--output-dir", "x"], "fix_children": ["--fix", "x"]}
     args = ["--plan", "saved.json", option.names[0], *words, *more.get(option.key, [])]

@@ -57,7 +57,7 @@ CONTEXTS = {
 }
 # Not here: what devices, a hybrid machine, another tool's variables or a denied binding show, and
 # what --places, when it is not given, is chosen by.
-ELSEWHERE = {"near", "gpu_domain", "gpu_env", "kind", "omp", "on_denied", "runtime"}
+ELSEWHERE = {"near", "group", "gpu_domain", "gpu_env", "kind", "omp", "on_denied", "runtime"}
 
 # The plan is what both ask for already: (ignored, beside) and why.
 AGREE = {
