@@ -41,7 +41,7 @@ class Period(Record):
     used: float  # seconds of cpu time, of the runs and of the process that started them
     pid: int = 0  # of that process
     frequencies: tuple[float, ...] = ()  # in GHz, read while runs were working
-    throttled: float = 0.0  # seconds in which a quota held up the cgroup
+    throttled: float = 0.0  # seconds of cpu time that a quota kept from the cgroup
 
     @property
     def seconds(self) -> float:
@@ -50,7 +50,8 @@ class Period(Record):
 
 class Spoiler(Record):
     """Something that spoilt rounds, and how much: `amount` is in cpus for load and cpus, in pages
-    for swap, times a core was slowed down for heat, and a share for the others (0.1: 10 %)."""
+    for swap, in seconds of cpu time for quota, times a core was slowed down for heat, and a share
+    for the others (0.1: 10 %)."""
 
     kind: Kind
     amount: float
@@ -80,9 +81,9 @@ def judge_cpus(periods: Sequence[Period], cpus: CpuSet) -> Spoiler | None:
 
 def judge_quota(periods: Sequence[Period], cpus: CpuSet) -> Spoiler | None:
     rounds = tuple(p.round for p in periods if p.throttled > QUOTA * p.seconds)
-    share = find_share(periods, [p.throttled for p in periods])
-    text = f"a cpu quota held up the runs for {share * 100:.0f} % of the time"
-    return make_spoiler("quota", share, rounds, periods, text)
+    seconds = sum(p.throttled for p in periods)
+    text = f"a cpu quota kept {seconds:.1f} s of cpu time from the runs"
+    return make_spoiler("quota", seconds, rounds, periods, text)
 
 
 def judge_load(periods: Sequence[Period], cpus: CpuSet) -> Spoiler | None:

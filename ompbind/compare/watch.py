@@ -6,6 +6,7 @@ import os
 
 from ompbind.compare.spoilers import Period
 from ompbind.machine.activity import read_activity, read_frequency
+from ompbind.machine.usage import Throttling, read_throttling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Watch:
         self.frequencies: list[float] = []
         self.used = find_used()
         self.before = read_activity(self.root, self.cpus)
+        self.throttling = read_throttling(self.root)
 
     def sample(self) -> None:
         """Read the frequencies of the cpus."""
@@ -39,10 +41,25 @@ class Watch:
     def end(self, number: int) -> None:
         """End the round `number`; the next one begins."""
         after = read_activity(self.root, self.cpus)
-        period = Period(number, self.before, after, find_used() - self.used, os.getpid(),
-                        tuple(self.frequencies))  # fmt: skip
+        throttling = read_throttling(self.root)
+        period = Period(
+            number,
+            self.before,
+            after,
+            used=find_used() - self.used,
+            pid=os.getpid(),
+            frequencies=tuple(self.frequencies),
+            throttled=find_throttled(self.throttling, throttling),
+        )
         self.periods.append(period)
         self.frequencies, self.used, self.before = [], find_used(), after
+        self.throttling = throttling
+
+
+def find_throttled(before: Throttling | None, after: Throttling | None) -> float:
+    """Return the seconds of cpu time that quotas kept from a cgroup between two readings; 0 where
+    the system does not say."""
+    return after.since(before).seconds if before and after else 0.0
 
 
 def find_used() -> float:

@@ -92,11 +92,29 @@ def test_each_spoiler(after: dict[str, object], kind: str, amount: float, text: 
 
 
 def test_quota() -> None:
-    """A quota that held up the runs is reported with the share of the time."""
+    """A quota that held up the runs is reported with the cpu time that they did not get."""
     spoiler = find_spoilers([make_period().replace(throttled=3.0)], CPUS)
     assert [(s.kind, s.text) for s in spoiler] == [
-        ("quota", "a cpu quota held up the runs for 30 % of the time")
+        ("quota", "a cpu quota kept 3.0 s of cpu time from the runs")
     ]
+
+
+def test_throttling_is_read_round_by_round() -> None:
+    """What the cgroup's counter grew by between two ends of rounds is in the period between them;
+    where the cgroup is not to be seen there is nothing."""
+    files = FILES | {
+        "proc/self/cgroup": "0::/job\n",
+        "proc/self/mountinfo": "1 1 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+        "sys/fs/cgroup/job/cpu.stat": "nr_throttled 3\nthrottled_usec 1000000\n",
+    }
+    root = make_root(files)
+    watch = Watch(root, CPUS)
+    files["sys/fs/cgroup/job/cpu.stat"] = "nr_throttled 9\nthrottled_usec 3500000\n"
+    watch.end(1)
+    watch.end(2)
+    del files["sys/fs/cgroup/job/cpu.stat"]
+    watch.end(3)
+    assert [p.throttled for p in watch.periods] == [2.5, 0.0, 0.0]
 
 
 def test_frequencies_are_compared_between_rounds() -> None:
