@@ -6,10 +6,25 @@ import argparse
 import os
 import sys
 
-from bench import experiments, output, planning, reading, startup, trap
+from bench import (
+    experiments,
+    output,
+    planning,
+    quota,
+    reading,
+    servers,
+    spread,
+    startup,
+    together,
+    trap,
+)
+from bench.load import Load
 
+HEADLINE_ROUNDS = 50
 USUAL = ("startup", "planning", "reading", "output")
-PARTS = (*USUAL, "trap", "compare")
+HEADLINES = {"spread": spread.bench, "servers": servers.bench, "quota": quota.bench,
+             "together": together.bench}  # fmt: skip
+PARTS = (*USUAL, "trap", "compare", *HEADLINES)
 
 
 def main() -> None:
@@ -49,6 +64,12 @@ def main() -> None:
         trap.bench(args.python, rounds, small=args.smoke)
     if "compare" in parts:
         experiments.bench(2 if args.smoke else 100 if args.quick else 1000)
+    for name, bench in HEADLINES.items():
+        if name in parts:
+            load = Load()
+            bench(args.python, 1 if args.smoke else 10 if args.quick else HEADLINE_ROUNDS,
+                  small=args.smoke)  # fmt: skip
+            print(f"\n{name}: meanwhile {load}")
 
 
 if __name__ == "__main__":

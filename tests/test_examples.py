@@ -279,55 +279,12 @@ def first_node() -> str:
     return str(nodes.first) if nodes else "0"
 
 
-def test_bench_script() -> None:
-    """A row for each combination that can be planned, the program run so often."""
-    with tempfile.TemporaryDirectory() as directory:
-        count = f"{directory}/count"
-        done = run_example(
-            str(EXAMPLES / "bench.sh"), "sh", "-c", f"echo x >>'{count}'; echo hidden",
-            PLACES="cores one", SMT="1 63", REPEATS="2",
-        )  # fmt: skip
-        assert Path(count).read_text() == "x\n" * 4
-    head, *rows = [line.split() for line in done.stdout.splitlines()]
-    assert head == ["places", "smt", "threads", "median", "best", "worst"]
-    assert [row[:2] for row in rows] == [["cores", "1"], ["one", "1"]]
-    for row in rows:
-        assert float(row[4]) <= float(row[3]) <= float(row[5])
-    assert done.stderr.count("ompbind: error: --smt 63: ") == 2
-
-
-def test_bench_script_judges_noise(tmp_path: Path) -> None:
-    """It says so where the times of all combinations overlap, and only there."""
-    script, said = str(EXAMPLES / "bench.sh"), "this shows no difference"
-    later = f"echo x >>{tmp_path}/count; test $(wc -l <{tmp_path}/count) -lt 3 || sleep 1"
-    done = run_example(script, "sh", "-c", later, PLACES="cores l3", SMT="1", REPEATS="2")
-    assert said in done.stderr
-    if ompbind_places("cores") != (one := ompbind_places("one")):  # not on a single core
-        slow = f'test "$OMP_PLACES" != {one} || sleep 2'
-        done = run_example(script, "sh", "-c", slow, PLACES="cores one", SMT="1", REPEATS="2")
-        assert said not in done.stderr
-
-
-def ompbind_places(kind: str) -> str:
-    """OMP_PLACES here, with one kind of places."""
-    words = ["ompbind", "show", "--places", kind, "--rank", "0", "--format", "env"]
-    lines = run_example(*words).stdout.splitlines()
-    return next(line.partition("=")[2] for line in lines if "OMP_PLACES=" in line)
-
-
-def test_bench_script_failure() -> None:
-    """A program that fails ends it, with the program's status."""
-    script = str(EXAMPLES / "bench.sh")
-    assert run_example(script, "sh", "-c", "exit 7", expect=7).stdout == ""
-    assert run_example(script, expect=125).stderr.startswith("usage: ")
-
-
 # --- make bench ----------------------------------------------------------------------------------
 
 
 def test_bench(tmp_path: Path) -> None:
     """The measurements run, in their shortest form; what they find is not judged here."""
-    parts = ("startup", "planning", "reading", "trap", "compare")
+    parts = ("startup", "planning", "reading", "trap", "compare", "spread", "servers", "together")
     done = subprocess.run(
         [sys.executable, "-m", "bench", "--smoke", "--python", sys.executable, *parts],
         cwd=HERE,
@@ -338,7 +295,7 @@ def test_bench(tmp_path: Path) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    for title in ("start-up", "planning", "reading", "trap", "compare"):
+    for title in ("start-up", *parts[1:]):
         assert f"\n{title}" in f"\n{done.stdout}", done.stdout
     assert "python -c pass" in done.stdout
     assert not list(tmp_path.iterdir())

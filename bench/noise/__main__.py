@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.load import Load
+
 HASH = "import hashlib\nfor _ in range(40): hashlib.sha256(bytes(1 << 20)).digest()"
 # By name: what it is, the source that is compiled ("" for Python), and its arguments.
 PROGRAMS = {
@@ -36,30 +38,20 @@ def record(title: str, argv: list[str], runs: int) -> None:
     cpus = len(os.sched_getaffinity(0))
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
     actions = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-    rows, used, begin, before = [], 0.0, time.perf_counter(), read_busy()
+    rows, begin, load = [], time.perf_counter(), Load()
     for _ in range(runs):
         start = time.perf_counter()
         pid = os.posix_spawn(argv[0], argv, environ, file_actions=actions)
-        _, status, usage = os.wait4(pid, 0)
+        status = os.waitpid(pid, 0)[1]
         rows.append(f"{time.perf_counter() - start:.5f}")
-        used += usage.ru_utime + usage.ru_stime
         if status:
             raise SystemExit(f"{argv[0]}: status {status}")
     elapsed = time.perf_counter() - begin
-    others = max(read_busy() - before - used, 0) / elapsed
     first = ", before all other work (chrt -f 1)" if os.sched_getscheduler(0) else ""
     print(f"# {title}; {runs} runs without a pause in {elapsed:.0f} s{first}")
     machine = f"{cpus} cpus, Linux {platform.release().split('-')[0]}"
-    load = f"other work used {others:.2f} of {cpus} cpus"
     print(f"# {machine}, {datetime.date.today():%B %Y}; {load}")
     print("# seconds of each run", *rows, sep="\n")
-
-
-def read_busy() -> float:
-    """Return the seconds of cpu time that the whole machine has spent on work since it booted."""
-    words = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:]
-    idle = int(words[3]) + int(words[4])
-    return (sum(map(int, words[:8])) - idle) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

@@ -8,4 +8,4 @@ from tests.jobs.environments import SIZES, set_up
 
 if __name__ == "__main__":
     for group in sys.argv[1:] or SIZES:
-        set_up(group)
+        set_up(group, SIZES[group])

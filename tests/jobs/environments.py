@@ -63,8 +63,8 @@ def is_set_up(group: str) -> bool:
     return complete.exists() and complete.read_text() == stamp(group)
 
 
-def set_up(group: str) -> None:
-    """Make an environment where it is missing or not what is asked for now. Raises
+def set_up(group: str, size: int) -> None:
+    """Make an environment of so many MB where it is missing or not what is asked for now. Raises
     CalledProcessError."""
     folder = cache_folder() / group
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def set_up(group: str) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if is_set_up(group):
             return
-        print(f"engines: installing {group} ({SIZES[group]} MB) into {folder}", file=sys.stderr)
+        print(f"make: installing {group} ({size} MB) into {folder}", file=sys.stderr)
         shutil.rmtree(folder, ignore_errors=True)
         run(sys.executable, "-m", "venv", str(folder))
         # Our own pip, which knows groups: 25.1 or newer.
