@@ -6,11 +6,12 @@ import os
 import time
 
 from ompbind.cli.progress import ProgressLine
-from ompbind.cli.run import QUIET, given_environment
+from ompbind.cli.run import QUIET, SERVER_GRACE, given_environment
 from ompbind.compare.automatic import AUTO, make_automatic
 from ompbind.compare.experiment import ROUNDS, Experiment, Limits
 from ompbind.compare.measure import measure
 from ompbind.compare.metric import make_metric
+from ompbind.compare.procedure import Conditions, make_procedure
 from ompbind.compare.result import Result, read_result, to_csv, to_json
 from ompbind.compare.spoilers import find_spoilers
 from ompbind.compare.variants import (
@@ -60,7 +61,10 @@ def compare(args: Sequence[str]) -> int:
     else:
         start = begin(values, common, command, environ)
     check_outputs(values)
-    require_program(start.command[0], environ)
+    procedure = start.procedure
+    for words in (start.command, procedure.setup, procedure.load, procedure.cleanup):
+        if words:
+            require_program(words[0], environ)
     say_variants(start)
     catch_signals()
     session = Session(values, environ)
@@ -81,6 +85,13 @@ def begin(
     if not command:
         raise UsageError("no command to run", hint="ompbind compare [OPTIONS] -- COMMAND")
     metric = make_metric(values.get("metric", "wall"), values.get("better"), values.get("join"))
+    procedure = make_procedure(
+        setup=values.get("setup"),
+        ready=tuple(values.get("ready", ())),
+        within=values.get("ready_timeout"),
+        load=values.get("load"),
+        cleanup=values.get("cleanup"),
+    )
     wishes, passed_over = make_wishes(values, common, metric, environ)
     unbound = values.get("unbound", True)
     variants, omitted = make_variants(wishes, common, command, environ, unbound=unbound)
@@ -98,6 +109,7 @@ def begin(
         seed=seed,
         runs=(),
         ending="",
+        procedure=procedure,
     )
 
 
@@ -201,11 +213,15 @@ class Session:
                 machine.sample()
 
         def run(name: str, number: int) -> Run:
-            return measure(
-                variants[name], number, result.metric, self.environ,
-                grace=GRACE, on_denied=variants[name].on_denied,
-                timeout=self.values.get("timeout"), tick=tick,
-            )  # fmt: skip
+            variant = variants[name]
+            conditions = Conditions(
+                self.environ,
+                grace=SERVER_GRACE if result.procedure.load else GRACE,
+                on_denied=variant.on_denied,
+                timeout=self.values.get("timeout"),
+                tick=tick,
+            )
+            return measure(variant, number, result.metric, result.procedure, conditions)
 
         experiment = Experiment(
             names=list(variants),

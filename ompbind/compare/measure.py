@@ -1,120 +1,118 @@
-"""One run of a variant: its launch, its figures, and what it wrote where it failed."""
+"""One run of a variant: its figures, and what was written where it failed."""
 
 from __future__ import annotations
 
-import os
 import tempfile
 from typing import TYPE_CHECKING
 
 from ompbind.compare.experiment import Run
 from ompbind.compare.metric import Metric, join_figures
-from ompbind.launch.trial import MESSAGES, Trial, run_trial
-from ompbind.messages import one_line
+from ompbind.compare.output import MOST, find_tail, paths_of, read_end
+from ompbind.compare.procedure import Outcome, find_failure, make_alone, make_folder
+from ompbind.compare.server import serve
+from ompbind.launch.trial import run_trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from typing import Any
 
+    from ompbind.compare.procedure import Conditions, Procedure
     from ompbind.compare.variants import Variant
+    from ompbind.plans import Plan
 
-LINES = 5  # of a failed run's output
-MOST = 64 << 20  # bytes of a rank's output that are searched for a figure
+NOT_STARTED = 125  # the status of a run whose ranks were not started
 LEAST = 1e-6  # seconds: what a time is at least, so that ratios can be formed
 
 
 def measure(
-    variant: Variant,
-    number: int,
-    metric: Metric,
-    environ: Mapping[str, str],
-    *,
-    grace: float,
-    on_denied: str,
-    timeout: float | None,
-    tick: Callable[[], object] | None,
+    variant: Variant, number: int, metric: Metric, procedure: Procedure, conditions: Conditions
 ) -> Run:
     """Run a variant once, in round `number`. Raises OSError; an interruption ends the run."""
     with tempfile.TemporaryDirectory(prefix="ompbind-") as directory:
-        trial = run_trial(
-            variant.plan, environ, directory,
-            grace=grace, on_denied=on_denied, timeout=timeout, tick=tick,
-        )  # fmt: skip
-        value, failure = None, find_failure(trial, timeout)
-        if not failure:
+        outcome = carry_out(variant.plan, procedure, conditions, directory)
+        value, failure, trial = None, outcome.failure, outcome.trial
+        if trial and not failure:
             try:
-                value = find_value(metric, trial, variant, directory)
+                value = find_value(metric, outcome)
             except ValueError as e:
                 failure = str(e)
         return Run(
             variant=variant.name,
             round=number,
             value=value,
-            **make_figures(trial),
-            status=trial.status,
+            **make_figures(outcome),
+            status=trial.status if trial else NOT_STARTED,
             failure=failure,
-            tail=find_tail(variant, directory) if failure else (),
-            ranks=trial.ranks,
+            tail=find_tail(outcome.plan, outcome.directory) if failure else (),
+            ranks=trial.ranks if trial else (),
         )
 
 
-def make_figures(trial: Trial) -> dict[str, Any]:
-    """Return the figures of a run: of the rank that ran longest, and the sums of all."""
+def make_figures(outcome: Outcome) -> dict[str, Any]:
+    """Return the figures of a run: the time of the rank, or the load, that ran longest, and the
+    sums of all ranks."""
+    ranks = outcome.trial.ranks if outcome.trial else ()
+    timed = ranks if outcome.loading is None else outcome.loading.ranks
     return {
-        "wall": max((rank["elapsed_seconds"] for rank in trial.ranks), default=0.0),
-        "user": sum(rank["user_seconds"] for rank in trial.ranks),
-        "system": sum(rank["system_seconds"] for rank in trial.ranks),
-        "peak": sum(rank["peak_memory_bytes"] for rank in trial.ranks),
+        "wall": max((rank["elapsed_seconds"] for rank in timed), default=0.0),
+        "user": sum(rank["user_seconds"] for rank in ranks),
+        "system": sum(rank["system_seconds"] for rank in ranks),
+        "peak": sum(rank["peak_memory_bytes"] for rank in ranks),
     }
 
 
-def find_failure(trial: Trial, timeout: float | None) -> str:
-    """Return why a launch counts as failed, "" where it does not."""
-    if trial.timed_out:
-        return f"took longer than {timeout:g} s"
-    return f"ended with status {trial.status}" if trial.status else ""
-
-
-def find_value(metric: Metric, trial: Trial, variant: Variant, directory: str) -> float:
+def find_value(metric: Metric, outcome: Outcome) -> float:
     """Return the figure of a run. Raises ValueError with the reason where there is none."""
     if not metric.is_printed:
-        figures = make_figures(trial)
+        figures = make_figures(outcome)
         figures["cpu"] = figures["user"] + figures["system"]
         return max(float(figures[metric.name]), LEAST)
     outputs = [
-        [read_end(path, MOST) for path in paths_of(directory, rank.number)]
-        for rank in variant.plan.ranks
+        [read_end(path, MOST) for path in paths_of(outcome.directory, rank.number)]
+        for rank in outcome.plan.ranks
     ]
     return join_figures(metric, outputs)
 
 
-def find_tail(variant: Variant, directory: str) -> tuple[str, ...]:
-    """Return the last lines that a failed run wrote: ranks' errors, what ompbind said, else the
-    ranks' output."""
-    ranks = [paths_of(directory, rank.number) for rank in variant.plan.ranks]
-    for paths in (
-        [err for _, err in ranks],
-        [os.path.join(directory, MESSAGES)],
-        [out for out, _ in ranks],
-    ):
-        texts = (read_end(path, 4096) for path in paths)
-        lines = [one_line(line) for text in texts for line in text.splitlines() if line.strip()]
-        if lines:
-            return tuple(line[:300] for line in lines[-LINES:])
-    return ()
+# --- what belongs to a run -----------------------------------------------------------------------
 
 
-def paths_of(directory: str, rank: int) -> tuple[str, str]:
-    """Return the files of a rank's standard output and error."""
-    start = os.path.join(directory, f"rank-{rank}")
-    return f"{start}.out", f"{start}.err"
-
-
-def read_end(path: str, most: int) -> str:
-    """Return the last `most` bytes of a file as text; "" where it does not exist."""
+def carry_out(plan: Plan, procedure: Procedure, conditions: Conditions, directory: str) -> Outcome:
+    """Run a plan's ranks, with what belongs before, beside and after them, and leave nothing
+    running; what interrupts it comes out after the cleanup. Output is below `directory`. Raises
+    OSError."""
+    outcome = None
     try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - most))
-            return file.read().decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
+        outcome = run_step(plan, procedure.setup, "--setup", conditions, directory)
+        if outcome is None:
+            outcome = run_ranks(plan, procedure, conditions, directory)
+    finally:
+        cleanup = run_step(plan, procedure.cleanup, "--cleanup", conditions, directory)
+    if cleanup and not outcome.failure:
+        return cleanup.replace(trial=outcome.trial)
+    return outcome
+
+
+def run_step(
+    plan: Plan, command: tuple[str, ...], name: str, conditions: Conditions, directory: str
+) -> Outcome | None:
+    """Run a command that belongs to the run of a plan; return its outcome where it fails."""
+    if not command:
+        return None
+    alone, folder = make_alone(plan, command), make_folder(directory, name)
+    trial = run_trial(
+        alone, conditions.environ, folder,
+        grace=conditions.grace, timeout=conditions.timeout, tick=conditions.tick,
+    )  # fmt: skip
+    failure = find_failure(trial, conditions.timeout)
+    return Outcome(None, f"{name} {failure}", alone, folder) if failure else None
+
+
+def run_ranks(plan: Plan, procedure: Procedure, conditions: Conditions, directory: str) -> Outcome:
+    """Run the ranks, where they are servers with the load on them."""
+    if procedure.load:
+        return serve(plan, procedure, conditions, directory)
+    trial = run_trial(
+        plan, conditions.environ, directory, grace=conditions.grace,
+        on_denied=conditions.on_denied, timeout=conditions.timeout, tick=conditions.tick,
+    )  # fmt: skip
+    return Outcome(trial, find_failure(trial, conditions.timeout), plan, directory)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from ompbind.compare.experiment import Run, make_rounds
 from ompbind.compare.metric import JOINS, Metric
+from ompbind.compare.procedure import READY_WITHIN, Procedure
+from ompbind.compare.readiness import parse_ready
 from ompbind.compare.statistics import Verdict, judge
 from ompbind.compare.variants import Omitted, Variant
 from ompbind.errors import OmpbindError, ParseError, UsageError
@@ -35,6 +37,7 @@ class Result(Record):
     ending: str
     notes: tuple[str, ...] = ()
     ablation: Result | None = None
+    procedure: Procedure = Procedure()  # what belongs to each run besides the command
 
     @property
     def rounds(self) -> int:
@@ -78,6 +81,7 @@ def to_dict(result: Result) -> dict[str, Any]:
         "schema": SCHEMA,
         "command": list(result.command),
         "metric": dict(vars(result.metric)) | {"unit": result.metric.unit},
+        "procedure": procedure_to_dict(result.procedure),
         "seed": result.seed,
         "rounds": result.rounds,
         "ending": result.ending,
@@ -97,6 +101,16 @@ def to_dict(result: Result) -> dict[str, Any]:
         "runs": [dict(vars(run)) for run in result.runs],
         "notes": list(result.notes),
         "ablation": None if result.ablation is None else to_dict(result.ablation),
+    }
+
+
+def procedure_to_dict(procedure: Procedure) -> dict[str, Any]:
+    return {
+        "setup": list(procedure.setup),
+        "ready": [ready.text for ready in procedure.ready],
+        "ready_timeout": procedure.within,
+        "load": list(procedure.load),
+        "cleanup": list(procedure.cleanup),
     }
 
 
@@ -173,6 +187,17 @@ def parse_result(text: str) -> Result:
         runs=runs,
         ending=top.get("ending", str, ""),
         notes=top.texts("notes", []),
+        procedure=read_procedure(Reader(top.get("procedure", dict, {}), "procedure")),
+    )
+
+
+def read_procedure(procedure: Reader) -> Procedure:
+    return Procedure(
+        setup=procedure.texts("setup", []),
+        ready=tuple(map(parse_ready, procedure.texts("ready", []))),
+        within=float(procedure.get("ready_timeout", (int, float), READY_WITHIN)),
+        load=procedure.texts("load", []),
+        cleanup=procedure.texts("cleanup", []),
     )
 
 

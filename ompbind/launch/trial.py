@@ -18,8 +18,10 @@ from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, NoReturn
+
+    from typing_extensions import Self
 
     from ompbind.plans import Plan
 
@@ -56,32 +58,77 @@ def run_trial(
     is called now and then, at least every TICK seconds. An exception, as KeyboardInterrupt, ends
     the ranks before it goes on. Raises OSError where there is no process or descriptor left.
     """
-    settings = Settings(on_denied=on_denied, watched=True, grace=grace, output_dir=directory,
-                        stdin="none", report=os.path.join(directory, REPORT))  # fmt: skip
-    flush()
-    reader, writer = os.pipe()  # all processes of the launch but the ranks hold `writer`
-    try:
-        pid = os.fork()
-        if pid == 0:
-            become_launch(plan, environ, settings, os.path.join(directory, MESSAGES))
-    finally:
-        os.close(writer)
-    try:
-        timed_out = not wait_for_end(reader, timeout, tick)
-        if timed_out:
-            os.kill(pid, signal.SIGTERM)
-        _, status = os.waitpid(pid, 0)
-    except BaseException:
-        end(pid)
-        raise
-    finally:
-        os.close(reader)
-    code = os.waitstatus_to_exitcode(status)
-    return Trial(
-        status=code if code >= 0 else 128 - code,
-        timed_out=timed_out,
-        ranks=read_ranks(settings.report),
-    )
+    with Launched(plan, environ, directory, grace=grace, on_denied=on_denied) as launched:
+        if wait_for_any([launched], timeout, tick):
+            return launched.collect()
+        return launched.stop(tick, signal.SIGTERM).replace(timed_out=True)
+
+
+class Launched:
+    """A launch that has been started, as `run_trial` has it. As a context manager it is ended, if
+    it still runs, and leaves nothing."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        environ: Mapping[str, str],
+        directory: str,
+        *,
+        grace: float = 10.0,
+        on_denied: str = "error",
+    ) -> None:
+        """Start every rank. Raises OSError."""
+        self.plan, self.directory = plan, directory
+        settings = Settings(
+            on_denied=on_denied,
+            watched=True,
+            grace=grace,
+            output_dir=directory,
+            stdin="none",
+            report=os.path.join(directory, REPORT),
+        )
+        flush()
+        self.reader, writer = os.pipe()  # all processes of the launch but the ranks hold `writer`
+        self.trial: Trial | None = None  # once it has ended
+        try:
+            self.pid = os.fork()
+            if self.pid == 0:
+                become_launch(plan, environ, settings, os.path.join(directory, MESSAGES))
+        except OSError:
+            os.close(self.reader)
+            raise
+        finally:
+            os.close(writer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self.trial is None:
+                end(self.pid)
+        finally:
+            os.close(self.reader)
+
+    def has_ended(self) -> bool:
+        return wait_for_any([self], 0) is not None
+
+    def stop(self, tick: Callable[[], object] | None = None, number: int = signal.SIGINT) -> Trial:
+        """Begin to end it with this signal, unless it has ended, and wait until it has."""
+        if not self.has_ended():
+            os.kill(self.pid, number)
+            wait_for_any([self], None, tick)
+        return self.collect()
+
+    def collect(self) -> Trial:
+        """Return what has become of it. It must have ended, or be about to."""
+        _, status = os.waitpid(self.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        self.trial = Trial(
+            status=code if code >= 0 else 128 - code,
+            ranks=read_ranks(os.path.join(self.directory, REPORT)),
+        )
+        return self.trial
 
 
 def read_ranks(path: str) -> tuple[Mapping[str, Any], ...]:
@@ -95,21 +142,29 @@ def read_ranks(path: str) -> tuple[Mapping[str, Any], ...]:
         return ()
 
 
-def wait_for_end(reader: int, timeout: float | None, tick: Callable[[], object] | None) -> bool:
-    """Wait until nobody holds the other end of a pipe; return whether that was in time."""
+def wait_for_any(
+    launches: Sequence[Launched],
+    timeout: float | None = None,
+    tick: Callable[[], object] | None = None,
+) -> Launched | None:
+    """Wait until one of these launches has ended, and return the first that has; None where none
+    has after `timeout` seconds."""
     poll = select.poll()
-    poll.register(reader, select.POLLIN)
+    for launched in launches:
+        poll.register(launched.reader, select.POLLIN)  # its end: nobody holds the other one
     pause = TICK / 2
     ends = None if timeout is None else time.monotonic() + timeout
     while True:
-        left = None if ends is None else ends - time.monotonic()
-        if left is not None and left <= 0:
-            return False
+        left = None if ends is None else max(0.0, ends - time.monotonic())
+        wait = left
         if tick is not None:
-            left = pause if left is None else min(left, pause)
+            wait = pause if left is None else min(left, pause)
             pause = min(2 * pause, TICK)
-        if poll.poll(None if left is None else left * 1000):
-            return True
+        ready = {fd for fd, _ in poll.poll(None if wait is None else wait * 1000)}
+        if ready:
+            return next(launched for launched in launches if launched.reader in ready)
+        if left is not None and wait == left:
+            return None
         if tick is not None:
             tick()
 
@@ -120,7 +175,7 @@ def end(pid: int) -> None:
         try:
             os.kill(pid, signal.SIGINT)
             os.waitpid(pid, 0)
-        except ChildProcessError:
+        except (ChildProcessError, ProcessLookupError):
             return  # it has been waited for
         except KeyboardInterrupt:
             continue

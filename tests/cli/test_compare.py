@@ -13,6 +13,7 @@ import pytest
 
 from ompbind.cli import main
 from ompbind.compare.experiment import Run
+from ompbind.compare.result import parse_result, to_json
 from ompbind.compare.statistics import fewest_rounds
 from ompbind.compare.variants import Variant
 from tests.support.commands import ompbind_run
@@ -120,6 +121,45 @@ def test_ablation(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert verdicts.pop("without --threads 4") == "worse"
     assert set(verdicts) == {"bound", "without --proc-bind false"}
     assert sorted(verdicts.values()) == ["best", "same"]
+
+
+def test_a_server_under_load(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The load's figure is compared, and all that belongs to a run is in the result, so that it can
+    be gone on with."""
+    server = "echo up; sleep 1000"
+    around = ["--ready", "^up", "--load", "echo rate: 3", "--setup", f"mkdir {tmp_path}/x",
+              "--cleanup", f"rmdir {tmp_path}/x", "--ready-timeout", "5m"]  # fmt: skip
+    args = [*QUICK, *RATE, "--runs", "1", "--format", "json"]
+    status, out, _ = compare(capfd, *args, *around, "--", "sh", "-c", server)
+    result = json.loads(out)
+    assert (status, [run["value"] for run in result["runs"]]) == (0, [3.0, 3.0])
+    assert result["procedure"] == {
+        "setup": ["mkdir", f"{tmp_path}/x"],
+        "ready": ["^up"],
+        "ready_timeout": 300.0,
+        "load": ["echo", "rate:", "3"],
+        "cleanup": ["rmdir", f"{tmp_path}/x"],
+    }
+    assert to_json(parse_result(out)) == out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ready", "80"], "--ready is for a server under a load"),
+        (["--load", "x"], "--load needs to know when the server is ready"),
+        (["--ready-timeout", "9"], "--ready-timeout has no effect without --ready"),
+        (["--setup", "no-such-command"], "not found in PATH: 'no-such-command'"),
+        (["--ready", "0", "--load", "true"], "--ready 0 is not a port"),
+    ],
+)
+def test_what_a_server_needs(
+    options: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Is refused before anything is started."""
+    status, out, err = compare(capfd, *options, "--", "true")
+    assert (status in (125, 127), out) == (True, "")
+    assert message in err
 
 
 def test_auto(capfd: pytest.CaptureFixture[str]) -> None:
