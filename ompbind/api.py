@@ -181,6 +181,8 @@ def run(
     output_dir: Path | None = None,
     overwrite: bool = False,
     stdin: int | str | None = None,
+    exclusive: bool = False,
+    wait: bool | float | None = None,
 ) -> int:
     """Run all ranks until they have exited, as `ompbind run` does with the same options. Return its
     status: 0, or that of the first rank that failed, 128+N for a signal N.

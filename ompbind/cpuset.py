@@ -153,9 +153,9 @@ class CpuSet:
     def __hash__(self) -> int:
         return hash(self._mask)
 
-    def __str__(self) -> str:
-        """Return the kernel's list format: sorted, ranges joined; "" for the empty set."""
-        parts: list[str] = []
+    def runs(self) -> list[tuple[int, int]]:
+        """Return the runs of adjacent numbers, ascending: the first of each and how many."""
+        runs: list[tuple[int, int]] = []
         mask = self._mask
         # From the first word that has any: most sets are a few neighbours among thousands.
         offset = ((mask & -mask).bit_length() - 1) & -64 if mask else 0
@@ -163,12 +163,16 @@ class CpuSet:
         while mask:
             skip = (mask & -mask).bit_length() - 1
             mask >>= skip
-            run = (~mask & mask + 1).bit_length() - 1  # the number of adjacent ones
-            mask >>= run
-            first = offset + skip
-            offset = first + run
-            parts.append(str(first) if run == 1 else f"{first}-{offset - 1}")
-        return ",".join(parts)
+            count = (~mask & mask + 1).bit_length() - 1  # the number of adjacent ones
+            mask >>= count
+            runs.append((offset + skip, count))
+            offset += skip + count
+        return runs
+
+    def __str__(self) -> str:
+        """Return the kernel's list format: sorted, ranges joined; "" for the empty set."""
+        runs = self.runs()
+        return ",".join(str(n) if k == 1 else f"{n}-{n + k - 1}" for n, k in runs)
 
     def __repr__(self) -> str:
         return f"CpuSet({str(self)!r})"

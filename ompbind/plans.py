@@ -369,6 +369,10 @@ class Plan(Record):
         """The binder, the same for all ranks."""
         return self.ranks[0].binding.binder
 
+    def held_by(self, rank: RankPlan) -> CpuSet:
+        """Return the cpus that a rank has for itself: its own, and those of its roles."""
+        return union([rank.cpus, *(r.cpus for r in self.roles if rank.rank in r.ranks)])
+
     @property
     def taken(self) -> CpuSet:
         """The cpus that have an owner: a rank, a role, other work, another part."""

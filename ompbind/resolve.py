@@ -6,12 +6,13 @@ import os
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import ParseError, UsageError
+from ompbind.host import Lease, find_leased
 from ompbind.machine import linux_root, living_root, read_machine
 from ompbind.messages import label, quote
 from ompbind.openmp import choose_places
 from ompbind.planner import make_plan
 from ompbind.planner.cores import levels_for
-from ompbind.plans import Caution, Inherited
+from ompbind.plans import CPUS_VARIABLE, Caution, Inherited
 from ompbind.worker import find_program, find_python
 from ompbind.worker.runtimes import guess_worker
 
@@ -36,10 +37,12 @@ def resolve_plan(
     machine: Machine | None = None,
     *,
     is_run: bool = False,
+    lease: Lease | None = None,
 ) -> Plan:
     """Return the plan that is asked for, on this machine or on the one that is named, with all that
     its workers get. `machine`: that machine, where it has been read; `is_run`: a saved plan is for
-    this machine, whatever it was made for. Raises OmpbindError."""
+    this machine, whatever it was made for; `lease`: it then holds the plan's cpus. Raises
+    OmpbindError."""
     if options.saved is not None:
         from ompbind.saved import load_plan, without_foreign
 
@@ -52,7 +55,7 @@ def resolve_plan(
             given = {name for name, _ in options.variables.assignments} if options.variables else {}
             plan = without_foreign(plan, {*given, *(["OMPBIND_FIX"] if options.fixes else [])})
     else:
-        plan = make_new_plan(options, environ, machine, is_run=is_run)
+        plan, machine = make_new_plan(options, environ, machine, lease, is_run=is_run)
     variables = options.variables
     if variables and options.found:
         from ompbind.engines.variables import fit_variables
@@ -65,12 +68,19 @@ def resolve_plan(
     if any(caution.kind == "neighbours" for caution in plan.cautions):  # those of then, when saved
         kept = tuple(caution for caution in plan.cautions if caution.kind != "neighbours")
         plan = plan.replace(cautions=kept)
-    look = options.neighbours
-    if look is None:
-        look = environ.get("OMPBIND_NEIGHBOURS", "").lower() not in ("no", "off", "false", "0")
-    if look and options.topology is None and (is_run or is_of_this_host(plan, options)):
-        plan = with_neighbours(plan, environ)
+    if options.exclusive and not claims_cores(options):
+        from ompbind.claims import claim_plan
+
+        claim_plan(plan, options, environ, machine, lease)
+    elif options.topology is None and (is_run or is_of_this_host(plan, options)):
+        plan = with_neighbours(plan, options, environ, machine, lease)
     return with_fixes(plan, options, environ)
+
+
+def claims_cores(options: PlanOptions) -> bool:
+    """Whether cores are to be chosen that nobody else holds."""
+    request = options.request
+    return bool(request.free) or (request.part is not None and not request.part[0])
 
 
 def is_of_this_host(plan: Plan, options: PlanOptions) -> bool:
@@ -83,14 +93,42 @@ def is_of_this_host(plan: Plan, options: PlanOptions) -> bool:
     return root is not None and plan.host.name == read_hostname(root)
 
 
-def with_neighbours(plan: Plan, environ: Mapping[str, str]) -> Plan:
-    """Return the plan with a warning if other launches hold cores of it."""
+def with_neighbours(
+    plan: Plan,
+    options: PlanOptions,
+    environ: Mapping[str, str],
+    machine: Machine | None,
+    lease: Lease | None,
+) -> Plan:
+    """Return the plan with a warning if other launches hold cores of it, and hold them by `lease`,
+    where there is one. Whether others do is asked of their leases, whatever their number; their
+    variables and masks are read where a lease is in the way, or where it was asked for.
+    """
     if plan.binder == "none" or not hasattr(os, "sched_getaffinity"):
         return plan
-    from ompbind.host import find_neighbours, make_warning
+    cpus = union(map(plan.held_by, plan.ranks))
+    claimed = claims_cores(options)  # nobody else has a lease on these
+    inherited = Lease.find_inherited() if CPUS_VARIABLE in environ else None
+    leased = CpuSet()
+    if inherited and not claimed:
+        leased = find_leased(cpus, machine, inherited)
+    if lease is not None:
+        lease.hold(cpus)
+    wanted = options.neighbours
+    if wanted is None:
+        word = environ.get("OMPBIND_NEIGHBOURS", "").lower()
+        if word in ("no", "off", "false", "0"):
+            return plan
+        wanted = word in ("yes", "on", "true", "1")
+    elif not wanted:
+        return plan
+    if not inherited and not claimed:
+        leased = find_leased(cpus, machine, lease)
+    if not leased and not wanted:
+        return plan
+    from ompbind.host.neighbours import find_neighbours, make_warning
 
-    cpus = union(r.cpus for r in plan.ranks)
-    neighbours = find_neighbours(living_root(), cpus, environ, plan.task.job)
+    neighbours = find_neighbours(living_root(), cpus, environ, plan.task.job, leased=leased)
     caution = make_warning(neighbours, plan.host.allowed)
     return plan.replace(cautions=(*plan.cautions, caution)) if caution else plan
 
@@ -99,10 +137,12 @@ def make_new_plan(
     options: PlanOptions,
     environ: Mapping[str, str],
     machine: Machine | None = None,
+    lease: Lease | None = None,
     *,
     is_run: bool = False,
-) -> Plan:
-    """Return a plan for this or another machine's topology. Raises OmpbindError."""
+) -> tuple[Plan, Machine]:
+    """Return a plan for this or another machine's topology, and that machine. `lease`: what is to
+    hold cpus that nobody else does. Raises OmpbindError."""
     request, path, found = options.request, options.topology, options.found
     devices = wants_devices(request, path)
     levels = levels_for(request)
@@ -118,8 +158,14 @@ def make_new_plan(
     machine, narrowed = apply_inherited(machine, options, environ)
     binder = choose_binder(request.binder, machine, path, environ)
     request = request.replace(binder=binder, **chosen)
-    if request.part and not request.part[0]:
-        request = choose_part(machine, request, options, keep=is_run)
+    if options.wait is not None and not (claims_cores(options) or options.exclusive):
+        part = "/".join(map(str, request.part or ()))
+        text = f"--wait is for cores that nobody else may hold, and part {part} may be held"
+        raise UsageError(text, hint="--part auto/N, or --exclusive")
+    if claims_cores(options):
+        from ompbind.claims import claim_cores
+
+        request = claim_cores(machine, request, options, environ, lease, is_run=is_run)
     fitted = None
     if found and found.task:
         from ompbind.engines.fitting import fit_here
@@ -144,12 +190,12 @@ def make_new_plan(
     if request.omp == "all" and options.request.places_why and environ.get("LD_PRELOAD"):
         plan = warn_of_runtimes(plan, environ)
     if not narrowed:
-        return plan
+        return plan, machine
     from ompbind.host.restrictions import can_be_reset
 
     widened = options.inherited == "ignore" or (fitted is not None and fitted.widened)
-    ignored = widened and binder != "none"
-    return plan.replace(narrowed=narrowed, reset_inherited=ignored and can_be_reset(narrowed))
+    reset = widened and binder != "none" and can_be_reset(narrowed)
+    return plan.replace(narrowed=narrowed, reset_inherited=reset), machine
 
 
 def warn_of_binding(plan: Plan, environ: Mapping[str, str]) -> Plan:
@@ -201,27 +247,6 @@ def warn_of_runtimes(plan: Plan, environ: Mapping[str, str]) -> Plan:
     )
     caution = Caution("openmp", text, "--places one leaves the rank's cpus to each of them")
     return plan.replace(cautions=(*plan.cautions, caution))
-
-
-def choose_part(machine: Machine, request: Request, options: PlanOptions, *, keep: bool) -> Request:
-    """Return the request for the first part of --part auto/N that is free, which is claimed for
-    this process and its workers to `keep` it. Raises OmpbindError."""
-    found, count = options.found, request.part[1] if request.part else 1
-    problem = ""
-    if options.topology is not None:
-        problem = "which parts of another machine are free is not known here"
-    elif found and found.engine and found.task.local_ranks != 1:
-        problem = f"the ranks that {found.task.label} has started divide what they share by "
-        problem += "themselves"
-    if problem:
-        raise UsageError(f"--part auto/{count}: {problem}", hint="--part 1/2, or leave it out")
-    from ompbind.host.claims import claim_free
-    from ompbind.planner.cores import make_cores
-    from ompbind.planner.mapping import cut_parts
-
-    parts = cut_parts(make_cores(machine, request), 0, count)
-    cpus = [union(core.threads for core in part) for part in parts]
-    return request.replace(part=(claim_free(cpus, keep=keep) + 1, count))
 
 
 def apply_inherited(

@@ -19,6 +19,7 @@ import pytest
 
 import ompbind
 from ompbind import plans
+from ompbind.host import DESCRIPTOR
 from ompbind.options.keywords import options_for
 from tests.support.commands import environment, ompbind_run
 from tests.support.confine import denying
@@ -369,7 +370,7 @@ def test_popens_own_arguments_hold(plan: ompbind.Plan, tmp_path: Path) -> None:
 
 
 def test_a_worker_starts_with_plain_signals(plan: ompbind.Plan) -> None:
-    """Python's own ignored signals are not inherited, and there is one descriptor more for none."""
+    """Python's own ignored signals are not inherited, nor any descriptor but that of its lease."""
     with plan.popen(
         0, ["/bin/cat", "/proc/self/status"], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -378,9 +379,9 @@ def test_a_worker_starts_with_plain_signals(plan: ompbind.Plan) -> None:
     for name in ("SigIgn", "SigBlk", "SigCgt"):
         signals = int(re.findall(rf"{name}:\s*(\w+)", told)[0], 16)
         assert signals & 0x7FFFFFFF == 0, name  # make ignores the C library's own, 32 and 33
-    code = "import os; print(sorted(map(int, os.listdir('/proc/self/fd')))[:-1])"
+    code = "import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))"
     done = plan.popen(0, [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert done.communicate(timeout=TIMEOUT)[0] == "[0, 1, 2]\n"
+    assert done.communicate(timeout=TIMEOUT)[0] == f"[0, 1, 2, 3, {DESCRIPTOR}]\n"
 
 
 @pytest.mark.parametrize("runtime", ["libgomp", "libomp"])
@@ -721,7 +722,7 @@ def test_run_returns_the_command_lines_status(plan: ompbind.Plan) -> None:
 
 
 def test_run_binds_and_writes_where_it_is_told(plan: ompbind.Plan, tmp_path: Path) -> None:
-    """Each rank on its cpus, with no descriptor of ours; what it is given as it was given."""
+    """Each rank on its cpus, with the descriptor of its lease; what it is given as it was given."""
     script = "grep Cpus_allowed_list /proc/self/status; pwd; echo $OMPBIND_RANK$X; ls /proc/self/fd"
     with open(tmp_path / "out", "w+") as out:
         status = ompbind.run(
@@ -732,7 +733,7 @@ def test_run_binds_and_writes_where_it_is_told(plan: ompbind.Plan, tmp_path: Pat
         out.seek(0)
         words = out.read().split()
     assert words == ["Cpus_allowed_list:", str(plan.ranks[1].cpus), str(tmp_path), "1y",
-                     "0", "1", "2", "3"]  # fmt: skip
+                     "0", "1", "2", str(DESCRIPTOR), "3"]  # fmt: skip
 
 
 def test_run_raises_what_the_command_line_refuses(plan: ompbind.Plan) -> None:

@@ -29,7 +29,7 @@ LAYERS = (
     "planner launch verify fixes exports",
     "engines",
     "options doctor",
-    "saved",
+    "saved claims",
     "resolve",
     "cluster compare groups",
     "api multiprocessing render",

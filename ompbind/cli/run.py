@@ -9,6 +9,7 @@ import os
 import sys
 
 from ompbind.errors import UsageError
+from ompbind.host import Lease
 from ompbind.messages import cut, say, write_output
 from ompbind.options import make_plan_options, make_settings, read_arguments
 from ompbind.plans import describe_numbers
@@ -76,14 +77,16 @@ def start(values: Values, command: Sequence[str], groups: Groups | None = None) 
     settings = make_settings(values)
     settings = settings.replace(prove=make_verifier(settings))
     environ = given_environment()
+    lease = Lease.open()
     if groups:
         from ompbind.groups.plan import plan_groups
 
-        plan = plan_groups(groups, environ, is_run=True)
+        plan = plan_groups(groups, environ, is_run=True, lease=lease)
     else:
         from ompbind.resolve import resolve_plan
 
-        plan = resolve_plan(make_plan_options(values, command, environ), environ, is_run=True)
+        options = make_plan_options(values, command, environ)
+        plan = resolve_plan(options, environ, is_run=True, lease=lease)
     if "plan" in values:
         from ompbind.saved import check_plan
 
@@ -98,7 +101,7 @@ def start(values: Values, command: Sequence[str], groups: Groups | None = None) 
         say_what_matters(plan, verbose=settings.verbose)
     settings = settle_supervision(settings, values, plan)
     warn = (lambda _: None) if settings.quiet else lambda text: say("warning", text)
-    return launch.run(plan, environ, warn, settings)
+    return launch.run(plan, environ, warn, settings, lease)
 
 
 def say_what_matters(plan: Plan, *, verbose: bool) -> None:

@@ -9,9 +9,16 @@ from ompbind.machine.topology import TREE
 from ompbind.messages import counted, label
 from ompbind.options import is_under_engine, make_plan_options
 from ompbind.planner.cores import group_cores
+from ompbind.planner.request import Pool
 from ompbind.plans import RANK_VARIABLE, Caution, Group, Plan, Role
 from ompbind.record import Record
-from ompbind.resolve import apply_inherited, resolve_plan, wants_devices, with_neighbours
+from ompbind.resolve import (
+    apply_inherited,
+    claims_cores,
+    resolve_plan,
+    wants_devices,
+    with_neighbours,
+)
 from ompbind.worker.template import fill, make_names
 
 TYPE_CHECKING = False
@@ -19,12 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ompbind.groups.request import GroupRequest, Groups
+    from ompbind.host import Lease
     from ompbind.machine.topology import Machine
     from ompbind.options import PlanOptions
     from ompbind.planner.request import Request
     from ompbind.plans import RankPlan
 
 
+NOTHING = Pool("", 0)
 EVERYTHING = "every allowed core"  # the reason for a single rank's cpus
 
 
@@ -36,9 +45,15 @@ class Planned(Record):
     plan: Plan
 
 
-def plan_groups(groups: Groups, environ: Mapping[str, str], *, is_run: bool = False) -> Plan:
-    """Return the plan of all groups. `is_run`: it is for this machine. Raises OmpbindError, whose
-    message names the group."""
+def plan_groups(
+    groups: Groups,
+    environ: Mapping[str, str],
+    *,
+    is_run: bool = False,
+    lease: Lease | None = None,
+) -> Plan:
+    """Return the plan of all groups. `is_run`: it is for this machine; `lease`: it then holds the
+    plan's cpus. Raises OmpbindError, whose message names the group."""
     check_engine(environ, elsewhere="topology" in groups.values)
     asked = [make_options(groups, member, environ) for member in groups.members]
     first = asked[0]
@@ -46,11 +61,19 @@ def plan_groups(groups: Groups, environ: Mapping[str, str], *, is_run: bool = Fa
     machine = read_machine(first.topology, ("core", *TREE, "kind"), devices=devices)
     machine, narrowed = apply_inherited(machine, first, environ)
     # What was inherited is settled: each group is planned inside that.
-    settled = [o.replace(inherited="intersect", neighbours=False) for o in asked]
+    check_waiting(asked)
+    settled = [
+        o.replace(inherited="intersect", neighbours=False, exclusive=False,
+                  wait=o.wait if claims_cores(o) else None)
+        for o in asked
+    ]  # fmt: skip
     planned: dict[str, Planned] = {}
     pairs = list(zip(groups.members, settled, strict=True))
     for member, options in sorted(pairs, key=lambda pair: urgency(pair[1].request)):
-        planned[member.name] = plan_group(machine, member, options, environ, list(planned.values()))
+        before = list(planned.values())
+        planned[member.name] = plan_group(
+            machine, member, options, environ, before, lease=lease, is_run=is_run
+        )
     check_devices(list(planned.values()))
     ordered = [planned[member.name] for member in groups.members]
     plan = join(machine, ordered).replace(narrowed=narrowed)
@@ -58,10 +81,26 @@ def plan_groups(groups: Groups, environ: Mapping[str, str], *, is_run: bool = Fa
         from ompbind.host.restrictions import can_be_reset
 
         plan = plan.replace(reset_inherited=can_be_reset(narrowed))
-    look = first.neighbours
-    if look is None:
-        look = environ.get("OMPBIND_NEIGHBOURS", "").lower() not in ("no", "off", "false", "0")
-    return with_neighbours(plan, environ) if look and first.topology is None else plan
+    if first.topology is not None:
+        return plan
+    if first.exclusive:
+        from ompbind.claims import claim_plan
+
+        claim_plan(plan, first, environ, machine, lease)
+        return plan
+    # Groups that have claimed their cores hold them by the same lease.
+    whole = first.replace(request=first.request.replace(free=NOTHING, part=None))
+    return with_neighbours(plan, whole, environ, machine, lease)
+
+
+def check_waiting(asked: Sequence[PlanOptions]) -> None:
+    """Refuse to wait for the cores of several groups: two launches that had those of one each would
+    wait for each other for ever. Raises UsageError."""
+    if sum(claims_cores(options) for options in asked) > 1 and asked[0].wait is not None:
+        raise UsageError(
+            "--wait waits for the cores of one group, and several ask for free ones",
+            hint="--exclusive waits for the cores of all groups",
+        )
 
 
 def check_engine(environ: Mapping[str, str], *, elsewhere: bool) -> None:
@@ -104,6 +143,9 @@ def plan_group(
     options: PlanOptions,
     environ: Mapping[str, str],
     before: Sequence[Planned],
+    *,
+    lease: Lease | None = None,
+    is_run: bool = False,
 ) -> Planned:
     """Plan a group on the cores of which no group `before` it has a hardware thread; one that names
     its cpus, on those cpus. Raises OmpbindError."""
@@ -121,7 +163,7 @@ def plan_group(
         raise exhausted(member.name, before)
     rest = machine.replace(allowed=machine.allowed.replace(cpus=left))
     try:
-        plan = resolve_plan(options, environ, rest)
+        plan = resolve_plan(options, environ, rest, lease=lease, is_run=is_run)
     except OmpbindError as e:
         raise in_group(e, member.name, before) from None
     return Planned(member, options, plan)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
+from ompbind.cpuset import union
 from ompbind.errors import UsageError
+from ompbind.host import Lease
 from ompbind.launch.binding import apply_on_denied, probe, reset_inherited
 from ompbind.launch.rank import Launch, Settings, bind, execute, find_programs, make_starts
 from ompbind.launch.syscalls import signal
@@ -24,8 +26,12 @@ def run(
     environ: Mapping[str, str],
     say: Callable[[str], None],
     settings: Settings,
+    lease: Lease | None = None,
 ) -> int:
     """Start every rank as planned and return the exit status.
+
+    The ranks hold their cpus as long as one of their processes keeps the descriptor of `lease`,
+    which holds them by now; None: one is taken here.
 
     A plan of one rank replaces this process and does not return, unless that rank is watched.
     Raises CommandError for a command that cannot be executed and DeniedError for a binding that is
@@ -44,6 +50,10 @@ def run(
         switch = settings.may_switch and {r.part for r in refusals} == {"numactl"}
         on_denied = "degrade" if switch else settings.on_denied
         plan = apply_on_denied(plan, refusals, on_denied, say)
+    if plan.binder == "none":
+        lease = None
+    elif lease is None and (lease := Lease.open()):
+        lease.hold(union(map(plan.held_by, plan.ranks)))
     if not hasattr(os, "fork"):
         from ompbind.launch.portable import run_portably
 
@@ -55,13 +65,15 @@ def run(
     if len(plan.ranks) > 1 or settings.watched:
         from ompbind.launch.parent import run_supervised
 
-        return run_supervised(Launch(plan, environ, programs, settings))
+        return run_supervised(Launch(plan, environ, programs, settings, lease))
     start = make_starts(plan, environ, programs)[0]
     if settings.redirects:
         from ompbind.launch.streams import Streams
 
         first = plan.ranks[0].number
         start = Streams(settings, 1, environ, first).connect_alone(start)
+    if lease is not None:
+        lease.make_inheritable()
     if plan.binder == "native":
         plan = plan.replace(ranks=(bind(plan.ranks[0], settings.on_denied, say),))
     announce(plan, settings)

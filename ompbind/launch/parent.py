@@ -52,6 +52,7 @@ def run_supervised(launch: Launch) -> int:
             os.close(control)
             os.close(result)
             become_watcher(launch, library, control_reader, result_writer, frozenset(sigmask))
+        launch.drop_lease()
         os.close(control_reader)
         os.close(result_writer)
         status = wait_for(pid, control, awaited)
@@ -93,6 +94,7 @@ def become_watcher(
         pid = os.fork()
         if pid == 0:
             become_supervisor(launch, library, control, result, sigmask)
+        launch.drop_lease()
         os.close(control)
         os.setpgid(0, 0)
         place = read_argument_place(DirectoryRoot("/"))

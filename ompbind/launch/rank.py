@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from ompbind.cpuset import CpuSet
+    from ompbind.host import Lease
     from ompbind.plans import Plan, RankPlan
 
     Say = Callable[[str, str], None]  # a kind ("note", "warning", "error") and a text
@@ -66,12 +67,19 @@ class Settings(Record):
 
 
 class Launch(Record):
-    """Ranks to be started, and how. `programs`: the workers' files."""
+    """Ranks to be started, and how. `programs`: the workers' files; `lease`: holds the ranks' cpus
+    until they do themselves, None where they cannot be held."""
 
     plan: Plan
     environ: Mapping[str, str]
     programs: Programs
     settings: Settings
+    lease: Lease | None = None
+
+    def drop_lease(self) -> None:
+        """Let this process hold the ranks' cpus no longer."""
+        if self.lease is not None:
+            self.lease.close()
 
     def make_starts(self) -> list[Start]:
         """Prepare every rank's start. Raises CommandError."""

@@ -8,6 +8,7 @@ import sys
 import time
 
 from ompbind.errors import CommandError, OmpbindError
+from ompbind.host import Lease
 from ompbind.launch.binding import Refusal, apply_on_denied
 from ompbind.launch.descendants import can_list, end_descendants, send_to_descendants
 from ompbind.launch.loop import Loop
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ompbind.launch.rank import Launch, Start
     from ompbind.launch.stages import Stages
     from ompbind.launch.syscalls import Library
+    from ompbind.plans import RankPlan
 
 LINGER = 0.5  # seconds in which what the ranks leave behind may exit by itself
 SWEEP = 0.05  # seconds between two rounds of killing
@@ -117,6 +119,7 @@ class Supervisor:
         self.error_pipe = -1
         self.start_pipe: tuple[int, ...] = ()
         self.files: tuple[int, int] | None = None  # the ranks' limits of open files, if not ours
+        self.holds_all = False  # whether this process keeps the lease on all ranks' cpus
         self.released = False  # whether ranks may execute
         self.executed = False  # whether all have
         self.proved = False  # whether there is nothing left to verify (--verify)
@@ -229,7 +232,9 @@ class Supervisor:
             self.release()
 
     def fork(self, start: Start, gate: Gate) -> int:
-        """Fork a rank's process. Raises CommandError."""
+        """Fork a rank's process, which alone keeps a lease on the rank's cpus. Raises
+        CommandError."""
+        lease = self.take_lease(start.rank)
         try:
             pid = os.fork()
         except OSError as e:
@@ -238,8 +243,25 @@ class Supervisor:
             raise CommandError(text, found=True) from None
         if pid == 0:
             exec_rank(start, gate)
+        if lease >= 0:
+            os.close(lease)
         self.running[pid] = Running(start, time.monotonic())
         return pid
+
+    def take_lease(self, rank: RankPlan) -> int:
+        """Return a descriptor that holds a rank's cpus, for its process to inherit; -1 where there
+        is none, or no descriptor is left for it: the whole launch's lease then stays open here."""
+        if self.launch.lease is None:
+            return -1
+        lease = Lease.open()
+        if lease is None:
+            self.holds_all = True
+            return -1
+        held = lease.hold(self.launch.plan.held_by(rank))
+        descriptor = lease.make_inheritable()
+        lease.close()
+        self.holds_all |= not held or descriptor < 0
+        return descriptor
 
     def on_error_pipe(self) -> None:
         """Raise what a rank reports that cannot execute; the pipe's end: all have executed."""
@@ -280,6 +302,8 @@ class Supervisor:
         else:
             os.write(self.start_pipe[1], bytes(len(self.starts)))
         self.close_start_pipe()
+        if not self.holds_all:
+            self.launch.drop_lease()
         self.streams.watch(self.loop)
 
     def record_ranks(self) -> None:

@@ -43,7 +43,8 @@ class PlanOptions(Record):
     `saved_variables`: whether that gets all variables of the plan; `from_env`: the tool whose
     variables the request follows; `serve`: the engine whose server's workers the request is for;
     `inherited`: what to do with an inherited restriction; `neighbours`: whether to look for other
-    launches, None where neither way was asked for;
+    launches, None where neither way was asked for; `exclusive`: whether they may hold none of the
+    plan's cpus, and `wait`: the seconds to wait for cpus that nobody holds, None for not at all;
     `variables`: what the workers' environment gets, None for nothing; `fixes`: their names, with
     commas; `fix_children`: whether they reach the workers' children, None for not asked for;
     `rank`: the only rank to start, a number or the variable that holds it and what that counts
@@ -58,6 +59,8 @@ class PlanOptions(Record):
     serve: str | None = None
     inherited: str = "intersect"
     neighbours: bool | None = None
+    exclusive: bool = False
+    wait: float | None = None
     variables: Variables | None = None
     fixes: str | None = None
     fix_children: bool | None = None

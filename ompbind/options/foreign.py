@@ -53,7 +53,6 @@ NAMES: tuple[tuple[str, str], ...] = (
     ("--cores-per-socket --cpus-per-socket", "--cores-per-rank N with --per package"),
     ("--overcommit -O --overload -overload", "--oversubscribe"),
     ("--nooversubscribe --no-oversubscribe", "leave it out: ranks share no core by default"),
-    ("--exclusive", "leave it out: ranks share no core by default; --part I/N divides launches"),
     # where
     ("--map-by -map-by --rank-by -rank-by", THINGS),
     ("--bind-to -bind-to", f"{THINGS}, which binds each rank to one of them"),

@@ -14,6 +14,7 @@ from ompbind.options.values import (
     parse_directory,
     parse_duration,
     parse_engine,
+    parse_free,
     parse_group,
     parse_groups,
     parse_interval,
@@ -34,6 +35,7 @@ from ompbind.options.values import (
     parse_threads,
     parse_timeout,
     parse_variables,
+    parse_wait,
     parse_whole_count,
 )
 from ompbind.record import Record
@@ -437,6 +439,54 @@ OPTIONS: tuple[Option, ...] = (
         parse=parse_part,
         fields=("request.part",),
         places_ranks=True,
+    ),
+    Option(
+        ("--free",),
+        "value",
+        "Use N cores that no other launch holds, as close together as they are free, or N for each "
+        "rank, and hold them until the ranks have exited",
+        "N[/rank]",
+        panel=WHERE,
+        parse=parse_free,
+        fields=("request.free",),
+        keyword_of=(),
+        excludes=(
+            Rule(
+                ("numa_bind_nodes", "numa_bind_cpus", "part"),
+                "{name} and {other} both say which cores to use",
+            ),
+        ),
+        places_ranks=True,
+    ),
+    Option(
+        ("--exclusive",),
+        "flag",
+        "Refuse to start where another launch holds a core of the plan",
+        commands=("run",),
+        panel=WHERE,
+        fields=("plan.exclusive",),
+        keyword_of=("run",),
+        on_saved_plan=True,
+    ),
+    Option(
+        ("--wait",),
+        "optional",
+        "Wait in turn, if need be for no more than so many seconds, until cores for --free, "
+        "--exclusive or --part auto/N are free",
+        "[=SECONDS]",
+        commands=("run",),
+        panel=WHERE,
+        parse=parse_wait,
+        fields=("plan.wait",),
+        keyword_of=("run",),
+        needs=(
+            Rule(
+                ("free", "exclusive", "part"),
+                "{name} is for cores that nobody else may hold, and none are asked for",
+                "--free N, --exclusive or --part auto/N",
+            ),
+        ),
+        on_saved_plan=True,
     ),
     Option(
         ("--near",),

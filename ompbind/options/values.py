@@ -119,6 +119,11 @@ def parse_timeout(value: Given, name: str) -> float:
     return parse_seconds(value, name)
 
 
+def parse_wait(value: Given, name: str) -> float:
+    """Return the seconds of --wait, by default as long as it takes. Raises UsageError."""
+    return float("inf") if value == "" else parse_seconds(value, name)
+
+
 def parse_interval(value: Given, name: str) -> float:
     """Return the seconds between two reports, by default 2. Raises UsageError."""
     seconds = 2.0 if value == "" else parse_seconds(value, name)
@@ -195,6 +200,11 @@ def parse_stdin(value: Given, name: str) -> str:
 def parse_reserve(value: Given, name: str) -> Pool:
     """Return the pool of `2` or `2/rank`, which has no name. Raises UsageError."""
     return parse_pool("", value, name, 0)
+
+
+def parse_free(value: Given, name: str) -> Pool:
+    """Return the pool of `8` or `8/rank`, of at least one core. Raises UsageError."""
+    return parse_pool("", value, name, 1)
 
 
 def parse_pool(pool: str, value: Given, name: str, least: int) -> Pool:

@@ -133,10 +133,12 @@ class Usable(Record):
 
 
 def find_usable(machine: Machine, request: Request) -> Usable:
-    """Return the cores that remain under --exclude, --smt, --part, --kind and --near. Raises
-    PlanError."""
+    """Return the cores that remain under --exclude, --smt, --part, --kind, --free and --near.
+    Raises PlanError."""
     cores, others = cut_part(make_cores(machine, request), request)
     cores = keep_kind(machine, request, cores)
+    if request.only:
+        cores = tuple(core for core in cores if core.threads <= request.only)
     cautions: list[Caution] = []
     if request.near is not None:
         from ompbind.planner.by_gpu import keep_near  # seldom wanted

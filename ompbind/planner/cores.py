@@ -27,7 +27,7 @@ class Core(Record):
 def levels_for(request: Request) -> tuple[Level, ...]:
     """Return the levels of the topology that planning `request` reads."""
     dividing = (request.ranks, request.per, request.nodes, request.part)
-    if all(value is None for value in dividing):
+    if all(value is None for value in dividing) and not request.free:
         # Nothing is divided. On a machine without an L3, a place of `l3` is an L2.
         more: list[Level] = ["l2"] if request.places == "l3" else []
         more += ["kind"] if request.kind != "all" or request.reserve.cores or request.roles else []

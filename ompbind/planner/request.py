@@ -61,6 +61,8 @@ class Request(Record):
     smt: int | None = 1  # None: every hardware thread
     oversubscribe: bool = False
     part: tuple[int, int] | None = None  # the first from 1; 0: any that is free
+    free: Pool = Pool("", 0)  # cores to take of those that nobody else holds
+    only: CpuSet = CpuSet()  # the hardware threads of the cores that were taken so; (): all cores
     kind: str = "all"
     reserve: Pool = Pool("", 0)
     roles: tuple[Pool, ...] = ()

@@ -14,7 +14,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from ompbind.cpuset import CpuSet
-from ompbind.host import Neighbour, find_neighbours, make_warning, parse_claim
+from ompbind.host.neighbours import Neighbour, find_neighbours, make_warning, parse_claim
 from ompbind.machine.roots import DirectoryRoot
 from ompbind.options import PlanOptions, make_request
 from ompbind.planner.request import Request
@@ -179,7 +179,6 @@ def test_run_and_show_warn(ompbind: str, apart: list[str]) -> None:
         cpu = f"cpu {min(os.sched_getaffinity(0))}: pid {pid_of_worker(apart)} ("
         assert warning.startswith(start + cpu)
         assert hint.startswith("hint: --")
-        assert "--part 1/2" in hint
         shown = run(ompbind, "show", under=apart).stdout
         assert "another launch" in shown
         assert "\nhint: --" in shown
@@ -260,7 +259,7 @@ def test_many_are_summed_up() -> None:
         "pid 100 (sh), pid 101 (sh), pid 102 (sh), 2 more"
     )
     assert caution.hint == (
-        "--exclude 0-4,64-68 avoids them; --part 1/2 and --part 2/2 divide the machine; "
+        "--exclude 0-4,64-68 avoids them, --free N takes cores that nobody holds; "
         "--no-neighbours omits this check"
     )
     assert make_warning([], CpuSet([0])) is None
@@ -281,11 +280,11 @@ def test_show_names_no_neighbours_of_another_machines_plan(
     """Saved for a host of another name, it is shown as it was saved; run, it would be run here."""
     cpu = min(os.sched_getaffinity(0))
     neighbours = [Neighbour(4711, "other", CpuSet([cpu]), CpuSet([cpu]))]
-    monkeypatch.setattr("ompbind.host.find_neighbours", lambda *_: neighbours)
+    monkeypatch.setattr("ompbind.host.neighbours.find_neighbours", lambda *_, **__: neighbours)
     here = resolve_plan(PlanOptions(make_request({"numa_bind_cpus": (CpuSet([cpu]),)})), {})
     for name, is_run, count in ((here.host.name, False, 1), ("else", False, 0), ("else", True, 1)):
         plan = here.replace(host=here.host.replace(name=name))
         (tmp_path / "plan.json").write_text(plan.to_json())
-        options = PlanOptions(Request(), saved=str(tmp_path / "plan.json"))
+        options = PlanOptions(Request(), saved=str(tmp_path / "plan.json"), neighbours=True)
         again = resolve_plan(options, {}, is_run=is_run)
         assert [c.kind for c in again.cautions].count("neighbours") == count

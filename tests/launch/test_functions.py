@@ -1187,7 +1187,7 @@ def test_the_user_s_process_and_its_pipes(outcome: str, monkeypatch: pytest.Monk
         return -9 if outcome == "killed" else 4
 
     monkeypatch.setattr(parent, "wait_for", wait)
-    nothing: Any = None
+    a_launch: Any = SimpleNamespace(drop_lease=noting(calls, "drop"))
     receive = pipes.receive
 
     def receive_error(fd: int) -> list[tuple[str, ...]]:
@@ -1198,16 +1198,16 @@ def test_the_user_s_process_and_its_pipes(outcome: str, monkeypatch: pytest.Monk
     try:
         if outcome == "killed":
             with pytest.raises(errors.OmpbindError, match="cannot be ended: 6"):
-                parent.run_supervised(nothing)
+                parent.run_supervised(a_launch)
         elif outcome == "refused":
             with pytest.raises(errors.DeniedError, match="no right"):
-                parent.run_supervised(nothing)
+                parent.run_supervised(a_launch)
         else:
-            assert parent.run_supervised(nothing) == 4
+            assert parent.run_supervised(a_launch) == 4
     finally:
         signal.signal(CHLD, handler)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
-    assert calls == [("adopt",)] + ([("end", [5])] if outcome == "killed" else [])
+    assert calls == [("adopt",), ("drop",)] + ([("end", [5])] if outcome == "killed" else [])
     for fd in made:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
@@ -1226,7 +1226,7 @@ def test_the_supervisor_has_its_ends_only(monkeypatch: pytest.MonkeyPatch) -> No
         return pair
 
     def become(*args: Any) -> NoReturn:
-        assert args[:2] == ("launch", library)
+        assert args[:2] == (a_launch, library)
         assert args[2:4] == (made[0], made[3])
         for fd in (made[1], made[2]):
             with pytest.raises(OSError, match="Bad file descriptor"):
@@ -1244,7 +1244,7 @@ def test_the_supervisor_has_its_ends_only(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(parent, "end_descendants", noting(calls, "end"))
     monkeypatch.setattr(parent, "exit_child", raises_exited)
     monkeypatch.setattr(os, "fork", noting(calls, "fork", 0))
-    a_launch: Any = "launch"
+    a_launch: Any = SimpleNamespace(drop_lease=noting(calls, "drop"))
     try:
         with pytest.raises(ExitedError):
             parent.run_supervised(a_launch)
@@ -1298,13 +1298,18 @@ def test_what_a_watcher_does(
     monkeypatch.setattr(os, "_exit", leave)
     reader, writer = os.pipe()
     control, other = os.pipe()
-    nothing: Any = None
+    a_launch: Any = SimpleNamespace(drop_lease=noting(calls, "drop"))
     with pytest.raises(ExitedError, match=f"^{exit_status}$"):
-        parent.become_watcher(nothing, library, control, writer, frozenset())
+        parent.become_watcher(a_launch, library, control, writer, frozenset())
     monkeypatch.undo()
     begun: Calls = [("die_with_parent", signal.SIGCONT), ("adopt",)]
     title = "rank-watcher: ends the ranks of 5 if that is killed"
-    watched: Calls = [("setpgid", 0, 0), ("rename", "rank-watcher", title, (10, 20)), ("watch", 7)]
+    watched: Calls = [
+        ("drop",),
+        ("setpgid", 0, 0),
+        ("rename", "rank-watcher", title, (10, 20)),
+        ("watch", 7),
+    ]
     if not isinstance(status, OSError):
         begun += watched
         with pytest.raises(OSError, match="Bad file descriptor"):
@@ -1909,8 +1914,9 @@ class Ways:
             host=SimpleNamespace(allowed=CpuSet([5])),
         )  # fmt: skip
         plan.replace = lambda **changes: SimpleNamespace(**(vars(plan) | changes))
+        lease: Any = SimpleNamespace(make_inheritable=noting(self.calls, "lease"))
         self.calls.clear()
-        launch.run(plan, {}, print, Settings(**more))
+        launch.run(plan, {}, print, Settings(**more), lease)
         assert self.calls.pop(0) == ("signal", 17, 0)
         return self.calls
 
@@ -1922,15 +1928,15 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> Ways:
 
 def test_how_a_plan_is_run(ways: Ways) -> None:
     """One rank becomes this process, unless it is watched; several are supervised."""
-    bound = [("bind", "error", print), ("execute", "start")]
+    bound = [("lease",), ("bind", "error", print), ("execute", "start")]
     assert ways.run() == bound
-    assert ways.run(on_denied="degrade")[0] == ("bind", "degrade", print)
+    assert ways.run(on_denied="degrade")[1] == ("bind", "degrade", print)
     assert ways.run(binder="none") == [("apply", "error"), ("execute", "start")]
     assert ways.run(reset=True)[0] == ("reset", CpuSet([5]))
     assert ways.run(2) == [("supervise",)]
     assert ways.run(2, "numactl") == [("apply", "error"), ("supervise",)]
     assert ways.run(watched=True) == [("supervise",)]
-    connected = [("connect", "start"), bound[0], ("execute", "connected")]
+    connected = [("connect", "start"), *bound[:2], ("execute", "connected")]
     assert ways.run(output_dir="x") == connected
     assert ways.run(stdin="none") == connected
 
@@ -1940,7 +1946,7 @@ def test_a_rank_alone_is_announced_as_it_is_bound(
 ) -> None:
     """After it is bound, so that what was denied is not reported as bound."""
     calls = ways.run(announce=lambda plan: [f"rank 0: {plan.ranks[0].cpus!s:>4}"])
-    assert [call[0] for call in calls] == ["bind", "execute"]
+    assert [call[0] for call in calls] == ["lease", "bind", "execute"]
     assert capsys.readouterr().err == "ompbind: rank 0:     \n"
     ways.run(binder="none", announce=lambda plan: [f"rank 0: {plan.ranks[0].cpus}"])
     assert capsys.readouterr().err == "ompbind: rank 0: 0\n"

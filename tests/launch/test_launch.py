@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ompbind.cpuset import CpuSet
+from ompbind.host import DESCRIPTOR
 from ompbind.launch.rank import Inheritance
 from ompbind.launch.syscalls import Library
 from ompbind.machine import read_machine
@@ -344,7 +345,7 @@ print(*sorted(set(map(int, os.listdir(fd))) - {fd, fd + 1}))  # listdir makes a 
 
 @pytest.mark.parametrize("passed", [False, True])
 def test_descriptors(passed: bool, binder: str, ranks: int) -> None:
-    """A worker has those that ompbind was given, and none of ompbind's own."""
+    """A worker has those that ompbind was given, and the one of its lease."""
     ours = os.pipe() if passed else ()
     args = ["run", "--binder", binder, "-n", str(ranks), "--output", "inherit", "--"]
     done = subprocess.run(
@@ -355,7 +356,7 @@ def test_descriptors(passed: bool, binder: str, ranks: int) -> None:
     for fd in ours:
         os.close(fd)
     assert (done.returncode, done.stderr) == (0, "")
-    wanted = " ".join(map(str, sorted([0, 1, 2, *ours])))
+    wanted = " ".join(map(str, sorted([0, 1, 2, *ours, DESCRIPTOR])))
     assert done.stdout.splitlines() == [wanted] * ranks
 
 

@@ -105,7 +105,7 @@ FOREIGN = [
     ("--exact-affinity", "the worker's own options follow its command; see ompbind run --help"),
     ("--balanced", "did you mean --balance?"),
     ("--balancer", "did you mean --balance?"),
-    ("--exclusively", "the worker's own options follow its command; see ompbind run --help"),
+    ("--inclusively", "the worker's own options follow its command; see ompbind run --help"),
     ("--config x", "the worker's own options follow its command; see ompbind run --help"),
     ("-Z", "the worker's own options follow its command; see ompbind run --help"),
 ]  # fmt: skip

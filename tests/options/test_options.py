@@ -99,7 +99,7 @@ def test_every_field_has_its_option() -> None:
     given = {field for option in OPTIONS for field in option.fields}
     found = {"request.places_why", "request.omp_why", "request.place_list", "request.limit",
              "request.visible", "request.inherited", "request.command", "request.serving",
-             "request.world", "request.by_thread", "plan.found",
+             "request.world", "request.by_thread", "request.only", "plan.found",
              "settings.watched", "settings.may_switch", "settings.prove", "settings.announce",
              "variables.fixes",
              "plan.request", "plan.variables"}  # fmt: skip
@@ -132,7 +132,8 @@ def test_only_some_options_fit_a_saved_plan(option: Option) -> None:
     named = {"env": ["A=1"], "part": ["1/2"], "role": ["kv=1"], "engine": ["slurm"],
              "group": ["a"], "after": ["a"]}  # fmt: skip
     words = named.get(option.key, words)
-    more = {"overwrite": ["--output-dir", "x"], "fix_children": ["--fix", "x"]}
+    more = {"overwrite": ["--output-dir", "x"], "fix_children": ["--fix", "x"],
+            "wait": ["--exclusive"]}  # fmt: skip
     args = ["--plan", "saved.json", option.names[0], *words, *more.get(option.key, [])]
     if option.on_saved_plan:
         read_arguments(args, option.commands[0])

@@ -55,9 +55,19 @@ CONTEXTS = {
     "role": "-n 2",
     "reserve": "-n 2",
 }
-# Not here: what devices, a hybrid machine, another tool's variables or a denied binding show, and
-# what --places, when it is not given, is chosen by.
-ELSEWHERE = {"near", "group", "gpu_domain", "gpu_env", "kind", "omp", "on_denied", "runtime"}
+# Not here: what devices, a hybrid machine, other launches, another tool's variables or a denied
+# binding show, and what --places, when it is not given, is chosen by.
+ELSEWHERE = {
+    "free",
+    "near",
+    "group",
+    "gpu_domain",
+    "gpu_env",
+    "kind",
+    "omp",
+    "on_denied",
+    "runtime",
+}
 
 # The plan is what both ask for already: (ignored, beside) and why.
 AGREE = {

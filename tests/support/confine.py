@@ -38,20 +38,22 @@ def need(command: list[str]) -> list[str]:
 
 @contextmanager
 def among_no_others() -> Iterator[list[str]]:
-    """What starts commands that see each other and no other process: in a pid namespace that they
-    share, with its own /proc. All of them are killed at the end."""
+    """What starts commands that see each other and no other process, nor its leases: in a pid and a
+    network namespace that they share, with their own /proc and /sys. All of them are killed at the
+    end."""
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    apart = ["unshare", *user, "--pid", "--fork", "--mount-proc", "--kill-child"]
-    need(apart)
+    apart = ["unshare", *user, "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    own_sys = ["sh", "-c", 'mount -t sysfs sysfs /sys && exec "$@"', "sh"]
+    need([*apart, *own_sys])
     holder = subprocess.Popen(
-        [*apart, "sh", "-c", "echo ready && exec cat"],
+        [*apart, *own_sys, "sh", "-c", "echo ready && exec cat"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"ready\n"
-        inside = [f"--pid=/proc/{holder.pid}/ns/pid_for_children", "--mount"]
+        inside = [f"--pid=/proc/{holder.pid}/ns/pid_for_children", "--mount", "--net"]
         enter = ["--user", "--preserve-credentials"] if user else []
         yield need(["nsenter", "--target", str(holder.pid), *enter, *inside])
     finally:
