@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 # What goes with --resume: the file has everything else.
 GRACE = 10.0  # seconds from each step of ending a run to the next
-WITH_RESUME = ("resume", "runs", "time", "warmup", "timeout", "format", "save", "ablate")
+WITH_RESUME = ("resume", "runs", "time", "warmup", "timeout", "format", "save", "html", "ablate")
 
 
 def compare(args: Sequence[str]) -> int:
@@ -59,7 +59,7 @@ def compare(args: Sequence[str]) -> int:
     if "resume" in values:
         start = resume(values, common, command)
     else:
-        start = begin(values, common, command, environ)
+        start = begin(args, values, common, command, environ)
     check_outputs(values)
     procedure = start.procedure
     for words in (start.command, procedure.setup, procedure.load, procedure.cleanup):
@@ -78,7 +78,11 @@ def compare(args: Sequence[str]) -> int:
 
 
 def begin(
-    values: Values, common: Texts, command: Sequence[str], environ: Mapping[str, str]
+    args: Sequence[str],
+    values: Values,
+    common: Texts,
+    command: Sequence[str],
+    environ: Mapping[str, str],
 ) -> Result:
     """Return a comparison of the variants that are asked for, with nothing measured. Raises
     OmpbindError."""
@@ -110,6 +114,7 @@ def begin(
         runs=(),
         ending="",
         procedure=procedure,
+        arguments=tuple(args),
     )
 
 
@@ -151,7 +156,7 @@ def resume(values: Values, common: Texts, command: Sequence[str]) -> Result:
 
 def check_outputs(values: Values) -> None:
     """Refuse files that cannot be written, before anything is measured. Raises UsageError."""
-    for key in ("save",):
+    for key in ("save", "html"):
         if path := values.get(key):
             folder = os.path.dirname(path) or "."
             if os.path.isdir(path) or not os.access(folder, os.W_OK):
@@ -258,10 +263,14 @@ class Session:
         variants, omitted = make_variants(
             wishes, common, result.command, self.environ, unbound=False
         )
+        if not variants[1:]:
+            say("note", f"--ablate: without any one of its options {best.name} is the same plan")
+            return result
         part = result.replace(
-            variants=tuple(variants), omitted=tuple(omitted), runs=(), ending="", ablation=None
-        )
-        return result.replace(ablation=self.carry_out(part) if variants[1:] else part)
+            variants=tuple(variants), omitted=tuple(omitted), runs=(), ending="", ablation=None,
+            notes=(),
+        )  # fmt: skip
+        return result.replace(ablation=self.carry_out(part))
 
 
 def find_cpus(result: Result) -> CpuSet:
@@ -293,6 +302,13 @@ def write_result(result: Result, values: Values) -> None:
         from ompbind.render.compare import draw_result
 
         write_output(make_text(draw_result(result)))
+    if "html" in values:
+        from ompbind.cli.help import version
+        from ompbind.cli.show import read_shape
+        from ompbind.render.compare_page import make_page
+
+        machine = read_shape(None, result.variants[0].plan, devices=True)
+        write_file("--html", values["html"], make_page(result, machine, version()))
     best = result.find_best()
     if "save" in values:
         if best is None:

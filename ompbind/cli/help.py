@@ -164,6 +164,10 @@ def print_help(name: str = "", *, short: bool = False) -> int:
     return 0
 
 
+def version() -> str:
+    return __version__
+
+
 def print_version() -> int:
     """Print the version."""
     write_output(f"ompbind {__version__}\n")

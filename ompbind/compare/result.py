@@ -26,7 +26,8 @@ BETTER = ("lower", "higher")
 class Result(Record):
     """Everything that a comparison knows. `seed`: of the order; `ending`: why it ended, as
     `Experiment` has it, "interrupted" or ""; `notes`: what the reader must know of how it was
-    measured; `ablation`: the best plan against the same less one option each, None without one."""
+    measured; `ablation`: the best plan against the same less one option each, None without one;
+    `arguments`: the words after `ompbind compare` that began it."""
 
     command: tuple[str, ...]
     metric: Metric
@@ -38,6 +39,7 @@ class Result(Record):
     notes: tuple[str, ...] = ()
     ablation: Result | None = None
     procedure: Procedure = Procedure()  # what belongs to each run besides the command
+    arguments: tuple[str, ...] = ()
 
     @property
     def rounds(self) -> int:
@@ -80,6 +82,7 @@ def to_dict(result: Result) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "command": list(result.command),
+        "arguments": list(result.arguments),
         "metric": dict(vars(result.metric)) | {"unit": result.metric.unit},
         "procedure": procedure_to_dict(result.procedure),
         "seed": result.seed,
@@ -188,6 +191,7 @@ def parse_result(text: str) -> Result:
         ending=top.get("ending", str, ""),
         notes=top.texts("notes", []),
         procedure=read_procedure(Reader(top.get("procedure", dict, {}), "procedure")),
+        arguments=top.texts("arguments", []),
     )
 
 

@@ -1290,6 +1290,17 @@ OPTIONS: tuple[Option, ...] = (
         brief="write the best plan to a file for run --plan",
         keyword_of=(),
     ),
+    Option(
+        ("--html",),
+        "value",
+        "Write a page with every measurement, the plans and the machine to a file, for colleagues",
+        "FILE",
+        commands=("compare",),
+        panel=OUTPUT,
+        suggest=("<file>",),
+        brief="write a page with everything to a file",
+        keyword_of=(),
+    ),
     # --- other machines, saved plans
     Option(
         ("--topology",),

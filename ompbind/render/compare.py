@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ompbind.compare.costs import find_costs
+from ompbind.compare.statistics import is_settled
 from ompbind.messages import counted, format_size, one_line
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def make_box(values: Sequence[float], scale: tuple[float, float]) -> str:
 def describe_verdict(verdict: Verdict, result: Result) -> str:
     """Return `best`, `slower by 12 % (9 to 15)`, or what else the rounds show."""
     if verdict.kind == "best":
-        return "best"
+        return "best" if is_settled(result.judge()) else "best so far"
     if verdict.ratio is None:
         return "no round has it and the best"
     distances = sorted(
@@ -203,8 +204,10 @@ def format_figure(value: float, unit: str) -> str:
         return "0"
     if unit == "s" and value < 1:
         return f"{value * 1e3:.4g} ms" if value >= 1e-3 else f"{value * 1e6:.4g} µs"
-    digits = 0 if value == int(value) and not unit else max(0, 4 - len(str(int(value))))
-    return f"{value:.{digits}f} {unit}".rstrip()
+    number = f"{value:.{max(0, 4 - len(str(int(value))))}f}"
+    if unit or "." not in number:
+        return f"{number} {unit}".rstrip()
+    return number.rstrip("0").rstrip(".")
 
 
 def describe_failures(result: Result) -> list[str]:

@@ -162,24 +162,17 @@ def test_what_a_server_needs(
     assert message in err
 
 
-def test_auto(capfd: pytest.CaptureFixture[str]) -> None:
+def test_auto(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """--vary auto measures the whole machine and says why it leaves the others out; plans by hand
-    go with it."""
-    args = [
-        *QUICK,
-        "--runs",
-        "1",
-        "--vary",
-        "auto",
-        "--variant",
-        "x: --threads 9",
-        "--format",
-        "csv",
-    ]
-    status, out, err = compare(capfd, *args, "--smt", "1", "--", "true")
+    go with it; the page of --html has all of them."""
+    page = tmp_path / "page.html"
+    args = [*QUICK, "--runs", "1", "--vary", "auto", "--variant", "x: --threads 9"]
+    args += ["--format", "csv", "--html", str(page), "--smt", "1"]
+    status, out, err = compare(capfd, *args, "--", "true")
     names = {line.split(",")[0] for line in out.splitlines()[1:]}
     assert status == 0
     assert names >= {"unbound", "whole machine", "x"}
+    assert all(f"{name}</h3>" in page.read_text() for name in names)
     assert "note: left out smt=all: --smt is given\n" in err
 
 

@@ -83,7 +83,7 @@ def test_wide(draw: Draw) -> None:
     figures: Figures = {"low": [100.0, 110.0, 120.0, 130.0, 200.0], "high": [400.0] * 5}
     heading, high, low = draw(make_result(RATE, figures), 160)[2:5]
     assert "all runs, 100 to 400" in heading
-    assert high.split() == ["high", "400", "┃", "best"]
+    assert high.split() == ["high", "400", "┃", "best", "so", "far"]
     assert high.index("┃") - low.index("├") == BOX - 1
     assert "├▒▒┃▒─────────┤" in low
 
