@@ -126,7 +126,7 @@ def make_wishes(
     vary = values.get("vary", [])
     by_hand = [parse_variant(text) for text in values.get("variant", ())]
     if AUTO not in vary:
-        return [*make_grid(vary), *by_hand], []
+        return [*(make_grid(vary) if vary or not by_hand else []), *by_hand], []
     if vary[1:]:
         raise UsageError(
             "--vary auto chooses what to vary, and another --vary is given",
@@ -151,7 +151,7 @@ def resume(values: Values, common: Texts, command: Sequence[str]) -> Result:
         )
     for variant in result.variants:
         check_plan(variant.plan)
-    return result
+    return result.replace(notes=tuple(f"before: {note}" for note in result.notes))
 
 
 def check_outputs(values: Values) -> None:

@@ -38,7 +38,7 @@ class ProgressLine:
     def tick(self) -> None:
         """Show it again, with the time that has passed."""
         if self.on_terminal and self.progress:
-            columns = os.get_terminal_size(2).columns
+            columns = os.get_terminal_size(2).columns or 80  # 0: it does not say
             text = describe(self.progress, time.monotonic() - self.since)
             sys.stderr.write(f"\r\x1b[K{cut(text, max(columns - 1, 20))}")
             sys.stderr.flush()

@@ -54,8 +54,8 @@ def make_figures(outcome: Outcome) -> dict[str, Any]:
     timed = ranks if outcome.loading is None else outcome.loading.ranks
     return {
         "wall": max((rank["elapsed_seconds"] for rank in timed), default=0.0),
-        "user": sum(rank["user_seconds"] for rank in ranks),
-        "system": sum(rank["system_seconds"] for rank in ranks),
+        "user": round(sum(rank["user_seconds"] for rank in ranks), 6),
+        "system": round(sum(rank["system_seconds"] for rank in ranks), 6),
         "peak": sum(rank["peak_memory_bytes"] for rank in ranks),
     }
 

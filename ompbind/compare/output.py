@@ -16,13 +16,13 @@ MOST = 64 << 20  # bytes of a rank's output that are searched for a figure
 
 
 def find_tail(plan: Plan, directory: str) -> tuple[str, ...]:
-    """Return the last lines that a failed run wrote: ranks' errors, what ompbind said, else the
-    ranks' output."""
+    """Return the last lines that a failed run wrote: ranks' errors, else their output, else what
+    ompbind said."""
     ranks = [paths_of(directory, rank.number) for rank in plan.ranks]
     for paths in (
         [err for _, err in ranks],
-        [os.path.join(directory, MESSAGES)],
         [out for out, _ in ranks],
+        [os.path.join(directory, MESSAGES)],
     ):
         texts = (read_end(path, 4096) for path in paths)
         lines = [one_line(line) for text in texts for line in text.splitlines() if line.strip()]

@@ -13,6 +13,7 @@ from rich.text import Text
 from ompbind.compare.costs import find_costs
 from ompbind.compare.statistics import is_settled
 from ompbind.messages import counted, format_size, one_line
+from ompbind.render.escape import quote_word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +53,8 @@ def draw_result(result: Result) -> RenderableType:
 
 def headline(result: Result) -> Text:
     """Return the command and what is compared."""
-    text = Text.assemble((one_line(" ".join(result.command)), "bold"), overflow="fold")
+    command = " ".join(map(quote_word, result.command))
+    text = Text.assemble((command, "bold"), overflow="fold")
     metric = result.metric
     joined = f", {metric.join} over ranks" if metric.join else ""
     text.append(f": {metric.title}, {metric.better} is better{joined}")
@@ -76,8 +78,9 @@ class ResultTable:
         everything = [value for values in self.values.values() for value in values]
         low, high = min(everything, default=0), max(everything, default=0)
         scale = (low, high)
-        ends = f"{format_figure(low, self.unit)} to {format_figure(high, self.unit)}"
-        table.add_column(f"all runs, {ends}" if is_wide else "", no_wrap=True)
+        ends = f", {format_figure(low, self.unit)} to {format_figure(high, self.unit)}"
+        heading = f"all runs{ends if everything else ''}"
+        table.add_column(heading if is_wide else "", no_wrap=True)
         table.add_column("verdict", overflow="fold")
         longest = max((median(v) for v in self.values.values()), default=0)
         for verdict in self.verdicts:

@@ -15,6 +15,7 @@ from ompbind.render.compare import (
     describe_verdict,
     format_figure,
 )
+from ompbind.render.escape import quote_word
 from ompbind.render.picture import make_machine_picture, make_plan_picture, make_svg
 from ompbind.render.rows import describe_plan
 
@@ -62,7 +63,7 @@ summary { cursor: pointer; color: var(--dim) } svg.plot { display: block }
 def make_page(result: Result, machine: Machine | None, version: str) -> str:
     """Return the page. `machine`: the one that it was measured on, where it can be read; `version`:
     of ompbind."""
-    name = text(" ".join(result.command))
+    name = text(" ".join(map(quote_word, result.command)))
     body = [
         f"<h1>{name}</h1>",
         f'<p class="dim">{text(describe_metric(result))}</p>',
@@ -293,7 +294,7 @@ def draw_plans(result: Result, machine: Machine | None) -> list[str]:
     for variant in result.variants:
         look = colour(result, variant.name)
         words = ["ompbind", "run", *variant.options, "--"] if variant.is_bound else []
-        command = " ".join(map(quote_for_shell, [*words, *result.command]))
+        command = " ".join(map(quote_word, [*words, *result.command]))
         lines.append(f'<h3><span class="key {look}"></span>{text(variant.name)}</h3>')
         lines.append(f"<p><code>{text(command)}</code></p>")
         if variant.is_bound:
@@ -311,15 +312,9 @@ def draw_machine(result: Result, machine: Machine | None) -> list[str]:
     return [*lines, f'<div class="wide">{make_svg(make_machine_picture(machine))}</div>']
 
 
-def quote_for_shell(word: str) -> str:
-    from shlex import quote
-
-    return quote(word)
-
-
 def draw_method(result: Result, version: str) -> list[str]:
     """Explain how it was measured, and what the verdicts mean."""
-    asked = " ".join(map(quote_for_shell, ("ompbind", "compare", *result.arguments)))
+    asked = " ".join(map(quote_word, ("ompbind", "compare", *result.arguments)))
     return [
         "<h2>How it was measured</h2>",
         f"<p><code>{text(asked)}</code></p>",

@@ -146,6 +146,14 @@ def test_common_options_hold_for_all() -> None:
     assert words["x"] == "--places one --threads 3"
 
 
+def test_numactl_is_not_measured() -> None:
+    """Plans bind natively, whatever is installed, unless a binder is asked for."""
+    variants, _ = variants_of("places=one")
+    assert variants[1].plan.binder in ("native", "none")
+    asked, _ = variants_of(common="--binder native --places one", unbound=False)
+    assert asked[0].plan.ranks == variants[1].plan.ranks
+
+
 def test_unbound_binds_nothing() -> None:
     """The reference has no cpus, no memory policy and no OpenMP variables, but the variables that
     the user gives, and as many ranks as the common options ask for."""

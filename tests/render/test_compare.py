@@ -65,7 +65,7 @@ def test_narrow(draw: Draw) -> None:
     """At 80 columns: a bar for each variant, the best first, its verdict, the notes, the seed."""
     figures: Figures = {"slow": [2.0] * 20, "fast": [1.0] * 20, "like it": [1.0] * 20}
     assert draw(make_result(Metric(), figures), 80) == [
-        "./a b c: wall time, lower is better",
+        "'./a b' c: wall time, lower is better",
         "",
         "variant   median              verdict",
         "fast     1.000 s  █████       best",
