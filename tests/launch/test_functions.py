@@ -1952,6 +1952,34 @@ def test_a_rank_alone_is_announced_as_it_is_bound(
     assert capsys.readouterr().err == "ompbind: rank 0: 0\n"
 
 
+def test_a_system_whose_children_send_no_signal(
+    ways: Ways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is none to be set; the rank runs all the same."""
+    monkeypatch.setattr(launch, "signal", SimpleNamespace())
+    plan: Any = SimpleNamespace(
+        ranks=[make_rank(0)], binder="native", reset_inherited=False, replace=lambda **_: plan
+    )
+    launch.run(plan, {}, print, Settings())
+    assert ways.calls == [("bind", "error", print), ("execute", "start")]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "mems", "refused"),
+    [([0], [], True), ([], [0], True), ([0], [1], True), ([], [], False)],
+)
+def test_ranks_that_nothing_would_bind(cpus: list[int], mems: list[int], refused: bool) -> None:
+    """Are refused where that is possible, if one of them has cpus or memory nodes."""
+    free = make_rank(0, binding=Binding(CpuSet(), "none", CpuSet()))
+    bound = make_rank(1, binding=Binding(CpuSet(cpus), "bind", CpuSet(mems)))
+    binding.check_binder((free, bound), can_bind=False)
+    if refused:
+        with pytest.raises(errors.PlanError, match="its binder is none"):
+            binding.check_binder((free, bound), can_bind=True)
+    else:
+        binding.check_binder((free, bound), can_bind=True)
+
+
 def test_a_numactl_that_may_be_replaced(ways: Ways) -> None:
     """Is, where it alone is what does not work."""
     own, kernel = Refusal(0, "numactl", "no"), Refusal(0, "cpus", "no")

@@ -279,6 +279,99 @@ def test_bars_that_do_not_move_wake_nobody(stage: Make) -> None:
     assert s.wrote() == b""
 
 
+SHOW = b""  # in place of what a rank writes: what is held back is shown
+OVER = b"\r\x1b[K[0] "  # starts a line of rank 0 over
+
+
+@pytest.mark.parametrize(
+    ("writes", "wrote"),
+    [
+        ([b"\r10%", SHOW, b"\r20%", SHOW, b"\n"], b"[0] 10%" + OVER + b"20%\n"),
+        ([b"10%\r", SHOW, b"20%\r", SHOW, b"\n"], b"[0] 10%\r" + OVER + b"20%\r\n"),
+        ([b"\r10%", SHOW, b"\rdone\n"], b"[0] 10%" + OVER + b"done\n"),
+        ([b"\r10%", SHOW, b"\r20%", b"\n"], b"[0] 10%" + OVER + b"20%\n"),
+        ([b"10%\r", SHOW, b"done\n"], b"[0] 10%\r" + OVER + b"done\n"),
+        ([b"10%\r", SHOW, b"\n", b"x", SHOW], b"[0] 10%\r\n[0] x"),
+        ([b"\r10%", b" of it", SHOW, b" or", SHOW, b" so\n"], b"[0] 10% of it or so\n"),
+        ([b"a\r", b"\n", b"b\r\n"], b"[0] a\r\n[0] b\r\n"),
+        ([b"a\nb\r5%", SHOW, b"\n"], b"[0] a\n[0] 5%\n"),
+        ([b"a\rb\nc\rd\n"], b"[0] a" + OVER + b"b\n[0] c" + OVER + b"d\n"),
+        ([b"a", b"b", SHOW, b"c", SHOW, SHOW, b"\n"], b"[0] abc\n"),
+        ([b"\r1%", b"\r2%", SHOW], b"[0] 2%"),
+        ([b"\r1%\r2%\r", SHOW, b"3%", SHOW], b"[0] 2%\r" + OVER + b"3%"),
+    ],
+)
+def test_a_line_of_one_rank_on_a_terminal(stage: Make, writes: list[bytes], wrote: bytes) -> None:
+    """Byte for byte: its tag stands before each line, and again where one starts over."""
+    s = stage(1, terminal=True)
+    for data in writes:
+        if data:
+            s.write(0, data)
+        else:
+            s.sink._show()
+    assert s.wrote() == wrote
+
+
+def test_a_bar_is_held_again_as_it_is(stage: Make) -> None:
+    """Without what an earlier line of its rank had; a bar of a rank that exited is a line."""
+    s = stage(2, terminal=True)
+    for data in (b"10%\r", SHOW, b"\n", b"5%\r", SHOW):
+        s.write(0, data) if data else s.sink._show()
+    assert s.wrote() == b"[0] 10%\r\n[0] 5%\r"
+    s.write(1, b"line\n")
+    assert s.wrote() == b"\r\x1b[K[1] line\n"
+    s.write(0, b"\n")
+    assert s.wrote() == b"[0] 5%\r\n"
+    s.write(0, b"\r7%")
+    s.sink._show()
+    os.close(s.pipes[0])
+    s.sources[0].read()
+    s.write(1, b"line\n")
+    assert s.wrote() == b"[0] 7%\n[1] line\n"
+
+
+def test_a_terminal_that_cannot_erase(stage: Make) -> None:
+    """A line that gives way is ended there, and its next state has the tag of a new one."""
+    s = stage(1, terminal=True)
+    s.sink.ansi = False
+    ours, theirs = os.pipe()
+    s.pipes.append(theirs)
+    s.sources.append(TerminalSource(ours, b"[1] ", b"[1]+", s.sink))
+    for data in (b"\r10%", SHOW, b"\r20%", SHOW):
+        s.write(1, data) if data else s.sink._show()
+    assert s.wrote() == b"[1] 10%\r[1] 20%"
+    s.write(0, b"line\n")
+    s.write(1, b" more")
+    s.sink._show()
+    assert s.wrote() == b"\n[0] line\n[1]+ more"
+    s.write(0, b"line\n")
+    s.write(1, b"\r30%\n")
+    assert s.wrote() == b"\n[0] line\n[1]+\r[1] 30%\n"
+
+
+def test_a_long_line_on_a_terminal(stage: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is shown as far as it goes, and not held back any more."""
+    s = stage(1, terminal=True)
+    source = s.sources[0]
+    put: list[bytes | memoryview] = []
+    monkeypatch.setattr(s.sink, "put", put.extend)
+    source._take(b"x" * (LONGEST - 1))
+    assert (put, len(source._held)) == ([], LONGEST - 1)
+    source._take(b"y")
+    assert put == [b"[0] ", b"x" * (LONGEST - 1) + b"y"]
+    assert not source._held
+
+
+def test_what_is_closed_has_nothing_to_read(stage: Make) -> None:
+    """Also while something is in its pipe."""
+    for terminal in (False, True):
+        s = stage(1, terminal=terminal)
+        os.write(s.pipes[0], b"late\n")
+        s.sources[0].close()
+        assert s.sources[0].read() is False
+        assert s.wrote() == b""
+
+
 def test_nothing_wakes_up_for_an_unfinished_line_elsewhere(stage: Make) -> None:
     """Where no terminal is, an unfinished line waits without a timer for its end."""
     s = stage(1)

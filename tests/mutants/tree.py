@@ -132,7 +132,7 @@ class Tree:
         try:
             answer = self.serve(files).ask(
                 module="", function="", started=True, only=[test], tests=tests,
-                patience=PATIENCE / 4,
+                patience=PATIENCE / 2,
             )  # fmt: skip
             return bool(answer == "")
         finally:

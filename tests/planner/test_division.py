@@ -495,6 +495,23 @@ def test_cores_move_as_long_as_that_helps(kinds: list[tuple[int, int]], count: i
     assert find_move(dealt, sums, weights) is None
 
 
+@pytest.mark.parametrize(
+    ("kinds", "count", "dealt"),
+    [
+        ([(3, 6), (2, 4)], 3, [[1, 3, 2], [3, 0, 1]]),
+        ([(3, 6), (2, 7)], 3, [[1, 3, 2], [4, 1, 2]]),
+        ([(3, 8), (2, 6)], 4, [[1, 1, 3, 3], [3, 3, 0, 0]]),
+        ([(2, 3), (1, 3)], 3, [[1, 1, 1], [1, 1, 1]]),
+        ([(5, 1), (1, 4)], 2, [[1, 0], [0, 4]]),
+    ],
+)
+def test_cores_are_dealt_as_worked_out(
+    kinds: list[tuple[int, int]], count: int, dealt: list[list[int]]
+) -> None:
+    """To the weakest part, the first of several; then moved from the strongest to the weakest."""
+    assert balance(kinds, count) == dealt
+
+
 @given(st.text(alphabet="01", min_size=1, max_size=12), st.integers(1, 5))
 def test_parts_of_several_kinds(kinds: str, count: int) -> None:
     """Every core is dealt once, to ranks in the order of their first cores, whose capacities do not

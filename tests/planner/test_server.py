@@ -139,7 +139,10 @@ def test_workers_beyond_a_quota_are_warned_of(
 
 
 def test_one_cpu_is_never_beyond_a_quota() -> None:
+    """Two are beyond less than two."""
     assert warn_of_quota(machine(quota=0.5), LISTS, (worker(0, "0", "0"),)) == []
+    for quota in (0.5, 1.0, 1.5):
+        assert len(warn_of_quota(machine(quota=quota), LISTS, (worker(0, "0-1", "0"),))) == 1
 
 
 def test_what_a_server_is_told_by_words() -> None:
@@ -210,6 +213,12 @@ def test_a_servers_memory_is_bound_only_where_that_was_asked_for() -> None:
     assert (free.mem, free.mems) == ("none", CpuSet())
     [bound] = plan_for("server", *args, "--mem", "bind").ranks
     assert (bound.mem, str(bound.mems)) == ("bind", "0-1")
+    request = make_asked([*args, "--mem", "bind"])
+    base = make_plan(MACHINES["server"], request)
+    first, second = base.ranks
+    mixed = base.replace(ranks=(first, second.rebind(second.binding.without(("memory",)))))
+    [part] = make_server_plan(MACHINES["server"], request, LISTS, mixed).ranks
+    assert (part.mem, part.mems) == ("none", CpuSet())
     [other] = plan_for("server", *args, "--mem", "interleave").ranks
     assert (other.mem, other.mems) == ("none", CpuSet())
 
