@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sized
 
 
+# By what a line begins with; bright ones are readable on dark and light backgrounds.
+COLOURS = {"error:": "1;31", "warning:": "1;33", "note:": "1", "hint:": "36"}
+
+
 def quote(text: str, most: int = 60) -> str:
     """Return `text` quoted for a message: on one line, unprintable characters escaped, cut after
     `most` characters."""
@@ -66,10 +70,28 @@ def did_you_mean(word: str, among: Iterable[str]) -> str:
 
 
 def say(kind: str, text: str, hint: str = "") -> None:
-    """Write `ompbind: KIND: TEXT` to standard error, and the hint below it; each is one line,
-    whatever is in the text."""
-    lines = [f"ompbind: {kind}: {one_line(text)}", *([f"hint: {one_line(hint)}"] * bool(hint))]
-    write_line("\n".join(lines))  # at once: another rank may write to the same place
+    """Write a message to standard error."""
+    write_line(make_message(kind, text, hint))  # at once: another rank may write to the same place
+
+
+def make_message(kind: str, text: str, hint: str = "") -> str:
+    """Return `ompbind: KIND: TEXT`, and the hint on a line below it, for standard error: with
+    colours where that is a terminal. Each is one line, whatever is in the text."""
+    error, tip = f"{kind}:", "hint:"
+    if shows_colours(2):
+        error, tip = (f"\x1b[{COLOURS[word]}m{word}\x1b[0m" for word in (error, tip))
+    return f"ompbind: {error} {one_line(text)}" + f"\n{tip} {one_line(hint)}" * bool(hint)
+
+
+def shows_colours(stream: int) -> bool:
+    """Whether a stream is a terminal that shows colours, and nobody wants none; FORCE_COLOR wants
+    them anywhere, NO_COLOR nowhere (https://no-color.org, https://force-color.org)."""
+    environ = os.environ
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR"):
+        return True
+    return environ.get("TERM", "dumb") != "dumb" and os.isatty(stream)
 
 
 def write_line(line: str) -> None:

@@ -51,7 +51,7 @@ OFF_THE_LAUNCH_PATH = {"cli.group", "cli.show", "cli.show_cluster", "cli.shell",
                        "machine.archive", "machine.exported", "inputs",
                        "machine.portable", "launch.portable", "launch.popen", "api",
                        "machine.usage", "launch.bill", "launch.announcement", "cli.output_file",
-                       "options.keywords", "cli.child", "multiprocessing",
+                       "options.keywords", "options.defaults", "cli.child", "multiprocessing",
                        "fixes.worker.fxgraph_pickle",
                        "fixes.worker.joblib_threads", "fixes.worker.dask_threads",
                        "fixes.worker.torch_accelerator"}  # fmt: skip

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from ompbind.cpuset import CpuSet
-from ompbind.messages import counted, cut, did_you_mean, format_size, label, one_line, quote
+from ompbind.messages import (
+    counted,
+    cut,
+    did_you_mean,
+    format_size,
+    label,
+    one_line,
+    quote,
+    say,
+)
 
 
 def test_quote() -> None:
@@ -57,3 +68,39 @@ def test_cut() -> None:
     assert cut("a" * 60) == "a" * 60
     assert cut("a" * 61) == "a" * 59 + "…"
     assert cut("abcdef", 3) == "ab…"
+
+
+@pytest.mark.parametrize(
+    ("environ", "on_terminal", "coloured"),
+    [
+        ({"TERM": "xterm"}, True, True),
+        ({"TERM": "xterm"}, False, False),
+        ({"TERM": "dumb"}, True, False),
+        ({}, True, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, True, False),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True, True),
+        ({"FORCE_COLOR": "1"}, False, True),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, True, False),
+    ],
+)
+def test_colours(
+    environ: dict[str, str],
+    on_terminal: bool,
+    coloured: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Errors, warnings, notes and hints have colours on a terminal; nowhere else, unless asked."""
+    for name in ("TERM", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "isatty", lambda fd: on_terminal and fd == 2)
+    say("error", "a\nb", "c")
+    say("warning", "w")
+    if coloured:
+        expected = "ompbind: \x1b[1;31merror:\x1b[0m a\\nb\n\x1b[36mhint:\x1b[0m c\n"
+        expected += "ompbind: \x1b[1;33mwarning:\x1b[0m w\n"
+    else:
+        expected = "ompbind: error: a\\nb\nhint: c\nompbind: warning: w\n"
+    assert capfd.readouterr().err == expected

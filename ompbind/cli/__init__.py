@@ -37,6 +37,10 @@ def main(args: Sequence[str]) -> int:
             return print_help(name, short=word == "-h")
         return find_command(name)(rest)
     except OmpbindError as e:
+        if os.environ.get("OMPBIND_OPTIONS"):
+            from ompbind.options.defaults import explain_origin
+
+            e = explain_origin(e, os.environ["OMPBIND_OPTIONS"], args)
         return report(e)
     except KeyboardInterrupt:
         return 130

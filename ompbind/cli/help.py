@@ -9,7 +9,7 @@ import os
 
 from ompbind import __version__
 from ompbind.errors import OmpbindError, UsageError
-from ompbind.messages import did_you_mean, quote, write_output
+from ompbind.messages import did_you_mean, quote, shows_colours, write_output
 from ompbind.options.table import COMPARED, MEASURED, OPTIONS, OUTPUT, Option, options_of
 from ompbind.record import Record
 
@@ -155,7 +155,7 @@ ROOT_EXAMPLES = (
 def print_help(name: str = "", *, short: bool = False) -> int:
     """Print a command's help, the short one or all of it, or that of ompbind itself."""
     command = next((c for c in COMMANDS if c.name == name), None)
-    layout = Layout(width=text_width(), bold=has_colours())
+    layout = Layout(width=text_width(), bold=shows_colours(1))
     if command is None:
         lines = root_help(layout, short=short)
     else:
@@ -202,7 +202,7 @@ def print_topic(words: Sequence[str]) -> int:
 
 def print_option(name: str) -> int:
     """Print what the help of each command says of one option. Raises UsageError."""
-    layout = Layout(width=text_width(), bold=has_colours())
+    layout = Layout(width=text_width(), bold=shows_colours(1))
     name = name.partition("=")[0]
     lines = []
     for option in OPTIONS:
@@ -331,12 +331,6 @@ def text_width() -> int:
     return min(max(width or USUAL, NARROWEST), WIDEST)
 
 
-def has_colours() -> bool:
-    """Whether standard output is a terminal that shows bold text, and nobody asked for none."""
-    environ = os.environ
-    return os.isatty(1) and not environ.get("NO_COLOR") and environ.get("TERM", "dumb") != "dumb"
-
-
 # --- the pages of the documentation --------------------------------------------------------------
 
 
@@ -359,7 +353,7 @@ def page_list(pages: dict[str, str]) -> list[str]:
     """Return the heading and a line for each page, with its title."""
     if not pages:
         return ["", missing_pages().message]
-    layout = Layout(width=text_width(), bold=has_colours())
+    layout = Layout(width=text_width(), bold=shows_colours(1))
     commands = {c.name for c in COMMANDS}
     rows = []
     for name, path in pages.items():

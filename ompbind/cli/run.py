@@ -44,7 +44,7 @@ def run(args: Sequence[str]) -> int:
     import gc
 
     gc.disable()  # a launch is over before there is anything to collect
-    values, command = read_arguments(args, "run")
+    values, command = read_launch(args, "run")
     if wants_list(values):
         return list_fixes()
     if "topology" in values:
@@ -67,6 +67,16 @@ def may_have_groups(values: Values, command: Sequence[str]) -> bool:
     """Whether to ask `groups`, which no other launch needs, about a command line."""
     marked = ":::" in command or ":" in command
     return marked or not values.keys().isdisjoint(GROUP_OPTIONS)
+
+
+def read_launch(args: Sequence[str], command: str) -> tuple[Values, list[str]]:
+    """Return the values of the options of `run` or `show`, those of OMPBIND_OPTIONS among them, and
+    the worker's command. Raises UsageError, ParseError, PlanError."""
+    if not os.environ.get("OMPBIND_OPTIONS"):
+        return read_arguments(args, command)
+    from ompbind.options.defaults import read_with_defaults
+
+    return read_with_defaults(args, command, os.environ)
 
 
 def start(values: Values, command: Sequence[str], groups: Groups | None = None) -> int:

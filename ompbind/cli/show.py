@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from ompbind.cli.run import list_fixes, may_have_groups, wants_list
+from ompbind.cli.run import list_fixes, may_have_groups, read_launch, wants_list
 from ompbind.cli.shell import argv_lines, environment_lines, find_rank
 from ompbind.messages import say, write_output
-from ompbind.options import make_plan_options, read_arguments
+from ompbind.options import make_plan_options
 from ompbind.options.table import EXPORTS
 from ompbind.options.values import parse_rank
 
@@ -25,7 +25,7 @@ def show(args: Sequence[str]) -> int:
     """Carry out `ompbind show`; return the exit status. Raises OmpbindError."""
     from ompbind.resolve import resolve_plan
 
-    values, command = read_arguments(args, "show")
+    values, command = read_launch(args, "show")
     if wants_list(values):
         return list_fixes()
     environ = dict(os.environ)
@@ -48,6 +48,11 @@ def show(args: Sequence[str]) -> int:
         plan = plan_groups(groups, environ)
     else:
         plan = resolve_plan(make_plan_options(values, command, environ), environ)
+    if environ.get("OMPBIND_OPTIONS"):
+        from ompbind.options.defaults import describe_defaults
+
+        notes = describe_defaults(args, environ)
+        plan = plan.replace(inherited=(*notes, *plan.inherited))
     form = values.get("format", "table")
     rank = find_rank(len(plan.ranks), printed, form if form in ("env", "systemd") else "")
     sentences: list[str] = []

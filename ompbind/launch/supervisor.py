@@ -17,7 +17,7 @@ from ompbind.launch.pipes import make_pipe, parse_messages
 from ompbind.launch.rank import Gate, Inheritance, cannot_execute, exec_rank, flush
 from ompbind.launch.streams import Streams
 from ompbind.launch.syscalls import name_signal, restore_signals, send_to, set_affinity, signal
-from ompbind.messages import one_line
+from ompbind.messages import make_message
 from ompbind.plans import RECORD_NAME
 from ompbind.record import Record
 
@@ -655,9 +655,7 @@ class Supervisor:
         below it; with --quiet only errors."""
         if self.settings.quiet and kind != "error":
             return
-        self.write(f"ompbind: {kind}: {one_line(text)}")
-        if hint:
-            self.write(f"hint: {one_line(hint)}")
+        self.write(make_message(kind, text, hint))
 
     def write(self, line: str) -> None:
         """Write a line to standard error. Nothing here ever blocks: this process must hear signals

@@ -77,8 +77,13 @@ def read_arguments(args: Sequence[str], command: str) -> tuple[Values, list[str]
     follow them. Raises UsageError, ParseError, PlanError."""
     options = options_of(command)
     texts, rest = parse_arguments(args, options)
+    return make_typed_values(texts, options, args), rest
+
+
+def make_typed_values(texts: Texts, options: Sequence[Option], args: Sequence[str]) -> Values:
+    """Return the values of options that were typed in a command line. Raises as make_values."""
     try:
-        return make_values(texts, options), rest
+        return make_values(texts, options)
     except ParseError as e:
         if e.hint == FENCE_HINT and "--" in args:  # the command is marked: it is a bad list
             from ompbind.options.foreign import hint_for_list
