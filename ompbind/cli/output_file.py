@@ -1,13 +1,13 @@
-"""The files that options name for output: what stands in their names, and whether they can be
-written, before anything is started."""
+"""The files that options name for output: what stands in their names, whether they can be written,
+before anything is started, and how texts get into them."""
 
 from __future__ import annotations
 
 import errno
 import os
 
-from ompbind.errors import UsageError
-from ompbind.messages import counted, quote
+from ompbind.errors import OmpbindError, UsageError
+from ompbind.messages import counted, quote, write_output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,3 +62,16 @@ def find_problem(path: str) -> str:
     return (
         "" if os.access(path if is_special else directory, os.W_OK) else os.strerror(errno.EACCES)
     )
+
+
+def write_file(option: str, file: str, text: str) -> None:
+    """Write the text to the file that an option names, `-` for standard output. Raises
+    OmpbindError."""
+    if file == "-":
+        write_output(text)
+        return
+    try:
+        with open(file, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as out:
+            out.write(text)
+    except OSError as e:
+        raise OmpbindError(f"{option} {quote(file)}: {e.strerror}") from None

@@ -68,12 +68,8 @@ def show(args: Sequence[str]) -> int:
         write_output(argv_lines(plan, rank))
     elif form in EXPORTS:
         print_export(plan, form, rank, environ)
-    elif "svg" in values:
-        from ompbind.cli.files import write_file
-        from ompbind.render.picture import make_plan_picture, make_svg
-
-        machine = read_shape(values.get("topology"), plan, devices=True)
-        write_file("--svg", values["svg"], make_svg(make_plan_picture(plan, machine)))
+    elif "svg" in values or "html" in values:
+        write_drawing(values, plan, sentences)
     else:
         from ompbind.render import make_text
         from ompbind.render.plan import draw_plan
@@ -91,6 +87,21 @@ def find_groups(values: Values, command: Sequence[str]) -> Groups | None:
     from ompbind import groups
 
     return groups.find_groups(values, command, "show")
+
+
+def write_drawing(values: Values, plan: Plan, sentences: Sequence[str]) -> None:
+    """Write the picture or the page that was asked for. Raises OmpbindError."""
+    from ompbind.cli.output_file import write_file
+
+    machine = read_shape(values.get("topology"), plan, devices=True)
+    if "svg" in values:
+        from ompbind.render.picture import make_plan_picture, make_svg
+
+        write_file("--svg", values["svg"], make_svg(make_plan_picture(plan, machine)))
+    else:
+        from ompbind.render.pages import make_plan_page
+
+        write_file("--html", values["html"], make_plan_page(plan, machine, sentences))
 
 
 def print_export(plan: Plan, form: str, rank: int | None, environ: Mapping[str, str]) -> None:

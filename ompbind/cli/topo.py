@@ -12,6 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ompbind.machine.topology import Machine
+    from ompbind.options.values import Values
+
 
 def topo(args: Sequence[str]) -> int:
     """Carry out `ompbind topo`; return the exit status. Raises OmpbindError."""
@@ -26,11 +29,8 @@ def topo(args: Sequence[str]) -> int:
 
         return save(fill_host(file, os.environ), path, with_name=values.get("with_name") is True)
     machine = read_machine(path)
-    if "svg" in values:
-        from ompbind.cli.files import write_file
-        from ompbind.render.picture import make_machine_picture, make_svg
-
-        write_file("--svg", values["svg"], make_svg(make_machine_picture(machine)))
+    if "svg" in values or "html" in values:
+        write_drawing(values, machine)
     elif values.get("format", "table") == "json":
         write_output(machine.to_json())
     else:
@@ -57,3 +57,17 @@ def save(file: str, path: str | None, *, with_name: bool) -> int:
     save_machine(file, path, with_name=with_name)
     say("note", f"saved to {file}")
     return 0
+
+
+def write_drawing(values: Values, machine: Machine) -> None:
+    """Write the picture or the page that was asked for. Raises OmpbindError."""
+    from ompbind.cli.output_file import write_file
+
+    if "svg" in values:
+        from ompbind.render.picture import make_machine_picture, make_svg
+
+        write_file("--svg", values["svg"], make_svg(make_machine_picture(machine)))
+    else:
+        from ompbind.render.pages import make_machine_page
+
+        write_file("--html", values["html"], make_machine_page(machine))

@@ -34,6 +34,12 @@ def verify(args: Sequence[str]) -> int:
         return watch(report, lambda: check(root, targets), interval, values.get("format"))
     if values.get("format") == "json":
         write_output(report.to_json())
+    elif "html" in values:
+        from ompbind.cli.output_file import write_file
+        from ompbind.machine import read_machine
+        from ompbind.render.pages import make_report_page
+
+        write_file("--html", values["html"], make_report_page(report, read_machine()))
     else:
         from ompbind.render import make_text
         from ompbind.render.report import draw_report

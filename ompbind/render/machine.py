@@ -9,18 +9,23 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from ompbind.gpus.visible import why_not
-from ompbind.messages import counted, format_size, plural
+from ompbind.messages import counted, plural
 from ompbind.render.escape import escape
+from ompbind.render.inventory import (
+    describe_machine,
+    list_exceptions,
+    make_device_rows,
+    make_distance_rows,
+    memory_size,
+)
 from ompbind.render.lists import list_pieces, short_list
-from ompbind.render.map import number_gpus
 from ompbind.render.outline import make_outline
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ompbind.cpuset import CpuSet
-    from ompbind.machine.topology import Device, Machine, Topology
+    from ompbind.machine.topology import Machine, Topology
     from ompbind.render.outline import Part
 
 MAX_NODES = 8  # without cpus, and in the table of distances
@@ -49,22 +54,8 @@ def draw_machine(machine: Machine) -> RenderableType:
 
 
 def machine_headline(machine: Machine) -> Text:
-    topology = machine.topology
-    memory = [n.memory_bytes for n in topology.nodes if n.memory_bytes is not None]
-    counts = [
-        (len(topology.groups("package")), "package"),
-        (len(topology.nodes) if topology.numa else 0, "NUMA node"),
-        (len(topology.groups("core")), "core"),
-        (len(topology.cpus), "cpu"),
-    ]
-    words = [counted(count, noun) for count, noun in counts if count]
-    words += [format_size(sum(memory))] if memory else []
     name = f"{machine.name}: " if machine.name else ""
-    return Text.assemble((name, "bold"), ", ".join(words))
-
-
-def memory_size(count: int) -> str:
-    return format_size(count) if count else "no memory"
+    return Text.assemble((name, "bold"), describe_machine(machine))
 
 
 def add_part(tree: Tree, part: Part, machine: Machine) -> None:
@@ -126,63 +117,20 @@ def add_core(text: Text, core: CpuSet, machine: Machine) -> None:
         text.append(str(cpu), style="cyan" if allowed else "dim strike")
 
 
-def list_exceptions(machine: Machine) -> list[tuple[str, str]]:
-    """Return what is unusual, by name."""
-    topology, allowed = machine.topology, machine.allowed
-    lines = [
-        ("not allowed: cpus", topology.online - allowed.cpus),
-        ("not allowed: memory of nodes", topology.node_numbers - allowed.nodes),
-        ("offline: cpus", topology.offline),
-        ("isolated: cpus", topology.isolated),
-        ("without timer ticks (nohz_full): cpus", topology.nohz_full),
-    ]
-    exceptions = [(name, short_list(cpus)) for name, cpus in lines if cpus]
-    kinds = topology.groups("kind")
-    for n, cpus in enumerate(kinds):
-        rank = "least" if n == 0 else "most" if n == len(kinds) - 1 else "more"
-        exceptions.append((f"kind {n} ({rank} capable): cpus", short_list(cpus)))
-    if allowed.quota is not None:
-        exceptions.append(("cgroup quota:", f"{allowed.quota:g} cpus' worth of time"))
-    if not machine.can_bind:
-        exceptions.append(("this system", "cannot bind processes to cpus or memory"))
-    elif not topology.nodes:
-        exceptions.append(("NUMA nodes:", "hidden in this container"))
-    return exceptions or [("allowed:", "everything")]
-
-
 def distance_table(topology: Topology) -> Table:
     table = Table(box=None, padding=(0, 1), header_style="dim")
-    table.add_column("", style="dim", justify="right")
-    for node in topology.nodes:
-        table.add_column(str(node.node), justify="right")
-    for node, row in zip(topology.nodes, topology.distances, strict=True):
-        table.add_row(str(node.node), *map(str, row))
+    rows = make_distance_rows(topology)
+    for name in rows.columns:
+        table.add_column(name, style="" if name else "dim", justify="right")
+    for row in rows.rows:
+        table.add_row(*row.cells)
     return table
 
 
-def device_table(topology: Topology, most: int = 4) -> Table:
-    """Draw devices of one kind near the same cpus on one line, but those with names separately;
-    GPUs by the names that --near reads as well."""
+def device_table(topology: Topology) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
-    rows: dict[tuple[str, int | None, CpuSet, str], list[Device]] = {}
-    for device in topology.devices:
-        key = (device.kind, device.node, device.cpus, device_remark(device))
-        rows.setdefault(key, []).append(device)
-    numbers = number_gpus(topology)
-    for (kind, node, cpus, remark), devices in rows.items():
-        names = [f"{numbers.get(d.pci, '')} {d.pci}".strip() for d in devices[:most]]
-        more = f" and {len(devices) - most} more" if len(devices) > most else ""
-        place = f"node {node}" if node is not None else "no node"
-        named = Text("  ".join(names) + more, style="dim")
-        table.add_row(kind, place, list_pieces(f"cpus {short_list(cpus)}"), named, Text(remark))
+    for row in make_device_rows(topology).rows:
+        kind, place, cpus, names, remark = row.cells
+        near = list_pieces(f"cpus {cpus}")
+        table.add_row(kind, place, near, Text(names, style="dim"), Text(remark))
     return table
-
-
-def device_remark(device: Device) -> str:
-    """Return the names of a device, and what keeps workers from using it."""
-    remarks = [" ".join(device.names)] if device.names else []
-    if device.kind == "gpu" and (reason := why_not(device)):
-        remarks.append(reason)
-    elif device.driver == "":
-        remarks.append("has no driver")
-    return ", ".join(remarks)

@@ -1,9 +1,11 @@
-"""Whose each cpu of a plan is: a rank's, several ranks', a role's, or why it is nobody's. Pure."""
+"""Whose each cpu is: a rank's, several ranks', a role's, or why it is nobody's. Pure."""
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from ompbind.cpuset import CpuSet
     from ompbind.plans import Plan
 
@@ -12,29 +14,23 @@ KINDS = ("shared", "reserved", "other parts", "excluded", "not used", "not allow
 
 
 class Owners:
-    """The owners of a plan's cpus: its ranks, or the workers of its server."""
+    """The owners of cpus. `ranks`: the numbers of each cpu's ranks; `allowed`: the cpus that may be
+    used at all; `roles`: the name of the role of each cpu that has one; `others`: kinds of further
+    cpus; `names`: what kinds are called where they are called otherwise."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.names = {"rank": "rank"}  # of kinds, where they are called otherwise
-        numbered = [(r.number, r.cpus) for r in plan.ranks]
-        reserved = plan.reserved
-        if plan.server:
-            numbered = [(w.worker, w.cpus) for w in plan.server.workers]
-            reserved = plan.server.rest
-            self.names = {"rank": "worker", "reserved": "engine and front end"}
-        if plan.task and not plan.part:
-            self.names["other parts"] = "other ranks"
-        self.ranks: dict[int, set[int]] = {}  # the numbers of each cpu's ranks
-        for number, cpus in numbered:
-            for cpu in cpus:
-                self.ranks.setdefault(cpu, set()).add(number)
-        self.roles = {cpu: role.name for role in plan.roles for cpu in role.cpus}
-        self.others: tuple[tuple[str, CpuSet], ...] = (
-            ("reserved", reserved),
-            ("other parts", plan.others),
-            ("excluded", plan.excluded),
-        )
+    def __init__(
+        self,
+        ranks: dict[int, set[int]],
+        allowed: CpuSet,
+        roles: dict[int, str] | None = None,
+        others: Sequence[tuple[str, CpuSet]] = (),
+        names: dict[str, str] | None = None,
+    ) -> None:
+        self.ranks = ranks
+        self.allowed = allowed
+        self.roles = roles or {}
+        self.others = others
+        self.names = names or {}
 
     def owner(self, cpu: int) -> tuple[str, int]:
         """Return whose a cpu is: a kind, and the rank's number where it is a rank's; or the name of
@@ -49,8 +45,33 @@ class Owners:
         for kind, cpus in self.others:
             if cpu in cpus:
                 return kind, 0
-        return ("not used" if cpu in self.plan.host.allowed else "not allowed"), 0
+        return ("not used" if cpu in self.allowed else "not allowed"), 0
 
     def name(self, kind: str) -> str:
-        """Return what a kind is called in this plan."""
+        """Return what a kind is called here."""
         return self.names.get(kind, kind)
+
+
+def make_owners(plan: Plan) -> Owners:
+    """Return the owners of a plan's cpus: its ranks, or the workers of its server."""
+    names = {}
+    numbered = [(r.number, r.cpus) for r in plan.ranks]
+    reserved = plan.reserved
+    if plan.server:
+        numbered = [(w.worker, w.cpus) for w in plan.server.workers]
+        reserved = plan.server.rest
+        names = {"rank": "worker", "reserved": "engine and front end"}
+    if plan.task and not plan.part:
+        names["other parts"] = "other ranks"
+    roles = {cpu: role.name for role in plan.roles for cpu in role.cpus}
+    others = (("reserved", reserved), ("other parts", plan.others), ("excluded", plan.excluded))
+    return Owners(list_owners(numbered), plan.host.allowed, roles, others, names)
+
+
+def list_owners(numbered: Iterable[tuple[int, CpuSet]]) -> dict[int, set[int]]:
+    """Return the numbers of each cpu's owners, given each owner's number and cpus."""
+    owners: dict[int, set[int]] = {}
+    for number, cpus in numbered:
+        for cpu in cpus:
+            owners.setdefault(cpu, set()).add(number)
+    return owners

@@ -11,8 +11,7 @@ from rich.text import Text
 
 from ompbind.colours import colour_of
 from ompbind.cpuset import label_numbers
-from ompbind.plans import describe_numbers
-from ompbind.render.escape import escape, quote_word
+from ompbind.render.escape import escape
 from ompbind.render.lists import list_pieces
 from ompbind.render.map import (
     BETWEEN,
@@ -27,9 +26,17 @@ from ompbind.render.map import (
     make_plain_blocks,
     row_label,
 )
-from ompbind.render.owners import Owners
-from ompbind.render.rows import RIGHT, describe_plan, list_unassigned, make_rows
-from ompbind.saved import foreign_variables
+from ompbind.render.owners import make_owners
+from ompbind.render.rows import (
+    RIGHT,
+    command_text,
+    describe_engine,
+    describe_groups,
+    describe_plan,
+    list_oddities,
+    list_unassigned,
+    make_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,7 +44,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from ompbind.machine.topology import Machine
-    from ompbind.plans import Inherited, Plan, Task
+    from ompbind.plans import Inherited, Plan
 
 RANK_MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
 ROLE_MARKS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -116,18 +123,6 @@ def draw_executed(plan: Plan, rank: int, name: str) -> list[RenderableType]:
     return [title, command_line(plan, rank), *oddities]
 
 
-def describe_groups(plan: Plan) -> list[str]:
-    """Return a line for each group that waits for others, or that others wait for."""
-    lines = []
-    for group in plan.groups:
-        parts = [f"started after {', '.join(group.after)}"] if group.after else []
-        parts += [f"ready: {', '.join(group.ready)}"] if group.ready else []
-        parts += ["ended when the other groups have exited"] if group.background else []
-        if parts:
-            lines.append(f"{group.name}: {'; '.join(parts)}")
-    return lines or ["all groups are started at once"]
-
-
 def headline(plan: Plan) -> Text:
     subject, details = describe_plan(plan)
     return Text.assemble((subject, "bold"), f": {details}\n")
@@ -156,7 +151,7 @@ class MachineMap:
     def __init__(self, plan: Plan, machine: Machine | None) -> None:
         self.plan = plan
         self.machine = machine
-        self.owners = Owners(plan)
+        self.owners = make_owners(plan)
         self.owner = self.owners.owner
         self.role_marks = make_role_marks(plan)
 
@@ -255,16 +250,6 @@ def make_role_marks(plan: Plan) -> dict[str, str]:
     return marks
 
 
-def describe_engine(task: Task) -> list[str]:
-    """Return lines on the engine that started this rank, and on those that were passed over."""
-    lines = []
-    if task:
-        lines.append(f"{task.label}: {describe_numbers(task)}")
-        lines.append(f"  known by {task.by}")
-        lines += [f"  {text}" for text in (task.why, task.note) if text]
-    return lines + [f"{name} is passed over: {why}" for name, why in task.passed_over]
-
-
 def inherited_table(inherited: Sequence[Inherited]) -> RenderableType:
     table = Table.grid(padding=(0, 2, 0, 0))
     styles = {"removed": "red", "overridden": "yellow", "respected": "green", "widened": "yellow"}
@@ -274,33 +259,6 @@ def inherited_table(inherited: Sequence[Inherited]) -> RenderableType:
     return table
 
 
-def list_oddities(plan: Plan, rank: int, most: int = 8) -> list[str]:
-    """Return a line for each other rank of its group that executes another program than this one,
-    or has other variables that no planner writes: a saved plan is a program."""
-    shown = plan.ranks[rank]
-    lines = []
-    for r in plan.ranks:
-        if r.group != shown.group:
-            continue
-        if r.command[:1] != shown.command[:1]:
-            program = r.command[0] if r.command else "nothing"
-            lines.append(f"rank {r.rank} executes another program: {program}")
-        env, other = foreign_variables(r), foreign_variables(shown)
-        for name in sorted(env.keys() | other.keys()):
-            if env.get(name) != other.get(name):
-                value = f"{name}={env[name]}" if name in env else f"no {name}"
-                lines.append(f"rank {r.rank} has {value}")
-    more = (
-        [f"and {len(lines) - most} more differences: --rank R shows them"] if lines[most:] else []
-    )
-    return lines[:most] + more
-
-
 def command_line(plan: Plan, rank: int) -> Text:
-    """Return what a rank executes as a line for a shell, never broken: `env` sets and removes its
-    variables."""
-    chosen = plan.ranks[rank]
-    unset = [word for name in chosen.unset for word in ("-u", name)]
-    words = ["env", *unset, *(f"{k}={quote_word(v)}" for k, v in chosen.env)]
-    text = " ".join([*words, *map(quote_word, chosen.argv)])
-    return Text(text, no_wrap=True, overflow="ignore")
+    """Draw what a rank executes as one line, never broken."""
+    return Text(command_text(plan, rank), no_wrap=True, overflow="ignore")

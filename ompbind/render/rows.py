@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from ompbind.cpuset import union
 from ompbind.messages import counted, label
+from ompbind.plans import describe_numbers
 from ompbind.record import Record
+from ompbind.render.escape import quote_word
 from ompbind.render.lists import short_list
+from ompbind.saved import foreign_variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 
     from ompbind.cpuset import CpuSet
     from ompbind.machine.topology import Machine
-    from ompbind.plans import Plan, RankPlan, Server
+    from ompbind.plans import Plan, RankPlan, Server, Task
 
 RIGHT = ("rank", "threads")  # columns of numbers
 MANY_RANKS = 16  # more are folded where they are alike
@@ -165,6 +168,28 @@ def places_text(rank: RankPlan, most: int = 4) -> str:
     return f"{' '.join(texts[: most - 2])} … {texts[-1]} ({len(texts)})"
 
 
+def describe_engine(task: Task) -> list[str]:
+    """Return lines on the engine that started this rank, and on those that were passed over."""
+    lines = []
+    if task:
+        lines.append(f"{task.label}: {describe_numbers(task)}")
+        lines.append(f"  known by {task.by}")
+        lines += [f"  {text}" for text in (task.why, task.note) if text]
+    return lines + [f"{name} is passed over: {why}" for name, why in task.passed_over]
+
+
+def describe_groups(plan: Plan) -> list[str]:
+    """Return a line for each group that waits for others, or that others wait for."""
+    lines = []
+    for group in plan.groups:
+        parts = [f"started after {', '.join(group.after)}"] if group.after else []
+        parts += [f"ready: {', '.join(group.ready)}"] if group.ready else []
+        parts += ["ended when the other groups have exited"] if group.background else []
+        if parts:
+            lines.append(f"{group.name}: {'; '.join(parts)}")
+    return lines or ["all groups are started at once"]
+
+
 def list_unassigned(plan: Plan, machine: Machine | None = None) -> list[str]:
     """Return a line for each kind of cpus that no rank has."""
     idle, lines = plan.idle, []
@@ -209,3 +234,33 @@ def describe_server(server: Server) -> str:
     """Return `1 vLLM 0.32.0 server with 2 workers`."""
     name = f"{server.name} {server.version}".strip()
     return f"1 {name} server with {counted(len(server.workers), 'worker')}"
+
+
+def list_oddities(plan: Plan, rank: int, most: int = 8) -> list[str]:
+    """Return a line for each other rank of its group that executes another program than this one,
+    or has other variables that no planner writes: a saved plan is a program."""
+    shown = plan.ranks[rank]
+    lines = []
+    for r in plan.ranks:
+        if r.group != shown.group:
+            continue
+        if r.command[:1] != shown.command[:1]:
+            program = r.command[0] if r.command else "nothing"
+            lines.append(f"rank {r.rank} executes another program: {program}")
+        env, other = foreign_variables(r), foreign_variables(shown)
+        for name in sorted(env.keys() | other.keys()):
+            if env.get(name) != other.get(name):
+                value = f"{name}={env[name]}" if name in env else f"no {name}"
+                lines.append(f"rank {r.rank} has {value}")
+    more = (
+        [f"and {len(lines) - most} more differences: --rank R shows them"] if lines[most:] else []
+    )
+    return lines[:most] + more
+
+
+def command_text(plan: Plan, rank: int) -> str:
+    """Return what a rank executes as a line for a shell: `env` sets and removes its variables."""
+    chosen = plan.ranks[rank]
+    unset = [word for name in chosen.unset for word in ("-u", name)]
+    words = ["env", *unset, *(f"{k}={quote_word(v)}" for k, v in chosen.env)]
+    return " ".join([*words, *map(quote_word, chosen.argv)])

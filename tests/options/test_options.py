@@ -90,7 +90,9 @@ def test_every_field_exists(option: Option) -> None:
         assert name in RECORDS[record]._fields
     launched = {"run", "show"} & set(option.commands)
     if not option.fields:
-        assert not launched or option.key in ("format", "rank", "explain", "hosts", *GROUPED)
+        assert not launched or option.key in (
+            "format", "rank", "explain", "hosts", "svg", "html", *GROUPED
+        )  # fmt: skip
 
 
 def test_every_field_has_its_option() -> None:

@@ -42,12 +42,14 @@ MAX_SEGMENTS = 64  # of a memory's ranks
 
 class Look(Record):
     """How a cpu is drawn. `look`: its class; `hatched`: with lines; `label`: what stands above its
-    core, a long and a short form, and `group`, equal for cpus under one label."""
+    core, a long and a short form, and `group`, equal for cpus under one label; `marked`: as one
+    that is not as it should be."""
 
     look: str
     hatched: bool = False
     label: tuple[str, str] = ("", "")
     group: object = None
+    marked: bool = False
 
 
 def labelled(core: CpuSet, look_of: Callable[[int], Look]) -> Look:
@@ -201,6 +203,8 @@ class Drawer:
             self.shapes.append(cell)
             if look.hatched:
                 self.shapes.append(hatch(cell))
+            if look.marked:
+                self.shapes.append(mark(cell))
             self.shapes.append(
                 Words(x + width / 2, top + THREAD_HEIGHT - 3.8, str(cpu), CPU_SIZE,
                       f"number {look.look}", "middle")
@@ -264,6 +268,11 @@ def hatch(box: Box) -> Lines:
         paths.append((start, end))
         offset += HATCH
     return Lines(tuple(paths), "hatch")
+
+
+def mark(box: Box) -> Box:
+    """Return the outline that says that something is wrong with what a box stands for."""
+    return Box(box.x + 0.5, box.y + 0.5, box.width - 1, box.height - 1, "wrong", "", box.radius)
 
 
 def rank_look(rank: int) -> str:

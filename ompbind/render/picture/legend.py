@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ompbind.record import Record
-from ompbind.render.picture.drawing import hatch, rank_look
+from ompbind.render.picture.drawing import hatch, mark, rank_look
 from ompbind.render.picture.shapes import Box, Lines, Words, measure, shorten
 
 TYPE_CHECKING = False
@@ -29,14 +29,19 @@ class Piece(Record):
     shapes: tuple[Shape, ...]
 
 
-def draw_title(title: str, details: Sequence[str], room: float) -> Piece:
-    words = [Words(0, TITLE_SIZE, shorten(title, TITLE_SIZE, room, bold=True), TITLE_SIZE,
-                   "text bold")]  # fmt: skip
+def draw_title(heading: Sequence[str], room: float) -> Piece:
+    """Draw a title and details below it; nothing where there is no heading."""
+    if not heading:
+        return Piece(0, 0, ())
+    title, *details = heading
+    words = [
+        Words(0, TITLE_SIZE, shorten(title, TITLE_SIZE, room, bold=True), TITLE_SIZE, "text bold")
+    ]
     y = TITLE_SIZE + 4.0
     for line in break_texts(details, SUBTITLE_SIZE, room):
         y += LINE - 2
         words.append(Words(0, y - 1, line, SUBTITLE_SIZE, "text soft"))
-    return Piece(room, y + 2, tuple(words))
+    return Piece(max(w.width for w in words), y + 2, tuple(words))
 
 
 def break_texts(texts: Sequence[str], size: float, room: float) -> list[str]:
@@ -64,6 +69,8 @@ def draw_keys(keys: Sequence[tuple[Look, str]], room: float) -> Piece:
         shapes.append(box)
         if look.hatched:
             shapes.append(hatch(box))
+        if look.marked:
+            shapes.append(mark(box))
         shapes.append(Words(x + KEY_WIDTH + 6, y + 12, text, KEY_SIZE, "text"))
         x += width + COLUMN_GAP
     return Piece(min(room, x), y + LINE if keys else 0, tuple(shapes))

@@ -60,7 +60,7 @@ text {{ font-family: {font}; fill: {text}; pointer-events: none; white-space: pr
 .chip {{ fill: {bar}; stroke: {frame}; stroke-width: 0.75 }}
 .halo {{ stroke: {page}; stroke-width: 4; fill: none; stroke-opacity: 0.8 }}
 .link {{ stroke-width: 1.5; fill: none }}
-.alarm {{ fill: {alarm} }}
+.wrong {{ fill: none; stroke: {alarm}; stroke-width: 2.5; pointer-events: none }}
 """
 RANK_RULES = """\
 .{name} {{ fill: {fill} }}

@@ -22,7 +22,7 @@ from tests.support.shared_trees import machine_names, need_topologies, read_tree
 from tests.support.trees import Shape
 
 SERVER = Shape(packages=2, nodes=4, l3s=8, cores=32, threads=2, numbering="halves")
-EVIL = "</text><script>alert(1)</script>&\"'\x1b[31m\x00\ud800\u202e]]>"
+EVIL = "</text><script>alert(1)</script>&\"'\x1b[31m\x00\udcff\u202e]]>"
 
 
 def ask(*args: str) -> Request:

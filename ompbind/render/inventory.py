@@ -1,0 +1,106 @@
+"""What a machine has, as words and rows: for the drawing of `topo`, and for pages. Pure."""
+
+from __future__ import annotations
+
+from ompbind.gpus.visible import why_not
+from ompbind.messages import counted, format_size
+from ompbind.render.lists import short_list
+from ompbind.render.map import number_gpus
+from ompbind.render.rows import Row, Rows
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ompbind.cpuset import CpuSet
+    from ompbind.machine.topology import Device, Machine, Topology
+
+MAX_DEVICES = 4  # named in one row
+
+
+def describe_machine(machine: Machine) -> str:
+    """Return `2 packages, 2 NUMA nodes, 16 cores, 32 cpus, 64.0 GiB`."""
+    topology = machine.topology
+    memory = [n.memory_bytes for n in topology.nodes if n.memory_bytes is not None]
+    counts = [
+        (len(topology.groups("package")), "package"),
+        (len(topology.nodes) if topology.numa else 0, "NUMA node"),
+        (len(topology.groups("core")), "core"),
+        (len(topology.cpus), "cpu"),
+    ]
+    words = [counted(count, noun) for count, noun in counts if count]
+    words += [format_size(sum(memory))] if memory else []
+    return ", ".join(words)
+
+
+def memory_size(count: int) -> str:
+    return format_size(count) if count else "no memory"
+
+
+def list_exceptions(machine: Machine) -> list[tuple[str, str]]:
+    """Return what is unusual, by name."""
+    topology, allowed = machine.topology, machine.allowed
+    lines = [
+        ("not allowed: cpus", topology.online - allowed.cpus),
+        ("not allowed: memory of nodes", topology.node_numbers - allowed.nodes),
+        ("offline: cpus", topology.offline),
+        ("isolated: cpus", topology.isolated),
+        ("without timer ticks (nohz_full): cpus", topology.nohz_full),
+    ]
+    exceptions = [(name, short_list(cpus)) for name, cpus in lines if cpus]
+    kinds = topology.groups("kind")
+    for n, cpus in enumerate(kinds):
+        rank = "least" if n == 0 else "most" if n == len(kinds) - 1 else "more"
+        exceptions.append((f"kind {n} ({rank} capable): cpus", short_list(cpus)))
+    if allowed.quota is not None:
+        exceptions.append(("cgroup quota:", f"{allowed.quota:g} cpus' worth of time"))
+    if not machine.can_bind:
+        exceptions.append(("this system", "cannot bind processes to cpus or memory"))
+    elif not topology.nodes:
+        exceptions.append(("NUMA nodes:", "hidden in this container"))
+    return exceptions or [("allowed:", "everything")]
+
+
+def make_node_rows(machine: Machine) -> Rows:
+    """Return a row for each NUMA node."""
+    rows = []
+    for node in machine.topology.nodes:
+        size = "-" if node.memory_bytes is None else memory_size(node.memory_bytes)
+        allowed = "yes" if node.node in machine.allowed.nodes else "no"
+        rows.append(Row((str(node.node), size, short_list(node.cpus) or "none", allowed)))
+    return Rows(("node", "memory", "cpus", "memory allowed"), tuple(rows))
+
+
+def make_distance_rows(topology: Topology) -> Rows:
+    """Return the table of distances between nodes, its first column their numbers."""
+    numbers = [str(node.node) for node in topology.nodes]
+    rows = tuple(
+        Row((number, *map(str, row)))
+        for number, row in zip(numbers, topology.distances, strict=True)
+    )
+    return Rows(("", *numbers), rows)
+
+
+def make_device_rows(topology: Topology, most: int = MAX_DEVICES) -> Rows:
+    """Return devices of one kind near the same cpus as one row, but those with names separately;
+    GPUs by the names that --near reads as well."""
+    groups: dict[tuple[str, int | None, CpuSet, str], list[Device]] = {}
+    for device in topology.devices:
+        key = (device.kind, device.node, device.cpus, device_remark(device))
+        groups.setdefault(key, []).append(device)
+    numbers = number_gpus(topology)
+    rows = []
+    for (kind, node, cpus, remark), devices in groups.items():
+        names = [f"{numbers.get(d.pci, '')} {d.pci}".strip() for d in devices[:most]]
+        more = f" and {len(devices) - most} more" if len(devices) > most else ""
+        place = f"node {node}" if node is not None else "no node"
+        rows.append(Row((kind, place, short_list(cpus), "  ".join(names) + more, remark)))
+    return Rows(("device", "node", "cpus near it", "address", "remark"), tuple(rows))
+
+
+def device_remark(device: Device) -> str:
+    """Return the names of a device, and what keeps workers from using it."""
+    remarks = [" ".join(device.names)] if device.names else []
+    if device.kind == "gpu" and (reason := why_not(device)):
+        remarks.append(reason)
+    elif device.driver == "":
+        remarks.append("has no driver")
+    return ", ".join(remarks)
