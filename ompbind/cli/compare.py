@@ -14,6 +14,7 @@ from ompbind.compare.metric import make_metric
 from ompbind.compare.procedure import Conditions, make_procedure
 from ompbind.compare.result import Result, read_result, to_csv, to_json
 from ompbind.compare.spoilers import find_spoilers
+from ompbind.compare.statistics import fewest_rounds
 from ompbind.compare.variants import (
     make_ablation,
     make_grid,
@@ -26,7 +27,7 @@ from ompbind.cpuset import union
 from ompbind.errors import OmpbindError, TopologyError, UsageError
 from ompbind.launch.trial import Interruption, catch_signals
 from ompbind.machine import linux_root, read_machine
-from ompbind.messages import quote, say, write_output
+from ompbind.messages import counted, quote, say, write_output
 from ompbind.options import make_values, parse_arguments
 from ompbind.options.table import options_of
 from ompbind.saved import check_plan
@@ -65,7 +66,7 @@ def compare(args: Sequence[str]) -> int:
     for words in (start.command, procedure.setup, procedure.load, procedure.cleanup):
         if words:
             require_program(words[0], environ)
-    say_variants(start)
+    say_variants(start, values.get("runs"))
     catch_signals()
     session = Session(values, environ)
     result = session.carry_out(start)
@@ -163,9 +164,9 @@ def check_outputs(values: Values) -> None:
                 raise UsageError(f"--{key} {quote(path)}: it cannot be written there")
 
 
-def say_variants(start: Result) -> None:
-    """Report the variants that are not measured and why, and the warnings of the others' plans,
-    each once."""
+def say_variants(start: Result, runs: int | None) -> None:
+    """Report the variants that are not measured and why, the warnings of the others' plans, each
+    once, and what makes the result say less: too few `runs`, different numbers of ranks."""
     by_reason: dict[str, list[str]] = {}
     for omitted in start.omitted:
         by_reason.setdefault(omitted.why, []).append(omitted.name)
@@ -181,6 +182,10 @@ def say_variants(start: Result) -> None:
     cautions = {c.text: c for v in start.variants for c in v.plan.cautions if c.kind not in quiet}
     for caution in cautions.values():
         say("warning", caution.text, caution.hint)
+    fewest = fewest_rounds(len(start.variants))
+    if runs is not None and runs < fewest:
+        count = counted(runs, "run")
+        say("note", f"{count} of each variant can settle nothing; {fewest} are the fewest")
     counts = {len(v.plan.ranks) for v in start.variants}
     if counts - {1} and len(counts) > 1 and not start.metric.is_printed:
         say(

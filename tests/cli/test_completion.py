@@ -25,6 +25,7 @@ from tests.support.trees import Pci, Shape, make_files, write_tree
     ("words", "wanted"),
     [
         ("ompbind ", {"run", "show"}),
+        ("ompbind compare --vary sm", {"smt="}),
         ("ompbind ru", {"run"}),
         ("ompbind run --numa-b", {"--numa-bind", "--numa-bind-nodes", "--numa-bind-cpus"}),
         ("ompbind run --places ", {"threads", "cores", "l3", "numa", "one", "wide"}),
