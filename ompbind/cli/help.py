@@ -52,6 +52,7 @@ COMMANDS = (
             ("ompbind run --per l3 -- ./solver", "a rank per L3 cache"),
             ("ompbind run --numa-bind-nodes 0 0 1 1 -- python w.py", "two ranks per node"),
             ("ompbind run -n 2 --template -- serve --port {8000+rank}", "a port for each rank"),
+            ("ompbind run -n 4 -- ./a ::: --cores-per-rank 2 -- ./b", "two programs"),
         ),
         ("ompbind show takes the same options and prints the plan.",),
     ),

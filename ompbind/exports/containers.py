@@ -11,6 +11,7 @@ from ompbind.exports.export import (
     lost_gpus,
     lost_memory,
     require_text,
+    title,
 )
 from ompbind.exports.yaml import write_map
 
@@ -49,7 +50,7 @@ def make_compose(plan: Plan, ranks: Sequence[RankPlan], find: Callable[[str], st
     head = len(text)
     text += "services:\n"
     for rank in ranks:
-        text += f"  # {describe(rank)}\n  rank-{rank.number}:\n"
+        text += f"  # {describe(rank)}\n  {title(rank)}:\n"
         service: dict[str, Value] = {
             "image": "${IMAGE:?names the image}",
             **({"cpuset": str(rank.cpus)} if rank.cpus else {}),

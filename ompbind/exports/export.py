@@ -36,7 +36,12 @@ def describe(rank: RankPlan) -> str:
     parts = [label("cpu", rank.cpus)] if rank.cpus else []
     parts += [label("node", rank.nodes)] if rank.nodes else []
     parts += [f"memory {rank.mem} {rank.mems}".rstrip()] if rank.mem != "none" else []
-    return one_line(f"rank {rank.number}: {', '.join(parts) or 'not bound'}")
+    return one_line(f"rank {rank.name}: {', '.join(parts) or 'not bound'}")
+
+
+def title(rank: RankPlan) -> str:
+    """Return a name for a rank as services and pods have it: `rank-3`, in groups `worker-3`."""
+    return rank.name.replace(".", "-") if rank.group else f"rank-{rank.name}"
 
 
 def introduce(plan: Plan, ranks: Sequence[RankPlan], more: str = "") -> str:
@@ -93,6 +98,12 @@ def lost_memory(ranks: Sequence[RankPlan], kept: Collection[str] = ()) -> list[s
             numbers = [r.number for r in ranks if r.mem == policy]
             losses.append(f"memory policy {policy} of {label_numbers('rank', numbers)}")
     return losses
+
+
+def lost_order(plan: Plan, ranks: Sequence[RankPlan]) -> list[str]:
+    """Return the loss of the order in which groups are started and ended."""
+    ordered = any(group.after or group.background for group in plan.groups)
+    return ["the order in which groups start and end"] if ordered and ranks[1:] else []
 
 
 def lost_gpus(ranks: Sequence[RankPlan]) -> list[str]:

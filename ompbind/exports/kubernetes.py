@@ -10,6 +10,7 @@ from ompbind.exports.export import (
     lost_gpus,
     lost_memory,
     require_text,
+    title,
 )
 from ompbind.exports.yaml import write_map
 
@@ -52,7 +53,7 @@ def make_pods(plan: Plan, ranks: Sequence[RankPlan], find: Callable[[str], str])
         pod: dict[str, Value] = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": f"rank-{rank.number}"},
+            "metadata": {"name": title(rank).lower().replace("_", "-")},
             "spec": {"restartPolicy": "Never", "containers": [container]},
         }
         text += "---\n" if number else ""

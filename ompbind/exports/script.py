@@ -47,13 +47,14 @@ def make_script(plan: Plan, ranks: Sequence[RankPlan], find: Callable[[str], str
     their order, that failed. Standard input is the first rank's. Raises UsageError."""
     require_command("sh", ranks)
     text = f"#!/bin/sh\n{introduce(plan, ranks, '; this needs no ompbind')}"
+    head = len(text)
     if len(ranks) == 1:
-        return Export(f"{text}\n# {describe(ranks[0])}\n{make_lines(ranks[0])}")
+        return Export(f"{text}\n# {describe(ranks[0])}\n{make_lines(ranks[0])}", head=head)
     text += START
     for number, rank in enumerate(ranks):
         stdin = "3<&-" if number else "<&3 3<&-"
         text += f'\n# {describe(rank)}\n(\n{make_lines(rank)}) {stdin} &\npids="$pids $!"\n'
-    return Export(text + END)
+    return Export(text + END, head=head)
 
 
 def make_lines(rank: RankPlan) -> str:

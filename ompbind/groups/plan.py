@@ -67,16 +67,10 @@ def plan_groups(
                   wait=o.wait if claims_cores(o) else None)
         for o in asked
     ]  # fmt: skip
-    planned: dict[str, Planned] = {}
     pairs = list(zip(groups.members, settled, strict=True))
-    for member, options in sorted(pairs, key=lambda pair: urgency(pair[1].request)):
-        before = list(planned.values())
-        planned[member.name] = plan_group(
-            machine, member, options, environ, before, lease=lease, is_run=is_run
-        )
-    check_devices(list(planned.values()))
-    ordered = [planned[member.name] for member in groups.members]
-    plan = join(machine, ordered).replace(narrowed=narrowed)
+    planned = plan_all(machine, pairs, environ, lease=lease, is_run=is_run)
+    check_devices(planned)
+    plan = join(machine, planned).replace(narrowed=narrowed)
     if narrowed and first.inherited == "ignore" and plan.binder != "none":
         from ompbind.host.restrictions import can_be_reset
 
@@ -101,6 +95,49 @@ def check_waiting(asked: Sequence[PlanOptions]) -> None:
             "--wait waits for the cores of one group, and several ask for free ones",
             hint="--exclusive waits for the cores of all groups",
         )
+
+
+def plan_all(
+    machine: Machine,
+    pairs: Sequence[tuple[GroupRequest, PlanOptions]],
+    environ: Mapping[str, str],
+    *,
+    lease: Lease | None = None,
+    is_run: bool = False,
+) -> list[Planned]:
+    """Return the groups' plans, in their order. A cgroup's quota of cpu time is shared by all
+    groups, as their numbers of cpus, which a first plan without claims tells. Raises OmpbindError.
+    """
+    quota = machine.allowed.quota
+    shares: dict[str, float | None] = {}
+    if quota is not None:
+        first = plan_in_turn(machine, pairs, environ, shares)
+        sizes = {name: len(union(r.cpus for r in p.plan.ranks)) for name, p in first.items()}
+        total = max(sum(sizes.values()), 1)
+        shares = {name: quota * size / total for name, size in sizes.items()}
+    planned = plan_in_turn(machine, pairs, environ, shares, lease=lease, is_run=is_run)
+    return [planned[member.name] for member, _ in pairs]
+
+
+def plan_in_turn(
+    machine: Machine,
+    pairs: Sequence[tuple[GroupRequest, PlanOptions]],
+    environ: Mapping[str, str],
+    quotas: Mapping[str, float | None],
+    *,
+    lease: Lease | None = None,
+    is_run: bool = False,
+) -> dict[str, Planned]:
+    """Plan one group after the other, each with its quota. Raises OmpbindError."""
+    planned: dict[str, Planned] = {}
+    for member, options in sorted(pairs, key=lambda pair: urgency(pair[1].request)):
+        allowed = machine.allowed.replace(quota=quotas.get(member.name))
+        before = list(planned.values())
+        planned[member.name] = plan_group(
+            machine.replace(allowed=allowed), member, options, environ, before,
+            lease=lease, is_run=is_run,
+        )  # fmt: skip
+    return planned
 
 
 def check_engine(environ: Mapping[str, str], *, elsewhere: bool) -> None:
@@ -240,7 +277,7 @@ def join(machine: Machine, planned: Sequence[Planned]) -> Plan:
     free = [cpus for cpus, _ in group_cores(machine, allowed) if not cpus & taken]
     modes = {plan.omp for plan in plans}
     return Plan(
-        host=plans[0].host.replace(allowed=allowed),
+        host=plans[0].host.replace(allowed=allowed, quota=machine.allowed.quota),
         ranks=tuple(ranks),
         reserved=reserved,
         roles=tuple(roles),

@@ -6,7 +6,14 @@ from ompbind.cpuset import CpuSet, parse_whole, union
 from ompbind.errors import ParseError
 from ompbind.openmp import parse_threads
 from ompbind.openmp.places import parse_places
-from ompbind.plans import CPUS_VARIABLE, MEMORY_VARIABLE, POLICIES, RANK_VARIABLE
+from ompbind.plans import (
+    CPUS_VARIABLE,
+    GROUP_VARIABLE,
+    MEMORY_VARIABLE,
+    POLICIES,
+    RANK_VARIABLE,
+    is_group_name,
+)
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -31,6 +38,7 @@ class Expected(Record):
     env: tuple[tuple[str, str], ...] = ()  # variables that its environment must have
     roles: tuple[CpuSet, ...] = ()  # cpus set aside for threads that the worker binds itself
     number: int | None = None  # what it is called, where that is not `rank`
+    group: str = ""  # the name of the group that it is in, "" without groups
 
 
 def expect_plan(rank: RankPlan) -> Expected:
@@ -38,7 +46,7 @@ def expect_plan(rank: RankPlan) -> Expected:
     env = dict(rank.env)
     openmp = tuple((name, value) for name, value in rank.env if name.startswith("OMP_"))
     return make_expected(rank.rank, rank.cpus, env, rank.mem, rank.mems).replace(
-        env=openmp, number=rank.number
+        env=openmp, number=rank.number, group=rank.group
     )
 
 
@@ -67,7 +75,9 @@ def make_expected(
     places = () if proc_bind in ("", "false") else read_places(environ.get("OMP_PLACES", ""))
     threads = count_team(environ.get("OMP_NUM_THREADS", ""))
     roles = parse_role_cpus({k: v for k, v in environ.items() if k.startswith(ROLE)}.values())
-    return Expected(rank, cpus, places, proc_bind, threads, mem, mems, roles=roles)
+    group = environ.get(GROUP_VARIABLE, "")
+    group = group if is_group_name(group) else ""
+    return Expected(rank, cpus, places, proc_bind, threads, mem, mems, roles=roles, group=group)
 
 
 def count_team(text: str) -> int | None:

@@ -44,7 +44,8 @@ class ProcessReport(Record):
         expected, rank = self.expected, ""
         if expected is not None:
             number = expected.rank if expected.number is None else expected.number
-            rank = f"rank {number}, "
+            group = f" ({expected.group})" if expected.group else ""
+            rank = f"rank {number}{group}, "
         return f"{rank}pid {self.process.pid}"
 
     def to_dict(self, online: CpuSet) -> dict[str, Any]:

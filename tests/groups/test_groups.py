@@ -18,10 +18,11 @@ from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.groups import find_groups
 from ompbind.groups.file import find_line
 from ompbind.groups.line import make_name
-from ompbind.groups.plan import plan_groups
-from ompbind.options import read_arguments
+from ompbind.groups.plan import check_engine, join, plan_all, plan_groups
+from ompbind.groups.request import GroupRequest
+from ompbind.options import make_plan_options, read_arguments
 from ompbind.plans import Plan, parse_plan
-from tests.support.trees import Shape, make_files, write_tree
+from tests.support.trees import Shape, make_files, make_machine, write_tree
 
 FILE = """\
 # a job
@@ -196,6 +197,49 @@ def test_an_inherited_mask_holds_for_all(machine: Path, monkeypatch: pytest.Monk
     assert plan.host.allowed == CpuSet(range(16))
     assert plan.narrowed == ()
     assert plan.unused == CpuSet([*range(2, 8), *range(10, 16)])
+
+
+def test_groups_share_a_quota() -> None:
+    """A cgroup's cpu time is divided among groups as their cpus are, so that not each has as many
+    threads as all of it."""
+    machine = make_machine(Shape(cores=8))
+    machine = machine.replace(allowed=machine.allowed.replace(quota=4.0))
+    pairs = []
+    for name, cores in (("a", 6), ("b", 2)):
+        values = {"ranks": 1, "cores_per_rank": (cores,), "group": name}
+        pairs.append((GroupRequest(name, values, ("w",)), make_plan_options(values, ("w",), {})))
+    planned = plan_all(machine, pairs, {})
+    assert [dict(p.plan.ranks[0].env)["OMP_NUM_THREADS"] for p in planned] == ["3", "1"]
+    assert join(machine, planned).host.quota == 4.0
+
+
+def test_groups_in_ranks_of_an_engine() -> None:
+    """Each of several ranks on a node would plan all groups: refused; one on each node is not."""
+    sizes = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
+    several = sizes | {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
+    with pytest.raises(UsageError, match="groups are for one ompbind on a node, and Open MPI"):
+        check_engine(several, elsewhere=False)
+    check_engine(several, elsewhere=True)
+    check_engine(several | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, elsewhere=False)
+
+
+def test_a_script_has_all_but_the_order(
+    machine: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each group's command is exported under its name; that they wait for one another is said to
+    be left out."""
+    path = str(write_file(tmp_path, machine))
+    status, out, err = show(capfd, "--file", path, "--format", "sh")
+    assert status == 0
+    assert "# rank worker.1: cpus 4-5,12-13" in out
+    assert "./router" in out
+    assert out.startswith("#!/bin/sh\n# 4 ranks")
+    assert "\n# not in here: the order in which groups start and end\n" in out
+    assert "ompbind: warning: --format sh leaves out the order" in err
+    status, _, err = show(capfd, "--file", path, "--format", "srun")
+    assert (status, "different commands" in err) == (125, True)
+    _, out, _ = show(capfd, "--file", path, "--format", "compose")
+    assert "\n  worker-1:\n" in out
 
 
 @settings(max_examples=25, deadline=None)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ompbind.cli import main
 from tests.support.commands import OMPBIND, TIMEOUT, environment, ompbind_run
 from tests.support.needs import need_cpus
 
@@ -164,11 +165,19 @@ def test_a_command_that_cannot_be_executed(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_verify_names_groups() -> None:
-    """--verify judges the ranks of all groups."""
+def test_a_saved_plan_of_groups(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It runs in its order, --verify judges the ranks of all groups, and a difference has the
+    group's name."""
     need_cpus(2)
-    done = ompbind_run(
-        "run", "--verify", *ONE, "--", "sleep", "0.5", ":::", *ONE, "--", "sleep", "0.5"
-    )
-    assert done.returncode == 0
-    assert "as planned" in done.stderr
+    words = ["--cores-per-rank", "1", "--ready", "exit", "--group", "make", "--"]
+    words += ["sh", "-c", f"sleep 0.3; echo x >{tmp_path}/made", ":::", "--cores-per-rank", "1"]
+    code = f"taskset -cp 0,1 $$ >{tmp_path}/set; cat {tmp_path}/made; sleep 0.5"
+    words += ["--after", "make", "--group", "use", "--", "sh", "-c", code]
+    assert main(["show", "--format", "json", *words]) == 0
+    (tmp_path / "plan").write_text(capfd.readouterr().out)
+    done = ompbind_run("run", "--plan", str(tmp_path / "plan"), "--verify")
+    assert (done.returncode, done.stdout) == (0, "[use] x\n"), done.stderr
+    assert "rank 1 (use), pid " in done.stderr
+    assert "rank 0 (make)" not in done.stderr
+    done = ompbind_run("run", "--plan", str(tmp_path / "plan"), "--", "true")
+    assert "the plan has groups with commands of their own" in done.stderr
