@@ -12,12 +12,11 @@ import sys
 
 from ompbind.record import Record
 from ompbind.worker import find_python
+from ompbind.worker.installed import PACKAGES, list_package_folders, read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-MAX_FILE_BYTES = 16 << 20  # of metadata; a RECORD lists tens of thousands of files
 
 
 class Package(Record):
@@ -75,46 +74,12 @@ def find_directory(name: str, folders: Sequence[str]) -> str:
 
 
 def list_folders(path: str, command: Sequence[str], environ: Mapping[str, str]) -> list[str]:
-    """Return the directories where a Python finds packages, as far as its files show."""
+    """Return the directories where a command's modules are found, as far as files show."""
     programs = [path, *(find_python(command, environ) or ())[:1]]  # a script, and what executes it
-    paths = [p for program in programs if os.sep in program
-             for p in (os.path.abspath(program), os.path.realpath(program))]  # fmt: skip
-    prefixes = dict.fromkeys(os.path.dirname(os.path.dirname(p)) for p in paths)
-    folders = [p for p in environ.get("PYTHONPATH", "").split(os.pathsep) if p]
-    folders += [os.path.dirname(os.path.abspath(w)) for w in command[1:2] if w.endswith(".py")]
-    folders.append(os.getcwd())
-    for prefix in prefixes:
-        for lib in ("lib", "lib64"):
-            top = os.path.join(prefix, lib)
-            names = sorted(os.listdir(top)) if os.path.isdir(top) else []
-            for name in names:
-                if name.startswith("python3"):
-                    for last in ("site-packages", "dist-packages", ""):
-                        folders.append(os.path.join(top, name, last))
-    folders = [f for f in folders if os.path.isdir(f)]
-    return [*dict.fromkeys((*folders, *(d for f in folders for d in read_paths(f))))]
-
-
-def read_paths(folder: str) -> list[str]:
-    """Return the directories that the `*.pth` files of a directory add."""
-    if os.path.basename(folder) not in ("site-packages", "dist-packages"):
-        return []
-    paths = []
-    for name in sorted(os.listdir(folder)):
-        if name.endswith(".pth"):
-            lines = read_text(os.path.join(folder, name)).splitlines()
-            paths += [os.path.join(folder, line.strip()) for line in lines
-                      if not line.startswith(("#", "import ", "import\t"))]  # fmt: skip
-    return [path for path in paths if os.path.isdir(path)]
-
-
-def read_text(path: str) -> str:
-    """Return a file's text; "" if it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(MAX_FILE_BYTES)
-    except OSError:
-        return ""
+    installed = list_package_folders([p for p in programs if os.sep in p], environ)
+    scripts = [os.path.dirname(os.path.abspath(w)) for w in command[1:2] if w.endswith(".py")]
+    library = [os.path.dirname(f) for f in installed if os.path.basename(f) in PACKAGES]
+    return [*dict.fromkeys((*scripts, os.getcwd(), *installed, *library))]
 
 
 # --- what the code imports -----------------------------------------------------------------------
