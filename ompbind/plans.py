@@ -351,6 +351,10 @@ class Plan(Record):
         """The texts of the plan's warnings."""
         return tuple(caution.text for caution in self.cautions)
 
+    def warn(self, *cautions: Caution) -> Plan:
+        """Return the plan with further warnings."""
+        return self.replace(cautions=(*self.cautions, *cautions))
+
     def numbers_of(self, rank: RankPlan) -> Numbers:
         """Return a rank's numbers."""
         count = len(self.ranks)

@@ -130,7 +130,7 @@ def with_neighbours(
 
     neighbours = find_neighbours(living_root(), cpus, environ, plan.task.job, leased=leased)
     caution = make_warning(neighbours, plan.host.allowed)
-    return plan.replace(cautions=(*plan.cautions, caution)) if caution else plan
+    return plan.warn(caution) if caution else plan
 
 
 def make_new_plan(
@@ -182,7 +182,7 @@ def make_new_plan(
         from ompbind.machine.limits import read_sysctl
 
         if cautions := advise(plan, read_sysctl(root, "kernel/numa_balancing") or ""):
-            plan = plan.replace(cautions=(*plan.cautions, *cautions))
+            plan = plan.warn(*cautions)
     if request.omp == "all" and options.from_env is None:
         plan = warn_of_binding(plan, environ)
     elif options.from_env is None and options.serve is None:
@@ -209,8 +209,7 @@ def warn_of_binding(plan: Plan, environ: Mapping[str, str]) -> Plan:
         f"{names[0]} is set; if the command binds workers by it, the OpenMP variables that they "
         "inherit from this plan override that"
     )
-    caution = Caution("openmp", text, "--omp off leaves OpenMP's variables alone")
-    return plan.replace(cautions=(*plan.cautions, caution))
+    return plan.warn(Caution("openmp", text, "--omp off leaves OpenMP's variables alone"))
 
 
 def warn_of_lists(plan: Plan, environ: Mapping[str, str]) -> Plan:
@@ -229,8 +228,7 @@ def warn_of_lists(plan: Plan, environ: Mapping[str, str]) -> Plan:
                 f"{short[0].rank} does not have: its workers will leave the plan for them"
             )
             hint = f"--serve plans for the workers; or unset {name}"
-            caution = Caution("openmp", text, hint)
-            return plan.replace(cautions=(*plan.cautions, caution))
+            return plan.warn(Caution("openmp", text, hint))
     return plan
 
 
@@ -245,8 +243,7 @@ def warn_of_runtimes(plan: Plan, environ: Mapping[str, str]) -> Plan:
         f"{quote(os.path.basename(plan.command[0]))} has several OpenMP runtimes "
         f"({', '.join(names)}, by LD_PRELOAD): the threads of all but one may end up on one place"
     )
-    caution = Caution("openmp", text, "--places one leaves the rank's cpus to each of them")
-    return plan.replace(cautions=(*plan.cautions, caution))
+    return plan.warn(Caution("openmp", text, "--places one leaves the rank's cpus to each of them"))
 
 
 def apply_inherited(

@@ -159,8 +159,7 @@ def with_caution(plan: Plan) -> Plan:
         f"{launch.launcher.name} {launch.launcher.how}, and would inherit the saved plan's OpenMP "
         "variables, which override that"
     )
-    caution = Caution("openmp", text, "save the plan with --omp off")
-    return plan.replace(cautions=(*plan.cautions, caution))
+    return plan.warn(Caution("openmp", text, "save the plan with --omp off"))
 
 
 def command_of_rank(plan: Plan, rank: RankPlan, command: Sequence[str]) -> tuple[str, ...]:
@@ -189,7 +188,7 @@ def keep_memory(plan: Plan, allowed: CpuSet) -> Plan:
         ranks.append(kept)
     if not cautions:
         return plan
-    return plan.replace(ranks=tuple(ranks), cautions=(*plan.cautions, *cautions))
+    return plan.replace(ranks=tuple(ranks)).warn(*cautions)
 
 
 def check_plan(plan: Plan) -> None:
