@@ -48,7 +48,8 @@ def draw_cluster(
         name = f"each host of kind {usual.index(number)}"
         usual_plan = usual_plan.replace(host=usual_plan.host.replace(name=name))
         explanation = explanations[number] if explanations else ()
-        parts += [Text(), draw_ranks(usual_plan, explanation)]
+        machine = cluster.groups[number].machine
+        parts += [Text(), draw_ranks(usual_plan, explanation, machine=machine)]
     parts += draw_changed(cluster, different, usual)
     position, local_rank = cluster.find_rank(rank)
     name = f"rank {rank}, rank {local_rank} of {cluster.hosts[position]}"

@@ -15,13 +15,8 @@ if TYPE_CHECKING:
 
     from ompbind.machine.topology import Cpu, Level, Machine, Topology
 
-GAPS: tuple[Level, ...] = (
-    "package",
-    "die",
-    "l3",
-    "cluster",
-    "l2",
-)  # a gap between those in one block
+# Between those in one block a gap is left.
+GAPS: tuple[Level, ...] = ("package", "die", "l3", "cluster", "l2")
 BETWEEN = 3  # blanks between two blocks
 MAX_BLOCKS = 12  # more are folded where they look the same
 MAX_LABEL = 14

@@ -166,7 +166,7 @@ class MachineMap:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(options.max_width, MAP_WIDTH)
-        if self.machine is not None and self.machine.topology.online == self.plan.host.cpus:
+        if self.machine is not None:
             blocks = make_blocks(self.machine, width)
         else:
             blocks = make_plain_blocks(self.plan.host.cpus, width)
