@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ompbind.cpuset import CpuSet
-from ompbind.launch.announcement import MAX_WIDTH, Announcer
+from ompbind.launch.announcement import Announcer
 from ompbind.machine.topology import Cpu, Node, Topology
 from ompbind.plans import Binding, Host, Plan, RankPlan, Task
 from tests.support.commands import environment, ompbind_run
@@ -46,7 +46,8 @@ def make_rank(cpus: str, mem: str = "none", mems: str = "", places: int = 1) -> 
         (make_machine(2, 2, threads=2), "5", "[.#|..]"),  # its second thread
         (make_machine(2, 64, l3=8), "0-7,64-65", "[#.......|+.......]"),  # one for each cache
         (make_machine(2, 64), "0-63", "[#.]"),  # one for each node
-        (make_machine(2, MAX_WIDTH // 2), "0", f"[#{'.' * 47}|{'.' * 48}]"),
+        (make_machine(2, 48), "0", f"[#{'.' * 47}|{'.' * 48}]"),
+        (make_machine(2, 49), "0", "[+.]"),
     ],
 )
 def test_pictures(machine: Topology, cpus: str, picture: str) -> None:

@@ -49,6 +49,32 @@ def test_a_timer_is_due_at_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == ["due"]
 
 
+def test_nothing_is_called_back_after_a_stop() -> None:
+    """Of what was ready, or due, at the same time."""
+    loop = Loop()
+    calls: list[str] = []
+    pipes = [os.pipe() for _ in range(2)]
+
+    def stop(reason: str) -> None:
+        calls.append(reason)
+        loop.stop()
+
+    for reader, writer in pipes:
+        os.write(writer, b"x")
+        loop.watch(reader, lambda: stop("read"))
+        loop.after(0.0, lambda: stop("timer"))
+    loop.run()
+    assert calls == ["read"]
+    for reader, _ in pipes:
+        loop.unwatch(reader)
+    loop.run()
+    assert calls == ["read", "timer"]
+    loop.run()
+    assert calls == ["read", "timer", "timer"]
+    for fd in (fd for pair in pipes for fd in pair):
+        os.close(fd)
+
+
 def test_what_is_unwatched_wakes_nobody() -> None:
     """However much there is to read."""
     loop = Loop()

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ompbind.launch.loop import Loop
-from ompbind.launch.output import LONGEST, Sink, Source
+from ompbind.launch.output import LONGEST, PAUSE, Sink, Source
 from ompbind.launch.terminal import TerminalSource
 from tests.support.screen import read_screen
 
@@ -360,6 +360,20 @@ def test_a_long_line_on_a_terminal(stage: Make, monkeypatch: pytest.MonkeyPatch)
     source._take(b"y")
     assert put == [b"[0] ", b"x" * (LONGEST - 1) + b"y"]
     assert not source._held
+
+
+def test_an_unfinished_line_is_shown_after_a_tenth_of_a_second(stage: Make) -> None:
+    """Unless its rank's stream was closed meanwhile, or all of it was shown."""
+    assert PAUSE == 0.1
+    s = stage(2, terminal=True)
+    s.write(0, b"gone")
+    s.write(1, b"here")
+    s.sources[0].close()
+    s.sink._show()
+    assert s.wrote() == b"[1] here"
+    s.sink.show_soon(s.sources[0])
+    s.sink._show()
+    assert s.wrote() == b""
 
 
 def test_what_is_closed_has_nothing_to_read(stage: Make) -> None:

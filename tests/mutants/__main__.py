@@ -46,7 +46,8 @@ RULES = (
     "",
 )
 
-# The tests that are about a package or a file of one, for the longest name that fits.
+# The tests that are about a package or a file of one, for the longest name that fits, beside those
+# that have the file's name.
 TESTS: dict[str, tuple[str, ...]] = {
     "planner": (
         "planner/parts",
@@ -94,9 +95,6 @@ TESTS: dict[str, tuple[str, ...]] = {
     "launch/outcome": ("launch/functions", "launch/launch", "launch/supervision"),
     "launch/streams": ("launch/functions", "launch/streams"),
     "launch/output": ("launch/functions", "launch/output", "launch/streams"),
-    "launch/announcement": ("launch/announcement",),
-    "launch/bill": ("launch/bill",),
-    "launch/trial": ("launch/trial",),
     "launch/terminal": ("launch/output", "launch/streams"),
     "launch/stdin": ("launch/stdin", "launch/streams"),
     "launch/popen": ("launch/functions", "multiprocessing", "api"),
@@ -106,10 +104,16 @@ TESTS: dict[str, tuple[str, ...]] = {
 
 
 def files_about(module: str) -> list[str]:
-    """Return the paths of the tests that are about a module."""
+    """Return the paths of the tests that are about a module: those with its name, and those of
+    the table."""
     named = TESTS.get(module) or TESTS[module.split("/", maxsplit=1)[0]]
-    split = [name.rpartition("/") for name in named]
-    return [f"tests/{folder}{slash}test_{name}.py" for folder, slash, name in split]
+    paths = {module, *named} if path_of_tests(module).exists() else {*named}
+    return sorted(str(path_of_tests(name).relative_to(ROOT)) for name in paths)
+
+
+def path_of_tests(name: str) -> Path:
+    folder, slash, stem = name.rpartition("/")
+    return ROOT / f"tests/{folder}{slash}test_{stem}.py"
 
 
 def find_modules(names: Sequence[str]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,13 @@ from ompbind.planner import LARGEST_WEIGHT, explain_sizes, make_plan, warn_of_si
 from ompbind.planner.by_gpu import NearestNode, find_nearest_node
 from ompbind.planner.cores import Core, in_tree_order, levels_for, llc_level
 from ompbind.planner.mapping import Share
-from ompbind.planner.memory import keep_allowed, node_with_memory
+from ompbind.planner.memory import (
+    choose_nodes,
+    find_memory,
+    keep_allowed,
+    node_with_memory,
+    warn_of_denied_nodes,
+)
 from ompbind.planner.request import Pool, Request
 from tests.support.machines import MACHINES, make_asked, make_machine
 from tests.support.trees import Pci, Shape
@@ -234,6 +242,129 @@ def test_memory_comes_from_the_nearest_node_that_has_some(
     """Among those whose memory is allowed."""
     machine = Machine(FOUR, Allowed(CpuSet(range(3)), CpuSet(allowed)))
     assert node_with_memory(machine, 0, node) == nearest
+
+
+def four(*nodes: int) -> Machine:
+    """With memory allowed on these nodes; on all without."""
+    return Machine(FOUR, Allowed(CpuSet(range(3)), CpuSet(nodes or range(4))))
+
+
+def find(
+    args: str, *cpus: int, node: int | None = None, nodes: Sequence[int] = (), **more: Any
+) -> tuple[str, str, list[str]]:
+    """The policy, the nodes and the warnings of rank 0, which has a core of each of these cpus."""
+    cores = [Core(CpuSet([n]), CpuSet([n]), Cpu(n, core=n, node=n)) for n in cpus]
+    request = make_asked(args.split()).replace(**more)
+    mem, mems, cautions = find_memory(four(*nodes), request, 0, Share(tuple(cores), "", node=node))
+    assert {caution.kind for caution in cautions} <= {"memory"}
+    return mem, str(mems), [caution.text for caution in cautions]
+
+
+BARE = "node 2 has no memory; using node 3, the nearest that has"
+WIDE = "--mem preferred takes one node, that of most of a rank's cpus: memory of its threads on"
+
+
+@pytest.mark.parametrize(
+    ("args", "cpus", "wanted"),
+    [
+        ("", [0], ("none", "", [])),
+        ("--mem none", [0], ("none", "", [])),
+        ("--mem local", [0], ("local", "", [])),
+        ("--mem bind", [0], ("bind", "0", [])),
+        ("--mem bind", [0, 1], ("bind", "0-1", [])),
+        ("--mem bind", [2], ("bind", "3", [BARE])),
+        ("--mem bind", [0, 2], ("bind", "0,3", [BARE])),
+        ("--mem interleave", [0, 1], ("interleave", "0-1", [])),
+        ("--mem interleave --mem-nodes 3", [0], ("interleave", "3", [])),
+        ("--mem interleave --mem-nodes all", [0], ("interleave", "0-1,3", [])),
+        ("--mem preferred", [1], ("preferred", "1", [])),
+        ("--mem preferred", [0, 1], ("preferred", "0", [WIDE])),
+        ("--mem preferred", [1, 0], ("preferred", "0", [WIDE])),
+        ("--mem preferred --mem-nodes 1", [0], ("preferred", "1", [])),
+    ],
+)
+def test_a_ranks_memory(args: str, cpus: list[int], wanted: tuple[str, str, list[str]]) -> None:
+    """Its policy, the nodes of its cpus or those named, and a warning where that is another one."""
+    mem, mems, texts = find(args, *cpus)
+    assert (mem, mems, len(texts)) == (*wanted[:2], len(wanted[2]))
+    assert all(text.startswith(start) for text, start in zip(texts, wanted[2], strict=True))
+
+
+def test_a_preferred_node_is_that_of_most_cpus() -> None:
+    """Of as many the lower number."""
+    topology = FOUR.replace(
+        cpus=tuple(Cpu(n, core=n, node=(0, 1, 1)[n]) for n in range(3)),
+        nodes=(Node(0, CpuSet([0]), 1), Node(1, CpuSet([1, 2]), 1)), distances=(),
+    )  # fmt: skip
+    machine = Machine(topology, Allowed(CpuSet(range(3)), CpuSet([0, 1])))
+    cores = tuple(Core(CpuSet([n]), CpuSet([n]), topology.cpus[n]) for n in range(3))
+    request = make_asked(["--mem", "preferred"])
+    for members, node in ((cores, 1), (cores[:2], 0)):
+        assert find_memory(machine, request, 0, Share(members, ""))[1] == CpuSet([node])
+
+
+def test_memory_goes_by_the_node_that_a_rank_is_for() -> None:
+    """With --numa-bind; cpus of another node than the one that is named for it carry a warning."""
+    assert find("--numa-bind-nodes 1", 0, node=1) == ("bind", "1", [])
+    assert find("--numa-bind-nodes 1 --numa-bind-cpus 1", 1, node=1) == ("bind", "1", [])
+    mem, mems, (text,) = find("--numa-bind-nodes 1 --numa-bind-cpus 0", 0, node=1)
+    assert (mem, mems) == ("bind", "1")
+    assert text.startswith("rank 0: its memory is on node 1, its cpus on 0 (farther away")
+    assert find("--numa-bind-nodes 1 --numa-bind-cpus 0-1", 0, 1, node=1)[2] == []
+    with pytest.raises(PlanError, match=r"^rank 0: node 9 does not exist$") as caught:
+        find("--numa-bind-nodes 9 --numa-bind-cpus 0", 0, node=9)
+    assert caught.value.data == {"rank": 0, "wanted": 9, "available": CpuSet(range(4))}
+
+
+def test_memory_of_no_known_node() -> None:
+    """Cannot be bound; without NUMA there is nothing to bind."""
+    machine = Machine(FOUR.replace(nodes=()), Allowed(CpuSet(range(3)), CpuSet()))
+    share = Share((Core(CpuSet([0]), CpuSet([0]), Cpu(0, core=0)),), "")
+    with pytest.raises(PlanError, match=r"^rank 3: its cpus \(0\) are on no known node"):
+        find_memory(machine, make_asked(["--mem", "bind"]), 3, share)
+    flat = machine.replace(topology=machine.topology.replace(numa=False))
+    for mem in ("bind", "local", "none"):
+        request = make_asked(["--mem", mem])
+        assert find_memory(flat, request, 3, share) == ("none", CpuSet(), [])
+
+
+def test_the_nodes_of_mem_nodes() -> None:
+    """All that have memory and are allowed; named ones must exist, preferred is one."""
+    assert [str(choose_nodes(four(*n), "all")) for n in ((), (0, 2), (2, 3))] == ["0-1,3", "0", "3"]
+    assert choose_nodes(four(), CpuSet([2])) == CpuSet([2])
+    for named, text in (([9], "node 9 does not exist"), ([0, 8, 9], "nodes 8-9 do not exist")):
+        with pytest.raises(PlanError, match=f"^--mem-nodes: {text}$") as caught:
+            choose_nodes(four(), CpuSet(named))
+        assert caught.value.hint == "nodes: 0-3"
+    with pytest.raises(PlanError, match=r"^--mem preferred takes one node, .* names 0-1$"):
+        find("--mem preferred --mem-nodes 0-1", 0)
+
+
+@pytest.mark.parametrize(
+    ("args", "nodes", "denied"),
+    [
+        ("--numa-bind", [0, 1, 2, 3], ""),
+        ("--numa-bind", [0, 3], "node 1"),
+        ("--numa-bind", [0, 2, 3], "node 1"),
+        ("--numa-bind --per numa", [0, 3], "node 1"),
+        ("--numa-bind --per l3", [0, 3], ""),
+        ("--numa-bind --mem local", [0, 3], ""),
+        ("--numa-bind --mem none", [0, 3], ""),
+        ("--numa-bind --mem-nodes 0 --mem bind", [0, 3], ""),
+        ("--numa-bind-nodes 0", [0, 3], ""),
+        ("--numa-bind-cpus 0", [0, 3], ""),
+    ],
+)
+def test_nodes_that_numa_bind_leaves_idle(args: str, nodes: list[int], denied: str) -> None:
+    """As their memory is denied, though their cpus are allowed; one without memory is none, and
+    nothing is said where not all others have ranks."""
+    cores = [Core(CpuSet([n]), CpuSet([n]), Cpu(n, core=n, node=n)) for n in range(2)]
+    shares = [Share((cores[0],), "", node=0)]
+    request = make_asked(args.split())
+    cautions = warn_of_denied_nodes(four(*nodes), request, cores, shares)
+    texts = [f"--numa-bind leaves out {denied}, whose memory is not allowed"] * bool(denied)
+    assert [c.text.partition(" (")[0] for c in cautions] == texts
+    assert warn_of_denied_nodes(four(*nodes), request, cores, []) == []
 
 
 def test_memory_that_is_denied_is_refused() -> None:
