@@ -19,7 +19,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-guest test-engines test-faults test-division test-serving mutants lint format bench readme pythons package release clean system-demo system-test system-engines system-bench
+.PHONY: help demo test test-guest test-engines test-faults test-division test-serving mutants lint format bench readme docs pythons package release clean system-demo system-test system-engines system-bench
 
 help: ## this text
 	@echo 'usage: make TARGET'
@@ -74,6 +74,10 @@ bench: $(VENV)/.developed $(BENCH_VENV)/.installed system-bench ## measure start
 readme: $(VENV)/.developed ## run the README's commands and put their output into it
 	@COLUMNS=96 $(BIN)/python -m tests.test_examples
 
+docs: $(CACHE)/site/.installed ## build the documentation as a site, in build/site, and check its links
+	@NO_MKDOCS_2_WARNING=1 $(CACHE)/site/bin/mkdocs build --strict --config-file tools/site/mkdocs.yml
+	@echo 'build/site/index.html'
+
 package: $(CACHE)/release/.installed ## build the wheel and the sdist, install each in a clean place and try it
 	@$(CACHE)/release/bin/python tools/release.py
 
@@ -112,6 +116,14 @@ $(CACHE)/release/.installed: pyproject.toml | $(VENV)/bin/python
 	@$(BIN)/python -m venv $(CACHE)/release
 	@$(CACHE)/release/bin/python -m pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
 	@$(CACHE)/release/bin/python -m pip install $(PIP_FLAGS) --group release
+	@touch $@
+
+# What builds the site. It reads the table of options from the source.
+$(CACHE)/site/.installed: pyproject.toml | $(VENV)/bin/python
+	@echo 'make: installing what builds the site into $(CACHE)/site' >&2
+	@$(BIN)/python -m venv $(CACHE)/site
+	@$(CACHE)/site/bin/python -m pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
+	@$(CACHE)/site/bin/python -m pip install $(PIP_FLAGS) --group docs
 	@touch $@
 
 # build/ first: setuptools would install what an earlier build has left there.

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ompbind.cli import main
+from ompbind.options.table import OPTIONS
+from tools.make_options import make_page, plain
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*/*.md"))
@@ -65,6 +69,35 @@ def test_index_has_every_page() -> None:
         folder = page.parent.name
         part = "working on ompbind" if folder == "development" else folder
         assert f"{folder}/{page.name}" in parts[part]
+
+
+def test_site_has_every_page() -> None:
+    """The site's navigation has each page, and none that is not there."""
+    text = (ROOT / "tools/site/mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    listed = re.findall(r"[\w./-]+\.md", text)
+    pages = [str(page.relative_to(DOCS)) for page in PAGES]
+    more = ["README.md", "reference/options.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
+    assert sorted(listed) == sorted([*pages, *more])
+
+
+def test_page_of_options_has_all() -> None:
+    """The site's page of options has a part for each, with what its help says."""
+    page = make_page()
+    for option in OPTIONS:
+        assert f"--{option.key.replace('_', '-')}" in page
+        assert f"\n{plain(option.help)}.\n" in page
+    assert page.count("\n### `") == len(OPTIONS)
+    assert "Not together with `--numa-bind-nodes`, `--numa-bind-cpus`." in page
+
+
+def test_picture_is_of_a_plan(tmp_path: Path) -> None:
+    """The picture on the first page is what `show --svg` draws of the plan that is named there."""
+    text = (DOCS / "README.md").read_text(encoding="utf-8")
+    command = re.search(r"^ompbind (show .*--svg) plan.svg (-- .*)$", text, re.MULTILINE)
+    assert command
+    file = tmp_path / "plan.svg"
+    assert main([*command[1].split(), str(file), *command[2].split()]) == 0
+    assert file.read_text() == (DOCS / "images/plan.svg").read_text()
 
 
 def test_structure_has_every_package() -> None:
