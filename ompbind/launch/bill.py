@@ -40,8 +40,7 @@ SCHEMA = 1
 LONGEST = 300  # characters of a file's name in a message
 FIRST, LAST = 0.02, 0.25  # seconds to the first reading, and between two later ones at most
 GROWTH = 1.3  # of the time between two readings
-LAST_MEMORY = 60.0  # seconds between two readings of where pages are, which walk all of them
-SHARE = 0.01  # of one cpu's time that reading may take
+SHARE = 0.005  # of one cpu's time that reading threads may take, and looking at pages once more
 SEEN = 0.95  # the share of a rank's cpu time above which the time waited is given without a remark
 POLICIES = ("bind", "preferred", "interleave")  # those that say on which nodes pages are to be
 
@@ -156,30 +155,36 @@ class Meter:
         self.throttling = read_throttling(root)
         self.accounts: dict[int, Account] = {}
         self.bills: list[Bill] = []
-        self.pause, self.memory_pause = FIRST, FIRST
-        self.memory_due = 0.0  # the monotonic time at which pages are looked at next
+        self.pause = FIRST
+        self.opened = 0.0  # a monotonic time, as the next one
+        self.memory_due = 0.0  # when pages are looked at next
 
     def open(self, ranks: Mapping[int, RankPlan]) -> None:
         """Begin to measure these ranks, by pid."""
         self.accounts = {pid: Account(rank) for pid, rank in ranks.items()}
+        self.opened = time.monotonic()
 
     def sample(self, living: Iterable[int]) -> float:
         """Read what ranks that are still running have used, and return the seconds until that is
-        to be done again: more and more, and so many that it takes no more than SHARE of a cpu."""
-        began = time.process_time()
-        if self.readable:
-            self.read_all([pid for pid in living if pid in self.accounts])
-        cost = time.process_time() - began
-        pause = max(self.pause, cost / SHARE)
+        to be done again: more and more, and so many that it takes little of a cpu."""
+        began, cost_before = time.monotonic(), time.process_time()
+        pids = [pid for pid in living if pid in self.accounts] if self.readable else []
+        if pids:
+            self.read_all(pids)
+        pause = max(self.pause, self.find_pause(began, time.process_time() - cost_before))
         self.pause = min(self.pause * GROWTH, LAST)
+        if pids and self.nodes > 1 and began >= self.memory_due:
+            self.look_at_pages(pids)
         return pause
 
+    def find_pause(self, now: float, cost: float) -> float:
+        """Return the seconds from `now` after which something may be read again that takes `cost`
+        seconds of a cpu: SHARE of it at most, but where ranks have not run for long, half as many
+        as they have."""
+        return min(cost / SHARE, (now - self.opened) / 2)
+
     def read_all(self, pids: list[int]) -> None:
-        now = time.monotonic()
-        looks_at_pages = self.nodes > 1 and now >= self.memory_due
-        if looks_at_pages:
-            self.memory_due = now + self.memory_pause
-            self.memory_pause = min(2 * self.memory_pause, LAST_MEMORY)
+        """Read the figures of each thread of these ranks and their descendants."""
         parents = read_parents(self.root)
         for pid, descendants in make_family(pids, parents).items():
             account = self.accounts[pid]
@@ -192,8 +197,14 @@ class Meter:
                     account.note(process, tid, use)
                 swap += read_swap(self.root, process)
             account.swap = max(account.swap, swap)
-            if looks_at_pages and account.rank.mem in POLICIES:
+
+    def look_at_pages(self, pids: list[int]) -> None:
+        """See on which nodes the pages of these ranks are, for which the kernel walks them all."""
+        now, cost_before = time.monotonic(), time.process_time()
+        for account in (self.accounts[pid] for pid in pids):
+            if account.rank.mem in POLICIES:
                 account.misplaced = self.measure_pages(account)
+        self.memory_due = now + self.find_pause(now, time.process_time() - cost_before)
 
     def measure_pages(self, account: Account) -> int | None:
         """Return the bytes of private memory that are on other nodes than planned; what was seen

@@ -555,14 +555,14 @@ class Supervisor:
             return  # it was never executed
         unit = 1 if sys.platform == "darwin" else 1024
         seconds = time.monotonic() - running.since
-        remark = "core dumped" if os.WCOREDUMP(status) else ""
+        remark, hint = "core dumped" if os.WCOREDUMP(status) else "", ""
         if (
             code == -signal.SIGKILL
             and signal.SIGKILL not in self.sent
             and count_oom_kills() > self.oom_kills
         ):
             self.oom_kills += 1
-            remark = "probably the kernel's OOM killer"
+            remark, hint = self.explain_oom(running)
         ended = Ended(running.start, pid, code, seconds, usage.ru_maxrss * unit, remark)
         self.exits[ended.rank] = seconds
         self.codes[ended.rank] = code
@@ -571,6 +571,8 @@ class Supervisor:
         crashed = code < 0 and not is_due_to(code, self.sent)
         if self.settings.verbose or (code and not self.ladder.last) or crashed:
             self.write(f"ompbind: {make_line(ended)}")
+            if hint:
+                self.write(f"hint: {hint}")
         self.charge(ended, usage)
         if code and self.ladder.last:
             self.stopped += [] if crashed or excused else [ended]
@@ -579,6 +581,13 @@ class Supervisor:
             self.escalate()
         if self.stages:
             self.stages.on_exit(ended)
+
+    def explain_oom(self, running: Running) -> tuple[str, str]:
+        """Return what the kernel's OOM killer has probably ended a rank for, and what to do."""
+        from ompbind.launch.oom import explain_oom
+        from ompbind.machine.roots import DirectoryRoot
+
+        return explain_oom(DirectoryRoot("/"), running.start.rank, self.launch.plan.host.nodes)
 
     def end_leftovers_later(self) -> None:
         """All ranks have exited: end the processes they left behind, after a moment in which these

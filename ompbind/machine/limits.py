@@ -275,8 +275,9 @@ def read_quota(root: Root, mounts: list[Mount], groups: dict[str, str]) -> float
 
 
 def read_oom_kills(root: Root) -> int:
-    """Return how many processes of this process's cgroup the kernel has killed for want of memory;
-    0 where it does not say. Sources: the kernel's cgroup-v2.rst and cgroup-v1/memory.rst."""
+    """Return how many processes of this process's cgroup, or where that does not say, of the
+    machine, the kernel has killed for want of memory; 0 where nothing says. Sources: the kernel's
+    cgroup-v2.rst and cgroup-v1/memory.rst, proc_vmstat(5)."""
     mounts = read_mounts(root)
     groups = parse_cgroups(root.read("proc/self/cgroup") or "")
     for controller, name in (("", "memory.events"), ("memory", "memory.oom_control")):
@@ -287,7 +288,8 @@ def read_oom_kills(root: Root) -> int:
                 key, _, number = line.partition(" ")
                 if key == "oom_kill":
                     return parse_whole(number) or 0
-    return 0
+    _, _, after = (root.read("proc/vmstat") or "").partition("\noom_kill ")
+    return parse_whole(after.partition("\n")[0]) or 0
 
 
 def parse_cpu_max(text: str) -> float | None:

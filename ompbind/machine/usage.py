@@ -10,7 +10,11 @@ from __future__ import annotations
 from ompbind.cpuset import parse_whole
 from ompbind.machine.limits import find_mount, list_directories, parse_cgroups, read_mounts
 from ompbind.machine.processes import parse_numa_maps, status_field
+from ompbind.machine.roots import read_int
 from ompbind.record import Record
+
+NODES = "sys/devices/system/node"
+AVAILABLE = ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +32,13 @@ class TaskUse(Record):
     ran: int
     waited: int
     migrations: int | None = None
+
+
+class NodeMemory(Record):
+    """A NUMA node's memory in bytes. `available`: free, or holding files that can be read again."""
+
+    total: int
+    available: int
 
 
 class Throttling(Record):
@@ -92,6 +103,33 @@ def read_memory(root: LivingRoot, pid: int) -> Memory | None:
     except OSError:
         return None
     return memory if memory.policy else None
+
+
+def read_node_memory(root: Root, node: int) -> NodeMemory | None:
+    """Return the memory of a node; None where the machine does not say."""
+    sizes = {}
+    for line in (root.read(f"{NODES}/node{node}/meminfo") or "").splitlines():
+        words = line.split()  # Node 0 MemFree:  123 kB
+        if len(words) == 5 and words[4] == "kB":
+            sizes[words[2].rstrip(":")] = (parse_whole(words[3]) or 0) * 1024
+    if "MemTotal" not in sizes or "MemFree" not in sizes:
+        return None
+    return NodeMemory(sizes["MemTotal"], sum(sizes.get(name, 0) for name in AVAILABLE))
+
+
+def is_at_memory_limit(root: Root) -> bool:
+    """Whether this process's cgroup, or one above it, has been at its limit of memory."""
+    mounts = read_mounts(root)
+    groups = parse_cgroups(root.read("proc/self/cgroup") or "")
+    for directory in list_directories(find_mount(mounts, groups, ""), groups, ""):
+        if parse_fields(root.read(f"{directory}/memory.events") or "").get("oom"):
+            return True
+    for directory in list_directories(find_mount(mounts, groups, "memory"), groups, "memory"):
+        limit = read_int(root, f"{directory}/memory.limit_in_bytes")
+        most = read_int(root, f"{directory}/memory.max_usage_in_bytes")
+        if limit and most and most >= limit:
+            return True
+    return False
 
 
 def read_throttling(root: Root) -> Throttling | None:

@@ -157,29 +157,42 @@ def test_pages_that_no_policy_places(nodes: int, mem: str, tmp_path: Path) -> No
     assert made.close().misplaced is None
 
 
-def test_pages_are_looked_at_less_and_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the kernel walks all of them each time."""
-    made = Made(tmp_path, nodes=2, mem="bind", mems=CpuSet([0]))
-    now = [100.0]
+def test_looking_at_pages_takes_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the kernel walks all of them each time: where that takes long, threads are read meanwhile,
+    and pages later."""
+    now, clock, looks = [100.0], [0.0], list[float]()
     monkeypatch.setattr(bills, "time", SimpleNamespace(monotonic=lambda: now[0],
-                                                       process_time=lambda: 0.0))  # fmt: skip
-    looks = []
-    monkeypatch.setattr(made.meter, "measure_pages", lambda _: looks.append(now[0]))
-    while now[0] < 400:
-        now[0] += made.meter.sample([10])
-    pauses = [b - a for a, b in zip(looks, looks[1:], strict=False)]
-    assert pauses[0] < 0.1
-    assert all(a < b + bills.LAST for a, b in zip(pauses, pauses[1:], strict=False))
-    assert bills.LAST_MEMORY <= pauses[-1] < bills.LAST_MEMORY + 2 * bills.LAST
+                                                       process_time=lambda: clock[0]))  # fmt: skip
+    made = Made(tmp_path, nodes=2, mem="bind", mems=CpuSet([0]))
+
+    def look(_: object) -> int:
+        looks.append(now[0] - 100)
+        clock[0] += 0.1
+        return 7
+
+    monkeypatch.setattr(made.meter, "measure_pages", look)
+    pauses = []
+    while now[0] < 220:
+        pauses.append(made.meter.sample([10]))
+        now[0] += pauses[-1]
+    assert max(pauses) == bills.LAST
+    assert looks[1] < 0.1
+    early = [at for at in looks if at <= 40]
+    assert all(1.5 * a <= b < 1.5 * a + 0.3 for a, b in zip(early[1:], early[2:], strict=False))
+    late = [at for at in looks if at > 60]
+    assert all(20 <= b - a < 20.3 for a, b in zip(late, late[1:], strict=False))
+    assert len(late) >= 3
+    assert made.close().misplaced == 7
 
 
 def test_measuring_takes_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time between two readings grows to a quarter of a second, and beyond that with what a
     reading costs."""
-    made, clock = Made(tmp_path), [0.0]
-    monkeypatch.setattr(bills, "time", SimpleNamespace(monotonic=lambda: 0.0,
+    now, clock = [100.0], [0.0]
+    monkeypatch.setattr(bills, "time", SimpleNamespace(monotonic=lambda: now[0],
                                                        process_time=lambda: clock[0]))  # fmt: skip
-    pauses = [made.meter.sample([10]) for _ in range(12)]
+    made = Made(tmp_path)
+    pauses = [made.meter.sample([10]) for _ in range(14)]
     assert pauses[0] == bills.FIRST
     assert pauses == sorted(pauses)
     assert pauses[-1] == bills.LAST
@@ -188,7 +201,9 @@ def test_measuring_takes_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         clock[0] += 0.03
 
     monkeypatch.setattr(made.meter, "read_all", read_slowly)
-    assert made.meter.sample([10]) == pytest.approx(3.0)
+    for after, pause in ((0.1, bills.LAST), (4.0, 2.0), (12.0, 6.0), (100.0, 6.0)):
+        now[0] = 100 + after
+        assert made.meter.sample([10]) == pytest.approx(pause)
 
 
 def test_throttling_counts_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -728,14 +728,14 @@ def test_a_core_dump_is_named(tmp_path: Path) -> None:
 
 
 def test_the_oom_killer_is_named() -> None:
-    """A rank killed for want of memory, by the count of its cgroup."""
+    """A rank killed for want of memory, by the count of its cgroup, which was at its limit."""
     code = "import os, time; os.environ['OMPBIND_RANK'] == '0' and bytearray(256 << 20)"
     with in_cgroup("memory", {"memory.max": str(96 << 20)}) as inside:
         args = ["-n", "2", "--share", "--", sys.executable, "-c", code]
         done = ompbind_run("run", *args, under=inside)
     assert done.returncode == 137
-    how = "by signal 9 .KILL. .probably the kernel's OOM killer."
-    assert re.match(rf"ompbind: rank 0 .* {how} after", done.stderr)
+    why = "probably the kernel's OOM killer: its cgroup has been at its limit of memory"
+    assert re.match(rf"ompbind: rank 0 .* by signal 9 .KILL. .{why}. after", done.stderr)
 
 
 def test_verbose_tells_of_each() -> None:

@@ -312,11 +312,13 @@ def test_whom_the_kernel_killed(
     t = stage()
     t.s.sent = frozenset(sent)
     monkeypatch.setattr(supervisor, "count_oom_kills", lambda: kills)
+    monkeypatch.setattr(t.s, "explain_oom", lambda _: ("the OOM killer", "give it more"))
     t.s.on_rank_exit(10, status, usage(1))
     t.s.on_rank_exit(11, status, usage(1))
-    remarks = ["OOM" in text for (text,) in t.take("say")]
-    assert remarks[:1] == [named]
-    assert not any(remarks[1:])
+    lines = [text for (text,) in t.take("say")]
+    remarks = [line for line in lines if "(the OOM killer) after" in line]
+    assert remarks == lines[: int(named)]
+    assert lines.count("hint: give it more\n") == int(named)
 
 
 @pytest.mark.parametrize(("status", "text"), [(KILL, "signal 9 (KILL)"), (5 << 8, "status 5")])
