@@ -42,7 +42,7 @@ test-guest: $(VENV)/.developed system-test ## only the tests in a virtual machin
 
 test-engines: $(VENV)/.developed system-engines ## real engines: Slurm, MPI of each kind, torchrun, Ray, Dask (kept in the user's cache: 2 GB)
 	@$(BIN)/python -m tests.jobs
-	@OMPBIND_TEST_ENGINES=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal tests/jobs $(ARGS)
+	@OMPBIND_TEST_ENGINES=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal tests/jobs tests/exports $(ARGS)
 
 test-faults: $(VENV)/.developed system-test ## make each system call of ompbind fail once (minutes; ARGS="--sample 500" for some)
 	@$(BIN)/python -m tests.faults $(ARGS)

@@ -54,8 +54,8 @@ class Balancer:
                 ways[0].cancel()
                 requests.close()
                 self.connections[port] -= 1
-        except OSError:
-            pass  # the client has gone
+        except (OSError, asyncio.CancelledError):
+            pass  # the client has gone, or this balancer is ending: asyncio would write a traceback
         finally:
             writer.close()
 

@@ -9,6 +9,7 @@ ranks = 4
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 
@@ -21,6 +22,7 @@ from ompbind.groups.request import (
     is_of_launch,
     make_member,
     options_of_groups,
+    read_defaults,
 )
 from ompbind.messages import did_you_mean, quote
 from ompbind.options.keywords import make_value
@@ -40,6 +42,8 @@ def read_file(values: Values, name: str) -> Groups:
     """Return the groups of the file of --file; options of the command line override those of the
     launch in it. `name`: the command, run or show. Raises UsageError, PlanError."""
     path = values["file"]
+    defaults = read_defaults(name, os.environ)
+    values = {key: value for key, value in values.items() if key not in defaults}
     for key in values:
         row = next(o for o in options_of(name) if o.key == key)
         if not is_of_launch(row) or key in ALONE[:7]:
@@ -54,7 +58,7 @@ def read_file(values: Values, name: str) -> Groups:
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
         raise UsageError(f"--file {quote(path)}: {reason}") from None
-    reader = GroupFile(path, text, name)
+    reader = GroupFile(path, text, name, defaults)
     groups = reader.read()
     launch = groups.values | {k: v for k, v in values.items() if k != "file"}
     check_together(launch, [o for o in options_of(name) if is_of_launch(o)])
@@ -85,8 +89,9 @@ def parse_toml(text: str, path: str) -> dict[str, Any]:
 class GroupFile:
     """One file as it is read; errors name it, the line and the group."""
 
-    def __init__(self, path: str, text: str, command: str) -> None:
-        self.path, self.text = path, text
+    def __init__(self, path: str, text: str, command: str, defaults: Values) -> None:
+        """`defaults`: options of groups that have none of their own."""
+        self.path, self.text, self.defaults = path, text, defaults
         everywhere = {o.key: o for name in ("run", "show") for o in options_of(name)}
         self.launch = {key_of(o): o for o in everywhere.values()
                        if is_of_launch(o) and o.key not in (*ALONE, "file")}  # fmt: skip
@@ -132,6 +137,7 @@ class GroupFile:
                     raise self.problem(name, key, f"{key} is for the launch as a whole", hint)
                 raise self.unknown(key, name, {*self.groups, "command"})
             values |= self.make(self.groups[key], value, name)
+        values = {k: v for k, v in self.defaults.items() if k not in values} | values
         try:
             check_together(values, list(self.groups.values()))
         except OmpbindError as e:

@@ -11,9 +11,11 @@ from ompbind.groups.request import (
     check_names,
     is_of_launch,
     make_member,
+    read_defaults,
 )
 from ompbind.options import make_values, parse_arguments
 from ompbind.options.table import options_of
+from ompbind.options.together import check_together
 from ompbind.plans import is_group_name
 from ompbind.worker import is_python
 
@@ -45,6 +47,7 @@ def split_line(values: Values, command: Sequence[str], name: str) -> Groups | No
     launch = {key: value for key, value in values.items() if is_of_launch(rows[key])}
     first = {key: value for key, value in values.items() if key not in launch}
     parts = [(first, segments[0])]
+    defaults = read_defaults(name, os.environ)
     for segment in segments[1:]:
         texts, words = parse_arguments(segment, options)
         for key in texts:
@@ -57,7 +60,9 @@ def split_line(values: Values, command: Sequence[str], name: str) -> Groups | No
                 )
         later = make_values(texts, options)
         check_alone(later)
-        parts.append((later, words))
+        together = {k: v for k, v in defaults.items() if k not in later} | later
+        check_together(together, options)
+        parts.append((together, words))
     taken: set[str] = set()
     members = []
     for number, (given, words) in enumerate(parts):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from ompbind.errors import UsageError
 from ompbind.messages import did_you_mean, quote
+from ompbind.options import make_values
 from ompbind.options.table import ELSEWHERE, ENGINES, OUTPUT, RUNNING, options_of
 from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ompbind.options.table import Option
     from ompbind.options.values import Values
@@ -57,6 +58,17 @@ def options_of_groups(command: str) -> tuple[Option, ...]:
     """Return the options of `run` or `show` that each group has for itself."""
     options = options_of(command)
     return tuple(o for o in options if not is_of_launch(o) and o.key not in ALONE)
+
+
+def read_defaults(command: str, environ: Mapping[str, str]) -> Values:
+    """Return the options of OMPBIND_OPTIONS that each group of `run` or `show` has for itself.
+    Raises UsageError, ParseError, PlanError."""
+    if not environ.get("OMPBIND_OPTIONS"):
+        return {}
+    from ompbind.options.defaults import with_defaults
+
+    options = options_of_groups(command)
+    return make_values(with_defaults({}, environ, options), options)
 
 
 def check_alone(values: Values) -> None:

@@ -57,9 +57,9 @@ def run(
     if not hasattr(os, "fork"):
         from ompbind.launch.portable import run_portably
 
-        if settings.redirects or settings.watched:
+        if settings.redirects or settings.watched or plan.groups:
             raise UsageError("this system has no fork: ranks cannot be watched or redirected here",
-                             hint="leave --output, --stdin, --verify and the like out")  # fmt: skip
+                             hint="leave --output, --stdin, --verify, groups out")  # fmt: skip
         announce(plan, settings)
         return run_portably(make_starts(plan, environ, programs))
     if len(plan.ranks) > 1 or settings.watched:

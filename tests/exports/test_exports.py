@@ -198,6 +198,23 @@ def test_others_go_without_a_command(machine: Path) -> None:
     assert "args" not in export("k8s", plan)[0]
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_hostile_plan_is_exported(form: str, machine: Path) -> None:
+    """Nothing in a saved plan begins a line or a comment of its own: names, reasons, variables and
+    words are quoted, or refused."""
+    evil = "x\nEVIL\r\nEVIL 'a\" $(EVIL)\x1b"
+    plan = ompbind.plan(ranks=1, mem="bind", topology=machine, command=["w", evil])
+    rank = plan.ranks[0].replace(env=(*plan.ranks[0].env, ("ODD", evil)), why=evil, gpus=(evil,))
+    host = plan.host.replace(name=evil)
+    text, warning = export(form, Plan(**(vars(plan) | {"host": host, "ranks": (rank,)})), 0)
+    lines = re.split("[\n\r]", text)
+    if form in ("srun", "docker", "taskset", "sh"):  # quoted for a shell, which may span lines
+        assert "EVIL" in shlex.split("\n".join(ln for ln in lines if not ln.startswith("#")))[-1]
+        lines = [line for line in lines if line.startswith("#")]
+    assert not any(line.startswith("EVIL") for line in lines)
+    assert "EVIL" not in warning or warning.isprintable()
+
+
 # --- on the command line -------------------------------------------------------------------------
 
 

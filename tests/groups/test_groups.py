@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ompbind.cli import main
+from ompbind.cli.run import read_launch
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.groups import find_groups
@@ -418,6 +419,19 @@ def test_options_of_the_line_override_the_file(
     assert groups is not None
     assert groups.values["grace"] == 1.0
     assert [m.values.get("smt", 1) for m in groups.members] == [None, None, None]
+
+
+def test_options_of_a_site(machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OMPBIND_OPTIONS is for the launch, and for every group that says nothing else."""
+    monkeypatch.setenv("OMPBIND_OPTIONS", "--smt all --grace 3")
+    path = tmp_path / "x"
+    path.write_text("[groups.a]\ncommand=['a']\nsmt=1\n[groups.b]\ncommand=['b']\n")
+    for args in (["--file", str(path)], ["--smt", "1", "--", "a", ":::", "--", "b"]):
+        values, command = read_launch(args, "run")
+        groups = find_groups(values, command, "run")
+        assert groups is not None
+        assert [m.values["smt"] for m in groups.members] == [1, None]
+        assert groups.values["grace"] == 3.0
 
 
 @pytest.mark.parametrize(

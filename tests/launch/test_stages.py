@@ -130,6 +130,24 @@ def test_what_a_group_waits_for_may_never_come(
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_signal_while_a_group_waits(tmp_path: Path) -> None:
+    """What was not executed yet never is, and is not reported as a rank that ended."""
+    word = "trap '' USR2; echo up; exec sleep 100"
+    process = subprocess.Popen(
+        [OMPBIND, "run", *ONE, "--ready", "line:never", "--group", "a", "--", "sh", "-c", word,
+         ":::", *ONE, "--after", "a", "--group", "b", "--", "touch", f"{tmp_path}/ran"],
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "[a] up\n"
+    process.send_signal(signal.SIGUSR2)  # of no meaning to ompbind; a rank that waits survives it
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "rank b" not in err
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_failure_ends_the_others(tmp_path: Path) -> None:
     """The first failure's status, and each rank by its group's name."""
     args = ["run", *ONE, "--group", "server", "--", "sleep", "100", ":::", *ONE, "-n", "2"]
