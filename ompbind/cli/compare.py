@@ -25,6 +25,7 @@ from ompbind.compare.variants import (
 from ompbind.compare.watch import Watch
 from ompbind.cpuset import union
 from ompbind.errors import OmpbindError, TopologyError, UsageError
+from ompbind.host import Lease
 from ompbind.launch.trial import Interruption, catch_signals
 from ompbind.machine import linux_root, read_machine
 from ompbind.messages import counted, quote, say, write_output
@@ -57,10 +58,13 @@ def compare(args: Sequence[str]) -> int:
     ours = {key: text for key, text in texts.items() if key not in rows}
     values = make_values(ours, [o for o in options_of("compare") if o.key not in rows])
     environ = given_environment()
+    lease = Lease.open()
     if "resume" in values:
         start = resume(values, common, command)
     else:
-        start = begin(args, values, common, command, environ)
+        start = begin(values, common, command, environ, lease).replace(arguments=tuple(args))
+    if lease:  # between runs, too, launches that look for free cores pass these over
+        lease.hold(union(v.plan.held_by(r) for v in start.variants for r in v.plan.ranks))
     check_outputs(values)
     procedure = start.procedure
     for words in (start.command, procedure.setup, procedure.load, procedure.cleanup):
@@ -79,14 +83,14 @@ def compare(args: Sequence[str]) -> int:
 
 
 def begin(
-    args: Sequence[str],
     values: Values,
     common: Texts,
     command: Sequence[str],
     environ: Mapping[str, str],
+    lease: Lease | None,
 ) -> Result:
-    """Return a comparison of the variants that are asked for, with nothing measured. Raises
-    OmpbindError."""
+    """Return a comparison of the variants that are asked for, with nothing measured; `lease` holds
+    cores that nobody else is to have. Raises OmpbindError."""
     if not command:
         raise UsageError("no command to run", hint="ompbind compare [OPTIONS] -- COMMAND")
     metric = make_metric(values.get("metric", "wall"), values.get("better"), values.get("join"))
@@ -99,7 +103,9 @@ def begin(
     )
     wishes, passed_over = make_wishes(values, common, metric, environ)
     unbound = values.get("unbound", True)
-    variants, omitted = make_variants(wishes, common, command, environ, unbound=unbound)
+    variants, omitted = make_variants(
+        wishes, common, command, environ, unbound=unbound, lease=lease
+    )
     if not variants[1:]:
         raise UsageError(
             f"there is nothing to compare {variants[0].name} with",
@@ -115,7 +121,6 @@ def begin(
         runs=(),
         ending="",
         procedure=procedure,
-        arguments=tuple(args),
     )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # where it is nothing in all variants.
 FIELDS = (
     (("user_seconds", "system_seconds"), "cpu time", "s", True),
-    (("wait_seconds",), "waited for a cpu", "s", True),
+    (("wait_seconds",), "cpu wait", "s", True),
     (("involuntary_switches",), "switches", "", True),
     (("migrations",), "migrations", "", False),
     (("major_faults",), "major faults", "", False),

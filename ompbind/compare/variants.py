@@ -21,6 +21,7 @@ from ompbind.saved import check_plan, foreign_variables
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from ompbind.host import Lease
     from ompbind.options import Texts
     from ompbind.options.table import Option
 
@@ -62,8 +63,8 @@ class Wish(Record):
 
 
 def plan_rows() -> dict[str, Option]:
-    """Return the options that make a plan, by key."""
-    return {o.key: o for o in options_of("compare") if "show" in o.commands}
+    """Return the options that make a plan, by key: those that give a field of something."""
+    return {o.key: o for o in options_of("compare") if o.fields}
 
 
 # --- what is wished for --------------------------------------------------------------------------
@@ -161,10 +162,11 @@ def make_variants(
     environ: Mapping[str, str],
     *,
     unbound: bool = True,
+    lease: Lease | None = None,
 ) -> tuple[list[Variant], list[Omitted]]:
     """Plan each wish; return the variants, the unbound command first, and those left out: what
-    contradicts itself, or cannot be had here. Raises OmpbindError for a wish by hand, and where
-    none is left."""
+    contradicts itself, or cannot be had here. `lease`: it holds cpus that nobody else is to have.
+    Raises OmpbindError for a wish by hand, and where none is left."""
     names = [wish.name for wish in wishes]
     for name in [UNBOUND] * unbound + names:
         if ([UNBOUND] * unbound + names).count(name) > 1:
@@ -174,7 +176,7 @@ def make_variants(
     first: OmpbindError | None = None
     for wish in wishes:
         try:
-            variants.append(make_variant(wish, common, command, environ))
+            variants.append(make_variant(wish, common, command, environ, lease))
         except OmpbindError as e:
             if wish.by_hand or not wish.changes or not isinstance(e, PlanError | UsageError):
                 raise prefixed(e, wish) from None
@@ -183,7 +185,7 @@ def make_variants(
     if not variants and first:
         raise first
     if unbound and variants:
-        variants.insert(0, make_unbound(common, command, environ, variants[0]))
+        variants.insert(0, make_unbound(common, command, environ, variants[0], lease))
     return merge_same(variants), omitted
 
 
@@ -196,11 +198,15 @@ def prefixed(error: OmpbindError, wish: Wish) -> OmpbindError:
 
 
 def make_variant(
-    wish: Wish, common: Texts, command: Sequence[str], environ: Mapping[str, str]
+    wish: Wish,
+    common: Texts,
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    lease: Lease | None = None,
 ) -> Variant:
     """Plan a wish. Raises OmpbindError."""
     texts = merge_texts(common, wish.changes)
-    plan = make_plan(texts, command, environ)
+    plan = make_plan(texts, command, environ, lease)
     if not {"binder", "plan"} & texts.keys():
         plan = bind_natively(plan)
     on_denied = str(texts.get("on_denied", "error"))
@@ -222,22 +228,28 @@ def merge_texts(common: Texts, changes: Changes) -> Texts:
     return {key: value for key, value in texts.items() if key not in absent}
 
 
-def make_plan(texts: Texts, command: Sequence[str], environ: Mapping[str, str]) -> Plan:
+def make_plan(
+    texts: Texts, command: Sequence[str], environ: Mapping[str, str], lease: Lease | None
+) -> Plan:
     """Return the plan of these options on this machine. Raises OmpbindError."""
     values = make_values(texts, list(plan_rows().values()))
-    plan = resolve_plan(make_plan_options(values, command, environ), environ)
+    plan = resolve_plan(make_plan_options(values, command, environ), environ, lease=lease)
     if "plan" in values:
         check_plan(plan)
     return plan
 
 
 def make_unbound(
-    common: Texts, command: Sequence[str], environ: Mapping[str, str], example: Variant
+    common: Texts,
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    example: Variant,
+    lease: Lease | None,
 ) -> Variant:
     """Return the command as it is started without ompbind: as many ranks as the common options ask
     for, or as the `example` has where these options do not go alone."""
     try:
-        plan = make_plan(common, command, environ)
+        plan = make_plan(common, command, environ, lease)
     except OmpbindError:
         plan = example.plan
     ranks = []

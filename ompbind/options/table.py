@@ -462,7 +462,7 @@ OPTIONS: tuple[Option, ...] = (
         ("--exclusive",),
         "flag",
         "Refuse to start where another launch holds a core of the plan",
-        commands=("run",),
+        commands=("run", "compare"),
         panel=WHERE,
         fields=("plan.exclusive",),
         keyword_of=("run",),
@@ -474,7 +474,7 @@ OPTIONS: tuple[Option, ...] = (
         "Wait in turn, if need be for no more than so many seconds, until cores for --free, "
         "--exclusive or --part auto/N are free",
         "[=SECONDS]",
-        commands=("run",),
+        commands=("run", "compare"),
         panel=WHERE,
         parse=parse_wait,
         fields=("plan.wait",),

@@ -16,6 +16,8 @@ from ompbind.compare.experiment import Run
 from ompbind.compare.result import parse_result, to_json
 from ompbind.compare.statistics import fewest_rounds
 from ompbind.compare.variants import Variant
+from ompbind.cpuset import CpuSet
+from ompbind.host import Lease
 from tests.support.commands import ompbind_run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ranks are bound on Linux")
@@ -161,6 +163,32 @@ def test_what_a_server_needs(
     status, out, err = compare(capfd, *options, "--", "true")
     assert (status in (125, 127), out) == (True, "")
     assert message in err
+
+
+def test_cores_are_held(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between runs, too, the cpus of the plans are held, and --exclusive refuses others'."""
+    mine = CpuSet(os.sched_getaffinity(0))
+    lease = Lease.open()
+    if lease is None:
+        pytest.skip("no leases here")
+    if lease.find_others(mine):
+        pytest.skip("another launch holds these cpus")
+    held: list[CpuSet] = []
+
+    def measure(variant: Variant, number: int, *_: object) -> Run:
+        held.append(lease.find_others(mine))
+        return Run(variant.name, number, 1.0)
+
+    monkeypatch.setattr("ompbind.cli.compare.measure", measure)
+    command = [*QUICK, "--runs", "1", "--exclusive", "--smt", "all", "--", "true"]
+    assert compare(capfd, *command)[0] == 0
+    assert held == [mine, mine]
+    lease.hold(mine)
+    status, _, err = compare(capfd, *command)
+    lease.close()
+    assert status == 125
+    assert err.startswith("ompbind: error: ")
+    assert "--exclusive" in err
 
 
 def test_auto(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
