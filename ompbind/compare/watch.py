@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 
 from ompbind.compare.spoilers import Period
+from ompbind.cpuset import CpuSet
 from ompbind.machine.activity import read_activity, read_frequency
 from ompbind.machine.usage import Throttling, read_throttling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ompbind.cpuset import CpuSet
     from ompbind.machine.roots import Root
 
 SAMPLES = 20  # of the frequencies, in one round
+SAMPLED = 16  # cpus at most: reading the frequency of a core may interrupt it
 
 
 class Watch:
@@ -34,8 +35,9 @@ class Watch:
         self.throttling = read_throttling(self.root)
 
     def sample(self) -> None:
-        """Read the frequencies of the cpus."""
-        if len(self.frequencies) < SAMPLES and (ghz := read_frequency(self.root, self.cpus)):
+        """Read the frequency of the cpus, of some of them where they are many."""
+        some = CpuSet(list(self.cpus)[:: -(-len(self.cpus) // SAMPLED) or 1])
+        if len(self.frequencies) < SAMPLES and (ghz := read_frequency(self.root, some)):
             self.frequencies.append(ghz)
 
     def end(self, number: int) -> None:

@@ -127,13 +127,13 @@ def read_throttle_count(root: Root, cpus: CpuSet) -> int | None:
 
 
 def read_frequency(root: Root, cpus: CpuSet) -> float | None:
-    """Return the mean frequency of `cpus` in GHz; None where the system does not say.
+    """Return the highest frequency of `cpus` in GHz; None where the system does not say.
 
-    To be read while they work: the frequency of an idle core says nothing.
+    To be read while some of them work: the frequency of an idle core says nothing.
     """
     paths = (f"{CPUS}/cpu{cpu}/cpufreq/scaling_cur_freq" for cpu in cpus)
     frequencies = [kilohertz for path in paths if (kilohertz := read_int(root, path))]
-    return sum(frequencies) / len(frequencies) / 1e6 if frequencies else None
+    return max(frequencies) / 1e6 if frequencies else None
 
 
 def parse_seconds(word: str) -> float:

@@ -13,7 +13,7 @@ from ompbind.compare.watch import Watch
 from ompbind.cpuset import CpuSet
 from ompbind.machine import living_root
 from ompbind.machine.activity import Activity, ProcessTime, read_activity, read_frequency
-from ompbind.machine.roots import SnapshotRoot
+from ompbind.machine.roots import RecordingRoot, SnapshotRoot
 
 CPUS = CpuSet([0, 1])
 FILES = {
@@ -56,7 +56,7 @@ def test_counters_are_read() -> None:
         uptime=1000.25, busy=3.53, stolen=0.4, cpus=CPUS, waiting=2.5, short_of_memory=0.03,
         swapped=7, hot=7, processes=(ProcessTime(12, 777, "a (b) c", 2.0),),
     )  # fmt: skip
-    assert read_frequency(make_root(FILES), CPUS) == 2.5
+    assert read_frequency(make_root(FILES), CPUS) == 3.0
 
 
 def test_a_system_that_says_nothing() -> None:
@@ -124,6 +124,20 @@ def test_frequencies_are_compared_between_rounds() -> None:
     (spoiler,) = find_spoilers([fast, slow.replace(round=2), fast.replace(round=3)], CPUS)
     assert (spoiler.kind, spoiler.amount, spoiler.rounds) == ("frequency", 0.5, (2,))
     assert "between 2.00 and 3.00 GHz" in spoiler.text
+
+
+def test_few_frequencies_are_read() -> None:
+    """Of many cpus some all over the machine are read, as each reading may interrupt a core; and no
+    more often in a round than says something."""
+    path = "sys/devices/system/cpu/cpu{}/cpufreq/scaling_cur_freq"
+    root = RecordingRoot(make_root({path.format(n): "2000000\n" for n in range(100)}))
+    watch = Watch(root, CpuSet(range(100)))
+    for _ in range(50):
+        watch.sample()
+    assert 8 <= len(root.files) <= 16
+    assert path.format(98) in root.files
+    watch.end(1)
+    assert watch.periods[0].frequencies == (2.0,) * 20
 
 
 def test_rounds_are_counted() -> None:
