@@ -6,10 +6,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from tests.jobs.environments import SIZES as ENGINES
 from tests.jobs.environments import is_set_up, program, set_up
 
 # By group, with their sizes in MB.
-SIZES = {"frameworks": 420, "benchexec": 10}
+SIZES = {"frameworks": 420, "benchexec": 10, "torchrun": ENGINES["torchrun"]}
 
 
 def find_program(group: str, name: str, *, make: bool) -> str:

@@ -59,12 +59,11 @@ def make_run(argv: Sequence[str]) -> Callable[[], list[float]]:
     return lambda: [read_figure(argv)]
 
 
-def run_at_once(commands: Sequence[Sequence[str]], most: int = 0) -> Callable[[], list[float]]:
-    """Return what runs commands at the same time, no more than `most` where that is given, and
-    returns the figure of each."""
+def run_at_once(commands: Sequence[Sequence[str]]) -> Callable[[], list[float]]:
+    """Return what runs commands at the same time and returns the figure of each."""
 
     def run() -> list[float]:
-        with ThreadPoolExecutor(most or len(commands)) as pool:
+        with ThreadPoolExecutor(len(commands)) as pool:
             return list(pool.map(read_figure, commands))
 
     return run

@@ -54,17 +54,15 @@ def bench(python: str, rounds: int, *, small: bool = False) -> None:
     cpus = len(os.sched_getaffinity(0))
     at_once = min(RUNS, cpus)
     with compiled("loops.c") as program:
-        amount = "1" if small else "2000"
+        amount = "1" if small else "400"
         worker = [program, amount]
-        part = [*find_ompbind(python), "run", "--part", f"auto/{at_once}", "--", *worker]
+        part = [*find_ompbind(python), "run", "--part", f"auto/{at_once}", "--wait", "--", *worker]
         runs: dict[str, Callable[[], list[float]]] = {
             f"one alone on {cpus // at_once} of {cpus} cpus": make_run(part),
             f"{RUNS} at once by hand": run_at_once([worker] * RUNS),
-            f"{RUNS}, {at_once} at a time, ompbind run --part auto/{at_once}": run_at_once(
-                [part] * RUNS, at_once
-            ),
+            f"{RUNS} at once, ompbind run --part auto/{at_once} --wait": run_at_once([part] * RUNS),
         }
-        name = f"{RUNS}, {at_once} at a time, benchexec -c {cpus // at_once}"
+        name = f"{RUNS}, benchexec -N {at_once} -c {cpus // at_once}"
         if benchexec := find_program("benchexec", "benchexec", make=not small):
             runs[name] = lambda: run_benchexec(benchexec, program, amount, at_once)
         try:
@@ -72,7 +70,7 @@ def bench(python: str, rounds: int, *, small: bool = False) -> None:
         except FailedError as e:
             print(f"\ntogether: {e}")
             return
-    print_spread(f"together: {RUNS} runs of 2,000 parallel loops", "s", results, "lower")
+    print_spread(f"together: {RUNS} runs of 400 parallel loops", "s", results, "lower")
     if not benchexec:
         print("\nnot installed: BenchExec")
 

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from bench.environments import find_program
 from bench.measure import TIMEOUT
 from bench.startup import find_ompbind
 
@@ -85,13 +86,16 @@ def bench(python: str, rounds: int, *, small: bool = False) -> None:
     """Prints a table for each kind of worker that can be had here."""
     rounds = max(rounds // 3, 1)  # a round takes half a minute, most of it torch's import
     amount, size, times = (4, 128, 1) if small else (20, 700, 9)
+    # That of torchrun has torch and NumPy; a test makes do with what it has.
+    interpreter = "" if small else find_program("torchrun", "python", make=True)
+    interpreter = interpreter or sys.executable
     absent = []
     for names in ("numpy",) if small else PYTHON:
-        lacking = [n for n in names.split() if not has_module(n)]
+        lacking = [n for n in names.split() if not has_module(interpreter, n)]
         if lacking:
             absent += lacking
             continue
-        worker = [sys.executable, "-c", WORKER, names, *map(str, (amount, size, times))]
+        worker = [interpreter, "-c", WORKER, names, *map(str, (amount, size, times))]
         title = f"trap: a Python worker, import {names.replace(' ', ', then ')}"
         print_rows(title, run_rounds(python, worker, rounds), tuple(COLUMNS))
     if shutil.which("gcc"):
@@ -111,9 +115,9 @@ def bench(python: str, rounds: int, *, small: bool = False) -> None:
         print(f"\nnot installed: {', '.join(dict.fromkeys(absent))}")
 
 
-def has_module(name: str) -> bool:
+def has_module(interpreter: str, name: str) -> bool:
     code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is None)"
-    return subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    return subprocess.run([interpreter, "-c", code], check=False).returncode == 0
 
 
 def run_rounds(python: str, worker: list[str], rounds: int) -> dict[str, list[dict[str, Any]]]:
