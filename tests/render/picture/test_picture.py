@@ -22,6 +22,13 @@ from tests.support.shared_trees import machine_names, need_topologies, read_tree
 from tests.support.trees import Shape
 
 SERVER = Shape(packages=2, nodes=4, l3s=8, cores=32, threads=2, numbering="halves")
+LARGE: list[tuple[Shape, tuple[str, ...]]] = [
+    (Shape(packages=4, nodes=8, l3s=16, cores=256, threads=2), ("--per", "l3")),
+    (Shape(packages=2, nodes=2, l3s=64, cores=512, numbering="halves"), ("--per", "core")),
+    (Shape(cores=2), ("-n", "2")),
+    (replace(SERVER, threads=8), ("-n", "40", "--oversubscribe")),
+    (SERVER, ("--numa-bind-cpus", *["0-3", "2-5", "8,10,12,14,40,42"], "--share")),
+]
 EVIL = "</text><script>alert(1)</script>&\"'\x1b[31m\x00\udcff\u202e]]>"
 
 
@@ -63,16 +70,7 @@ def test_every_made_up_machine(name: str) -> None:
         check_picture(make_plan_picture(plan, known), machine.topology.online)
 
 
-@pytest.mark.parametrize(
-    ("shape", "args"),
-    [
-        (Shape(packages=4, nodes=8, l3s=16, cores=256, threads=2), ("--per", "l3")),
-        (Shape(packages=2, nodes=2, l3s=64, cores=512, numbering="halves"), ("--per", "core")),
-        (Shape(cores=2), ("-n", "2")),
-        (replace(SERVER, threads=8), ("-n", "40", "--oversubscribe")),
-        (SERVER, ("--numa-bind-cpus", *["0-3", "2-5", "8,10,12,14,40,42"], "--share")),
-    ],
-)
+@pytest.mark.parametrize(("shape", "args"), LARGE)
 def test_many_cpus_many_ranks(shape: Shape, args: tuple[str, ...]) -> None:
     """From 2 to 512 cpus, and up to as many ranks, all is readable."""
     machine = make_machine(shape)
