@@ -177,6 +177,14 @@ def test_get_mempolicys_arguments(library: Library, monkeypatch: pytest.MonkeyPa
     assert wide == (3, CpuSet([0, 2, 65, 960]))
 
 
+def test_the_policy_of_this_thread_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: Calls = []
+    made = SimpleNamespace(memory=noting(calls, "memory", (2, CpuSet([1]))))
+    monkeypatch.setattr(syscalls, "Library", lambda: made)
+    assert syscalls.read_memory() == (2, CpuSet([1]))
+    assert calls == [("memory", 1)]
+
+
 def test_an_unknown_machine_has_no_memory_policy(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1874,6 +1882,30 @@ def test_room_for_the_ranks_pipes(
     assert caught.value.data == {"rank": 0}
 
 
+def test_all_files_of_ranks_are_made_or_none(tmp_path: Path) -> None:
+    """Those that were there are not lost where another cannot be opened; else they are empty."""
+    for name in ("rank-0.out", "rank-1.out"):
+        (tmp_path / name).write_text("old")
+    (tmp_path / "rank-1.err").mkdir()
+    with pytest.raises(errors.UsageError, match=r"rank-1\.err"):
+        streams_module.make_files(str(tmp_path), ["rank-0", "rank-1"], overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["rank-0.out", "rank-1.err", "rank-1.out"]
+    (tmp_path / "rank-1.err").rmdir()
+    with pytest.raises(errors.UsageError, match=r"rank-0.out' already exists \(and 1 more\)"):
+        streams_module.make_files(str(tmp_path), ["rank-0", "rank-1"], overwrite=False)
+    files = streams_module.make_files(str(tmp_path), ["rank-0", "rank-1"], overwrite=True)
+    names = [f"rank-{n}.{name}" for n in range(2) for name in ("out", "err")]
+    assert list(files) == [str(tmp_path / name) for name in names]
+    assert [(tmp_path / name).read_text() for name in names] == [""] * 4
+    for fd in files.values():
+        os.close(fd)
+    more = streams_module.make_files(str(tmp_path / "a" / "b"), ["rank-7"], overwrite=False)
+    assert sorted(p.name for p in (tmp_path / "a" / "b").iterdir()) == ["rank-7.err", "rank-7.out"]
+    for fd in more.values():
+        os.write(fd, b"x")
+        os.close(fd)
+
+
 # --- run -----------------------------------------------------------------------------------------
 
 
@@ -1958,10 +1990,10 @@ def test_a_system_whose_children_send_no_signal(
     """There is none to be set; the rank runs all the same."""
     monkeypatch.setattr(launch, "signal", SimpleNamespace())
     plan: Any = SimpleNamespace(
-        ranks=[make_rank(0)], binder="native", reset_inherited=False, replace=lambda **_: plan
+        ranks=[make_rank(0)], binder="none", reset_inherited=False, replace=lambda **_: plan
     )
     launch.run(plan, {}, print, Settings())
-    assert ways.calls == [("bind", "error", print), ("execute", "start")]
+    assert ways.calls == [("apply", "error"), ("execute", "start")]
 
 
 @pytest.mark.parametrize(

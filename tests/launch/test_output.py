@@ -366,6 +366,8 @@ def test_an_unfinished_line_is_shown_after_a_tenth_of_a_second(stage: Make) -> N
     """Unless its rank's stream was closed meanwhile, or all of it was shown."""
     assert PAUSE == 0.1
     s = stage(2, terminal=True)
+    s.write(0, b"whole\n")
+    assert (s.wrote(), s.sink.shown) == (b"[0] whole\n", [])  # nothing is left to be shown
     s.write(0, b"gone")
     s.write(1, b"here")
     s.sources[0].close()

@@ -24,6 +24,7 @@ from ompbind.planner.memory import (
     warn_of_denied_nodes,
 )
 from ompbind.planner.request import Pool, Request
+from ompbind.plans import Numbers, World
 from tests.support.machines import MACHINES, make_asked, make_machine
 from tests.support.trees import Pci, Shape
 
@@ -61,6 +62,27 @@ def test_sizes_that_somebody_asked_for_are_no_warning() -> None:
         assert warn_of_sizes(uneven, request.replace(**more)) == []
     assert len(warn_of_sizes(uneven, request.replace(cores_per_rank=(1,)))) == 1
     assert warn_of_sizes([make_share(0), make_share(0, 0)], request) == []
+
+
+def test_a_plan_without_openmps_variables_says_nothing_of_them() -> None:
+    """Neither why places are as they are, nor what else would be removed."""
+    off = make_plan(MACHINES["server"], make_asked(["-n", "2", "--omp", "off"]))
+    assert (off.places_why, off.ranks[0].unset, off.ranks[0].places) == ("", (), ())
+    every = make_plan(MACHINES["server"], make_asked(["-n", "2"]))
+    assert every.ranks[0].unset
+    assert every.places_why
+
+
+def test_ranks_have_their_numbers_in_a_job() -> None:
+    """Where they are a part of one; a plan of one of them has it alone, as rank 0."""
+    request = make_asked(["-n", "2", "--rank-env"])
+    assert [r.numbers for r in make_plan(MACHINES["server"], request).ranks] == [None, None]
+    world = World(first=4, size=8, local_first=1, local_size=3)
+    for only, ranks in ((None, [0, 1]), (1, [1])):
+        more = request.replace(world=world.replace(only=only))
+        plan = make_plan(MACHINES["server"], more)
+        assert [r.numbers for r in plan.ranks] == [Numbers(4 + n, 8, 1 + n, 3) for n in ranks]
+        assert [r.rank for r in plan.ranks] == [*range(len(ranks))]
 
 
 def test_a_plan_keeps_what_was_asked_for() -> None:
@@ -524,6 +546,9 @@ def test_why_there_is_no_gpu() -> None:
     with pytest.raises(PlanError) as caught:
         cpus_for(machine, "-n 2 --gpu-env")
     assert caught.value.message == "--gpu-env gives each rank its GPU, and no rank has one"
+    with pytest.raises(PlanError, match=r"^--per gpu: no GPU to compute with was found$") as caught:
+        make_plan(machine, make_asked(["--per", "gpu"]))
+    assert caught.value.hint == ""
     with pytest.raises(PlanError, match=r"^--near gpu0: there are 0 visible GPUs$"):
         make_plan(machine, make_asked(["--near", "gpu0"]))
     problem = make_visible(machine.topology.devices, {"CUDA_VISIBLE_DEVICES": "7"}).problem

@@ -1207,6 +1207,13 @@ def test_nodes_go_by_their_numbers() -> None:
     assert [str(r.cpus) for r in plan.ranks] == ["0-1", "4-5"]
 
 
+def test_other_things_go_in_the_order_of_the_tree() -> None:
+    """Whatever the numbers of their nodes are."""
+    for per in ("core", "package"):
+        ranks = make_plan(CROSSED, make_asked(["--per", per])).ranks
+        assert [r.cpus.first for r in ranks] == ([*range(8)] if per == "core" else [0, 4])
+
+
 def test_nodes_whose_memory_is_denied_are_left_out() -> None:
     """--per numa --numa-bind makes a rank for each node with cpus and allowed memory."""
     machine = make_machine(Shape(nodes=2, packages=2, cores=4), "0-3", "0")
