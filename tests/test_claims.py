@@ -114,8 +114,9 @@ def test_launches_that_take_cpus() -> None:
     label = f"cpus {CpuSet(cpus[:2])}"
     assert out["free"] == out["parts"] == both
     none = f"ompbind: error: --free 1: 0 of 2 cores are free; others hold {label}"
+    hint = "hint: --wait waits for cores in turn; ompbind ps shows who holds what"
     for status, text in out["refused"]:
-        assert (status, text.splitlines()) == (125, [none, "hint: --wait waits for cores in turn"])
+        assert (status, text.splitlines()) == (125, [none, hint])
     (status, text), pid = out["exclusive"]
     error, hint = text.splitlines()
     assert status == 125

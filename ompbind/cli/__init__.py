@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
-COMMANDS = ("run", "show", "topo", "verify", "doctor", "compare")
+COMMANDS = ("run", "show", "topo", "verify", "doctor", "compare", "ps")
 HELP = ("--help", "-h")
 VERSION = ("--version", "-V")
 SET_UP_COMPLETION = ("--install-completion", "--show-completion")
@@ -115,6 +115,10 @@ def find_command(name: str) -> Callable[[Sequence[str]], int]:
         from ompbind.cli.compare import compare
 
         return compare
+    if name == "ps":
+        from ompbind.cli.ps import ps
+
+        return ps
     from ompbind.cli.doctor import doctor
 
     return doctor

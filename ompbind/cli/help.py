@@ -98,6 +98,20 @@ COMMANDS = (
         ),
     ),
     Command(
+        "ps",
+        "[OPTIONS]",
+        "List the launches that hold cpus of this machine, and what is free",
+        (
+            "Launches of ompbind are known by their ranks' variables, those of others by their "
+            "leases, and other programs by their masks: those that are bound to other cpus than "
+            "the process that started them. Root sees all.",
+        ),
+        (
+            ("ompbind ps", "who holds what"),
+            ("ompbind ps --format json", "for a script"),
+        ),
+    ),
+    Command(
         "doctor",
         "[OPTIONS] [-- COMMAND [ARG]...]",
         "Report what this machine allows and what costs performance",
@@ -303,7 +317,8 @@ def root_help(layout: Layout, *, short: bool) -> list[str]:
     lines += ["", layout.heading("Commands")]
     lines += [line for pair in pairs for line in layout.entry(*pair, column=12)]
     lines += ["", layout.heading("Options")]
-    lines += [line for pair in ROOT_OPTIONS for line in layout.entry(*pair, column=34)]
+    shown = ROOT_OPTIONS[:2] if short else ROOT_OPTIONS  # completion is set up once
+    lines += [line for pair in shown for line in layout.entry(*pair, column=34)]
     lines += layout.examples(ROOT_EXAMPLES)
     return [*lines, "", "The options of a command: ompbind run -h"]
 

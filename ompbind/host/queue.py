@@ -60,7 +60,7 @@ def take(
     try:
         if in_turn and is_awaited(lease):
             text = f"{subject}: other launches wait for free cpus, and come first"
-            raise PlanError(text, hint="--wait waits in turn")
+            raise PlanError(text, hint="--wait waits in turn; ompbind ps shows who holds what")
         return try_once(lease, choose, looks_again)
     finally:
         os.close(door)

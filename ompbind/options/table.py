@@ -1086,7 +1086,7 @@ OPTIONS: tuple[Option, ...] = (
         "value",
         "Print a table (default) or JSON",
         choices=("table", "json"),
-        commands=("topo", "verify", "doctor"),
+        commands=("topo", "verify", "doctor", "ps"),
         panel=OUTPUT,
         brief="how to print it",
         keyword_of=(),

@@ -56,7 +56,7 @@ def make_too_few(
         return PlanError(message, hint=f"at most {len(usable)}", wanted=count, available=len(free))
     taken = held & union(core.threads for core in usable)
     message += f"; others hold {label('cpu', taken)}"
-    hint = "--wait waits for cores in turn"
+    hint = "--wait waits for cores in turn; ompbind ps shows who holds what"
     return PlanError(message, hint=hint, wanted=count, available=len(free))
 
 

@@ -39,12 +39,14 @@ from ompbind.render.rows import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
+    from ompbind.cpuset import CpuSet
     from ompbind.machine.topology import Machine
     from ompbind.plans import Inherited, Plan
+    from ompbind.render.owners import Owners
 
 RANK_MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
 ROLE_MARKS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -93,7 +95,7 @@ def draw_ranks(
         parts += [*(Text(line, overflow="fold") for line in describe_groups(plan)), Text()]
     if openmp := plan.omp_text or plan.places_why:
         parts += [Text(openmp), Text()]
-    parts += [MachineMap(plan, machine), Text()]
+    parts += [MachineMap(plan.host.cpus, machine, make_owners(plan), make_role_marks(plan)), Text()]
     parts += [list_pieces(line) for line in list_unassigned(plan, machine)]
     if plan.inherited:
         title = Text("\ninherited environment", style="bold")
@@ -148,12 +150,20 @@ class MachineMap:
     """Every online cpu as one character that says whose it is, in the machine's shape. Implements
     rich's console protocol: its width is the console's, at most MAP_WIDTH."""
 
-    def __init__(self, plan: Plan, machine: Machine | None) -> None:
-        self.plan = plan
+    def __init__(
+        self,
+        cpus: CpuSet,
+        machine: Machine | None,
+        owners: Owners,
+        role_marks: Mapping[str, str],
+    ) -> None:
+        """`cpus`: those that are online; `machine`: None, or another than theirs, where it is not
+        known; `role_marks`: the character of each role."""
+        self.cpus = cpus
         self.machine = machine
-        self.owners = make_owners(plan)
+        self.owners = owners
         self.owner = self.owners.owner
-        self.role_marks = make_role_marks(plan)
+        self.role_marks = role_marks
 
     def mark(self, cpu: int) -> tuple[str, str]:
         """Return a cpu's character and its style."""
@@ -169,7 +179,7 @@ class MachineMap:
         if self.machine is not None:
             blocks = make_blocks(self.machine, width)
         else:
-            blocks = make_plain_blocks(self.plan.host.cpus, width)
+            blocks = make_plain_blocks(self.cpus, width)
         lines = lay_out(fold_blocks(blocks, self.owner), width)
         drawn = sum(3 + len(line[0].rows) for line in lines if isinstance(line, list))
         fewer = drop_threads(blocks, self.owner) if drawn > MAX_LINES else blocks
@@ -229,7 +239,7 @@ class MachineMap:
         return label_numbers(self.owners.name("rank"), ranks) if ranks else ""
 
     def legend(self) -> Text:
-        kinds = {self.owner(cpu) for cpu in self.plan.host.cpus}
+        kinds = {self.owner(cpu) for cpu in self.cpus}
         names = []
         if any(kind == "rank" for kind, _ in kinds):
             names.append(f"digit: {self.owners.name('rank')}")

@@ -155,7 +155,7 @@ def test_help_of_an_option() -> None:
     """`ompbind help --format` has the option's entry of each command that takes it."""
     lines = read_help("help", "--format")
     assert [line for line in lines if line.startswith("ompbind ")] == [
-        "ompbind show", "ompbind topo, verify, doctor", "ompbind compare",
+        "ompbind show", "ompbind topo, verify, doctor, ps", "ompbind compare",
     ]  # fmt: skip
     assert names_in(lines) == ["--format"] * 3
 

@@ -769,7 +769,7 @@ def test_peak_memory_is_the_kernels() -> None:
 # Becomes another user, who may not read what is imported here, with room for nine processes.
 OTHER_USER = """
 import os, resource, sys
-import ctypes, gc, select
+import ctypes, fcntl, gc, select
 import ompbind.launch.descendants, ompbind.launch.parent, ompbind.resolve, ompbind.machine.cpus
 from ompbind.cli import main
 resource.setrlimit(resource.RLIMIT_NPROC, (9, 9))

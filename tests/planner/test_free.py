@@ -83,7 +83,8 @@ def test_too_few() -> None:
     with pytest.raises(PlanError) as caught:
         choose_free(SERVER, Request(free=Pool("", 4)), CpuSet(range(29)))
     text = "--free 4: 3 of 32 cores are free; others hold cpus 0-28"
-    assert (caught.value.message, caught.value.hint) == (text, "--wait waits for cores in turn")
+    hint = "--wait waits for cores in turn; ompbind ps shows who holds what"
+    assert (caught.value.message, caught.value.hint) == (text, hint)
     with pytest.raises(PlanError, match=r"--free 9/rank: 32 of 32 cores are free$") as caught:
         choose_free(SERVER, Request(ranks=4, free=Pool("", 9, per_rank=True)), CpuSet())
     assert caught.value.hint == "at most 32"
