@@ -59,12 +59,22 @@ def compare(args: Sequence[str]) -> int:
     values = make_values(ours, [o for o in options_of("compare") if o.key not in rows])
     environ = given_environment()
     lease = Lease.open()
-    if "resume" in values:
-        start = resume(values, common, command)
-    else:
-        start = begin(values, common, command, environ, lease).replace(arguments=tuple(args))
-    if lease:  # between runs, too, launches that look for free cores pass these over
-        lease.hold(union(v.plan.held_by(r) for v in start.variants for r in v.plan.ranks))
+    try:
+        if "resume" in values:
+            start = resume(values, common, command)
+        else:
+            start = begin(values, common, command, environ, lease)
+            start = start.replace(arguments=tuple(args))
+        if lease:  # between runs, too, launches that look for free cores pass these over
+            lease.hold(union(v.plan.held_by(r) for v in start.variants for r in v.plan.ranks))
+        return carry_out(start, values, environ)
+    finally:
+        if lease:
+            lease.close()
+
+
+def carry_out(start: Result, values: Values, environ: Mapping[str, str]) -> int:
+    """Measure the variants, and report; return the exit status. Raises OmpbindError."""
     check_outputs(values)
     procedure = start.procedure
     for words in (start.command, procedure.setup, procedure.load, procedure.cleanup):
