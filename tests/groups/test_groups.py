@@ -23,6 +23,7 @@ from ompbind.groups.plan import check_engine, join, plan_all, plan_groups
 from ompbind.groups.request import GroupRequest
 from ompbind.options import make_plan_options, read_arguments
 from ompbind.plans import Plan, parse_plan
+from tests.support.needs import REPOSITORY
 from tests.support.trees import Shape, make_files, make_machine, write_tree
 
 FILE = """\
@@ -212,6 +213,21 @@ def test_groups_share_a_quota() -> None:
     planned = plan_all(machine, pairs, {})
     assert [dict(p.plan.ranks[0].env)["OMP_NUM_THREADS"] for p in planned] == ["3", "1"]
     assert join(machine, planned).host.quota == 4.0
+
+
+def test_groups_have_gpus_of_their_own() -> None:
+    """Each group's --env says which GPUs are its; --gpu-env gives each rank one of these, and two
+    groups with one GPU are refused."""
+    gpus = REPOSITORY / "examples" / "gpus.topo"
+    first = "--per gpu --gpu-env --env CUDA_VISIBLE_DEVICES=0,1 --cores-per-rank 2 -- a"
+    second = "--per gpu --env CUDA_VISIBLE_DEVICES=3 --cores-per-rank 2 -- b"
+    plan = plan_line(gpus, f"{first} ::: {second}")
+    assert [r.gpus for r in plan.ranks] == [("0",), ("1",), ("3",)]
+    seen = [dict(r.env)["CUDA_VISIBLE_DEVICES"] for r in plan.ranks]
+    assert seen == ["0", "1", "3"]
+    assert by_group(plan) == {"a": ["8-9", "10-11"], "b": ["24-25"]}
+    with pytest.raises(PlanError, match="groups a and b both have GPU 1"):
+        plan_line(gpus, f"{first} ::: {second.replace('=3', '=1,2')}")
 
 
 def test_groups_in_ranks_of_an_engine() -> None:

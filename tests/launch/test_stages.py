@@ -6,11 +6,19 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from ompbind.cli import main
+from ompbind.cpuset import CpuSet
+from ompbind.launch import stages
+from ompbind.launch.stages import Stages
+from ompbind.launch.supervisor import Ladder, Running
+from ompbind.plans import Group
 from tests.support.commands import OMPBIND, TIMEOUT, environment, ompbind_run
 from tests.support.needs import need_cpus
 
@@ -199,3 +207,185 @@ def test_a_saved_plan_of_groups(tmp_path: Path, capfd: pytest.CaptureFixture[str
     assert "rank 0 (make)" not in done.stderr
     done = ompbind_run("run", "--plan", str(tmp_path / "plan"), "--", "true")
     assert "the plan has groups with commands of their own" in done.stderr
+
+
+# --- in this process -----------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The pids of made-up processes that would have been killed: others may have them here."""
+    pids: list[int] = []
+    monkeypatch.setattr(stages, "send_to", lambda pid, number: pids.append(pid))
+    return pids
+
+
+class Fake:
+    """A supervisor of groups, each of one or more ranks with pids from 10; `calls` is what was
+    asked of it."""
+
+    def __init__(self, *groups: Group, tagged: bool = True) -> None:
+        names = [group.name for group in groups for _ in group.ranks]
+        self.calls: list[tuple[object, ...]] = []
+        self.timers: list[tuple[float, Callable[[], object]]] = []
+        self.launch = SimpleNamespace(plan=SimpleNamespace(groups=groups))
+        self.settings = SimpleNamespace(verbose=False, grace=7.0)
+        self.streams = SimpleNamespace(tagged=tagged, watchers={})
+        self.loop = SimpleNamespace(after=self.after, cancel=lambda timer: None)
+        self.running = {10 + n: self.make_rank(n, name) for n, name in enumerate(names)}
+        self.codes: dict[int, int] = {}
+        self.ladder = Ladder()
+        self.timer = self.status = 0
+        self.reason = ""
+        self.stages: Any = Stages(cast("Any", self))
+        for name in dict.fromkeys(names):
+            self.stages.pipes[name] = os.pipe()
+
+    def make_rank(self, rank: int, group: str) -> Any:
+        start: Any = SimpleNamespace(rank=SimpleNamespace(rank=rank, group=group))
+        return Running(start, 0.0)
+
+    def after(self, seconds: float, call: Callable[[], object]) -> int:
+        self.timers.append((seconds, call))
+        return len(self.timers)
+
+    def say(self, kind: str, text: str, hint: str = "") -> None:
+        self.calls.append((kind, text))
+
+    def send(self, number: int) -> None:
+        taken = [pid for pid, r in self.running.items() if self.stages.takes(r, number)]
+        self.calls.append(("send", number, *taken))
+
+    def escalate(self) -> None:
+        self.ladder = self.ladder.escalate()
+        self.stages.on_step()
+        self.send(self.ladder.last)
+
+    def exit(self, pid: int, code: int = 0) -> None:
+        running = self.running.pop(pid)
+        self.codes[running.rank] = code
+        self.stages.on_exit(SimpleNamespace(start=running.start))
+
+
+def group(name: str, first: int, *after: str, ranks: int = 1, **more: Any) -> Group:
+    return Group(name, CpuSet(range(first, first + ranks)), after=after, **more)
+
+
+def test_all_that_wait_for_nobody_begin() -> None:
+    """Groups without a condition let those after them go at once, in whatever order they stand."""
+    fake = Fake(group("c", 0, "b"), group("a", 1), group("b", 2, "a"))
+    fake.stages.begin()
+    assert fake.stages.waiting == set()
+    assert fake.timers == []
+    assert all(r.since > 0 for r in fake.running.values())
+
+
+def test_a_group_is_ready_when_all_its_ranks_are() -> None:
+    """A line is looked for in each rank, and each other condition once."""
+    fake = Fake(group("a", 0, ranks=2, ready=("line:x", "exit")), group("b", 2, "a"))
+    fake.stages.begin()
+    assert fake.stages.waiting == {"b"}
+    assert sorted(fake.streams.watchers) == [0, 1]
+    feeds = [fake.streams.watchers[rank]() for rank in (0, 1)]
+    feeds[0](b"x\n")
+    fake.stages.on_condition("a", "exit", -1)
+    assert fake.stages.waiting == {"b"}
+    feeds[1](b"x\n")
+    assert fake.stages.waiting == set()
+
+
+def test_a_reminder_says_what_is_missing() -> None:
+    """After half a minute, then after a minute more, and no more when nothing waits."""
+    fake = Fake(group("a", 0, ready=("exit",)), group("b", 1, "a"), group("c", 2, "b"))
+    fake.stages.begin()
+    assert [seconds for seconds, _ in fake.timers] == [30.0]
+    fake.timers[0][1]()
+    assert fake.calls == [("note", "waiting for group a to be ready: exit")]
+    assert [seconds for seconds, _ in fake.timers] == [30.0, 60.0]
+    fake.exit(10)
+    fake.timers[1][1]()
+    assert len(fake.calls) == 1
+    assert len(fake.timers) == 2
+
+
+def test_what_was_ready_is_said_with_verbose() -> None:
+    """One note for each group."""
+    fake = Fake(group("a", 0, ready=("exit",)), group("b", 1, "a"))
+    fake.settings.verbose = True
+    fake.stages.begin()
+    fake.exit(10)
+    assert fake.calls == [("note", "group a is ready")]
+
+
+def test_the_order_of_an_end() -> None:
+    """Each group in its turn, once, with the first signal; a second request is for all."""
+    groups = (group("a", 0), group("b", 1, "a"), group("c", 2, "a"), group("d", 3, "b"))
+    fake = Fake(*groups)
+    fake.stages.begin()
+    assert fake.stages.before("d") == {"a", "b"}
+    fake.escalate()
+    assert fake.calls == [("send", 15, 12, 13)]
+    fake.exit(12)
+    assert len(fake.calls) == 1
+    fake.exit(13)
+    assert fake.calls[1:] == [("send", 15, 11), ("send", 18, 10, 11)]
+    assert fake.timers[-1][0] == 7.0
+    fake.stages.hurried = True
+    fake.escalate()
+    assert fake.calls[-1] == ("send", 9, 10, 11)
+    fake.exit(11)
+    assert fake.calls[-1] == ("send", 9, 10, 11)
+
+
+def test_a_signal_is_for_those_that_run() -> None:
+    """A rank that waits gets none, whatever it is; without an end all others do."""
+    fake = Fake(group("a", 0, ready=("exit",)), group("b", 1, "a"))
+    fake.stages.begin()
+    fake.send(10)
+    fake.send(18)
+    assert fake.calls == [("send", 10, 10), ("send", 18, 10)]
+    assert fake.stages.is_waiting(fake.running[11])
+
+
+def test_the_background_ends_last() -> None:
+    """Groups in the background are ended when no other runs or waits; how they end is excused
+    then, and not before."""
+    fake = Fake(
+        group("a", 0, background=True), group("b", 1, "a", ready=("exit",)), group("c", 2, "b")
+    )
+    fake.stages.begin()
+    assert not fake.stages.excuses(fake.running[10])
+    fake.exit(11)
+    assert fake.calls == []
+    fake.exit(12)
+    assert fake.reason == "because the other groups had exited"
+    assert fake.calls == [("send", 15, 10)]
+    assert fake.stages.excuses(fake.running[10])
+
+
+def test_those_that_wait_for_what_has_gone(killed: list[int]) -> None:
+    """An error that names both, and the end of what runs; nobody waits, nothing is said."""
+    fake = Fake(group("a", 0, ranks=2, ready=("exit",)), group("b", 2, "a"), group("c", 3, "b"))
+    fake.stages.begin()
+    fake.exit(10, 3)
+    assert fake.calls == []
+    fake.exit(11)
+    text = "group b cannot be started: group a has exited, and was not ready (exit)"
+    assert fake.calls[0] == ("error", text)
+    assert (fake.status, fake.reason) == (125, "because group a had exited")
+    assert killed == [12, 13]
+    fake = Fake(group("a", 0, ready=("line:x",)), group("b", 1))
+    fake.stages.begin()
+    fake.exit(10)
+    assert fake.calls == []
+
+
+def test_pipes_are_closed_for_another_attempt() -> None:
+    """A binding that is denied: all ranks are forked again."""
+    fake = Fake(group("a", 0))
+    ends = fake.stages.pipes["a"]
+    fake.stages.reset()
+    assert fake.stages.pipes == {}
+    for fd in ends:
+        with pytest.raises(OSError, match="descriptor"):
+            os.fstat(fd)
