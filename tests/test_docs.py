@@ -9,6 +9,7 @@ import pytest
 
 from ompbind.cli import main
 from ompbind.options.table import OPTIONS
+from tests.support.images import IMAGES, arguments_for, find_images
 from tools.make_options import make_page, plain
 
 ROOT = Path(__file__).parents[1]
@@ -90,14 +91,16 @@ def test_page_of_options_has_all() -> None:
     assert "Not together with `--numa-bind-nodes`, `--numa-bind-cpus`." in page
 
 
-def test_picture_is_of_a_plan(tmp_path: Path) -> None:
-    """The picture on the first page is what `show --svg` draws of the plan that is named there."""
-    text = (DOCS / "README.md").read_text(encoding="utf-8")
-    command = re.search(r"^ompbind (show .*--svg) plan.svg (-- .*)$", text, re.MULTILINE)
-    assert command
-    file = tmp_path / "plan.svg"
-    assert main([*command[1].split(), str(file), *command[2].split()]) == 0
-    assert file.read_text() == (DOCS / "images/plan.svg").read_text()
+@pytest.mark.parametrize("name", find_images())
+def test_pictures_are_drawn_by_their_commands(name: str, tmp_path: Path) -> None:
+    """Each picture is what the command that its page names draws; `make readme` draws them."""
+    file = tmp_path / name
+    assert main(arguments_for(find_images()[name], file)) == 0
+    assert file.read_text() == (IMAGES / name).read_text()
+
+
+def test_every_picture_has_its_command() -> None:
+    assert {path.name for path in IMAGES.iterdir()} == set(find_images())
 
 
 def test_structure_has_every_package() -> None:

@@ -24,6 +24,8 @@ import pytest
 
 from ompbind.machine import read_machine
 from ompbind.machine.saving import save_machine
+from tests.support.commands import OMPBIND
+from tests.support.images import IMAGES, arguments_for, find_images
 from tests.support.trees import NODES, Pci, Shape, make_files, make_links, make_machine, write_tree
 
 HERE = Path(__file__).parents[1]
@@ -324,5 +326,12 @@ def rewritten(match: re.Match[str]) -> str:
     return f"{match[1] or ''}```console\n{told}```"
 
 
+def redraw() -> None:
+    """Draw the documentation's pictures."""
+    for name, image in find_images().items():
+        subprocess.run([OMPBIND, *arguments_for(image, IMAGES / name)], check=True, cwd=HERE)
+
+
 if __name__ == "__main__":
     rewrite()
+    redraw()

@@ -209,14 +209,16 @@ def make_chips(topology: Topology, plan: Plan | None) -> list[tuple[CpuSet, Chip
     people name one by one, others that are alike together."""
     numbers = number_gpus(topology)
     owners = find_gpu_owners(topology, plan)
+    noun = "worker" if plan is not None and plan.server else "rank"
     chips: list[tuple[CpuSet, Chip]] = []
     alike: dict[tuple[CpuSet, str], list[Device]] = {}
     for device in topology.devices:
         home = find_device_home(topology, device)
         if device.pci in numbers:
-            name = f"{numbers[device.pci]} {VENDORS.get(device.vendor, '')}".strip()
+            owner = owners.get(device.pci)
+            whose = VENDORS.get(device.vendor, "") if owner is None else f"{noun} {owner}"
             title = f"{numbers[device.pci]}: {describe_device(device)}"
-            chips.append((home, Chip(name, title, owners.get(device.pci))))
+            chips.append((home, Chip(f"{numbers[device.pci]} {whose}".strip(), title, owner)))
         elif device.names and not device.virtual:
             title = f"{device.kind} {' '.join(device.names)}: {describe_device(device)}"
             chips.append((home, Chip(" ".join(device.names[:2]), title)))

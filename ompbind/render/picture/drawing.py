@@ -75,8 +75,8 @@ class Drawer:
         self.look_of = look_of
         self.title_of = title_of
         self.shapes: list[Shape] = []
-        self.cores: dict[int, list[Box]] = {}  # of each rank
-        self.chips: list[tuple[Chip, Box]] = []
+        self.bars: dict[int, list[Box]] = {}  # above the cores of each rank
+        self.chips: list[tuple[Chip, Box, Box]] = []  # with their boxes, and their blocks'
         self.noun = "rank"
 
     def draw(self, block: Block, frame: Frame, x: float, y: float, height: float = 0) -> None:
@@ -93,7 +93,7 @@ class Drawer:
             self.draw_blocks(block.blocks, frame, x + padding, top)
         else:
             self.draw_cores(block.cores, frame, x + padding, top)
-        self.draw_chips(block, frame, x + padding, y + tall - padding)
+        self.draw_chips(block, frame, Box(x, y, frame.width, tall, ""))
 
     def draw_head(self, block: Block, frame: Frame, x: float, y: float) -> None:
         """Draw a block's name, what it is, and its memory."""
@@ -181,7 +181,10 @@ class Drawer:
             if group is not None:
                 look = self.look_of_core(row[start])
                 left, width = x + start * step, (n - start) * step - CORE_GAP
-                self.shapes.append(Box(left, y + height - 3, width, 2, f"strong {look.look}"))
+                bar = Box(left, y + height - 3, width, 2, f"strong {look.look}")
+                self.shapes.append(bar)
+                if isinstance(group, int):
+                    self.bars.setdefault(group, []).append(bar)
                 fitting = (t for t in look.label if measure(t, LABEL_SIZE, bold=True) <= width + 2)
                 text = next(fitting, "") if height >= LABEL_HEIGHT else ""
                 if text:
@@ -209,16 +212,13 @@ class Drawer:
                 Words(x + width / 2, top + THREAD_HEIGHT - 3.8, str(cpu), CPU_SIZE,
                       f"number {look.look}", "middle")
             )  # fmt: skip
-            if isinstance(look.group, int):
-                whole = Box(x, y, width, len(core) * THREAD_HEIGHT, "")
-                boxes = self.cores.setdefault(look.group, [])
-                if not boxes or boxes[-1] != whole:
-                    boxes.append(whole)
 
-    def draw_chips(self, block: Block, frame: Frame, x: float, bottom: float) -> None:
-        y = bottom - len(frame.chips) * (CHIP_HEIGHT + LANE) + LANE
+    def draw_chips(self, block: Block, frame: Frame, outer: Box) -> None:
+        """Draw a block's devices at the lower end of its box."""
+        padding = PADDING[block.look]
+        y = outer.y + outer.height - padding - len(frame.chips) * (CHIP_HEIGHT + LANE) + LANE
         for row in frame.chips:
-            left = x
+            left = outer.x + padding
             for n in row:
                 chip, width = block.chips[n], chip_width(block, n)
                 look = "chip" if chip.usable else "chip denied"
@@ -231,31 +231,38 @@ class Drawer:
                           "text" if chip.rank is None else f"number {rank_look(chip.rank)}",
                           "middle")
                 )  # fmt: skip
-                self.chips.append((chip, box))
+                if chip.rank is not None:
+                    self.chips.append((chip, box, outer))
                 left += width + GAP
             y += CHIP_HEIGHT + LANE
 
     def draw_links(self) -> None:
-        """Draw a line from each device to the nearest core of its rank."""
-        for n, (chip, box) in enumerate(self.chips):
-            cores = [] if chip.rank is None else self.cores.get(chip.rank, [])
-            if cores:
-                self.shapes += link(box, cores, 2 + 2.5 * (n % 3), rank_look(chip.rank or 0))
+        """Draw a line from each device to the cores of its rank, where these are in its block."""
+        lanes: dict[Box, int] = {}
+        for chip, box, outer in self.chips:
+            bars = [
+                bar
+                for bar in self.bars.get(chip.rank or 0, ())
+                if outer.x <= bar.x <= outer.x + outer.width
+                and outer.y <= bar.y <= outer.y + outer.height
+            ]
+            if bars:
+                lane = lanes.get(outer, 0)
+                lanes[outer] = lane + 1
+                self.shapes += link(box, bars, outer, lane, rank_look(chip.rank or 0))
 
 
-def link(chip: Box, cores: Sequence[Box], lane: float, look: str) -> list[Shape]:
-    """Return a line from a device's upper edge to the nearest of these cores: between columns, so
-    that it crosses no number."""
-    middle = chip.x + chip.width / 2
-
-    def distance(core: Box) -> tuple[float, float]:
-        return abs(chip.y - core.y - core.height), abs(core.x + core.width / 2 - middle)
-
-    core = min(cores, key=distance)
-    x, bottom = core.x + core.width / 2, core.y + core.height
-    start, turn = (middle, chip.y), chip.y - lane
-    points = (start, (middle, turn), (x, turn), (x, bottom))
-    return [Lines((points,), "halo"), Lines((points,), f"link {look}")]
+def link(chip: Box, bars: Sequence[Box], outer: Box, lane: int, look: str) -> list[Shape]:
+    """Return a line from a device to the nearest of its rank's bars: along the sides of the block,
+    where nothing is written; neighbouring lines on either side in turn."""
+    right = lane % 2 == 1
+    step = 1.5 + 2 * (lane // 2 % 2)
+    side = outer.x + outer.width - step if right else outer.x + step
+    nearest = max(bars, key=lambda bar: (bar.y, bar.x if right else -bar.x))
+    end = nearest.x + nearest.width if right else nearest.x
+    start, turn, level = chip.x + chip.width / 2, chip.y - 2.5 - step / 2, nearest.y + 1
+    points = ((start, chip.y), (start, turn), (side, turn), (side, level), (end, level))
+    return [Lines((points,), f"link {look}")]
 
 
 def hatch(box: Box) -> Lines:

@@ -58,7 +58,6 @@ text {{ font-family: {font}; fill: {text}; pointer-events: none; white-space: pr
 .strong.set-aside, .strong.shared {{ fill: {frame} }}
 .hatch {{ stroke: {hatch}; stroke-width: 0.75; fill: none }}
 .chip {{ fill: {bar}; stroke: {frame}; stroke-width: 0.75 }}
-.halo {{ stroke: {page}; stroke-width: 4; fill: none; stroke-opacity: 0.8 }}
 .link {{ stroke-width: 1.5; fill: none }}
 .wrong {{ fill: none; stroke: {alarm}; stroke-width: 2.5; pointer-events: none }}
 """

@@ -142,12 +142,14 @@ def test_a_gpu_is_linked_to_its_rank() -> None:
     check_picture(picture, machine.topology.online)
     links = [s for s in picture.shapes if isinstance(s, Lines) and s.look.startswith("link")]
     assert [s.look for s in links] == [f"link rank{n}" for n in range(4)]
-    cells = [s for s in picture.shapes if isinstance(s, Box) and s.cpu is not None]
+    boxes = [s for s in picture.shapes if isinstance(s, Box)]
     for r, line in zip(plan.ranks, links, strict=True):
-        x, y = line.paths[0][-1]
-        ends = {c.cpu for c in cells if c.x <= x <= c.x + c.width and abs(c.y + c.height - y) < 15}
+        (x, y), *_, (left, top) = line.paths[0]
+        chip = next(b for b in boxes if b.x < x < b.x + b.width and b.y == y)
+        assert chip.look == f"chip taken rank{r.rank}"
+        ends = {b.cpu for b in boxes if b.x == left and 0 < b.y - top < 5}
         assert ends & set(r.cpus)
-    assert {"gpu3 NVIDIA", "eth0", "Matrox display"} <= set(texts_of(picture))
+    assert {"gpu3 rank 3", "eth0", "Matrox display"} <= set(texts_of(picture))
 
 
 def test_names_are_hostile_input(tmp_path: Path) -> None:
