@@ -70,6 +70,7 @@ class Bill(Record):
         return {
             "rank": rank.rank,
             "global_rank": rank.number,
+            "name": rank.name,
             "pid": ended.pid,
             "cpus": str(rank.cpus),
             "nodes": str(rank.nodes),
@@ -159,10 +160,11 @@ class Meter:
         self.opened = 0.0  # a monotonic time, as the next one
         self.memory_due = 0.0  # when pages are looked at next
 
-    def open(self, ranks: Mapping[int, RankPlan]) -> None:
-        """Begin to measure these ranks, by pid."""
+    def open(self, ranks: Mapping[int, RankPlan]) -> float:
+        """Begin to measure these ranks, by pid; return the seconds until the first reading."""
         self.accounts = {pid: Account(rank) for pid, rank in ranks.items()}
         self.opened = time.monotonic()
+        return FIRST
 
     def sample(self, living: Iterable[int]) -> float:
         """Read what ranks that are still running have used, and return the seconds until that is
@@ -258,6 +260,9 @@ def make_report(bills: Iterable[Bill], plan: Plan, status: int, seconds: float) 
         "schema": SCHEMA,
         "host": plan.host.name,
         "command": list(plan.command),
+        "groups": [
+            {"name": g.name, "ranks": str(g.ranks), "command": list(g.command)} for g in plan.groups
+        ],
         "status": status,
         "elapsed_seconds": round(seconds, 6),
         "ranks": [b.to_dict() for b in sorted(bills, key=lambda b: b.ended.rank)],

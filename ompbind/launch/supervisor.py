@@ -274,7 +274,6 @@ class Supervisor:
             if self.released:
                 self.executed = True
                 self.prove()
-                self.measure()
         for rank, _, reason in parse_messages(data):
             raise cannot_execute(self.starts[int(rank)], reason)
 
@@ -293,7 +292,8 @@ class Supervisor:
         self.released = True
         self.record_ranks()
         if self.meter:
-            self.meter.open({pid: running.start.rank for pid, running in self.running.items()})
+            ranks = {pid: running.start.rank for pid, running in self.running.items()}
+            self.loop.after(self.meter.open(ranks), self.measure)
         if self.settings.announce:
             for line in self.settings.announce(self.launch.plan):
                 self.write(f"ompbind: {line}")
