@@ -1943,7 +1943,7 @@ class Ways:
         reset = more.pop("reset", False)
         plan: Any = SimpleNamespace(
             ranks=[make_rank(n) for n in range(ranks)], binder=binder, reset_inherited=reset,
-            host=SimpleNamespace(allowed=CpuSet([5])),
+            host=SimpleNamespace(allowed=CpuSet([5])), groups=(),
         )  # fmt: skip
         plan.replace = lambda **changes: SimpleNamespace(**(vars(plan) | changes))
         lease: Any = SimpleNamespace(make_inheritable=noting(self.calls, "lease"))
