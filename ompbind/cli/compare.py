@@ -63,6 +63,10 @@ def compare(args: Sequence[str]) -> int:
         if "resume" in values:
             start = resume(values, common, command)
         else:
+            if environ.get("OMPBIND_OPTIONS"):
+                from ompbind.options.defaults import with_defaults
+
+                common = with_defaults(common, environ, list(rows.values()))
             start = begin(values, common, command, environ, lease)
             start = start.replace(arguments=tuple(args))
         if lease:  # between runs, too, launches that look for free cores pass these over

@@ -110,13 +110,15 @@ def test_it_goes_on_with_an_earlier_result(
 
 
 def test_ablation(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """--ablate compares the best with itself less one option at a time."""
+    """--ablate compares the best with itself less one option at a time, and so with those of
+    OMPBIND_OPTIONS, which all plans have."""
 
     def measure(variant: Variant, number: int, *_: object, **__: object) -> Run:
         return Run(variant.name, number, 9.0 if "--threads" in variant.options else 3.0)
 
     monkeypatch.setattr("ompbind.cli.compare.measure", measure)
-    args = [*QUICK, "--ablate", "--format", "json", *RATE, "--threads", "4", "--proc-bind", "false"]
+    monkeypatch.setenv("OMPBIND_OPTIONS", "--threads 4")
+    args = [*QUICK, "--ablate", "--format", "json", *RATE, "--proc-bind", "false"]
     status, out, _ = compare(capfd, *args, "--", "true")
     ablation = json.loads(out)["ablation"]
     verdicts = {v["name"]: v["verdict"]["kind"] for v in ablation["variants"]}
