@@ -48,8 +48,9 @@ def main() -> None:
         rounds, ranks, sizes, real = 5, startup.RANKS[:-1], (1024, 4096), 1
     else:
         rounds, ranks, sizes, real = 25, startup.RANKS, (1024, 2048, 4096), 4
-    print(f"{len(os.sched_getaffinity(0))} cpus, Python {sys.version.split()[0]}, medians of "
-          f"{rounds} rounds in which all take turns")  # fmt: skip
+    turns = f", medians of {rounds} rounds in which all take turns"
+    print(f"{len(os.sched_getaffinity(0))} cpus, Python {sys.version.split()[0]}"
+          f"{turns if set(parts) & {*USUAL, 'trap'} else ''}")  # fmt: skip
     if "startup" in parts:
         startup.bench(args.python, rounds, ranks)
     if "planning" in parts:

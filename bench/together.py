@@ -66,7 +66,7 @@ def bench(python: str, rounds: int, *, small: bool = False) -> None:
         if benchexec := find_program("benchexec", "benchexec", make=not small):
             runs[name] = lambda: run_benchexec(benchexec, program, amount, at_once)
         try:
-            results = take_turns(runs, max(rounds // 5, 1))  # a round takes seconds
+            results = take_turns(runs, max(rounds // 4, 1))  # a round takes seconds
         except FailedError as e:
             print(f"\ntogether: {e}")
             return
