@@ -47,17 +47,17 @@ def run(args: Sequence[str]) -> int:
     values, command = read_launch(args, "run")
     if wants_list(values):
         return list_fixes()
-    if "topology" in values:
-        raise UsageError(
-            "--topology is another machine, where nothing can be run from here",
-            hint="ompbind show --topology plans for it",
-        )
     groups = None
     if may_have_groups(values, command):
         from ompbind.groups import find_groups
 
         groups = find_groups(values, command, "run")
         values = groups.values if groups else values
+    if "topology" in values:
+        raise UsageError(
+            "--topology is another machine, where nothing can be run from here",
+            hint="ompbind show --topology plans for it",
+        )
     if not command and not groups and "plan" not in values:
         raise UsageError("no command to run", hint="put it after --: ompbind run -- COMMAND")
     return start(values, command, groups)

@@ -425,6 +425,14 @@ def test_without_a_reader_of_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert e.value.hint == "pip install 'ompbind[groups]'"
 
 
+def test_a_file_for_another_machine_is_not_run(
+    machine: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A topology in the file is refused by run, as on the command line."""
+    assert main(["run", "--file", str(write_file(tmp_path, machine))]) == 125
+    assert "--topology is another machine" in capfd.readouterr().err
+
+
 def test_options_of_the_line_override_the_file(
     machine: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
