@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import OmpbindError, PlanError, UsageError
-from ompbind.host import Lease, find_leased
+from ompbind.host import Lease, find_leased, find_threads
 from ompbind.machine import living_root
 from ompbind.messages import counted, label, say
 from ompbind.plans import CPUS_VARIABLE
@@ -115,7 +115,7 @@ def claim_plan(
         if held:
             text = f"--exclusive: {label('cpu', held)} of this plan's cores are held by others"
             raise PlanError(text, wanted=cpus, available=cpus - held)
-        return cpus
+        return find_threads(cpus, machine)
 
     try:
         take(lease, look, view, options, "--exclusive", in_turn=False)

@@ -6,7 +6,7 @@ import os
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import ParseError, UsageError
-from ompbind.host import Lease, find_leased
+from ompbind.host import Lease, find_leased, find_threads
 from ompbind.machine import linux_root, living_root, read_machine
 from ompbind.messages import label, quote
 from ompbind.openmp import choose_places
@@ -112,8 +112,8 @@ def with_neighbours(
     leased = CpuSet()
     if inherited and not claimed:
         leased = find_leased(cpus, machine, inherited)
-    if lease is not None:
-        lease.hold(cpus)
+    if lease is not None:  # whole cores: that they are held is so for all, and takes fewer locks
+        lease.hold(cpus if machine is None else find_threads(cpus, machine))
     wanted = options.neighbours
     if wanted is None:
         word = environ.get("OMPBIND_NEIGHBOURS", "").lower()

@@ -36,6 +36,7 @@ class Lease:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self.cpus = CpuSet()  # what was held by it here
 
     @classmethod
     def open(cls, directory: str = "") -> Lease | None:
@@ -74,6 +75,7 @@ class Lease:
         """Hold these cpus as well; return whether that was possible."""
         import fcntl
 
+        self.cpus |= cpus
         try:
             # Excludes nobody either: /proc/locks names the process for it, and for no other lock.
             fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -85,6 +87,7 @@ class Lease:
         """Hold these cpus no longer."""
         import fcntl
 
+        self.cpus -= cpus
         self.set(fcntl.F_UNLCK, cpus)
 
     def set(self, kind: int, cpus: CpuSet) -> bool:
@@ -145,21 +148,34 @@ def find_leased(cpus: CpuSet, machine: Machine | None, lease: Lease | None) -> C
     looking = lease or Lease.open()
     if looking is None:
         return CpuSet()
-    threads = cpus
-    if machine is not None:
-        threads |= union(core for core in machine.topology.groups("core") if core & cpus)
-    else:
-        from ompbind.machine import living_root
-        from ompbind.machine.cpus import read_cores
-
-        try:
-            threads |= union(read_cores(living_root(), cpus))
-        except TopologyError:  # it does not say which cpus share a core
-            threads = cpus
-    others = looking.find_others(threads)
+    others = looking.find_others(find_threads(cpus, machine))
     if lease is None:
         looking.close()
     return others
+
+
+def find_threads(cpus: CpuSet, machine: Machine | None) -> CpuSet:
+    """Return the hardware threads of the cores of `cpus`. `machine`: None where it has not been
+    read."""
+    if machine is not None:
+        return cpus | union(core for core in machine.topology.groups("core") if core & cpus)
+    from ompbind.machine import living_root
+    from ompbind.machine.cpus import read_cores
+
+    try:
+        return cpus | union(read_cores(living_root(), cpus))
+    except TopologyError:  # it does not say which cpus share a core
+        return cpus
+
+
+def fill_gaps(cpus: CpuSet, spare: CpuSet) -> CpuSet:
+    """Return `cpus` with the gaps filled between them that are wholly in `spare`: where threads of
+    one core have neighbouring numbers, one lock instead of one a core."""
+    runs, mask = cpus.runs(), cpus.mask
+    for (first, count), (after, _) in zip(runs, runs[1:], strict=False):
+        gap = ((1 << (after - first - count)) - 1) << (first + count)
+        mask |= gap if not gap & ~spare.mask else 0
+    return CpuSet.from_mask(mask)
 
 
 def make_lock(kind: int, first: int, count: int) -> bytes:

@@ -7,8 +7,9 @@ import os
 import sys
 import time
 
+from ompbind.cpuset import CpuSet, union
 from ompbind.errors import CommandError, OmpbindError
-from ompbind.host import Lease
+from ompbind.host import Lease, fill_gaps
 from ompbind.launch.binding import Refusal, apply_on_denied
 from ompbind.launch.descendants import can_list, end_descendants, send_to_descendants
 from ompbind.launch.loop import Loop
@@ -119,6 +120,7 @@ class Supervisor:
         self.error_pipe = -1
         self.start_pipe: tuple[int, ...] = ()
         self.files: tuple[int, int] | None = None  # the ranks' limits of open files, if not ours
+        self.spare = CpuSet()  # what the launch holds and no rank has: other threads of their cores
         self.holds_all = False  # whether this process keeps the lease on all ranks' cpus
         self.released = False  # whether ranks may execute
         self.executed = False  # whether all have
@@ -206,7 +208,10 @@ class Supervisor:
         self.start_pipe = make_pipe()
         gate = Gate(self.library, os.getpid(), writer, self.start_pipe[0], self.sigmask, self.files)
         inheritance = Inheritance(self.library, [start.env for start in self.starts])
-        binds = self.launch.plan.binder == "native"
+        plan = self.launch.plan
+        if self.launch.lease is not None:
+            self.spare = self.launch.lease.cpus - union(map(plan.held_by, plan.ranks))
+        binds = plan.binder == "native"
         refusals: list[Refusal] = []
         pids = []
         for start in self.streams.connect(self.starts):
@@ -257,7 +262,7 @@ class Supervisor:
         if lease is None:
             self.holds_all = True
             return -1
-        held = lease.hold(self.launch.plan.held_by(rank))
+        held = lease.hold(fill_gaps(self.launch.plan.held_by(rank), self.spare))
         descriptor = lease.make_inheritable()
         lease.close()
         self.holds_all |= not held or descriptor < 0

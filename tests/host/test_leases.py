@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from ompbind import host
 from ompbind.cpuset import CpuSet, union
-from ompbind.host import DESCRIPTOR, Lease, find_leased
+from ompbind.host import DESCRIPTOR, Lease, fill_gaps, find_leased, find_threads
 from ompbind.host.holders import parse_held, read_lease, read_leases, read_takers
+from ompbind.machine import read_machine
 from ompbind.machine.roots import DirectoryRoot
 from tests.support.commands import BINDERS, ompbind_run
 from tests.support.leases import fork, make_cpus
@@ -121,6 +122,14 @@ def test_with_a_thread_the_whole_core_is_held(cpus: str) -> None:
         assert str(find_leased(CpuSet.parse_kernel(asked), machine, None)) == met
 
 
+def test_gaps_are_filled() -> None:
+    """With the other threads of the cores, as far as no other rank has one in between."""
+    spare = CpuSet.parse_kernel("1,3,5,7,9")
+    for cpus, filled in (("0,2,4", "0-4"), ("0,6", "0,6"), ("0,2,6,8", "0-2,6-8"), ("", ""),
+                         ("4", "4"), ("8,10", "8-10"), ("0,4,8", "0,4,8")):  # fmt: skip
+        assert str(fill_gaps(CpuSet.parse_kernel(cpus), spare)) == filled
+
+
 def test_where_there_are_no_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the directory, or without descriptors, there is none, and nothing stays open."""
     monkeypatch.setattr(host, "CPUS", str(tmp_path / "none"))
@@ -209,7 +218,7 @@ def test_ranks_hold_their_cpus(binder: str) -> None:
     assert lines == [f"[{n}] {n} [0, 1, 2, 240] {[[str(c), str(c)]]} {none}"
                      for n, c in enumerate((first, second))]  # fmt: skip
     done = ompbind_run("run", "--binder", binder, lists[0], f"{first},{second}", *code, stdin="\n")
-    runs = CpuSet([first, second]).runs()
+    runs = find_threads(CpuSet([first, second]), read_machine()).runs()  # whole cores
     locks = [[str(a), str(a + n - 1)] for a, n in runs]
     assert done.stdout.startswith(f"0 [0, 1, 2, 240] {locks} ")
 
