@@ -204,7 +204,7 @@ def check_plan(plan: Plan) -> None:
             if not wanted <= allowed:
                 raise PlanError(
                     f"rank {r.rank}: {thing} {wanted - allowed} of the plan may not be used here",
-                    hint=f"allowed {thing}: {allowed or 'none'}; the plan is for {plan.host.name}",
+                    hint=f"allowed {thing}: {allowed or 'none'}; the plan is for {name_host(plan)}",
                     rank=r.rank,
                     wanted=wanted,
                     available=allowed,
@@ -214,7 +214,12 @@ def check_plan(plan: Plan) -> None:
             raise PlanError(
                 f"cpus {role.cpus - machine.allowed.cpus} of the plan's role {role.name} may not "
                 "be used here",
-                hint=f"allowed cpus: {machine.allowed.cpus}; the plan is for {plan.host.name}",
+                hint=f"allowed cpus: {machine.allowed.cpus}; the plan is for {name_host(plan)}",
                 wanted=role.cpus,
                 available=machine.allowed.cpus,
             )
+
+
+def name_host(plan: Plan) -> str:
+    """Return the name of the plan's host, or what it has, as plans from snapshots have no name."""
+    return plan.host.name or f"a machine with cpus {plan.host.cpus}"

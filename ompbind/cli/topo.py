@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ompbind.options.values import Values
 
 
+# What writes a file with this ending.
+PICTURES = {".svg": "--svg", ".html": "--html", ".json": "--format json >"}
+
+
 def topo(args: Sequence[str]) -> int:
     """Carry out `ompbind topo`; return the exit status. Raises OmpbindError."""
     from ompbind.machine import read_machine
@@ -46,6 +50,12 @@ def save(file: str, path: str | None, *, with_name: bool) -> int:
     OmpbindError."""
     from ompbind.machine.saving import pack_machine, save_machine
 
+    ending = os.path.splitext(file)[1]
+    if ending in PICTURES:
+        raise UsageError(
+            f"--save {quote(file)}: a saved machine is a snapshot, not a picture",
+            hint=f"{PICTURES[ending]} {file}",
+        )
     if file == "-":
         if os.isatty(1):
             raise UsageError(

@@ -392,13 +392,25 @@ def read_nodes(
         if cpus is None:  # listed, but gone meanwhile or missing in a copy
             continue
         text = root.read(f"{NODES}/node{number}/meminfo") or ""
-        nodes.append(Node(number, cpus & online, parse_memory_bytes(text)))
+        cpus = cpus & online
+        initiators = CpuSet() if cpus else read_initiators(root, number)
+        nodes.append(Node(number, cpus, parse_memory_bytes(text), initiators))
         rows.append(root.read(f"{NODES}/node{number}/distance") or "")
     if nodes:
         return tuple(nodes), make_distances(rows), True
     if read_has_numa(root):  # the directory is hidden, as in some containers
         return (), (), True
     return (Node(0, online, read_memory_bytes(root)),), (), False
+
+
+def read_initiators(root: Root, number: int) -> CpuSet:
+    """Return the nodes with the best access to a node's memory, from the firmware's table (HMAT):
+    of those with cpus, else of all (the kernel's Documentation/admin-guide/mm/numaperf.rst)."""
+    for access in ("access1", "access0"):
+        names = root.names(f"{NODES}/node{number}/{access}/initiators")
+        if found := parse_numbered(names, "node"):
+            return CpuSet(found)
+    return CpuSet()
 
 
 def read_node_cpus(root: Root, number: int) -> CpuSet | None:

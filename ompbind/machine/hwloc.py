@@ -160,10 +160,11 @@ class XmlReader:
         left, node_of, nodes = online, dict[int, int](), []
         for number in sorted(self.nodes):
             cpus, memory = self.nodes[number]
-            cpus = cpus & left
+            near, cpus = cpus & online, cpus & left
             left -= cpus
             node_of |= dict.fromkeys(cpus, number)
-            nodes.append(Node(number, cpus, memory))
+            first = CpuSet() if cpus or near == online else CpuSet(node_of[c] for c in near)
+            nodes.append(Node(number, cpus, memory, first))
         if all(not node.memory_bytes for node in nodes):  # an export that left it out
             nodes = [node.replace(memory_bytes=None) for node in nodes]
         kinds, capacities = self.make_kinds(online)

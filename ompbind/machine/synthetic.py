@@ -75,10 +75,11 @@ def parse_synthetic(text: str) -> Machine:
     node_of: dict[int, int] = {}
     left = CpuSet(numbers)
     for position, node in enumerate(nodes):  # a cpu is on the lowest of its nodes
-        mine = node.cpus & left
+        near, mine = node.cpus, node.cpus & left
         left -= mine
         node_of |= dict.fromkeys(mine, node.node)
-        nodes[position] = node.replace(cpus=mine)
+        first = CpuSet() if mine or len(near) == count else CpuSet(node_of[c] for c in near)
+        nodes[position] = node.replace(cpus=mine, initiators=first)
     cpus = tuple(
         Cpu(
             numbers[n],

@@ -52,6 +52,8 @@ class Node(Record):
     node: int
     cpus: CpuSet  # the online ones; it may have none
     memory_bytes: int | None = None  # 0: a node without memory; None: the machine does not say
+    # Of a node without cpus: those whose cpus have the best access to it; empty where none is said.
+    initiators: CpuSet = CpuSet()
 
 
 class Device(Record):
@@ -119,13 +121,15 @@ class Topology(Record):
         return [CpuSet.from_mask(masks[n]) for n in sorted(masks)]
 
     def nearest(self, node: int, among: CpuSet) -> int | None:
-        """Return the node of `among` nearest to `node`, the lowest of several; None if `among` has
-        none. Without distances it is the lowest."""
+        """Return the node of `among` nearest to `node`: one of its initiators, else by distance,
+        the lowest of several; None if `among` has none. Without either it is the lowest."""
         numbers = [n.node for n in self.nodes]
         candidates = [n for n in numbers if n in among]
-        if self.distances and node in numbers:
-            row = self.distances[numbers.index(node)]
-            candidates.sort(key=lambda n: (row[numbers.index(n)], n))
+        if node in numbers:
+            position = numbers.index(node)
+            row = self.distances[position] if self.distances else [0] * len(numbers)
+            first = self.nodes[position].initiators
+            candidates.sort(key=lambda n: (n not in first, row[numbers.index(n)], n))
         return candidates[0] if candidates else None
 
 
@@ -156,7 +160,8 @@ class Machine(Record):
             "cpus": [{"cpu": c.cpu} | {lv: getattr(c, lv) for lv in (*LEVELS, "capacity")}
                      for c in topology.cpus],
             "nodes": [
-                {"node": n.node, "cpus": str(n.cpus), "memory_bytes": n.memory_bytes}
+                {"node": n.node, "cpus": str(n.cpus), "memory_bytes": n.memory_bytes,
+                 "initiators": str(n.initiators)}
                 for n in topology.nodes
             ],
             "distances": [list(row) for row in topology.distances],

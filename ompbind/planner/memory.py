@@ -66,7 +66,9 @@ def find_memory(
         text = f"node {node} has no memory; using node {near}, the nearest that has"
         cautions.append(Caution("memory", text))
     cpu_nodes = topology.nodes_of(cpus)
-    if request.cpus is not None and request.nodes is not None and not mems & cpu_nodes:
+    named = request.cpus is not None and request.nodes is not None
+    # A node without cpus is named for its memory: HBM, CXL.
+    if named and not mems & cpu_nodes and any(node_cpus(machine, n) for n in mems):
         text = (
             f"rank {rank}: its memory is on node {mems}, its cpus on {cpu_nodes} "
             "(farther away: name its cpus' node, or --mem interleave)"

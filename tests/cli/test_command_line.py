@@ -856,6 +856,18 @@ def test_a_plan_of_another_machine_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "report.0").exists()
 
 
+def test_a_plan_without_a_name_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A plan for a snapshot, which has no host's name, says which cpus its machine has."""
+    topology = ["--topology", "core:70 pu:1", "--format", "json"]
+    assert main(["show", *topology, "--", "true"]) == 0
+    file = tmp_path / "plan.json"
+    file.write_text(capfd.readouterr().out)
+    assert main(["run", "--plan", str(file)]) == 125
+    assert capfd.readouterr().err.endswith("; the plan is for a machine with cpus 0-69\n")
+
+
 def test_a_plan_without_command(tmp_path: Path) -> None:
     """A plan made without a command needs one to run."""
     done = ompbind_run("run", *save_plan(tmp_path))

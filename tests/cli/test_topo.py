@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 
 from ompbind.cli import main
+from ompbind.cli.topo import topo
 from ompbind.cpuset import CpuSet
+from ompbind.errors import UsageError
 from ompbind.machine import read_machine
 from ompbind.machine.topology import LEVELS, Allowed, Machine
 from ompbind.render import make_text
@@ -189,3 +191,14 @@ def test_gpus_have_the_names_that_near_reads(monkeypatch: pytest.MonkeyPatch) ->
     for name, address in (("gpu0", "18:00.0"), ("gpu1", "2a:00.0"), ("gpu2", "ab:00.0")):
         assert f"{name} 0000:{address}" in text
     assert "gpu0 0000:01:00.0" not in text  # a management controller's display
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("x.svg", "--svg x.svg"), ("x.json", "--format json > x.json")]
+)
+def test_a_snapshot_is_no_picture(name: str, hint: str, tmp_path: Path) -> None:
+    """--save does not put a snapshot into a file that is named as something else."""
+    with pytest.raises(UsageError, match="is a snapshot, not a picture") as caught:
+        topo(["--save", name])
+    assert caught.value.hint == hint
+    assert not (tmp_path / name).exists()

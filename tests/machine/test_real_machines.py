@@ -10,6 +10,7 @@ import pytest
 
 from ompbind.cpuset import CpuSet
 from ompbind.machine import read_family
+from ompbind.machine.exported import parse_json
 from ompbind.machine.limits import read_allowed
 from ompbind.machine.roots import DirectoryRoot
 from ompbind.machine.topology import LEVELS, Cpu, Machine, Node, Topology
@@ -206,3 +207,14 @@ def test_cpuset_file_system() -> None:
     allowed = read_allowed(root, Topology(tuple(Cpu(c) for c in range(16)), nodes))
     assert str(allowed.cpus) == said["allowed_cpus"]
     assert str(allowed.nodes) == said["allowed_nodes"]
+
+
+@pytest.mark.parametrize(("node", "near"), [(4, 1), (6, 1), (8, 0), (9, 2)])
+def test_memory_is_nearest_to_its_initiators(node: int, near: int) -> None:
+    """The firmware says which cpus reach HBM and CXL best; the distances of this machine are all
+    equal. The same from its JSON."""
+    shared_trees.need_topologies()
+    tiers = machine("fakeheteromemtiers")
+    with_cpus = CpuSet([0, 1, 2])
+    assert tiers.topology.nearest(node, with_cpus) == near
+    assert parse_json(tiers.to_json().encode()).topology.nearest(node, with_cpus) == near

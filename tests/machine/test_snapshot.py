@@ -259,3 +259,14 @@ def test_hostile_files_make_a_machine_or_a_refusal(files: dict[str, str], groupe
     else:
         assert machine.allowed.cpus <= machine.topology.online
         machine.to_json()
+
+
+def test_a_directory_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said that it may not be read, not that it has no machine."""
+
+    def deny(path: str) -> list[str]:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("ompbind.machine.described.os.listdir", deny)
+    with pytest.raises(TopologyError, match="Permission denied"):
+        read_machine(str(tmp_path))

@@ -22,6 +22,7 @@ ROWS = [
     ("--physcpubind=0-3 prog", "--numa-bind-cpus 0-3", "0-3 none"),
     ("--physcpubind=0-3 --membind=1", "--numa-bind-cpus 0-3 --numa-bind-nodes 1", "0-3 bind:1"),
     ("--preferred=1", "--numa-bind-nodes 1 --mem preferred", "4-7 preferred:1"),
+    ("--cpunodebind=0,1 --membind=0,1", "--numa-bind-cpus 0-7 --mem bind", "0-7 bind:0-1"),
     ("--interleave=all", "--mem interleave --mem-nodes all", "0-15 interleave:0-3"),
     ("--localalloc", "--mem local", "0-15 local"),
     ("hwloc-bind node:1", "--numa-bind-nodes 1 --mem none --smt all", "4-7,20-23 none"),
