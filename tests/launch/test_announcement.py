@@ -47,7 +47,7 @@ def make_rank(cpus: str, mem: str = "none", mems: str = "", places: int = 1) -> 
         (make_machine(2, 64, l3=8), "0-7,64-65", "[#.......|+.......]"),  # one for each cache
         (make_machine(2, 64), "0-63", "[#.]"),  # one for each node
         (make_machine(2, 48), "0", f"[#{'.' * 47}|{'.' * 48}]"),
-        (make_machine(2, 49), "0", "[+.]"),
+        (make_machine(1, 97), "0", "[+]"),
     ],
 )
 def test_pictures(machine: Topology, cpus: str, picture: str) -> None:

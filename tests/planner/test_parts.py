@@ -24,6 +24,7 @@ from ompbind.planner.memory import (
     warn_of_denied_nodes,
 )
 from ompbind.planner.request import Pool, Request
+from ompbind.planner.reservation import set_aside
 from ompbind.plans import Numbers, World
 from tests.support.machines import MACHINES, make_asked, make_machine
 from tests.support.trees import Pci, Shape
@@ -197,6 +198,74 @@ def test_ranks_say_what_was_set_aside() -> None:
     ]
     assert why("server", "-n 2 --reserve 1")[0] == f"{machine} 0, nodes 0-1"
     assert why("desktop", "-n 2") == ["1/2 of the machine"] * 2
+
+
+def shares_of(*sizes: int, weights: Sequence[int] = ()) -> list[Share]:
+    """Shares of so many cores each, numbered through; `weights`: of each share's cores."""
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return [
+        make_share(*[0] * size, first=start, weight=weights[i] if weights else 1)
+        for i, (size, start) in enumerate(zip(sizes, starts, strict=True))
+    ]
+
+
+def lists(shares: Sequence[Share]) -> list[str]:
+    return [str(share.cpus) for share in shares]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "pool", "left", "taken"),
+    [
+        ((3, 3), Pool("", 1, per_rank=True), ["0-1", "3-4"], "2,5"),
+        ((3, 3), Pool("", 1), ["0-2", "3-4"], "5"),  # of the last rank with the most
+        ((4, 3), Pool("", 2), ["0-2", "4-5"], "3,6"),
+        ((2, 2), Pool("", 2), ["0", "2"], "1,3"),
+        ((1, 3, 3), Pool("", 1, per_rank=True, if_spare=True), ["0", "1-2", "4"], "3,5-6"),
+        ((2, 3), Pool("", 1, per_rank=True, if_spare=True), ["0", "2-3"], "1,4"),
+        ((2, 2), Pool("", 2, per_rank=True, if_spare=True), ["0-1", "2-3"], ""),
+        ((1, 2), Pool("", 1, per_rank=True, if_spare=True), ["0", "1-2"], ""),
+        ((1, 1), Pool("", 1, if_spare=True), ["0", "1"], ""),
+        ((1, 2), Pool("", 1, if_spare=True), ["0", "1"], "2"),
+        ((2, 2), Pool("", 0), ["0-1", "2-3"], ""),
+    ],
+)
+def test_what_is_set_aside(sizes: tuple[int, ...], pool: Pool, left: list[str], taken: str) -> None:
+    """From the end of each rank's cores; a wish that cannot be had is taken of all ranks together,
+    or not at all."""
+    remaining, reserved, roles = set_aside(shares_of(*sizes), Request(reserve=pool))
+    assert (lists(remaining), str(reserved), roles) == (left, taken, ())
+
+
+def test_a_rank_keeps_its_last_core() -> None:
+    """Though it is more capable than all that another has left."""
+    shares = shares_of(1, 3, weights=(1024, 300))
+    remaining, reserved, _ = set_aside(shares, Request(reserve=Pool("", 2)))
+    assert (lists(remaining), str(reserved)) == (["0", "1"], "2-3")
+    for pool, text in (
+        (Pool("", 3), "--reserve 3 would leave ranks without a core"),
+        (Pool("", 1, per_rank=True), "rank 0: --reserve 1/rank would leave it without a core"),
+    ):
+        with pytest.raises(PlanError, match=f"^{text}$"):
+            set_aside(shares, Request(reserve=pool))
+
+
+def test_roles_are_for_the_ranks_that_gave_them() -> None:
+    """One of all ranks for all; those of each rank in the order of ranks, though some share."""
+    request = Request(roles=(Pool("io", 1), Pool("kv", 1, per_rank=True)), reserve=Pool("", 1))
+    remaining, reserved, roles = set_aside(shares_of(4, 4), request)
+    assert (lists(remaining), str(reserved)) == (["0-1", "4-5"], "2")
+    assert [(r.name, str(r.cpus), str(r.ranks)) for r in roles] == [
+        ("kv", "3", "0"), ("kv", "7", "1"), ("io", "6", "0-1"),
+    ]  # fmt: skip
+    first, second = shares_of(4, 4)
+    remaining, _, roles = set_aside(
+        [first, second, first], Request(roles=(Pool("kv", 1, per_rank=True),))
+    )
+    assert lists(remaining) == ["0-1", "4-6", "0-1"]
+    assert [(str(r.cpus), str(r.ranks)) for r in roles] == [("3", "0"), ("7", "1"), ("2", "2")]
+    assert [share.notes for share in remaining] == [
+        ", less 2 for kv", ", less 1 for kv", ", less 2 for kv",
+    ]  # fmt: skip
 
 
 def test_a_request_asks_for_nothing_by_itself() -> None:
@@ -511,6 +580,9 @@ def test_the_domain_of_a_gpu() -> None:
     assert cpus_for(machine, "--per gpu --gpu-domain package") == ["0-3", "4-7", "8-15"]
     assert cpus_for(machine, "--per gpu --gpu-domain package --share") == ["0-7", "0-7", "8-15"]
     assert cpus_for(machine, "--per gpu --gpu-domain l3") == ["0-1", "2-3", "12-13"]
+    uneven = with_gpus(Shape(cores=8, l3s=2), 0, 0, 0)  # the larger cache first
+    caches = cpus_for(uneven, "--per gpu --gpu-domain l3 --exclude 0 --share")
+    assert caches == ["4-7", "1-3", "4-7"]
     four = with_gpus(TWO_PACKAGES, 0, 0, 0, 1)
     assert cpus_for(four, "--per gpu --gpu-domain l3 --share") == ["0-1", "2-3", "0-1", "4-5"]
 

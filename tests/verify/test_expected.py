@@ -496,6 +496,10 @@ def test_what_a_plan_expects_of_a_rank() -> None:
     roles = expect_environ({**worker(0), "OMPBIND_ROLE_KV": "5", "OTHER_CPUS": "6"})
     assert roles is not None
     assert (roles.roles, roles.number) == ((CpuSet([5]),), None)
+    for name, group in (("prefill", "prefill"), ("a b", ""), ("", "")):
+        member = expect_environ({**worker(0), "OMPBIND_GROUP": name})
+        assert member is not None
+        assert member.group == group
 
 
 @pytest.mark.parametrize(
