@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from ompbind.compare.variants import Variant
 from ompbind.cpuset import CpuSet
 from ompbind.host import Lease
 from tests.support.commands import ompbind_run
+from tests.support.needs import REPOSITORY, unavailable
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ranks are bound on Linux")
 
@@ -75,6 +78,24 @@ def test_a_program_that_is_not(capfd: pytest.CaptureFixture[str], tmp_path: Path
     report = "import os; print(sorted(os.sched_getaffinity(0)))"
     done = ompbind_run("run", "--plan", str(saved), "--", sys.executable, "-c", report)
     assert done.stdout.strip() == str(sorted(os.sched_getaffinity(0)))
+
+
+def test_a_program_with_more_threads_than_it_has_cpus(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A program whose threads wait for each other is better with one on one cpu than with eight of
+    them: what it prints of itself is compared, and it is seen whatever else runs."""
+    if shutil.which("gcc") is None:
+        unavailable("gcc is not installed")
+    program = tmp_path / "barrier"
+    source = REPOSITORY / "bench/barrier.c"
+    subprocess.run(["gcc", "-O2", "-fopenmp", "-o", program, source], check=True)
+    cpu = str(min(os.sched_getaffinity(0)))
+    args = [*QUICK, "--no-unbound", "--numa-bind-cpus", cpu, "--vary", "threads=1,8"]
+    args += ["--metric", r"(\S+) us for each barrier", "--better", "lower", "--format", "json"]
+    status, out, _ = compare(capfd, *args, "--", str(program), "100")
+    kinds = {v["name"]: v["verdict"]["kind"] for v in json.loads(out)["variants"]}
+    assert (status, kinds) == (0, {"threads=1": "best", "threads=8": "worse"})
 
 
 def test_failed_runs_are_outcomes(capfd: pytest.CaptureFixture[str]) -> None:
