@@ -19,7 +19,7 @@ from ompbind.record import Record
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ompbind.compare.readiness import Ready
+    from ompbind.launch.ready import Condition
     from ompbind.launch.trial import Trial
 
 READY_WITHIN = 600.0  # seconds; large models take minutes to load
@@ -30,7 +30,7 @@ class Procedure(Record):
     seconds; `load`: what is run against it then, () where the command is no server."""
 
     setup: tuple[str, ...] = ()
-    ready: tuple[Ready, ...] = ()
+    ready: tuple[Condition, ...] = ()
     within: float = READY_WITHIN
     load: tuple[str, ...] = ()
     cleanup: tuple[str, ...] = ()

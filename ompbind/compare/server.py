@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from ompbind.compare.output import MOST, paths_of, read_end
 from ompbind.compare.procedure import Outcome, find_failure, make_alone, make_folder
+from ompbind.compare.readiness import describe, find_problem
+from ompbind.launch.ready import is_taken
 from ompbind.launch.trial import Launched, wait_for_any
 
 if TYPE_CHECKING:
     from ompbind.compare.procedure import Conditions, Procedure
-    from ompbind.compare.readiness import Ready
+    from ompbind.launch.ready import Condition
     from ompbind.plans import Plan
 
 FIRST, LAST = 0.02, 0.5  # seconds between two looks whether a server is ready
@@ -21,8 +23,8 @@ def serve(plan: Plan, procedure: Procedure, conditions: Conditions, directory: s
     """Carry out one run of a plan's servers: figures are in what the load writes, wall time is the
     load's, and the rest is the servers' from start to end. Raises OSError."""
     for ready in procedure.ready:
-        if ready.is_taken():
-            failure = f"{ready.name} answers before the server is started: something else is there"
+        if is_taken(ready):
+            failure = f"{describe(ready)} answers before the server is started"
             return Outcome(None, failure, plan, directory)
     with Launched(plan, conditions.environ, directory, grace=conditions.grace,
                   on_denied=conditions.on_denied) as server:  # fmt: skip
@@ -62,21 +64,20 @@ def wait_until_ready(server: Launched, procedure: Procedure, conditions: Conditi
             return ""
         left = ends - time.monotonic()
         if left <= 0:
-            return (
-                f"the server was not ready within {procedure.within:g} s: {ready.name}: {problem}"
-            )
+            late = f"the server was not ready within {procedure.within:g} s"
+            return f"{late}: {describe(ready)}: {problem}"
         if wait_for_any([server], min(pause, left), conditions.tick):
             return "the server has ended"
         pause = min(2 * pause, LAST)
 
 
-def find_unready(server: Launched, procedure: Procedure) -> tuple[Ready | None, str]:
+def find_unready(server: Launched, procedure: Procedure) -> tuple[Condition | None, str]:
     """Return the first sign that is missing and why, or None."""
     outputs: list[str] = []
-    if not all(ready.scheme for ready in procedure.ready):
+    if any(ready.kind == "line" for ready in procedure.ready):
         outputs = [read_rank(server.directory, rank.number) for rank in server.plan.ranks]
     for ready in procedure.ready:
-        if problem := ready.find_problem(outputs):
+        if problem := find_problem(ready, outputs):
             return ready, problem
     return None, ""
 

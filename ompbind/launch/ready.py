@@ -69,7 +69,7 @@ def is_taken(condition: Condition) -> bool:
 
     if condition.kind not in ("port", "http"):
         return False
-    if condition.host not in ("127.0.0.1", "localhost", "::1"):
+    if not condition.host.startswith("127.") and condition.host not in ("localhost", "::1"):
         return False
     try:
         with socket.create_connection((condition.host, condition.port), 1.0):

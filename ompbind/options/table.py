@@ -1208,8 +1208,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--ready",),
         "value",
-        "The command is a server: wait until it takes connections at PORT, answers a GET of URL "
-        "without an error, or has written what matches REGEX; may be repeated",
+        "The command is a server: wait until it takes connections at PORT or HOST:PORT, has the "
+        "page URL, or has written what matches REGEX (line:REGEX in doubt); may be repeated",
         "PORT|URL|REGEX",
         commands=("compare",),
         panel=MEASURED,

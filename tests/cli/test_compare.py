@@ -176,7 +176,7 @@ def test_a_server_under_load(capfd: pytest.CaptureFixture[str], tmp_path: Path) 
         (["--load", "x"], "--load needs to know when the server is ready"),
         (["--ready-timeout", "9"], "--ready-timeout has no effect without --ready"),
         (["--setup", "no-such-command"], "not found in PATH: 'no-such-command'"),
-        (["--ready", "0", "--load", "true"], "--ready 0 is not a port"),
+        (["--ready", "0", "--load", "true"], "--ready: '0' is not a condition"),
     ],
 )
 def test_what_a_server_needs(

@@ -15,9 +15,10 @@ import pytest
 from ompbind.compare.measure import carry_out
 from ompbind.compare.output import find_tail
 from ompbind.compare.procedure import Conditions, Outcome, Procedure, make_alone, make_procedure
-from ompbind.compare.readiness import Ready, parse_ready
+from ompbind.compare.readiness import describe, find_problem, parse_ready
 from ompbind.cpuset import CpuSet
 from ompbind.errors import UsageError
+from ompbind.launch.ready import Condition
 from ompbind.launch.trial import Interruption, catch_signals
 from ompbind.plans import Host, Plan
 
@@ -25,7 +26,7 @@ from ompbind.plans import Host, Plan
 PID = os.getpid()
 ADDRESS = f"127.{64 + (PID >> 16) % 64}.{PID >> 8 & 255}.{PID & 255 or 1}"
 PORT = 4711
-READY = f"tcp://{ADDRESS}:{PORT}"
+READY = f"{ADDRESS}:{PORT}"
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="ranks are bound on Linux")
 
@@ -151,7 +152,7 @@ FAILURES: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "never ready": ("never", {"within": 0.2},
                     f"the server was not ready within 0.2 s: {READY}: Connection refused", ""),
     "never says so": ("never", {"within": 0.2, "ready": ("^up$",)},
-                      "the server was not ready within 0.2 s: output that matches '^up$': rank 0 "
+                      "the server was not ready within 0.2 s: a line that matches '^up$': rank 0 "
                       "has not written it", ""),
     "dies under load": ("dies loaded", {"load": "stay"},
                         "the server ended with status 4 while it was loaded", ""),
@@ -191,7 +192,7 @@ def test_an_address_that_is_taken(place: Place) -> None:
     """Is seen before: the load would measure something else."""
     with socket.create_server((ADDRESS, PORT)):
         outcome = place.serve(cleanup=f"touch {place.path}/cleaned")
-    text = f"{READY} answers before the server is started: something else is there"
+    text = f"{READY} answers before the server is started"
     assert (outcome.failure, outcome.trial) == (text, None)
     assert (place.path / "cleaned").exists()
     assert not place.notes.exists()
@@ -258,16 +259,16 @@ def test_commands_are_argument_lists(text: str, words: list[str]) -> None:
     [
         ({"load": "a 'b"}, "--load \"a 'b\": no closing quotation"),
         ({"setup": " "}, "--setup: an empty command"),
-        ({"ready": ("0",)}, "--ready 0 is not a port"),
-        ({"ready": ("65536",)}, "--ready 65536 is not a port"),
-        ({"ready": ("",)}, "--ready: nothing to wait for"),
-        ({"ready": ("a(",)}, "--ready 'a(' is not a regular expression: missing ), unterminated "
+        ({"ready": ("0",)}, "--ready: '0' is not a condition"),
+        ({"ready": ("65536",)}, "--ready: '65536' is not a condition"),
+        ({"ready": ("",)}, "--ready: '' is not a condition"),
+        ({"ready": ("ftp://x/",)}, "--ready: 'ftp://x/' is not a condition"),
+        ({"ready": ("http://",)}, "--ready: 'http://' is not a condition"),
+        ({"ready": ("exit",)}, "--ready exit: a server that has exited cannot be loaded"),
+        ({"ready": ("a(",)}, "--ready: 'a(' is not a regular expression: missing ), unterminated "
          "subpattern at position 1"),
-        ({"ready": ("ftp://x/",)}, "--ready 'ftp://x/' is not a URL that can be asked"),
-        ({"ready": ("tcp://x",)}, "--ready 'tcp://x' is not a URL that can be asked"),
-        ({"ready": ("http://",)}, "--ready 'http://' is not a URL that can be asked"),
-        ({"ready": ("tcp://x:y",)}, "--ready 'tcp://x:y': Port could not be cast to integer value "
-         "as 'y'"),
+        ({"ready": ("line:a(",)}, "--ready: 'line:a(': missing ), unterminated subpattern at "
+         "position 1"),
     ],
 )  # fmt: skip
 def test_what_is_refused(options: dict[str, Any], message: str) -> None:
@@ -281,27 +282,29 @@ def test_what_is_refused(options: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "ready"),
+    ("text", "condition", "name"),
     [
-        ("8000", Ready("8000", "tcp", "127.0.0.1", 8000)),
-        ("http://n1:8000/health?x=1", Ready("http://n1:8000/health?x=1", "http", "n1", 8000,
-                                            "/health?x=1")),
-        ("https://n1", Ready("https://n1", "https", "n1", 443, "/")),
-        ("tcp://[::1]:80", Ready("tcp://[::1]:80", "tcp", "::1", 80, "/")),
-        ("startup complete|ready: .*", Ready("startup complete|ready: .*")),
+        ("8000", Condition("port", "8000", port=8000), "port 8000"),
+        ("n1:80", Condition("port", "n1:80", "n1", 80), "n1:80"),
+        ("http://n1:80/x?y=1", Condition("http", "http://n1:80/x?y=1", "n1", 80, "/x?y=1"),
+         "http://n1:80/x?y=1"),
+        ("line:^up", Condition("line", "line:^up", pattern="^up"), "a line that matches '^up'"),
+        ("startup complete|up: .*", Condition("line", "startup complete|up: .*",
+                                              pattern="startup complete|up: .*"),
+         "a line that matches 'startup complete|up: .*'"),
     ],
 )  # fmt: skip
-def test_signs(text: str, ready: Ready) -> None:
-    """A port is this machine's, a URL names its own, and all else is a pattern."""
-    assert parse_ready(text) == ready
+def test_signs(text: str, condition: Condition, name: str) -> None:
+    """Are those of groups, and all else is a pattern."""
+    assert parse_ready(text) == condition
+    assert describe(condition) == name
 
 
 def test_what_every_rank_must_write() -> None:
     """Or else the first that has not is named."""
     ready = parse_ready("^up")
-    assert ready.find_problem(["x\nup 1\n", "x\nup 2\n"]) == ""
-    assert ready.find_problem(["up", "not up", ""]) == "rank 1 has not written it"
-    assert not ready.is_taken()
+    assert find_problem(ready, ["x\nup 1\n", "x\nup 2\n"]) == ""
+    assert find_problem(ready, ["up", "not up", ""]) == "rank 1 has not written it"
 
 
 def answer(listener: socket.socket, text: bytes) -> None:
@@ -328,7 +331,7 @@ def test_urls(text: bytes, problem: str) -> None:
         port = listener.getsockname()[1]
         thread = threading.Thread(target=answer, args=(listener, text))
         thread.start()
-        assert parse_ready(f"http://{ADDRESS}:{port}/health").find_problem([]) == problem
+        assert find_problem(parse_ready(f"http://{ADDRESS}:{port}/health"), []) == problem
         thread.join()
 
 
@@ -336,7 +339,8 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the system's words, or after a time."""
     with socket.create_server((ADDRESS, 0)) as listener:
         port = listener.getsockname()[1]
+        page = parse_ready(f"http://{ADDRESS}:{port}/")
         monkeypatch.setattr("ompbind.compare.readiness.PATIENCE", 0.05)
-        assert parse_ready(f"http://{ADDRESS}:{port}/").find_problem([]) == "no answer"
-        assert parse_ready(f"tcp://{ADDRESS}:{port}").find_problem([]) == ""
-    assert parse_ready(f"http://{ADDRESS}:{port}/").find_problem([]) == "Connection refused"
+        assert find_problem(page, []) == "no answer"
+        assert find_problem(parse_ready(f"{ADDRESS}:{port}"), []) == ""
+    assert find_problem(page, []) == "Connection refused"
