@@ -51,7 +51,8 @@ class Plan(plans.Plan):
         CommandError, PlanError, UsageError; then nothing is left running.
         """
         chosen = find_rank(self, rank)
-        command = self.command if argv is None else make_argv(argv)
+        given = chosen.command if self.groups else self.command
+        command = given if argv is None else make_argv(argv)
         if not command:
             raise UsageError("no command to run", hint="popen(rank, [program, argument…])")
         worker = command_of_rank(self, chosen, command)

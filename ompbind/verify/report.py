@@ -54,6 +54,7 @@ class ProcessReport(Record):
         return {
             "pid": process.pid,
             "rank": None if expected is None else expected.rank,
+            **({"group": expected.group} if expected and expected.group else {}),
             "started_by": self.parent or None,
             "name": process.name,
             "holds": not self.differences,

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+import ompbind
 from ompbind.cli import main
 from ompbind.cpuset import CpuSet
 from ompbind.launch import stages
@@ -207,6 +208,10 @@ def test_a_saved_plan_of_groups(tmp_path: Path, capfd: pytest.CaptureFixture[str
     assert "rank 0 (make)" not in done.stderr
     done = ompbind_run("run", "--plan", str(tmp_path / "plan"), "--", "true")
     assert "the plan has groups with commands of their own" in done.stderr
+    (tmp_path / "made").unlink()
+    with ompbind.Plan.load(tmp_path / "plan").popen(0) as worker:  # its group's command
+        assert worker.wait(TIMEOUT) == 0
+    assert (tmp_path / "made").exists()
 
 
 # --- in this process -----------------------------------------------------------------------------
