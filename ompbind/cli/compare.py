@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from ompbind.cli.output_file import find_problem, write_file
 from ompbind.cli.progress import ProgressLine
 from ompbind.cli.run import QUIET, SERVER_GRACE, given_environment
 from ompbind.compare.automatic import AUTO, make_automatic
@@ -24,7 +25,7 @@ from ompbind.compare.variants import (
 )
 from ompbind.compare.watch import Watch
 from ompbind.cpuset import union
-from ompbind.errors import OmpbindError, TopologyError, UsageError
+from ompbind.errors import TopologyError, UsageError
 from ompbind.host import Lease
 from ompbind.launch.trial import Interruption, catch_signals
 from ompbind.machine import linux_root, read_machine
@@ -177,10 +178,8 @@ def resume(values: Values, common: Texts, command: Sequence[str]) -> Result:
 def check_outputs(values: Values) -> None:
     """Refuse files that cannot be written, before anything is measured. Raises UsageError."""
     for key in ("save", "html"):
-        if path := values.get(key):
-            folder = os.path.dirname(path) or "."
-            if os.path.isdir(path) or not os.access(folder, os.W_OK):
-                raise UsageError(f"--{key} {quote(path)}: it cannot be written there")
+        if (path := values.get(key)) and (problem := find_problem(path)):
+            raise UsageError(f"--{key} {quote(path)}: {problem}")
 
 
 def say_variants(start: Result, runs: int | None) -> None:
@@ -329,10 +328,10 @@ def write_result(result: Result, values: Values) -> None:
     if "html" in values:
         from ompbind.cli.help import version
         from ompbind.cli.show import read_shape
-        from ompbind.render.compare_page import make_page
+        from ompbind.render.pages import make_comparison_page
 
         machine = read_shape(None, result.variants[0].plan, devices=True)
-        write_file("--html", values["html"], make_page(result, machine, version()))
+        write_file("--html", values["html"], make_comparison_page(result, machine, version()))
     best = result.find_best()
     if "save" in values:
         if best is None:
@@ -341,12 +340,3 @@ def write_result(result: Result, values: Values) -> None:
             write_file("--save", values["save"], best.plan.to_json())
             if not best.is_bound:
                 say("note", f"--save: {best.name} is the best: the saved plan binds nothing")
-
-
-def write_file(name: str, path: str, text: str) -> None:
-    """Write a file that an option names. Raises OmpbindError."""
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as e:
-        raise OmpbindError(f"{name} {quote(path)}: {e.strerror}") from None

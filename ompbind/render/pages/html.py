@@ -46,8 +46,9 @@ summary {{ cursor: pointer }}
 GOOD = ("#2b7a35", "#86d48f")  # in light, in dark
 
 
-def make_page(title: str, parts: Iterable[str]) -> str:
-    """Return a page with a title; `parts`: HTML that the functions below return."""
+def make_page(title: str, parts: Iterable[str], rules: str = "") -> str:
+    """Return a page with a title; `parts`: HTML that the functions below return; `rules`: what its
+    style sheet has besides."""
     name = write(title)
     return "\n".join(
         [
@@ -58,7 +59,7 @@ def make_page(title: str, parts: Iterable[str]) -> str:
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"/>',
             '<meta name="viewport" content="width=device-width"/>',
             f"<title>{name}</title>",
-            f"<style>\n{make_style()}</style>",
+            f"<style>\n{make_style()}{rules}</style>",
             "</head>",
             "<body>",
             f"<h1>{name}</h1>",

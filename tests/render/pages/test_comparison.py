@@ -12,7 +12,7 @@ from ompbind.compare.metric import Metric
 from ompbind.compare.result import Result
 from ompbind.compare.variants import UNBOUND, Omitted
 from ompbind.machine import read_machine
-from ompbind.render.compare_page import make_page
+from ompbind.render.pages import make_comparison_page
 from tests.render.test_compare import RATE, Figures, make_result
 from tests.render.test_render import EVIL
 
@@ -70,9 +70,9 @@ def test_a_page_has_everything() -> None:
     """The verdicts, every measurement, a picture of each bound plan and of the machine, and the
     commands that make it all again."""
     machine = read_machine(devices=False)
-    page = Page(make_page(make_rich_result(), machine, "1.2.3"))
+    page = Page(make_comparison_page(make_rich_result(), machine, "1.2.3"))
     for words in (
-        "near is best", "less by", "round 12", "Left out smt=9: too many", "Note: a note",
+        "near is best", "less by", "round 12", "left out smt=9: too many", "note: a note",
         "bad: 1 of 1 run failed: ended with status 3", "seed 7", "ompbind 1.2.3",
         "ompbind compare --vary smt=1,all -- './a b' c", "ompbind run --smt all -- './a b' c",
         "without --smt all", *(str(100 + n) for n in range(12)),
@@ -84,7 +84,7 @@ def test_a_page_has_everything() -> None:
 
 def test_a_page_needs_nothing_from_outside() -> None:
     """No script, no link, no image, nothing that is loaded; the name of SVG's space is none."""
-    text = make_page(make_rich_result(), read_machine(devices=False), "1")
+    text = make_comparison_page(make_rich_result(), read_machine(devices=False), "1")
     page = Page(text)
     assert not {"script", "link", "img", "iframe", "object", "a", "base"} & set(page.names)
     names = {name for name, _ in page.attributes}
@@ -96,9 +96,11 @@ def test_a_page_needs_nothing_from_outside() -> None:
 
 def test_a_page_without_figures() -> None:
     """Where every run failed, or one round was measured, there is a page all the same."""
-    page = Page(make_page(make_result(Metric(), {"x": [None]}), None, "1"))
+    page = Page(make_comparison_page(make_result(Metric(), {"x": [None]}), None, "1"))
     assert "No run gave a figure." in page.text
-    page = Page(make_page(make_result(Metric("peak"), {"x": [1e6], "y": [2e6]}), None, "1"))
+    page = Page(
+        make_comparison_page(make_result(Metric("peak"), {"x": [1e6], "y": [2e6]}), None, "1")
+    )
     assert "round 1" not in page.text
 
 
@@ -115,7 +117,7 @@ def test_words_of_others_stay_words() -> None:
         command=(evil,), variants=(first.replace(name=evil, same=(evil,)), *others),
         notes=(evil,), omitted=(Omitted(evil, evil),), runs=runs, arguments=(evil,), ablation=None,
     )  # fmt: skip
-    text = make_page(result, None, evil)
+    text = make_comparison_page(result, None, evil)
     page = Page(text)
     assert "script" not in page.names
     assert all(c.isprintable() for line in text.split("\n") for c in line)
