@@ -16,7 +16,7 @@ import atheris
 with atheris.instrument_imports(include=["ompbind"]):
     from ompbind import cpuset, openmp, plans
     from ompbind.errors import OmpbindError
-    from ompbind.machine import hwloc, read_system, snapshot
+    from ompbind.machine import exported, hwloc, read_system, snapshot, synthetic
     from ompbind.machine import limits as procfs
     from ompbind.machine.roots import SnapshotRoot
     from ompbind.options import make_request, read_arguments
@@ -55,6 +55,14 @@ def tree(text: str) -> None:
     read_system("linux", SnapshotRoot(files, {}, {})).to_json()
 
 
+def line(text: str) -> None:
+    synthetic.parse_synthetic(text).to_json()
+
+
+def exported_json(text: str) -> None:
+    exported.parse_json(text.encode("utf-8", "surrogatepass")).to_json()
+
+
 def xml(text: str) -> None:
     hwloc.parse_xml(text.encode("utf-8", "surrogatepass")).to_json()
 
@@ -76,7 +84,8 @@ def command_line(text: str) -> None:
 
 
 TARGETS: dict[str, Callable[[str], None]] = {
-    f.__name__: f for f in (lists, proc, tree, xml, saved, saved_plan, command_line)
+    f.__name__: f
+    for f in (lists, proc, tree, line, exported_json, xml, saved, saved_plan, command_line)
 }
 
 

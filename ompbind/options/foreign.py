@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ompbind.options.table import Option
 
-PLANNING = ("run", "show", "")  # "": from the Python API
+PLANNING = ("run", "show", "compare", "")  # "": from the Python API
 
 # Answers that many names share.
 SHOW = "ompbind show, which takes the same options"
@@ -123,6 +123,8 @@ NAMES: tuple[tuple[str, str], ...] = (
     ("--of --output-format", "--format json, or --save FILE"),
     ("--pid --get-last-cpu-location", "ompbind verify PID..."),
     ("--debug --log-level --verbosity", "--verbose"),
+    ("--silent --no-warnings", "--quiet"),
+    ("--benchmark --bench --repeat --warmup", "ompbind compare, which measures bindings"),
     # output, variables
     ("--label --tag-output -tag-output --prepend-rank -prepend-rank --timestamp-output",
      "--output tag"),
@@ -239,9 +241,7 @@ def hint_for_option(name: str, options: Sequence[Option], value: str = "") -> st
 
 def is_typed(meant: str) -> bool:
     """Whether an answer begins with what can be typed, and not with an explanation."""
-    return meant.startswith(
-        ("-", *(f"ompbind {c}" for c in ("show", "topo", "doctor", "verify", "-")))
-    )
+    return meant.startswith(("-", "ompbind ")) and meant != OTHER_HOSTS
 
 
 def translate(name: str, value: str) -> str:
@@ -310,7 +310,7 @@ def translate_cpu_bind(value: str) -> str:
             else CPUS.replace("{CPUS}", "CPUS...")
         )
     if kind in ("verbose", "v"):
-        return "ompbind show before, or --verify"
+        return "--report-bindings, or ompbind show before"
     if kind in ("none", "no"):
         return "--share, which lets ranks run on all cpus"
     return f"--per {PER[kind]}" if kind in PER else ""

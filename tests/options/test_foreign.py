@@ -65,6 +65,7 @@ FOREIGN = [
     ("--cpu-bind=map_ldom:0,1", "use --numa-bind-nodes 0 1"),
     ("--cpu-bind=ldoms", "use --per numa"),
     ("--cpu-bind=none", "use --share, which lets ranks run on all cpus"),
+    ("--cpu-bind=verbose", "use --report-bindings, or ompbind show before"),
     ("--cpu-bind v,cores", "use --per core"),
     ("--mem-bind=local", "use --mem bind"),
     ("--mem-bind=map_mem:0,1", "use --numa-bind-nodes 0 1"),
@@ -90,6 +91,8 @@ FOREIGN = [
     ("--model M", "it is the worker's own: put it behind --, after the worker's command"),
     ("--numa_bind_nodes 0", "did you mean --numa-bind-nodes?"),
     # anybody's
+    ("--silent", "use --quiet"),
+    ("--benchmark", "use ompbind compare, which measures bindings"),
     ("--dry-run", "use ompbind show, which takes the same options"),
     ("--cpuset-cpus 0-3", "use --numa-bind-cpus 0-3"),
     ("--jobs 8", "use -n 8"),
