@@ -1758,6 +1758,15 @@ def test_the_only_rank_shares_standard_input() -> None:
     second.close()
 
 
+def test_a_rank_that_is_not_there_reads_nothing() -> None:
+    """Which there are, is in the hint."""
+    for count, hint in ((1, "the only rank is 0"), (2, "ranks: 0-1")):
+        streams_module.Streams(Settings(stdin=str(count - 1)), count, {})
+        with pytest.raises(errors.UsageError, match="there is no such rank") as caught:
+            streams_module.Streams(Settings(stdin=str(count)), count, {})
+        assert caught.value.hint == hint
+
+
 def test_messages_are_waited_for() -> None:
     """Where there are any on standard error."""
     calls: Calls = []

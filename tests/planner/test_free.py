@@ -85,6 +85,10 @@ def test_too_few() -> None:
     text = "--free 4: 3 of 32 cores are free; others hold cpus 0-28"
     hint = "--wait waits for cores in turn; ompbind ps shows who holds what"
     assert (caught.value.message, caught.value.hint) == (text, hint)
+    for count, more in ((32, hint), (33, "at most 32")):
+        with pytest.raises(PlanError, match=f"^--free {count}: 31 of 32 cores are free") as caught:
+            choose_free(SERVER, Request(free=Pool("", count)), CpuSet([0]))
+        assert caught.value.hint == more
     with pytest.raises(PlanError, match=r"--free 9/rank: 32 of 32 cores are free$") as caught:
         choose_free(SERVER, Request(ranks=4, free=Pool("", 9, per_rank=True)), CpuSet())
     assert caught.value.hint == "at most 32"

@@ -121,6 +121,8 @@ def test_cores_without_a_group_come_before_all_groups() -> None:
     ]
     ordered = in_tree_order(cores, ("package", "l3", "core"))
     assert [core.cpus.first for core in ordered] == [3, 1, 2, 0]
+    unread = in_tree_order(cores, ("package", "core"))
+    assert [core.cpus.first for core in unread] == [0, 1, 2, 3]
 
 
 def test_sizes_are_explained_by_what_they_keep() -> None:
