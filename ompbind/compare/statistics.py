@@ -121,15 +121,17 @@ def choose_best(names: Sequence[str], rounds: Sequence[Mapping[str, float]], bet
 
     Medians of pairs need not be transitive: a may beat b, b beat c, and c beat a.
     """
-    worst = dict.fromkeys(names, 0.0)  # by what factor it loses to any other, at worst
+    worst: dict[str, float] = {}  # by what factor it loses to any other, at worst
     for number, a in enumerate(names):
         for b in names[:number]:
             ratio = find_median(make_ratios(rounds, a, b))
             if ratio is not None:
                 inverse = 1 / ratio if ratio else math.inf
                 losses = (ratio, inverse) if better == "lower" else (inverse, ratio)
-                worst[a], worst[b] = max(worst[a], losses[0]), max(worst[b], losses[1])
-    return min(names, key=lambda name: worst[name], default="")
+                worst[a] = max(worst.get(a, 0.0), losses[0])
+                worst[b] = max(worst.get(b, 0.0), losses[1])
+    # One that no round has together with another comes last.
+    return min(names, key=lambda name: worst.get(name, math.inf), default="")
 
 
 def make_verdict(

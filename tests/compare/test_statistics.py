@@ -54,6 +54,19 @@ def test_fewest_rounds() -> None:
     assert [fewest_rounds(n) for n in (1, 2, 4, 10)] == [8, 8, 11, 14]
 
 
+def test_a_value_is_rejected_by_the_mean_over_all_coins() -> None:
+    """The test's quotient is exact: the integral of p^k (1 - p)^(n - k) over p is k! (n - k)! /
+    (n + 1)!, and a value at which its quotient with 2^-n is 1 / alpha is rejected."""
+    for n in range(1, 60):
+        for alpha in (ALPHA, ALPHA / 3, ALPHA / 190):
+            rejected = [
+                k for k in range(n // 2 + 1)
+                if 2**n * math.factorial(k) * math.factorial(n - k) >= math.factorial(n + 1) / alpha
+            ]  # fmt: skip
+            assert find_ends(n, alpha) == (rejected[-1] if rejected else None)
+    assert find_ends(8, 9 / 2**8) == 0
+
+
 def test_interval_ends_at_values() -> None:
     """The interval is the range of 8 values, and drops 3 on each side of 20 (21 C(20,3) / 2^20 =
     2.3 %, C(20,4) would give 9.7 %)."""
@@ -81,6 +94,13 @@ def test_higher_can_be_better() -> None:
     assert (best.name, worse.kind) == ("a", "worse")
     assert worse.high is not None
     assert worse.high <= 0.9
+
+
+def test_a_tie_at_the_end_of_the_interval_is_no_difference() -> None:
+    """A variant that was as good once in eight rounds is not shown to be worse."""
+    tied = [{"a": 1.0, "b": 1.0}]
+    assert judge([*([{"a": 1.0, "b": 1.5}] * 7), *tied], "lower")[1].kind == "open"
+    assert judge([*([{"a": 1.5, "b": 1.0}] * 7), *tied], "higher")[1].kind == "open"
 
 
 def test_drift_is_not_a_difference() -> None:
@@ -121,6 +141,9 @@ def test_failed_runs_are_left_out() -> None:
     rounds = [{"a": 1.0, "b": 1.1}] * 8 + [{"a": 1.0}] * 4
     best, worse = judge(rounds, "lower")
     assert (best.rounds, worse.rounds, worse.kind) == (12, 8, "worse")
+    rounds = [{"a": 1.0, "b": 1.1, "d": 2.0}] * 8 + [{"b": 1.1}, {"c": 3.0}]
+    verdicts = judge(rounds, "lower")
+    assert [(v.name, v.rounds) for v in verdicts] == [("a", 8), ("b", 8), ("d", 8), ("c", 0)]
     apart = judge([{"a": 1.0}, {"b": 2.0}], "lower")
     assert apart[1] == Verdict(apart[1].name, "open", None, None, None, 0)
 
