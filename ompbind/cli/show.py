@@ -93,7 +93,7 @@ def write_drawing(values: Values, plan: Plan, sentences: Sequence[str]) -> None:
     """Write the picture or the page that was asked for. Raises OmpbindError."""
     from ompbind.cli.output_file import write_file
 
-    machine = read_shape(values.get("topology"), plan, devices=True)
+    machine = read_shape(values.get("topology"), plan, devices=True, details=True)
     if "svg" in values:
         from ompbind.render.picture import make_plan_picture, make_svg
 
@@ -120,14 +120,16 @@ def print_export(plan: Plan, form: str, rank: int | None, environ: Mapping[str, 
         say("warning", warning, hint)
 
 
-def read_shape(path: object, plan: Plan, *, devices: bool) -> Machine | None:
+def read_shape(path: object, plan: Plan, *, devices: bool, details: bool = False) -> Machine | None:
     """Return the machine that the plan is for, in whose shape it is drawn; None where it is another
     than the one that is named or runs here."""
     from ompbind.errors import TopologyError
     from ompbind.machine import read_machine
 
     try:
-        machine = read_machine(path if isinstance(path, str) else None, devices=devices)
+        machine = read_machine(
+            path if isinstance(path, str) else None, devices=devices, details=details
+        )
     except TopologyError:
         return None
     return machine if machine.topology.online == plan.host.cpus else None

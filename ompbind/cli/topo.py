@@ -32,7 +32,7 @@ def topo(args: Sequence[str]) -> int:
         from ompbind.cli.output_file import fill_host
 
         return save(fill_host(file, os.environ), path, with_name=values.get("with_name") is True)
-    machine = read_machine(path)
+    machine = read_machine(path, details=True)
     if "svg" in values or "html" in values:
         write_drawing(values, machine)
     elif values.get("format", "table") == "json":

@@ -27,23 +27,28 @@ FAMILIES = (
 
 
 def read_machine(
-    path: str | None = None, levels: Collection[Level] = LEVELS, *, devices: bool = True
+    path: str | None = None,
+    levels: Collection[Level] = LEVELS,
+    *,
+    devices: bool = True,
+    details: bool = False,
 ) -> Machine:
     """Return the running machine, or the one that `path` describes: a directory with its `sys` and
     `proc`, an archive of that, a snapshot, the JSON of topo, hwloc's XML or synthetic notation; `-`
     is standard input.
 
-    Other `levels` may be None, and without `devices` there are none: they are not read. Raises
-    TopologyError.
+    Other `levels` may be None, and without `devices` there are none: they are not read. With
+    `details` the processors' model and the caches are, as far as the machine's files have them.
+    Raises TopologyError.
     """
     if path is None:
-        return read_system(*running_system(), levels, devices=devices)
+        return read_system(*running_system(), levels, devices=devices, details=details)
     from ompbind.machine.described import add_path, open_described
 
     try:
         described = open_described(path)
         if isinstance(described, tuple):
-            return read_system(*described, levels, devices=devices)
+            return read_system(*described, levels, devices=devices, details=details)
         return described
     except TopologyError as e:
         raise add_path(e, path) from None
@@ -101,7 +106,12 @@ def running_system() -> tuple[str, Root]:
 
 
 def read_system(
-    system: str, root: Root, levels: Collection[Level] = LEVELS, *, devices: bool = True
+    system: str,
+    root: Root,
+    levels: Collection[Level] = LEVELS,
+    *,
+    devices: bool = True,
+    details: bool = False,
 ) -> Machine:
     """Read a machine of the named system from any root. Raises TopologyError."""
     if system == "linux":
@@ -110,7 +120,12 @@ def read_system(
         from ompbind.machine.topology import Machine
 
         topology = read_topology(root, levels, devices=devices)
-        return Machine(topology, read_allowed(root, topology), read_hostname(root))
+        machine = Machine(topology, read_allowed(root, topology), read_hostname(root))
+        if details:
+            from ompbind.machine.details import add_details
+
+            machine = add_details(root, machine)
+        return machine
     if system == "darwin":
         from ompbind.machine.darwin import read_darwin
 

@@ -6,7 +6,7 @@ import json
 
 from ompbind.cpuset import LIMIT, CpuSet
 from ompbind.errors import ParseError, TopologyError
-from ompbind.machine.topology import LEVELS, Allowed, Cpu, Device, Machine, Node, Topology
+from ompbind.machine.topology import LEVELS, Allowed, Cache, Cpu, Device, Machine, Node, Topology
 from ompbind.messages import quote
 
 TYPE_CHECKING = False
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 MAX_CONTAINERS = 1_000_000  # lists and objects: Python's take much more room than their text
+CACHES = tuple(f"L{level}{kind}" for level in range(1, 6) for kind in ("", "d", "i"))
 HINT = "ompbind topo --format json writes it"
 
 
@@ -77,7 +78,23 @@ def make_machine(content: dict[str, Any]) -> Machine:
     if quota is not None and (not isinstance(quota, int | float) or not quota > 0):
         refuse(f"quota {quote(str(quota))} is not a number of cpus")
     nodes_allowed = get_set(allowed, "nodes") & topology.node_numbers
-    return Machine(topology, Allowed(get_set(allowed, "cpus") & online, nodes_allowed, quota))
+    content = {"model": "", "caches": [], **content}  # absent in the JSON of earlier versions
+    model = content["model"]
+    if not isinstance(model, str):
+        refuse("model is no text")
+    return Machine(
+        topology,
+        Allowed(get_set(allowed, "cpus") & online, nodes_allowed, quota),
+        model=model,
+        caches=tuple(make_cache(row, online) for row in get_rows(content, "caches")),
+    )
+
+
+def make_cache(row: dict[str, Any], online: CpuSet) -> Cache:
+    name = row["name"]
+    if name not in CACHES:
+        refuse(f"{quote(str(name))} is not a cache")
+    return Cache(name, get_number(row, "bytes", 1 << 60), get_set(row, "cpus") & online)
 
 
 def make_cpu(row: dict[str, Any]) -> Cpu:

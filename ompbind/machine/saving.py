@@ -22,7 +22,7 @@ def pack_machine(path: str | None, *, with_name: bool) -> tuple[bytes, Machine]:
         if not isinstance(described, tuple):
             raise TopologyError("only a machine's own files can be saved, and this is none of them")
         system, root = described[0], RecordingRoot(described[1])
-        machine = read_system(system, root)
+        machine = read_system(system, root, details=True)
         if system == "linux":
             for name in CONTAINER_FILES:  # who restricted it, for plans elsewhere
                 root.read(name)

@@ -11,6 +11,7 @@ import re
 import zlib
 
 from ompbind.errors import TopologyError
+from ompbind.machine.details import ARM_FIELDS, CPUINFO, MODEL_FIELDS
 from ompbind.machine.limits import CONTAINER_FILES
 from ompbind.machine.roots import SnapshotRoot
 
@@ -29,6 +30,7 @@ KEPT_LINES = {
     "proc/self/status": ("Cpus_allowed", "Mems_allowed"),
     "proc/meminfo": ("MemTotal",),
     "proc/stat": ("cpu",),
+    CPUINFO: (*MODEL_FIELDS, *ARM_FIELDS),
 }
 # Of GPUs' files these lines, and with the host's name those that identify a GPU worldwide.
 KEPT_OF_GPUS = (
@@ -74,6 +76,9 @@ def redact(path: str, text: str, *, with_name: bool = False) -> str:
         lines = [line for line in lines if line.startswith(KEPT_LINES[path])]
         if path == "proc/stat":  # only the cpus' numbers, not their times
             lines = [line.split(" ", 1)[0] + " 0\n" for line in lines]
+        if path == CPUINFO:  # POWER's `cpu` must not keep x86's `cpu MHz`
+            lines = [line for line in lines if line.partition(":")[0].strip() in KEPT_LINES[path]]
+            lines = list_processors(lines)
         return "".join(lines)
     if path == "proc/self/cgroup":
         return "".join(line for line in lines if is_wanted_cgroup(line))
@@ -86,6 +91,20 @@ def redact(path: str, text: str, *, with_name: bool = False) -> str:
     if path in ("proc/self/mountinfo", "proc/self/mounts", "proc/mounts"):
         return "".join(line for line in lines if " cgroup" in line or " cpuset " in line)
     return text
+
+
+def list_processors(lines: list[str]) -> list[str]:
+    """Return the lines of each kind of processor once, an empty line after each kind."""
+    kinds: dict[tuple[str, ...], None] = {}
+    kind: dict[str, str] = {}
+    for line in lines:
+        name = line.partition(":")[0].strip()
+        if name in kind:
+            kinds[tuple(kind.values())] = None
+            kind = {}
+        kind[name] = line
+    kinds[tuple(kind.values())] = None
+    return [line for kind_lines in kinds for line in (*kind_lines, "\n")] if lines else []
 
 
 def is_wanted_cgroup(line: str) -> bool:

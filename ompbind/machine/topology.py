@@ -56,6 +56,14 @@ class Node(Record):
     initiators: CpuSet = CpuSet()
 
 
+class Cache(Record):
+    """A cache: its level and whether it is for data or instructions only, as in `L1d`."""
+
+    name: str
+    bytes: int
+    cpus: CpuSet  # the online ones that share it
+
+
 class Device(Record):
     """A PCI device, and what its driver reports about a GPU."""
 
@@ -148,6 +156,8 @@ class Machine(Record):
     allowed: Allowed
     name: str = ""  # the host's; "": unknown
     can_bind: bool = True  # whether its system binds processes to cpus and memory
+    model: str = ""  # of its processors; "": unknown, or not read (see `details` there)
+    caches: tuple[Cache, ...] = ()  # the same; without those whose size is unknown
 
     def to_json(self) -> str:
         """Return the object that `ompbind topo` prints, as text that ends in a newline. It does not
@@ -178,6 +188,9 @@ class Machine(Record):
             "isolated": str(topology.isolated),
             "nohz_full": str(topology.nohz_full),
             "numa": topology.numa,
+            "model": self.model,
+            "caches": [{"name": c.name, "bytes": c.bytes, "cpus": str(c.cpus)}
+                       for c in self.caches],
         }  # fmt: skip
         # A line for each cpu, node, row of distances and device: two machines can be diffed.
         lines = []

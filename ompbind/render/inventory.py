@@ -31,8 +31,28 @@ def describe_machine(machine: Machine) -> str:
     return ", ".join(words)
 
 
+def describe_caches(machine: Machine) -> str:
+    """Return `L3 32.0 MiB × 2, L2 1.0 MiB × 16`, the largest first; "" if none are known."""
+    sizes: dict[str, dict[int, int]] = {}
+    for cache in machine.caches:
+        counts = sizes.setdefault(cache.name, {})
+        counts[cache.bytes] = counts.get(cache.bytes, 0) + 1
+    texts = []
+    for name in sorted(sizes, key=lambda name: (-int(name[1]), name)):
+        each = [f"{format_size(size)} × {count}" for size, count in sizes[name].items()]
+        texts.append(f"{name} {' and '.join(each)}")
+    return ", ".join(texts)
+
+
 def memory_size(count: int) -> str:
     return format_size(count) if count else "no memory"
+
+
+def name_kind(kind: int, kinds: int) -> str:
+    """Return what a kind of cores is called, as --kind does where it can."""
+    if kind == kinds - 1:
+        return "performance"
+    return "efficiency"
 
 
 def list_exceptions(machine: Machine) -> list[tuple[str, str]]:
@@ -48,8 +68,7 @@ def list_exceptions(machine: Machine) -> list[tuple[str, str]]:
     exceptions = [(name, short_list(cpus)) for name, cpus in lines if cpus]
     kinds = topology.groups("kind")
     for n, cpus in enumerate(kinds):
-        rank = "least" if n == 0 else "most" if n == len(kinds) - 1 else "more"
-        exceptions.append((f"kind {n} ({rank} capable): cpus", short_list(cpus)))
+        exceptions.append((f"kind {n}, {name_kind(n, len(kinds))}: cpus", short_list(cpus)))
     if allowed.quota is not None:
         exceptions.append(("cgroup quota:", f"{allowed.quota:g} cpus' worth of time"))
     if not machine.can_bind:

@@ -12,6 +12,7 @@ from rich.tree import Tree
 from ompbind.messages import counted, plural
 from ompbind.render.escape import escape
 from ompbind.render.inventory import (
+    describe_caches,
     describe_machine,
     list_exceptions,
     make_device_rows,
@@ -19,13 +20,13 @@ from ompbind.render.inventory import (
     memory_size,
 )
 from ompbind.render.lists import list_pieces, short_list
-from ompbind.render.outline import make_outline
+from ompbind.render.outline import list_loose, make_outline, make_tree
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ompbind.cpuset import CpuSet
-    from ompbind.machine.topology import Machine, Topology
+    from ompbind.machine.topology import Machine, Node, Topology
     from ompbind.render.outline import Part
 
 MAX_NODES = 8  # without cpus, and in the table of distances
@@ -37,14 +38,15 @@ def draw_machine(machine: Machine) -> RenderableType:
     tree = Tree(machine_headline(machine), guide_style="dim")
     for part in make_outline(machine):
         add_part(tree, part, machine)
-    without_cpus = [n for n in topology.nodes if not n.cpus]
+    without_cpus = list_loose(topology, make_tree(machine))
     for node in without_cpus[:MAX_NODES]:
-        size = "" if node.memory_bytes is None else f"  {memory_size(node.memory_bytes)}"
-        tree.add(Text.assemble((f"node {node.node}", "bold"), size, ("  no cpus", "dim")))
+        tree.add(memory_label(node))
     if without_cpus[MAX_NODES:]:
         more = f"and {counted(len(without_cpus) - MAX_NODES, 'more node')} without cpus"
         tree.add(Text(more, style="dim"))
     parts: list[RenderableType] = [tree, Text()]
+    known = [("processor:", machine.model), ("caches:", describe_caches(machine))]
+    parts += [Text.assemble((f"{name} ", "bold"), text) for name, text in known if text]
     parts += [Text.assemble((f"{name} ", "bold"), text) for name, text in list_exceptions(machine)]
     if 1 < len(topology.nodes) <= MAX_NODES and topology.distances:
         parts += [Text("\ndistances between nodes", style="bold"), distance_table(topology)]
@@ -58,9 +60,15 @@ def machine_headline(machine: Machine) -> Text:
     return Text.assemble((name, "bold"), describe_machine(machine))
 
 
+def memory_label(node: Node) -> Text:
+    """Draw a node without cpus."""
+    size = "" if node.memory_bytes is None else f"  {memory_size(node.memory_bytes)}"
+    return Text.assemble((f"node {node.node}", "bold"), size, ("  no cpus", "dim"))
+
+
 def add_part(tree: Tree, part: Part, machine: Machine) -> None:
     """Add a part with its parts, and a line for all following parts that look the same."""
-    label = Text.assemble(("  ".join(part.names), "bold"))
+    label = Text.assemble(("  ".join(part.sized_names), "bold"))
     if part.memory_bytes is not None:
         label.append(f"  {memory_size(part.memory_bytes)}")
     label.append(f"  cpus {short_list(part.cpus)}", style="cyan")
@@ -69,6 +77,8 @@ def add_part(tree: Tree, part: Part, machine: Machine) -> None:
         add_part(branch, inner, machine)
     if part.cores:
         branch.add(core_line(part, machine))
+    for node in part.memory_nodes:
+        branch.add(memory_label(node))
     if part.similar_parts:
         count = len(part.similar_parts)
         tree.add(list_pieces(f"{count} more like {part.names[0]}: {list_similar(part)}", "dim"))

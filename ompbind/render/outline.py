@@ -7,15 +7,17 @@ from math import log2
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.machine.topology import TREE
+from ompbind.messages import format_size
 from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ompbind.machine.topology import Cpu, Level, Machine
+    from ompbind.machine.topology import Cpu, Level, Machine, Node, Topology
 
 NAMES = {"l3": "L3", "l2": "L2"}
+HOLDERS = ("drawer", "book", "package", "node")  # that memory and devices belong to
 
 
 class Part(Record):
@@ -25,6 +27,8 @@ class Part(Record):
     numbers: tuple[int | None, ...]  # of the group of each level; None: it is in none
     cpus: CpuSet
     memory_bytes: int | None = None
+    cache_bytes: tuple[int, ...] = ()  # of each level, 0 where it is no cache or of unknown size
+    memory_nodes: tuple[Node, ...] = ()  # those without cpus that it is nearest to
     cores: tuple[CpuSet, ...] = ()  # of a leaf
     parts: tuple[Part, ...] = ()  # of any other
     # In an outline, the first name and the cpus of each part of the same shape after it, which are
@@ -35,9 +39,14 @@ class Part(Record):
     @property
     def names(self) -> tuple[str, ...]:
         """The names of everything that it is: ("package 0", "node 0")."""
+        return tuple(map(name_part, self.levels, self.numbers))
+
+    @property
+    def sized_names(self) -> tuple[str, ...]:
+        """The same, with the sizes of caches: ("package 0", "L3 0 (32.0 MiB)")."""
         return tuple(
-            name_part(level, number)
-            for level, number in zip(self.levels, self.numbers, strict=True)
+            f"{name} ({format_size(size)})" if size else name
+            for name, size in zip(self.names, self.cache_bytes, strict=True)
         )
 
     @property
@@ -55,7 +64,61 @@ def make_tree(machine: Machine) -> tuple[Part, ...]:
     """Return the machine's top parts, usually packages."""
     topology = machine.topology
     shared = [level for level in TREE if is_shared(topology.cpus, level)]
-    return make_parts(machine, topology.cpus, shared)
+    parts = make_parts(machine, topology.cpus, shared)
+    loose = [(find_home(topology, n), n) for n in topology.nodes if not n.cpus]
+    return tuple(attach(part, loose) for part in parts)
+
+
+def attach(part: Part, loose: Sequence[tuple[CpuSet, Node]]) -> Part:
+    """Return the part with the nodes without cpus that belong to it, each where it fits best.
+    `loose`: such nodes, with the cpus that they are nearest to."""
+    mine = [(home, n) for home, n in loose if home and home <= part.cpus and has_holder(part)]
+    if not mine:
+        return part
+    parts = tuple(attach(inner, mine) for inner in part.parts)
+    taken = {n.node for inner in parts for n in list_attached(inner)}
+    nodes = tuple(n for _, n in mine if n.node not in taken)
+    sizes = tuple(round_memory(n.memory_bytes) for n in nodes)
+    shape = (part.shape, tuple(inner.shape for inner in parts), sizes)
+    return part.replace(parts=parts, memory_nodes=nodes, shape=shape)
+
+
+def list_attached(part: Part) -> list[Node]:
+    """Return the nodes without cpus in a part."""
+    return [*part.memory_nodes, *(n for inner in part.parts for n in list_attached(inner))]
+
+
+def list_loose(topology: Topology, parts: Sequence[Part]) -> list[Node]:
+    """Return the nodes without cpus that belong to no part of these."""
+    attached = {n.node for part in parts for n in list_attached(part)}
+    return [n for n in topology.nodes if not n.cpus and n.node not in attached]
+
+
+def has_holder(part: Part) -> bool:
+    """Whether nodes and devices belong to a part, or to one in it, and not only to caches."""
+    return any(level in HOLDERS for level in part.levels) or any(map(has_holder, part.parts))
+
+
+def find_home(topology: Topology, node: Node) -> CpuSet:
+    """Return the cpus that are nearest to a node without any: of one node or of several that are
+    equally near; none where nothing is known."""
+    if node.initiators:
+        return union(n.cpus for n in topology.nodes if n.node in node.initiators)
+    if not topology.distances:
+        return CpuSet()
+    position = [n.node for n in topology.nodes].index(node.node)
+    distances = {
+        n.node: min(row[position], topology.distances[position][at])
+        for at, (n, row) in enumerate(zip(topology.nodes, topology.distances, strict=True))
+        if n.cpus
+    }
+    least = min(distances.values(), default=0)
+    return union(n.cpus for n in topology.nodes if distances.get(n.node) == least)
+
+
+def round_memory(size: int | None) -> int | None:
+    """Return a size that is equal for sizes that differ by what firmware keeps."""
+    return size and round(2 * log2(size))
 
 
 def make_outline(machine: Machine) -> tuple[Part, ...]:
@@ -97,18 +160,28 @@ def make_part(
     node = groups.get("node")
     found = None if node is None else topology.find_node(node)
     memory = found.memory_bytes if found else None
+    sizes = tuple(find_size(machine, level, numbers) for level in same)
     parts = make_parts(machine, cpus, rest)
     cores = () if parts else tuple(CpuSet(c.cpu for c in g) for g in split(cpus, "core"))
     shape = (
         tuple(same),
-        memory and round(2 * log2(memory)),  # a few reserved MiB do not matter
+        round_memory(memory),
+        sizes,
         tuple(len(core) for core in cores),
         tuple(c.kind for c in cpus),
         tuple(part.shape for part in parts),
         len(numbers & machine.allowed.cpus),
         len(numbers & topology.isolated),
     )
-    return Part(tuple(groups), tuple(groups.values()), numbers, memory, cores, parts, shape=shape)
+    return Part(
+        tuple(groups), tuple(groups.values()), numbers, memory, sizes, (), cores, parts, shape=shape
+    )
+
+
+def find_size(machine: Machine, level: Level, cpus: CpuSet) -> int:
+    """Return the bytes of the cache that these cpus share; 0 if the level is none."""
+    name = NAMES.get(level, "")
+    return next((c.bytes for c in machine.caches if c.name == name and c.cpus == cpus), 0)
 
 
 def split(cpus: Sequence[Cpu], level: Level) -> list[tuple[Cpu, ...]]:

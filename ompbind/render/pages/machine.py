@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ompbind.render.inventory import (
+    describe_caches,
     describe_machine,
     list_exceptions,
     make_device_rows,
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 def make_machine_page(machine: Machine) -> str:
     topology = machine.topology
     parts = [
+        write_paragraph(machine.model),
         write_paragraph(describe_machine(machine), "soft"),
+        write_paragraph(describe_caches(machine), "soft"),
         write_figure(make_machine_picture(machine, legend=False)),
     ]
     parts += [write_paragraph(f"{name} {text}") for name, text in list_exceptions(machine)]

@@ -7,8 +7,9 @@ from ompbind.gpus.visible import VENDORS, make_visible, why_not
 from ompbind.machine.topology import Topology
 from ompbind.messages import counted, format_size
 from ompbind.record import Record
+from ompbind.render.inventory import name_kind
 from ompbind.render.map import number_gpus
-from ompbind.render.outline import Part, make_tree
+from ompbind.render.outline import HOLDERS, Part, find_home, has_holder, list_loose, make_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ompbind.plans import Plan
 
 CACHES = ("l2", "l3", "cluster")
-HOLDERS = ("drawer", "book", "package", "node")  # levels whose parts devices and memory belong to
 MAX_CHIPS = 12  # of one block
 OTHER_VENDORS = {"1a03": "ASPEED", "102b": "Matrox", "15b3": "Mellanox", "14e4": "Broadcom",
                  "1d0f": "Amazon", "1da3": "Habana", "1af4": "virtio"}  # fmt: skip
@@ -59,11 +59,10 @@ def make_contents(machine: Machine, plan: Plan | None = None) -> Block:
     """Return the whole machine; with a plan, which ranks use which memory and GPUs."""
     topology = machine.topology
     nodes = {n.node: make_memory(n, machine, plan) for n in topology.nodes} if topology.numa else {}
-    loose = [(find_home(topology, n), nodes[n.node]) for n in topology.nodes
-             if not n.cpus and n.node in nodes]  # fmt: skip
     devices = make_chips(topology, plan)
     parts = make_tree(machine)
     cores = () if parts else tuple(topology.groups("core")) or each_alone(topology)
+    loose = [nodes[n.node] for n in list_loose(topology, parts) if n.node in nodes]
     return make_block(Contents(machine, nodes), None, parts, cores, loose, devices)
 
 
@@ -83,23 +82,22 @@ def make_block(
     part: Part | None,
     parts: Sequence[Part],
     cores: tuple[CpuSet, ...],
-    loose: Sequence[tuple[CpuSet, Memory]],
+    loose: Sequence[Memory],
     devices: Sequence[tuple[CpuSet, Chip]],
 ) -> Block:
-    """Return the block of a part, None for the machine. `loose`, `devices`: memory without cpus and
-    devices that belong into it, each with the cpus that it is near."""
+    """Return the block of a part, None for the machine. `loose`: memory without cpus that belongs
+    to it; `devices`: those in it, each with the cpus that it is near."""
     inner = []
     for child in parts:
         holds = has_holder(child)
-        mine = [item for item in loose if holds and item[0] and item[0] <= child.cpus]
         near = [item for item in devices if holds and item[0] and item[0] <= child.cpus]
-        loose = [item for item in loose if item not in mine]
         devices = [item for item in devices if item not in near]
-        inner.append(make_block(contents, child, child.parts, child.cores, mine, near))
+        memory = [contents.memories[n.node] for n in child.memory_nodes]
+        inner.append(make_block(contents, child, child.parts, child.cores, memory, near))
     inner = merge_small(inner)
     if loose and cores:
         inner, cores = [Block("group", "", "", cores)], ()
-    inner += [Block("memory", f"node {m.node}", "no cpus", memories=(m,)) for _, m in loose]
+    inner += [Block("memory", f"node {m.node}", "no cpus", memories=(m,)) for m in loose]
     memories = []
     look, name, also = "machine", "", ""
     if part is not None:
@@ -111,16 +109,11 @@ def make_block(
     return Block(look, name, detail, cores, tuple(inner), tuple(memories), shorten_chips(chips))
 
 
-def has_holder(part: Part) -> bool:
-    """Whether devices and memory are drawn in a part, or in one that it has."""
-    return any(level in HOLDERS for level in part.levels) or any(map(has_holder, part.parts))
-
-
 def name_block(part: Part, *, numa: bool) -> tuple[str, str, str]:
     """Return a part's look, its name, and what else it is."""
     named = [
         (level, text)
-        for level, text in zip(part.levels, part.names, strict=True)
+        for level, text in zip(part.levels, part.sized_names, strict=True)
         if level != "node" or numa
     ]
     holders = [level for level, _ in named if level in HOLDERS]
@@ -159,13 +152,6 @@ def describe_cores(machine: Machine, cores: Sequence[CpuSet]) -> str:
     return f"{kind} cores" if kind else ""
 
 
-def name_kind(kind: int, kinds: int) -> str:
-    """Return what a kind of cores is called, as --kind does where it can."""
-    if kind == kinds - 1:
-        return "performance"
-    return "efficiency" if kinds == 2 else f"efficiency (kind {kind})"
-
-
 # --- memory --------------------------------------------------------------------------------------
 
 
@@ -180,25 +166,6 @@ def make_memory(node: Node, machine: Machine, plan: Plan | None) -> Memory:
 
 def is_worth_drawing(memory: Memory) -> bool:
     return memory.bytes is not None or bool(memory.ranks) or not memory.allowed
-
-
-def find_home(topology: Topology, node: Node) -> CpuSet:
-    """Return the cpus that are nearest to a node without any: of one node or of several that are
-    equally near; none where nothing is known."""
-    numbers = [n.node for n in topology.nodes]
-    if not topology.distances:
-        return CpuSet()
-    position = numbers.index(node.node)
-    near = {}
-    for n, row in zip(topology.nodes, topology.distances, strict=True):
-        if n.cpus:
-            near[n.node] = min(row[position], topology.distances[position][numbers.index(n.node)])
-    least = min(near.values(), default=0)
-    mask = 0
-    for n in topology.nodes:
-        if near.get(n.node) == least:
-            mask |= n.cpus.mask
-    return CpuSet.from_mask(mask)
 
 
 # --- devices -------------------------------------------------------------------------------------

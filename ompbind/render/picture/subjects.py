@@ -6,10 +6,10 @@ from ompbind.cpuset import CpuSet
 from ompbind.machine.topology import Allowed, Cpu, Machine, Topology
 from ompbind.messages import label
 from ompbind.render.escape import escape, quote_word
-from ompbind.render.inventory import describe_machine
+from ompbind.render.inventory import describe_caches, describe_machine, name_kind
 from ompbind.render.owners import KINDS, Owners, make_owners
 from ompbind.render.picture.assembly import assemble
-from ompbind.render.picture.contents import describe_kind, make_contents, name_kind
+from ompbind.render.picture.contents import describe_kind, make_contents
 from ompbind.render.picture.drawing import Drawer, Look, make_groups, rank_look
 from ompbind.render.picture.layout import all_cores, make_cells
 from ompbind.render.picture.legend import draw_keys, draw_lines, draw_table
@@ -56,7 +56,7 @@ def make_plan_picture(plan: Plan, machine: Machine | None, *, legend: bool = Tru
         lambda room: draw_table(rows, RIGHT, room),
         lambda room: draw_lines(unassigned, room),
     ]
-    heading = [title, *details.split("; "), command]
+    heading = [title, machine.model, *details.split("; "), command]
     return draw_owned(contents, machine, owners, title, heading, below)
 
 
@@ -133,7 +133,8 @@ def make_machine_picture(machine: Machine, *, legend: bool = True) -> Picture:
     contents = make_contents(machine)
     drawer = Drawer(make_cells(contents, {}), look_of, title_of)
     title = machine.name or "machine"
-    heading = [title, describe_machine(machine)] if legend else []
+    details = [machine.model, describe_machine(machine), describe_caches(machine)]
+    heading = [title, *filter(None, details)] if legend else []
     return assemble(contents, drawer, title, heading, [lambda room: draw_keys(keys, room)])
 
 

@@ -1,0 +1,106 @@
+"""Read what no plan depends on and people want to know: the processor's model, and its caches.
+
+Sources: the kernel's show_cpuinfo of each architecture, and ABI/testing/sysfs-devices-system-cpu
+for caches. The parts of Arm's implementers are those of util-linux's lscpu-arm.c.
+"""
+
+from __future__ import annotations
+
+from ompbind.cpuset import CpuSet, parse_whole
+from ompbind.errors import TopologyError
+from ompbind.machine.cpus import CPUS
+from ompbind.machine.roots import parse_numbered, read_mask
+from ompbind.machine.topology import Cache
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ompbind.machine.roots import Root
+    from ompbind.machine.topology import Machine
+
+CPUINFO = "proc/cpuinfo"
+# The fields that name a processor, the best one first: x86 and others, LoongArch, POWER and SPARC,
+# RISC-V. On x86 `cpu` is absent.
+MODEL_FIELDS = ("model name", "Model Name", "cpu", "uarch")
+ARM_FIELDS = ("CPU implementer", "CPU part")
+ARM_PARTS = {
+    ("0x41", "0xd03"): "Cortex-A53", ("0x41", "0xd04"): "Cortex-A35",
+    ("0x41", "0xd05"): "Cortex-A55", ("0x41", "0xd07"): "Cortex-A57",
+    ("0x41", "0xd08"): "Cortex-A72", ("0x41", "0xd09"): "Cortex-A73",
+    ("0x41", "0xd0b"): "Cortex-A76", ("0x41", "0xd41"): "Cortex-A78",
+    ("0x41", "0xd44"): "Cortex-X1", ("0x41", "0xd46"): "Cortex-A510",
+    ("0x41", "0xd47"): "Cortex-A710", ("0x41", "0xd48"): "Cortex-X2",
+    ("0x41", "0xd80"): "Cortex-A520", ("0x41", "0xd81"): "Cortex-A720",
+    ("0x41", "0xd82"): "Cortex-X4", ("0x41", "0xd85"): "Cortex-X925",
+    ("0x41", "0xd87"): "Cortex-A725", ("0x41", "0xd0c"): "Neoverse-N1",
+    ("0x41", "0xd40"): "Neoverse-V1", ("0x41", "0xd49"): "Neoverse-N2",
+    ("0x41", "0xd4f"): "Neoverse-V2", ("0x41", "0xd83"): "Neoverse-V3",
+    ("0x41", "0xd8e"): "Neoverse-N3", ("0x43", "0x0a1"): "ThunderX",
+    ("0x43", "0x0af"): "ThunderX2", ("0x46", "0x001"): "A64FX", ("0x48", "0xd01"): "Kunpeng-920",
+    ("0x4e", "0x004"): "Carmel", ("0x50", "0x000"): "X-Gene", ("0x70", "0x662"): "FTC662",
+    ("0x70", "0x663"): "FTC663", ("0xc0", "0xac3"): "Ampere-1", ("0xc0", "0xac4"): "Ampere-1a",
+}  # fmt: skip
+MAX_MODELS = 3
+MAX_MODEL = 80  # characters
+CACHE_NAMES = {"Data": "d", "Instruction": "i", "Unified": ""}
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def add_details(root: Root, machine: Machine) -> Machine:
+    """Return the machine with its model and its caches, as far as its files have them."""
+    caches = read_caches(root, machine.topology.online)
+    return machine.replace(model=parse_model(root.read(CPUINFO) or ""), caches=caches)
+
+
+def parse_model(cpuinfo: str) -> str:
+    """Return the names of the processors in /proc/cpuinfo, those of several kinds of core with a
+    plus; "" if there are none."""
+    models: dict[str, None] = {}
+    fields: dict[str, str] = {}
+    for line in [*cpuinfo.splitlines(), ""]:
+        name, colon, value = line.partition(":")
+        if colon:
+            fields[name.strip()] = " ".join(value.split())
+            continue
+        if model := name_model(fields):
+            models[model] = None
+        fields = {}
+    return " + ".join(list(models)[:MAX_MODELS])
+
+
+def name_model(fields: dict[str, str]) -> str:
+    """Return the name of one processor, given its part of /proc/cpuinfo."""
+    if all(field in fields for field in ARM_FIELDS):
+        implementer, part = (fields[field] for field in ARM_FIELDS)
+        return ARM_PARTS.get((implementer, part), "")
+    model = next((fields[field] for field in MODEL_FIELDS if fields.get(field)), "")
+    return model.partition(", altivec")[0][:MAX_MODEL]
+
+
+def read_caches(root: Root, online: CpuSet) -> tuple[Cache, ...]:
+    """Return every cache whose size is known, those of one level together, by their lowest cpu."""
+    caches: list[Cache] = []
+    covered: dict[tuple[int, str], set[int]] = {}
+    for cpu in online:
+        directory = f"{CPUS}/cpu{cpu}/cache"
+        for number in parse_numbered(root.names(directory), "index"):
+            index = f"{directory}/index{number}"
+            level = parse_whole((root.read(f"{index}/level") or "").strip())
+            kind = CACHE_NAMES.get((root.read(f"{index}/type") or "").strip())
+            if level is None or kind is None or cpu in covered.setdefault((level, kind), set()):
+                continue
+            size = parse_size(root.read(f"{index}/size") or "")
+            try:
+                cpus = (read_mask(root, f"{index}/shared_cpu_map") or CpuSet([cpu])) & online
+            except TopologyError:  # no plan depends on it
+                cpus = CpuSet([cpu])
+            covered[level, kind] |= set(cpus)
+            if size:
+                caches.append(Cache(f"L{level}{kind}", size, cpus | CpuSet([cpu])))
+    return tuple(sorted(caches, key=lambda cache: (cache.name, cache.cpus.first)))
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of `1024K`; 0 for anything else."""
+    text = text.strip()
+    value = parse_whole(text[:-1]) if text[-1:] in UNITS else parse_whole(text)
+    return (value or 0) * UNITS.get(text[-1:], 1)

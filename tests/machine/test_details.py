@@ -1,0 +1,86 @@
+"""What no plan depends on: the processors' model, and the caches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ompbind.cpuset import CpuSet
+from ompbind.machine import read_machine
+from ompbind.machine.details import parse_model, parse_size, read_caches
+from ompbind.machine.saving import save_machine
+from ompbind.machine.snapshot import redact
+from ompbind.machine.topology import Cache
+from tests.support.shared_trees import need_topologies, unpacked
+from tests.support.trees import MemoryRoot
+
+ARM = "processor\t: {}\nCPU implementer\t: {}\nCPU part\t: {}\n\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "model"),
+    [
+        ("", ""),
+        ("garbage\n\x00: :\n", ""),
+        ("processor\t: 0\nmodel name\t: AMD  EPYC 7763\ncpu MHz\t: 1\n\n" * 2, "AMD EPYC 7763"),
+        ("processor\t: 0\ncpu\t\t: POWER9, altivec supported\nclock\t: 3GHz\n", "POWER9"),
+        (ARM.format(0, "0x41", "0xd87") + ARM.format(1, "0x41", "0xd85"),
+         "Cortex-A725 + Cortex-X925"),
+        (ARM.format(0, "0x99", "0x1"), ""),
+        ("system type\t: x\n\nprocessor\t: 0\nModel Name\t: Loongson-3A5000\n", "Loongson-3A5000"),
+        ("hart\t: 1\nuarch\t: sifive,u74-mc\n", "sifive,u74-mc"),
+        ("model name\t: " + "x" * 500, "x" * 80),
+    ],
+)  # fmt: skip
+def test_models(text: str, model: str) -> None:
+    """Of each architecture as its kernel writes it; "" where nothing is said."""
+    assert parse_model(text) == model
+    assert parse_model(redact("proc/cpuinfo", text)) == model
+
+
+def test_a_snapshot_keeps_only_models() -> None:
+    """No frequencies, no flags; each kind of processor once."""
+    text = "processor\t: {}\nmodel name\t: A\ncpu MHz\t: 1.{}\nflags\t: fpu\n\n"
+    assert redact("proc/cpuinfo", text.format(0, 0) + text.format(1, 1)) == "model name\t: A\n\n"
+    assert redact("proc/cpuinfo", "processor 0: identification = 0133E8\n") == ""
+
+
+def test_sizes() -> None:
+    """In the kernel's units; garbage is unknown."""
+    texts = ("32K\n", "16M", "512", "", "K", "-1K", "xK")
+    assert [parse_size(text) for text in texts] == [32 << 10, 16 << 20, 512, 0, 0, 0, 0]
+
+
+def test_caches_are_read_once_each() -> None:
+    """Those that cpus share are one; one without a size, or of an unknown kind, is none."""
+    files: dict[str, str] = {}
+    for cpu in range(2):
+        for number, (level, kind, size, mask) in enumerate(
+            (("1", "Data", "32K", f"{1 << cpu:x}"), ("1", "Instruction", "64K", "garbage"),
+             ("2", "Unified", "", "3"), ("3", "Unified", "8M", "3"), ("4", "Odd", "1M", "3"))
+        ):  # fmt: skip
+            directory = f"sys/devices/system/cpu/cpu{cpu}/cache/index{number}"
+            files |= {f"{directory}/level": level, f"{directory}/type": kind,
+                      f"{directory}/size": size, f"{directory}/shared_cpu_map": mask}  # fmt: skip
+    both = CpuSet([0, 1])
+    assert read_caches(MemoryRoot(files), both) == (
+        Cache("L1d", 32 << 10, CpuSet([0])), Cache("L1d", 32 << 10, CpuSet([1])),
+        Cache("L1i", 64 << 10, CpuSet([0])), Cache("L1i", 64 << 10, CpuSet([1])),
+        Cache("L3", 8 << 20, both),
+    )  # fmt: skip
+
+
+def test_a_real_machine_and_its_snapshot(tmp_path: Path) -> None:
+    """Have the same; without details nothing is read of them."""
+    need_topologies()
+    path = str(unpacked("memorysidecaches"))
+    machine = read_machine(path, details=True)
+    assert machine.model == "Intel(R) Xeon(R) Gold 6230 CPU @ 2.10GHz"
+    sizes = {c.name: c.bytes for c in machine.caches}
+    assert sizes == {"L1d": 32 << 10, "L1i": 32 << 10, "L2": 1 << 20, "L3": 28160 << 10}
+    save_machine(str(tmp_path / "machine"), path, with_name=False)
+    saved = read_machine(str(tmp_path / "machine"), details=True)
+    assert (saved.model, saved.caches) == (machine.model, machine.caches)
+    plain = read_machine(path)
+    assert (plain.model, plain.caches) == ("", ())
