@@ -61,7 +61,7 @@ def check_counts(values: Values, names: Names) -> None:
     if len(set(counts.values())) > 1:
         texts = ", ".join(f"{name} is for {count}" for name, count in counts.items())
         hint = "give each list one value for every rank"
-        if values.get("ranks") == 1 and "numa_bind_cpus" not in values:
+        if values.get("ranks") == 1 and len(counts) == 2 and "numa_bind_nodes" in values:
             hint = "one rank on several nodes: --numa-bind-cpus with their cpus, and --mem bind"
         raise PlanError(
             f"the number of ranks is unclear: {texts}",

@@ -30,8 +30,12 @@ def draw_report(report: Report) -> RenderableType:
         if not process.process.ended:
             parts += [draw_threads(process, report.online), *draw_memory(process)]
         parts += [Text(f"note: {note}", style="dim", overflow="fold") for note in process.notes]
-        for difference in process.differences:
+        last = len(process.differences) - 1
+        for n, difference in enumerate(process.differences):
             parts.append(Text.assemble(("difference: ", "bold red"), difference.text))
+            after = process.differences[n + 1] if n < last else None
+            if after and (after.cause, after.remedy) == (difference.cause, difference.remedy):
+                continue  # said once, below the last that it holds for
             parts.append(Text.assemble(("  likely: ", "dim"), difference.cause))
             parts.append(Text.assemble(("  remedy: ", "dim"), difference.remedy))
         parts.append(Text())

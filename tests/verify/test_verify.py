@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ompbind.cli import main
 from ompbind.machine.processes import (
     make_family,
     parse_environ,
@@ -522,6 +523,25 @@ def test_the_table_says_what_is_wrong(start: Starter, gomp: list[str]) -> None:
     assert "  likely: " in done.stdout
     assert "  remedy: " in done.stdout
     assert "\x1b" not in done.stdout
+
+
+def test_one_cause_is_said_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A process without all of the plan's variables has a difference for each, and one remedy."""
+    running = subprocess.Popen(["sleep", "100"], env=environment())
+    try:
+        assert main(["show", "--format", "json", "--", "sleep", "100"]) == 0
+        file = tmp_path / "plan.json"
+        file.write_text(capfd.readouterr().out)
+        assert main(["verify", "--plan", str(file), str(running.pid)]) == 1
+    finally:
+        running.kill()
+        running.wait()
+    lines = capfd.readouterr().out.splitlines()
+    missing = [n for n, line in enumerate(lines) if "is not set in its environment" in line]
+    assert len(missing) == 3
+    assert missing == list(range(missing[0], missing[0] + 3))
+    assert lines[missing[-1] + 1].startswith("  likely: ")
+    assert lines[missing[-1] + 2].startswith("  remedy: ")
 
 
 def test_watching_goes_on_until_interrupted(start: Starter, gomp: list[str]) -> None:
