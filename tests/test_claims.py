@@ -12,14 +12,18 @@ import pytest
 from ompbind import host
 from ompbind import plan as make_plan
 from ompbind.claims import choose_part
-from ompbind.cpuset import CpuSet
+from ompbind.cpuset import CpuSet, union
 from ompbind.errors import OmpbindError, PlanError, UsageError
+from ompbind.groups import find_groups
+from ompbind.groups.plan import plan_groups
+from ompbind.host import Lease
 from ompbind.options import make_plan_options, read_arguments
 from ompbind.options.values import parse_part
 from ompbind.plans import Plan
 from ompbind.resolve import resolve_plan
 from tests.support.commands import OMPBIND, TIMEOUT, environment, ompbind_run
 from tests.support.confine import among_no_others
+from tests.support.leases import make_cpus
 from tests.support.needs import need_cpus
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="run binds on Linux only")
@@ -141,6 +145,38 @@ def test_launches_that_take_cpus() -> None:
     assert out["closed"] == [["in", "0"], ""]
     assert out["sibling"] == out["sibling warned"] == [0, ""]
     assert out["stranger"][0] == 125
+
+
+def plan_groups_of(words: str, lease: Lease | None) -> list[str]:
+    """Each group's cpus, of a command line with several."""
+    values, command = read_arguments(words.split(), "run")
+    groups = find_groups(values, command, "run")
+    assert groups is not None
+    plan = plan_groups(groups, {}, is_run=True, lease=lease)
+    return [str(union(plan.ranks[r].cpus for r in g.ranks)) for g in plan.groups]
+
+
+def test_groups_take_cores_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One lease holds those of all; the whole plan is exclusive; and two launches do not wait for
+    each other's groups for ever."""
+    first, second, *_ = need_cpus(2)
+    make_cpus(tmp_path, monkeypatch)
+    lease, other = Lease.open(), Lease.open()
+    assert lease is not None
+    assert other is not None
+    free = "-n 1 --free 1 -- a ::: -n 1 --free 1 -- b"
+    assert plan_groups_of(free, lease) == [str(first), str(second)]
+    assert CpuSet([first, second]) <= other.find_others(CpuSet(range(4096)))
+    with pytest.raises(PlanError, match=r"^group b?a?.*: --free 1: "):
+        plan_groups_of(free, other)
+    one = "--cores-per-rank 1 -n 1"
+    with pytest.raises(PlanError, match=r"^--exclusive: "):
+        plan_groups_of(f"--exclusive {one} -- a ::: {one} -- b", other)
+    lease.close()
+    assert len(plan_groups_of(f"--exclusive {one} -- a ::: {one} -- b", other)) == 2
+    with pytest.raises(UsageError, match="--wait waits for the cores of one group"):
+        plan_groups_of(f"--wait {free}", other)
+    other.close()
 
 
 def test_the_first_free_part() -> None:

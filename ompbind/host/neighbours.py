@@ -60,7 +60,9 @@ def find_neighbours(
     this_launch = (environ.get(RANK_VARIABLE, ""), environ.get(CPUS_VARIABLE, ""))
     held: dict[int, CpuSet] = {}
     ours = CpuSet()
-    for pid in list_candidates(root, cpus)[:most]:
+    for number, pid in enumerate(list_candidates(root, cpus)):
+        if number >= most and leased <= union([ours, *held.values()]):
+            break  # no lease is left that nobody explains
         try:
             data = root.read_whole(f"proc/{pid}/environ")
             claim = parse_claim(data)
@@ -121,7 +123,7 @@ def find_takers(root: LivingRoot, leased: CpuSet, passed_over: set[int]) -> dict
 
     takers: dict[int, CpuSet] = {}
     for pid in read_takers(root):
-        if pid not in passed_over and (cpus := find_held(root, pid, CpuSet()) & leased):
+        if pid not in passed_over and (cpus := read_masks(root, pid) & leased):
             takers[pid] = cpus
     return takers
 
@@ -158,6 +160,11 @@ def find_held(root: LivingRoot, pid: int, claimed: CpuSet) -> CpuSet:
     """
     if not claimed or not os.sched_getaffinity(pid).isdisjoint(claimed):
         return claimed
+    return read_masks(root, pid)
+
+
+def read_masks(root: LivingRoot, pid: int) -> CpuSet:
+    """Return the cpus on which any thread of a process may run."""
     masks: set[int] = set()
     for name in root.names(f"proc/{pid}/task"):
         try:

@@ -50,7 +50,7 @@ def make_too_few(
 ) -> PlanError:
     """Return the error for more cores than are free."""
     message = f"--free {request.free.cores}{'/rank' * request.free.per_rank}: "
-    are = "is" if len(free) == 1 else "are"
+    are = "is" if 1 in (len(free), len(usable)) else "are"
     message += f"{len(free)} of {counted(len(usable), 'core')} {are} free"
     if count > len(usable):
         return PlanError(message, hint=f"at most {len(usable)}", wanted=count, available=len(free))

@@ -14,12 +14,20 @@ from subprocess import CompletedProcess
 import pytest
 
 from ompbind.cpuset import CpuSet
-from ompbind.host.neighbours import Neighbour, find_neighbours, make_warning, parse_claim
+from ompbind.host import Lease
+from ompbind.host.neighbours import (
+    Neighbour,
+    describe,
+    find_neighbours,
+    make_warning,
+    parse_claim,
+)
 from ompbind.machine.roots import DirectoryRoot
 from ompbind.options import PlanOptions, make_request
 from ompbind.planner.request import Request
 from ompbind.resolve import resolve_plan
 from tests.support.confine import among_no_others
+from tests.support.leases import end_holder, fork_holder, make_cpus
 from tests.support.needs import need_cpus
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="run binds on Linux only")
@@ -117,6 +125,33 @@ def test_found_by_its_worker(worker: subprocess.Popen[str]) -> None:
     assert [(n.pid, n.cpus) for n in find_neighbours(root, first, {})] == [(worker.pid, first)]
     claim = {"OMPBIND_RANK": "0", "OMPBIND_CPUS": str(first)}
     assert find_neighbours(root, first, claim) == []
+
+
+def test_who_has_a_lease(
+    worker: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Is looked for among all processes; by the kernel's list of locks where no variables say it,
+    and not to be seen where that does not name a process either. Our own launch is no other."""
+    root, first = ProcessesRoot(worker.pid), CpuSet([min(os.sched_getaffinity(0))])
+    nobody = ProcessesRoot()
+    claim = {"OMPBIND_RANK": "0", "OMPBIND_CPUS": str(first)}
+    make_cpus(tmp_path, monkeypatch)
+    assert find_neighbours(root, first, {}, most=0) == []
+    assert [n.pid for n in find_neighbours(root, first, {}, most=0, leased=first)] == [worker.pid]
+    assert find_neighbours(root, first, claim, leased=first) == []
+    (unseen,) = find_neighbours(nobody, first, {}, leased=first)
+    assert (unseen.pid, unseen.cpus) == (0, first)
+    assert "cpu" in (text := describe([unseen]))
+    assert text.endswith(": a process that cannot be seen from here")
+    lease = Lease.open()
+    assert lease is not None
+    pid, go = fork_holder(lambda: lease.hold(first))
+    lease.close()
+    found = [n.pid for n in find_neighbours(nobody, first, {}, leased=first)]
+    end_holder(pid, go)
+    assert found == [pid]
+    other = unseen.replace(pid=9, name="sh", user="ada\n")
+    assert describe([other]).endswith(": pid 9 (sh, ada\\n)")
 
 
 def test_a_launch_holds_what_it_claims() -> None:

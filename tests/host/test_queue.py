@@ -20,7 +20,7 @@ from ompbind.host import Lease, find_leased, queue
 from ompbind.machine.topology import Machine
 from ompbind.planner.free import choose_free
 from ompbind.planner.request import Pool, Request
-from tests.support.leases import count_waiting, fork, make_cpus
+from tests.support.leases import count_waiting, end_holder, fork, fork_holder, make_cpus
 from tests.support.trees import Shape, make_machine
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="leases are Linux's")
@@ -171,22 +171,6 @@ def test_at_once_without_waiting(cpus: str, machine: Machine, tmp_path: Path) ->
     assert judge(takes, machine) == 64
 
 
-def fork_holder(machine: Machine, count: int) -> int:
-    """Start a process that takes so many cores and keeps them until it is killed; its pid."""
-    ready, tell = os.pipe()
-
-    def hold() -> None:
-        take(machine, count, None)
-        os.write(tell, b".")
-        signal.pause()
-
-    pid = fork(hold)
-    os.read(ready, 1)
-    os.close(ready)
-    os.close(tell)
-    return pid
-
-
 def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         time.sleep(0.005)
@@ -197,7 +181,7 @@ def test_nobody_is_overtaken(cpus: str, machine: Machine, tmp_path: Path) -> Non
     ones behind it, although there were cores for these; and before one that does not wait."""
     log = Log(tmp_path / "log")
     line = os.path.dirname(os.path.dirname(host.CPUS))
-    holder = fork_holder(machine, 8)
+    holder = fork_holder(lambda: take(machine, 8, None))
 
     def launch(name: str, count: int) -> None:
         take(machine, count, float("inf"), say=lambda: log.write(name))
@@ -213,8 +197,7 @@ def test_nobody_is_overtaken(cpus: str, machine: Machine, tmp_path: Path) -> Non
         queue.take(watching, lambda: CpuSet([60]), "x")
     watching.close()
     assert log.lines() == []
-    os.kill(holder, signal.SIGKILL)
-    os.waitpid(holder, 0)
+    end_holder(*holder)
     assert {os.waitpid(pid, 0)[1] for pid in pids} == {0}
     names = ["large", "small1", "small2", "small3", "small4", "small5"]
     assert log.lines() == [[name] for name in names]
@@ -223,7 +206,7 @@ def test_nobody_is_overtaken(cpus: str, machine: Machine, tmp_path: Path) -> Non
 def test_the_time_to_wait_ends(cpus: str, machine: Machine) -> None:
     """With the reason why there was nothing, for the first in line and for those behind it; the
     alarm of whoever called is put back."""
-    holder = fork_holder(machine, 63)
+    holder = fork_holder(lambda: take(machine, 63, None))
     lease = Lease.open()
     assert lease is not None
 
@@ -247,8 +230,7 @@ def test_the_time_to_wait_ends(cpus: str, machine: Machine) -> None:
     finally:
         signal.signal(signal.SIGALRM, before)
         lease.close()
-        os.kill(holder, signal.SIGKILL)
-        os.waitpid(holder, 0)
+        end_holder(*holder)
 
 
 def ring(*_: object) -> None:

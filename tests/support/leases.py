@@ -4,6 +4,7 @@ take them."""
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,33 @@ def fork(act: Callable[[], None]) -> int:
         finally:
             os._exit(status)
     return pid
+
+
+def fork_holder(act: Callable[[], object]) -> tuple[int, int]:
+    """Start a process that calls `act` and then stays until it is killed, or the descriptor that is
+    returned with its pid is closed, at the latest with this process."""
+    ready, tell = os.pipe()
+    stay, go = os.pipe()
+
+    def hold() -> None:
+        os.close(go)
+        act()
+        os.write(tell, b".")
+        os.read(stay, 1)
+
+    pid = fork(hold)
+    os.close(tell)
+    os.close(stay)
+    assert os.read(ready, 1), "it has failed"
+    os.close(ready)
+    return pid, go
+
+
+def end_holder(pid: int, go: int) -> None:
+    """Kill such a process."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(go)
 
 
 def count_waiting(directory: str) -> int:
