@@ -62,9 +62,11 @@ def resolve_plan(
 
         variables = fit_variables(variables, options.found, plan, environ)
     if variables:
-        from ompbind.worker.environment import with_environment
+        from ompbind.worker.environment import warn_of_missing, with_environment
 
         plan = with_environment(plan, variables, environ)
+        if options.topology is None:
+            plan = warn_of_missing(plan)
     if any(caution.kind == "neighbours" for caution in plan.cautions):  # those of then, when saved
         kept = tuple(caution for caution in plan.cautions if caution.kind != "neighbours")
         plan = plan.replace(cautions=kept)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ompbind.cli import main
 from ompbind.errors import UsageError
 from ompbind.worker.environment import EnvVar, find_port, parse_line
 from tests.support.needs import unavailable
@@ -272,3 +273,25 @@ def test_all_reduce(run: Run, tmp_path: Path) -> None:
     done = run("run", *args, "--", sys.executable, str(tmp_path / "reduce.py"), str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["11.0", "11.0"]
+
+
+@pytest.mark.parametrize(
+    ("value", "missing"),
+    [
+        ("/nowhere/libx.so", "/nowhere/libx.so"),
+        ("libc.so.6:/nowhere/liby.so", "/nowhere/liby.so"),
+        ("libnosuch.so /usr/$LIB/libx.so /dev/null", ""),
+    ],
+)
+def test_a_preload_that_is_missing(
+    value: str, missing: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A file that is named for LD_PRELOAD and does not exist is warned of: ld.so goes on."""
+    args = ["--env", f"LD_PRELOAD={value}", "--format", "argv", "--", "true"]
+    assert main(["show", *args]) == 0
+    err = capfd.readouterr().err
+    text = f"ompbind: warning: LD_PRELOAD: '{missing}' does not exist, and will not be preloaded"
+    assert (text in err) == bool(missing)
+    assert ("LD_PRELOAD" in err) == bool(missing)
+    assert main(["show", "--topology", "core:2 pu:1", *args]) == 0
+    assert "LD_PRELOAD" not in capfd.readouterr().err
