@@ -112,16 +112,23 @@ def make_block(
 def name_block(part: Part, *, numa: bool) -> tuple[str, str, str]:
     """Return a part's look, its name, and what else it is."""
     named = [
-        (level, text)
-        for level, text in zip(part.levels, part.sized_names, strict=True)
-        if level != "node" or numa
+        (level, text, size)
+        for level, text, size in zip(part.levels, part.names, part.cache_bytes, strict=True)
+        if (level != "node" or numa) and not (level == "die" and "package" in part.levels)
     ]
-    holders = [level for level, _ in named if level in HOLDERS]
+    holders = [level for level, _, _ in named if level in HOLDERS]
     look = "cache" if named else "group"
     if holders:
         look = "node" if holders == ["node"] else "package"
-    first = [text for level, text in named if bool(holders) == (level in HOLDERS)]
-    return look, " · ".join(first), ", ".join(text for _, text in named if text not in first)
+    first, also = [], []
+    for level, text, size in named:
+        sized = format_size(size) if size else ""
+        if bool(holders) == (level in HOLDERS):
+            first.append(text)
+            also += [sized] if sized else []
+        else:
+            also.append(f"{text} {sized}".rstrip())
+    return look, " · ".join(first), ", ".join(also)
 
 
 def merge_small(blocks: Sequence[Block]) -> list[Block]:

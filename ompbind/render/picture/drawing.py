@@ -106,8 +106,10 @@ class Drawer:
         elif block.name:
             self.shapes.append(Words(x, baseline, block.name, NAME_SIZE, "text bold"))
             taken = name_width(block) + 8
-        if block.detail and measure(block.detail, LABEL_SIZE) <= room - taken:
-            self.shapes.append(Words(x + taken, baseline, block.detail, LABEL_SIZE, "text soft"))
+        parts = block.detail.split(", ")
+        details = (", ".join(parts[n:]) for n in range(len(parts)))
+        if text := next((t for t in details if measure(t, LABEL_SIZE) <= room - taken), ""):
+            self.shapes.append(Words(x + taken, baseline, text, LABEL_SIZE, "text soft"))
         top = y + (NAME_HEIGHT + 2 if block.name else 0)
         for memory in block.memories:
             self.draw_memory(memory, x, top, room)
