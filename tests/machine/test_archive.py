@@ -28,7 +28,7 @@ from tests.support.trees import Shape, make_files
 # Small ones, with links in their files, cgroups and devices.
 NAMES = [n for n in machine_names() if n in (
     "16amd64-8n2c-cpusets", "32amd64-4s2n4c-cgroup2", "fakememinitiators-1np2c+1npp+gi",
-    "memorysidecaches", "s390-lpar",
+    "s390-lpar",
 )]  # fmt: skip
 
 
