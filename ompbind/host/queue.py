@@ -76,18 +76,23 @@ def take_in_turn(
 ) -> CpuSet:
     """Wait in line, and take what `choose` returns as soon as it does. Raises OmpbindError."""
     reason = PlanError(f"{subject}: others have waited longer for free cpus")
-    line = -1
+    line = open_directory(os.path.dirname(os.path.dirname(host.CPUS)))
+    is_first = waited = False
     try:
+        is_first = try_lock(line)
         with Alarm(wait):
-            line, waited = lock_line(on_wait)
+            if not is_first:
+                waited = True
+                on_wait()
+                fcntl.flock(line, fcntl.LOCK_EX)
+                is_first = True
             while True:
                 door = lock_door(None)
                 try:
                     cpus = try_once(lease, choose, looks_again)
                     mark_waiting(lease, waiting=False)
                     return cpus
-                except PlanError as e:
-                    reason = e
+                except PlanError:
                     mark_waiting(lease, waiting=True)
                 finally:
                     os.close(door)
@@ -96,11 +101,19 @@ def take_in_turn(
                     on_wait()
                 time.sleep(PAUSE)
     except OutOfTimeError:
+        if is_first:  # a last look, however little time there was
+            door = lock_door(PATIENCE)
+            try:
+                return try_once(lease, choose, looks_again)
+            except PlanError as e:
+                reason = e
+            finally:
+                mark_waiting(lease, waiting=False)
+                os.close(door)
         text = f"{reason.message}; the time of --wait={wait:g} is over"
         raise PlanError(text, hint="", **reason.data) from None
     finally:
-        if line >= 0:
-            os.close(line)
+        os.close(line)
 
 
 def try_once(lease: Lease, choose: Callable[[], CpuSet], looks_again: bool) -> CpuSet:
@@ -147,21 +160,6 @@ def lock_door(patience: float | None) -> int:
             f"another process has locked {directory} for {patience:g} s: no cpus can be taken",
             hint="/proc/locks has its pid",
         ) from None
-    except BaseException:
-        os.close(fd)
-        raise
-
-
-def lock_line(on_wait: Callable[[], None]) -> tuple[int, bool]:
-    """Wait until this process is the first in line; return the descriptor that keeps it there, and
-    whether it has waited. Raises OmpbindError."""
-    fd = open_directory(os.path.dirname(os.path.dirname(host.CPUS)))
-    try:
-        waits = not try_lock(fd)
-        if waits:
-            on_wait()
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        return fd, waits
     except BaseException:
         os.close(fd)
         raise
