@@ -192,7 +192,8 @@ def become_launch(
     status = 125
     try:
         for number in REQUESTS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            # INT ends it, also where a script has started ompbind in the background.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
         os.setpgid(0, 0)
         parent = os.getppid()

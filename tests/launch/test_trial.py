@@ -111,6 +111,7 @@ def test_interruptions(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a script
         catch_signals()
         with pytest.raises(Interruption) as e:
             run_trial(plan, dict(os.environ), str(tmp_path), tick=tick)
