@@ -757,8 +757,10 @@ def test_a_forked_rank_that_cannot_execute(
 def test_a_forked_rank_with_ompbinds_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps them, and its streams; one whose supervisor has gone leaves at once."""
     calls: Calls = []
+    statuses: list[int] = []
 
     def leave(status: int) -> NoReturn:
+        statuses.append(status)
         raise ExitedError(status)
 
     library: Any = SimpleNamespace(die_with_parent=lambda _: None)
@@ -778,6 +780,7 @@ def test_a_forked_rank_with_ompbinds_limits(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ExitedError, match="125"):
         rank.exec_rank(start, Gate(library, os.getppid() + 1, 8, 9, frozenset()))
     assert [call[0] for call in calls if call[0] != "failure"] == []
+    assert set(statuses) == {125}
 
 
 @pytest.mark.parametrize("orphan", [False, True])

@@ -68,6 +68,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "planner/server": ("planner/server",),
     "planner/by_gpu": ("planner/parts", "planner/by_gpu", "render/sentences"),
     "planner/request": (
+        "planner/parts",
         "planner/planner",
         "options/arguments",
         "host/restrictions",

@@ -238,6 +238,14 @@ def test_what_is_set_aside(sizes: tuple[int, ...], pool: Pool, left: list[str], 
     assert (lists(remaining), str(reserved), roles) == (left, taken, ())
 
 
+@pytest.mark.parametrize(("cores", "taken"), [(2, ""), (3, "1-2")])
+def test_a_wish_of_ranks_that_share_their_cores(cores: int, taken: str) -> None:
+    """Each asks for one of the same cores."""
+    (share,) = shares_of(cores)
+    wish = Request(reserve=Pool("", 1, per_rank=True, if_spare=True))
+    assert str(set_aside([share, share], wish)[1]) == taken
+
+
 def test_a_rank_keeps_its_last_core() -> None:
     """Though it is more capable than all that another has left."""
     shares = shares_of(1, 3, weights=(1024, 300))

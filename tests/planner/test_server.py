@@ -245,6 +245,7 @@ def test_a_servers_command_has_its_words() -> None:
     args = ("-n", "2", "--per", "numa")
     [server] = plan_for("server", *args, serving=NODES).ranks
     assert server.command == ("serve", "model", "--node", "0", "1")
+    assert server.why == "SGLang's workers and what it keeps beside them"
     assert (server.rank, server.places, str(server.nodes)) == (0, (), "0-3")
     request = make_asked([*args, "--template"], ("serve", "{cpus}", "{rank}"))
     [filled] = make_plan(MACHINES["server"], request.replace(serving=NODES, omp="off")).ranks
