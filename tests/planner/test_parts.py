@@ -644,6 +644,12 @@ def test_why_there_is_no_gpu() -> None:
         with pytest.raises(PlanError) as caught:
             cpus_for(machine, args, {"CUDA_VISIBLE_DEVICES": "7"})
         assert caught.value.message == start + problem
+    with pytest.raises(PlanError, match=r"^--near gpu12345: there are 1 visible GPUs$"):
+        cpus_for(machine, "--near gpu12345")
+    for name in ("gpu123456", "gpux", "gpu"):  # of so many digits is no position
+        with pytest.raises(PlanError) as caught:
+            cpus_for(machine, f"--near {name}")
+        assert "visible GPUs" not in caught.value.message
     with pytest.raises(PlanError, match=r"^--near gpu1: there are 1 visible GPUs$") as caught:
         cpus_for(machine, "--near gpu1")
     assert caught.value.hint == "gpu0 to gpu0, or a PCI address"
