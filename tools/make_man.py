@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from ompbind import __version__
 from ompbind.cli.help import COMMANDS, write_names
-from ompbind.options.table import OPTIONS, Option
+from ompbind.options.table import OPTIONS, PANELS, Option
 
 DESCRIPTION = (
     "ompbind reads the topology of the machine, works out for every worker (a rank) its cpus, its "
@@ -78,7 +78,7 @@ def make_page() -> str:
         lines += make_paragraphs([f"{command.summary}.", *command.text])
         lines += make_entries(command.examples)
     lines += [".SH OPTIONS", roff("Options of `run` and `show`, but where brackets name others.")]
-    for panel in dict.fromkeys(option.panel for option in OPTIONS):
+    for panel in PANELS:
         lines += [f".SS {roff(panel)}"]
         for option in OPTIONS:
             if option.panel == panel:

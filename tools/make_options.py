@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ompbind.options.table import OPTIONS, Option, Rule
+from ompbind.options.table import OPTIONS, PANELS, Option, Rule
 
 
 def make_page() -> str:
@@ -15,7 +15,7 @@ def make_page() -> str:
         "list option takes all values up to the next option or `--`, and is added to when it is",
         "repeated; any other option takes its last value, unless it says otherwise.",
     ]
-    for panel in dict.fromkeys(option.panel for option in OPTIONS):
+    for panel in PANELS:
         lines += ["", f"## {panel}"]
         for option in (o for o in OPTIONS if o.panel == panel):
             lines += ["", *describe(option)]

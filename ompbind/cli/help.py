@@ -10,7 +10,7 @@ import os
 from ompbind import __version__
 from ompbind.errors import OmpbindError, UsageError
 from ompbind.messages import did_you_mean, quote, shows_colours, write_output
-from ompbind.options.table import COMPARED, MEASURED, OPTIONS, OUTPUT, Option, options_of
+from ompbind.options.table import COMPARED, MEASURED, OPTIONS, OUTPUT, PANELS, Option, options_of
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -288,7 +288,7 @@ def long_help(command: Command, layout: Layout) -> list[str]:
         lines += ["", *layout.paragraph(text)]
     lines += layout.examples(command.examples)
     options = options_of(command.name)
-    for panel in dict.fromkeys(o.panel for o in options):
+    for panel in sorted({o.panel for o in options}, key=PANELS.index):
         rows = [(write_names(o), o.help) for o in options if o.panel == panel]
         lines += layout.entries(panel, rows)
     return lines + layout.entries("Help", HELP_OPTIONS)

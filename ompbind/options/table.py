@@ -49,6 +49,23 @@ if TYPE_CHECKING:
     Kind = Literal["flag", "value", "optional", "list"]
 
 
+RANKS = "How many ranks"
+WHERE = "Where they run"
+OPENMP = "OpenMP"
+MEMORY = "Memory"
+VARIABLES = "GPUs and the ranks' variables"
+RUNNING = "Running"
+COMPARED = "What to compare"
+MEASURED = "What to measure, and how long"
+OUTPUT = "What to print"
+ELSEWHERE = "Other machines and saved plans"
+GROUPS = "Several commands"
+ENGINES = "Under Slurm, MPI and other engines"
+RARE = "Rarely needed"
+PANELS = (COMPARED, MEASURED, RANKS, WHERE, OPENMP, MEMORY, VARIABLES, GROUPS, RUNNING, OUTPUT,
+          ELSEWHERE, ENGINES, RARE)  # in the order of help, man page and site  # fmt: skip
+
+
 class Rule(Record):
     """A relation of an option to others. `terms`: an option's key each, or key=value for one value
     only. `message`, `hint`: {name} is the option, {option} the option with its value, {other} the
@@ -89,7 +106,7 @@ class Option(Record):
     metavar: str = ""
     choices: tuple[str, ...] = ()
     commands: tuple[str, ...] = ("run", "show", "compare")
-    panel: str = "How many ranks"
+    panel: str = RANKS
     no: bool = False
     adds: bool = False
     many: bool = False
@@ -114,19 +131,6 @@ class Option(Record):
         """What is to be typed for its value: `N`, `block|cyclic`; "" for a flag."""
         return self.metavar or "|".join(self.choices)
 
-
-WHERE = "Where they run"
-OPENMP = "OpenMP"
-MEMORY = "Memory"
-VARIABLES = "GPUs and the ranks' variables"
-RUNNING = "Running"
-COMPARED = "What to compare"
-MEASURED = "What to measure, and how long"
-OUTPUT = "What to print"
-ELSEWHERE = "Other machines and saved plans"
-GROUPS = "Several commands"
-ENGINES = "Under Slurm, MPI and other engines"
-RARE = "Rarely needed"
 
 # Values of show's --format: forms of ompbind's own, and those of other tools (exports.FORMATS).
 FORMS = ("table", "json", "env", "argv")

@@ -13,7 +13,7 @@ import pytest
 
 import ompbind
 from ompbind.cli.help import COMMANDS, find_pages, names_of
-from ompbind.options.table import OPTIONS, options_of
+from ompbind.options.table import OPTIONS, PANELS, options_of
 from tests.support.commands import (
     OMPBIND,
     TIMEOUT,
@@ -149,6 +149,18 @@ def test_version(option: str) -> None:
 def test_help_of_a_command() -> None:
     """`ompbind help run` is `ompbind run --help`."""
     assert read_help("help", "run") == read_help("run", "--help")
+
+
+@pytest.mark.parametrize(
+    ("command", "first", "last"),
+    [("run", "How many ranks", "Rarely needed"), ("compare", "What to compare", "Rarely needed")],
+)
+def test_parts_stand_in_order(command: str, first: str, last: str) -> None:
+    """Help begins with what the command is about, and what is rarely needed comes last."""
+    lines = read_help(command, "--help")
+    parts = [line for line in lines if line in PANELS]
+    assert (parts[0], parts[-1]) == (first, last)
+    assert len(parts) == len({o.panel for o in options_of(command)})
 
 
 def test_help_of_an_option() -> None:
