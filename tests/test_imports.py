@@ -38,7 +38,8 @@ LAYERS = (
 
 # Who may import what does not come with Python.
 OTHERS = {"typer": {"cli.group"}, "rich": {"render"}, "psutil": {"machine.portable"},
-          "pynvml": {"gpus.nvml"}, "tomli": {"groups.file"}}  # fmt: skip
+          "pynvml": {"gpus.nvml"}, "tomli": {"groups.file"},
+          "tomllib": {"groups.file"}}  # of Python from 3.11 on  # fmt: skip
 
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
 OFF_THE_LAUNCH_PATH = {"cli.group", "cli.show", "cli.show_cluster", "cli.shell", "cli.verify",
