@@ -525,8 +525,11 @@ def test_the_table_says_what_is_wrong(start: Starter, gomp: list[str]) -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_one_cause_is_said_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_cause_is_said_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process without all of the plan's variables has a difference for each, and one remedy."""
+    monkeypatch.setenv("COLUMNS", "200")  # each a line
     running = subprocess.Popen(["sleep", "100"], env=environment())
     try:
         assert main(["show", "--format", "json", "--", "sleep", "100"]) == 0
