@@ -17,6 +17,11 @@ class OmpbindError(Exception):
         self.hint = hint
         self.data = data
 
+    def reword(self, message: str) -> None:
+        """Give the error another message."""
+        self.message = message
+        self.args = (message,)
+
 
 class UsageError(OmpbindError):
     """The command line is wrong: an unknown option, a missing value, no command."""

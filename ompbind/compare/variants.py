@@ -192,8 +192,7 @@ def make_variants(
 def prefixed(error: OmpbindError, wish: Wish) -> OmpbindError:
     """Return an error that names the variant, where that has options of its own."""
     if wish.changes:
-        error.message = f"variant {quote(wish.name)}: {error.message}"
-        error.args = (error.message,)
+        error.reword(f"variant {quote(wish.name)}: {error.message}")
     return error
 
 

@@ -248,11 +248,11 @@ def exhausted(name: str, before: Sequence[Planned]) -> PlanError:
 
 def in_group(error: OmpbindError, name: str, before: Sequence[Planned] = ()) -> OmpbindError:
     """Return an error of a group's, with what the groups before it have taken."""
-    error.message = f"group {name}: {error.message}"
+    message = f"group {name}: {error.message}"
     if before and isinstance(error, PlanError):
         sizes = ", ".join(f"{p.request.name} {p.plan.taken}" for p in before)
-        error.message += f" (cpus that other groups have: {sizes})"
-    error.args = (error.message,)
+        message += f" (cpus that other groups have: {sizes})"
+    error.reword(message)
     return error
 
 

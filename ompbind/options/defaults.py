@@ -34,8 +34,7 @@ def parse_defaults(text: str) -> Texts:
     try:
         texts, rest = parse_arguments(words, tuple(launch_rows().values()))
     except OmpbindError as e:
-        e.message = f"{NAME}: {e.message}"
-        e.args = (e.message,)
+        e.reword(f"{NAME}: {e.message}")
         raise
     if rest or "--" in words:
         problem = quote(rest[0]) if rest else "--"

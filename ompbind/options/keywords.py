@@ -107,9 +107,8 @@ def wrong_type(key: str, value: object) -> TypeError:
 
 def in_keywords(error: OmpbindError) -> OmpbindError:
     """Return an error as a Python program knows its options: `per="gpu"` for `--per gpu`."""
-    error.message = name_keywords(error.message)
+    error.reword(name_keywords(error.message))
     error.hint = name_keywords(error.hint, flag="=True")
-    error.args = (error.message,)
     if isinstance(name := error.data.get("option"), str):
         error.data["option"] = name_keywords(name)
     return error
