@@ -18,7 +18,8 @@ BINDERS = ("numactl", "native", "none")
 OMP_MODES = ("all", "threads", "off")
 
 # The variables in which a rank advertises its number, its cpus and its memory.
-RANK_VARIABLE, CPUS_VARIABLE, MEMORY_VARIABLE = "OMPBIND_RANK", "OMPBIND_CPUS", "OMPBIND_MEM"
+RANK_VARIABLE, RANKS_VARIABLE = "OMPBIND_RANK", "OMPBIND_RANKS"
+CPUS_VARIABLE, MEMORY_VARIABLE = "OMPBIND_CPUS", "OMPBIND_MEM"
 GROUP_VARIABLE = "OMPBIND_GROUP"  # and the group that it is in
 # The engine that started the launch, and the rank of it that this launch is.
 ENGINE_VARIABLE, ENGINE_TASK = "OMPBIND_ENGINE", "OMPBIND_TASK"

@@ -12,6 +12,7 @@ from ompbind.errors import UsageError
 from ompbind.host import Lease
 from ompbind.messages import cut, say, write_output
 from ompbind.options import make_plan_options, make_settings, read_arguments
+from ompbind.options.table import GROUP_OPTIONS
 from ompbind.plans import describe_numbers
 from ompbind.worker import may_bind_workers
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 # Seconds in place of the default of --grace, for a server: a busy one takes ten to end its workers,
 # and Kubernetes, for one, kills after thirty.
 SERVER_GRACE = 30.0
-
-# Options that only launches of several commands have.
-GROUP_OPTIONS = ("file", "group", "after", "ready", "background")
 
 # Warnings that `show` and `doctor` give, and a launch does not repeat: NUMA balancing is the
 # default of kernels, so that each plain -n 2 on a server would begin with it, and ranks that share

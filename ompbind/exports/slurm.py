@@ -12,6 +12,7 @@ from ompbind.exports.export import (
     lost_memory,
     lost_variables,
 )
+from ompbind.plans import RANK_VARIABLE, RANKS_VARIABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 UNDER_SRUN = "srun --cpu-bind=none ompbind run -- COMMAND gives each rank all of it"
 # Of one node here, of the whole job under srun.
-NUMBERS = ("OMPBIND_RANK", "OMPBIND_RANKS", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+NUMBERS = (RANK_VARIABLE, RANKS_VARIABLE, "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
 
 def make_srun(plan: Plan, ranks: Sequence[RankPlan], find: Callable[[str], str]) -> Export:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ompbind.errors import UsageError
 from ompbind.groups.line import find_colon, split_line
+from ompbind.options.table import GROUP_OPTIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from ompbind.groups.request import Groups
     from ompbind.options.values import Values
 
-# Options that are for one of several groups; the package is loaded for them and for the marks.
-OPTIONS = ("file", "group", "after", "ready", "background")
 MARKS = (":::", ":")
 
 
@@ -35,7 +34,7 @@ def find_groups(values: Values, command: Sequence[str], name: str) -> Groups | N
         return read_file(values, name)
     groups = split_line(values, command, name)
     if groups is None:
-        if key := next((key for key in OPTIONS if key in values), None):
+        if key := next((key for key in GROUP_OPTIONS if key in values), None):
             raise UsageError(
                 f"--{key} is for one of several commands, and there is one",
                 hint="-- COMMAND ::: [OPTIONS] -- COMMAND, or --file",

@@ -9,8 +9,9 @@ from ompbind.machine.topology import TREE
 from ompbind.messages import counted, label
 from ompbind.options import is_under_engine, make_plan_options
 from ompbind.planner.cores import group_cores
+from ompbind.planner.mapping import EVERY_CORE
 from ompbind.planner.request import Pool
-from ompbind.plans import RANK_VARIABLE, Caution, Group, Plan, Role
+from ompbind.plans import RANK_VARIABLE, RANKS_VARIABLE, Caution, Group, Plan, Role
 from ompbind.record import Record
 from ompbind.resolve import (
     apply_inherited,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 
 NOTHING = Pool("", 0)
-EVERYTHING = "every allowed core"  # the reason for a single rank's cpus
 
 
 class Planned(Record):
@@ -315,9 +315,9 @@ def renumber(rank: RankPlan, first: int, count: int) -> RankPlan:
     """Return a group's rank as one of the launch's `count`: its program sees its numbers in the
     group, ompbind knows it by those of the launch."""
     number, why = first + rank.rank, rank.why
-    if why == EVERYTHING:
+    if why == EVERY_CORE:
         why = "every core that the other groups leave"
-    env = dict(rank.env) | {RANK_VARIABLE: str(number), "OMPBIND_RANKS": str(count)}
+    env = dict(rank.env) | {RANK_VARIABLE: str(number), RANKS_VARIABLE: str(count)}
     return rank.replace(rank=number, env=tuple(env.items()), why=why)
 
 

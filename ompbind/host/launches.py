@@ -13,7 +13,7 @@ from ompbind.errors import ParseError
 from ompbind.host.holders import name_user, read_leases, read_takers
 from ompbind.host.neighbours import find_held
 from ompbind.machine.processes import parse_environ, parse_stat, parse_user, read_or_reason
-from ompbind.plans import CPUS_VARIABLE, ENGINE_TASK, RANK_VARIABLE
+from ompbind.plans import CPUS_VARIABLE, ENGINE_TASK, RANK_VARIABLE, RANKS_VARIABLE
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ompbind.machine.roots import LivingRoot
     from ompbind.machine.topology import Machine
 
-RANKS_VARIABLE, ROLE = "OMPBIND_RANKS", "OMPBIND_ROLE_"
+ROLE = "OMPBIND_ROLE_"
 LAUNCHERS = ("ompbind", "rank-watcher")  # the names of the processes above several ranks
 
 

@@ -11,7 +11,7 @@ from ompbind.errors import OmpbindError, UsageError
 from ompbind.messages import quote
 from ompbind.options import launch_rows, make_typed_values, parse_arguments
 from ompbind.options.table import options_of
-from ompbind.plans import Inherited
+from ompbind.plans import RANK_VARIABLE, Inherited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,4 +115,4 @@ def find_command(args: Sequence[str]) -> int:
 
 def is_inside(environ: Mapping[str, str]) -> bool:
     """Whether this is a process of a rank of ompbind, whose launch has had the options."""
-    return "OMPBIND_RANK" in environ
+    return RANK_VARIABLE in environ

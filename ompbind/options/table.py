@@ -132,6 +132,9 @@ class Option(Record):
         return self.metavar or "|".join(self.choices)
 
 
+# Those that only launches of several commands take, which `groups` is loaded for.
+GROUP_OPTIONS = ("file", "group", "after", "ready", "background")
+
 # Values of show's --format: forms of ompbind's own, and those of other tools (exports.FORMATS).
 FORMS = ("table", "json", "env", "argv")
 EXPORTS = ("srun", "rankfile", "systemd", "docker", "compose", "k8s", "taskset", "sh")

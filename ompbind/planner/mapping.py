@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from ompbind.machine.topology import Level, Machine
     from ompbind.planner.request import Request
 
+EVERY_CORE = "every allowed core"  # the reason for a single rank's cores
+
 
 class Share(Record):
     """The cores that a rank is mapped to, and why."""
@@ -214,7 +216,7 @@ def map_by_division(machine: Machine, request: Request, cores: tuple[Core, ...])
     PlanError."""
     whole = f"{part_name(request)} of the machine" if request.part else "the machine"
     if request.ranks is None:
-        domain = whole if request.part else "every allowed core"
+        domain = whole if request.part else EVERY_CORE
         return Mapped([Share(first_cores(cores, request, 0, whole), domain)])
     count = request.ranks
     if request.share:

@@ -7,7 +7,16 @@ from ompbind.cpuset import CpuSet, label_numbers, union
 from ompbind.errors import PlanError
 from ompbind.messages import counted
 from ompbind.planner.cores import llc_level, split_by
-from ompbind.plans import GROUP_VARIABLE, Binding, Caution, Numbers, RankPlan, World
+from ompbind.plans import (
+    GROUP_VARIABLE,
+    RANK_VARIABLE,
+    RANKS_VARIABLE,
+    Binding,
+    Caution,
+    Numbers,
+    RankPlan,
+    World,
+)
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -128,7 +137,7 @@ def make_rank_environment(
     several ranks, unless asked for: a single one may itself run under torchrun, whose variables
     must reach the program.
     """
-    env = [("OMPBIND_RANK", str(numbers.local_rank)), ("OMPBIND_RANKS", str(numbers.local_size))]
+    env = [(RANK_VARIABLE, str(numbers.local_rank)), (RANKS_VARIABLE, str(numbers.local_size))]
     if rank_env or (rank_env is None and several):
         env += numbers.environment()
     return tuple(env)
