@@ -132,6 +132,7 @@ def plan(
     template: bool = False,
     env: Mapping[str, str] | Sequence[str] | None = None,
     env_file: Path | Sequence[Path] | None = None,
+    preload: Path | Sequence[Path] | None = None,
     master_port: int | Literal["auto"] | None = None,
     master_addr: str | None = None,
     fix: str | Sequence[str] | None = None,

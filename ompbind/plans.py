@@ -26,10 +26,17 @@ ENGINE_VARIABLE, ENGINE_TASK = "OMPBIND_ENGINE", "OMPBIND_TASK"
 TASK_TEXTS = ("label", "by", "sharing", "why", "note", "job")
 TASK_NUMBERS = ("rank", "ranks", "local_rank", "local_ranks", "node", "nodes")
 
+PRELOAD_VARIABLE = "LD_PRELOAD"  # the libraries that ld.so loads before all others
+
 # The file in a supervisor's memory that names its ranks: for each its pid and the variables that
 # say what it is, with a NUL after each and another one after the last. verify reads it through
 # /proc/PID/fd, as a program may write over its own environment.
 RECORD_NAME = "ompbind-ranks"
+
+
+def split_preload(text: str) -> tuple[str, ...]:
+    """Return the files in a value of LD_PRELOAD."""
+    return tuple(text.replace(":", " ").split())
 
 
 class Host(Record):
@@ -259,6 +266,11 @@ class RankPlan(Record):
         return self.binding.mems
 
     @property
+    def preloads(self) -> tuple[str, ...]:
+        """The files that its environment preloads, in their order."""
+        return split_preload(dict(self.env).get(PRELOAD_VARIABLE, ""))
+
+    @property
     def argv(self) -> tuple[str, ...]:
         """Exactly what is executed."""
         return self.binding.make_argv(self.command)
@@ -314,8 +326,8 @@ class Caution(Record):
 
     The kinds: "exclude", "no-binding", "no-cores", "no-numa", "uneven", "oversubscribed",
     "threads", "shared-threads", "quota", "isolated", "shared-core", "memory", "gpu",
-    "numa-balancing", "neighbours", "engine", "fix", "openmp"; "" in a plan saved before there were
-    kinds. `hint`: what to do about it, where the text does not say it.
+    "numa-balancing", "neighbours", "engine", "fix", "openmp", "preload"; "" in a plan saved before
+    there were kinds. `hint`: what to do about it, where the text does not say it.
     """
 
     kind: str
@@ -440,6 +452,7 @@ class Plan(Record):
                     "why_shared": r.why_shared,
                     "why": r.why,
                     **group_to_dict(r),
+                    **({"preload": list(r.preloads)} if r.preloads else {}),
                 }
                 for r in self.ranks
             ],

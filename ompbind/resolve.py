@@ -12,7 +12,7 @@ from ompbind.messages import label, quote
 from ompbind.openmp import choose_places
 from ompbind.planner import make_plan
 from ompbind.planner.cores import levels_for
-from ompbind.plans import CPUS_VARIABLE, Caution, Inherited
+from ompbind.plans import CPUS_VARIABLE, PRELOAD_VARIABLE, Caution, Inherited
 from ompbind.worker import find_program, find_python
 from ompbind.worker.runtimes import guess_worker
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ompbind.options import PlanOptions
     from ompbind.planner.request import Request
     from ompbind.plans import Plan
+    from ompbind.preloads import Preload
 
 
 # The variables by which vLLM and SGLang bind their CPU workers, and the value that binds none.
@@ -43,6 +44,12 @@ def resolve_plan(
     its workers get. `machine`: that machine, where it has been read; `is_run`: a saved plan is for
     this machine, whatever it was made for; `lease`: it then holds the plan's cpus. Raises
     OmpbindError."""
+    preloads: tuple[Preload, ...] = ()
+    if options.preload:
+        from ompbind.preloads import find_preloads
+
+        here = options.topology is None
+        preloads = find_preloads(options.preload, options.request.command, environ, check=here)
     if options.saved is not None:
         from ompbind.saved import load_plan, without_foreign
 
@@ -53,20 +60,22 @@ def resolve_plan(
             plan = pick_rank(plan, options.found)
         if options.request.command and not options.saved_variables:
             given = {name for name, _ in options.variables.assignments} if options.variables else {}
-            plan = without_foreign(plan, {*given, *(["OMPBIND_FIX"] if options.fixes else [])})
+            asked = ["OMPBIND_FIX"] * bool(options.fixes) + [PRELOAD_VARIABLE] * bool(preloads)
+            plan = without_foreign(plan, {*given, *asked})
     else:
-        plan, machine = make_new_plan(options, environ, machine, lease, is_run=is_run)
+        seen = see_worker(options, preloads, environ)
+        plan, machine = make_new_plan(options, environ, machine, lease, seen=seen, is_run=is_run)
     variables = options.variables
     if variables and options.found:
         from ompbind.engines.variables import fit_variables
 
         variables = fit_variables(variables, options.found, plan, environ)
     if variables:
-        from ompbind.worker.environment import warn_of_missing, with_environment
+        from ompbind.worker.environment import with_environment
 
         plan = with_environment(plan, variables, environ)
-        if options.topology is None:
-            plan = warn_of_missing(plan)
+    if preloads or variables or options.saved is not None:
+        plan = with_preloads(plan, preloads, options, environ)
     if any(caution.kind == "neighbours" for caution in plan.cautions):  # those of then, when saved
         kept = tuple(caution for caution in plan.cautions if caution.kind != "neighbours")
         plan = plan.replace(cautions=kept)
@@ -77,6 +86,32 @@ def resolve_plan(
     elif options.topology is None and (is_run or is_of_this_host(plan, options)):
         plan = with_neighbours(plan, options, environ, machine, lease)
     return with_fixes(plan, options, environ)
+
+
+def see_worker(
+    options: PlanOptions, preloads: Sequence[Preload], environ: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Return the environment with the LD_PRELOAD that workers will have."""
+    given = options.variables.assignments if options.variables else ()
+    if not preloads and not any(name == PRELOAD_VARIABLE for name, _ in given):
+        return environ
+    from ompbind.preloads import see_environment
+
+    return see_environment(environ, preloads, given)
+
+
+def with_preloads(
+    plan: Plan, preloads: Sequence[Preload], options: PlanOptions, environ: Mapping[str, str]
+) -> Plan:
+    """Return the plan whose ranks preload these libraries, with warnings of what LD_PRELOAD does
+    not do for them."""
+    if not preloads and not any(rank.preloads for rank in plan.ranks):
+        return plan
+    from ompbind.preloads import put_first, warn_of_preloads
+
+    if preloads:
+        plan = put_first(plan, preloads, environ)
+    return warn_of_preloads(plan, preloads, environ, check=options.topology is None)
 
 
 def claims_cores(options: PlanOptions) -> bool:
@@ -141,10 +176,13 @@ def make_new_plan(
     machine: Machine | None = None,
     lease: Lease | None = None,
     *,
+    seen: Mapping[str, str] | None = None,
     is_run: bool = False,
 ) -> tuple[Plan, Machine]:
     """Return a plan for this or another machine's topology, and that machine. `lease`: what is to
-    hold cpus that nobody else does. Raises OmpbindError."""
+    hold cpus that nobody else does; `seen`: the environment in which the worker's libraries are
+    looked for, None for `environ`. Raises OmpbindError."""
+    seen = environ if seen is None else seen
     request, path, found = options.request, options.topology, options.found
     devices = wants_devices(request, path)
     levels = levels_for(request)
@@ -154,7 +192,7 @@ def make_new_plan(
         machine = read_machine(path, levels, devices=devices)
     chosen: dict[str, Any] = {}
     if request.omp == "all" and not request.places_why:
-        chosen = choose_default_places(request, environ)
+        chosen = choose_default_places(request, seen)
     if devices:
         chosen |= find_gpus(request, machine.topology.devices, environ, path)
     machine, narrowed = apply_inherited(machine, options, environ)
@@ -189,8 +227,10 @@ def make_new_plan(
         plan = warn_of_binding(plan, environ)
     elif options.from_env is None and options.serve is None:
         plan = warn_of_lists(plan, environ)
-    if request.omp == "all" and options.request.places_why and environ.get("LD_PRELOAD"):
-        plan = warn_of_runtimes(plan, environ)
+    if request.omp == "all" and options.request.places_why and seen.get(PRELOAD_VARIABLE):
+        from ompbind.preloads import warn_of_runtimes
+
+        plan = plan if options.preload else warn_of_runtimes(plan, seen)
     if not narrowed:
         return plan, machine
     from ompbind.host.restrictions import can_be_reset
@@ -232,20 +272,6 @@ def warn_of_lists(plan: Plan, environ: Mapping[str, str]) -> Plan:
             hint = f"--serve plans for the workers; or unset {name}"
             return plan.warn(Caution("openmp", text, hint))
     return plan
-
-
-def warn_of_runtimes(plan: Plan, environ: Mapping[str, str]) -> Plan:
-    """Return the plan with a warning if LD_PRELOAD brings the program a second OpenMP runtime, and
-    several places were asked for: the first runtime to start binds the main thread to one of them,
-    and all threads of the other one stay there."""
-    names = guess_worker(plan.command, environ).names
-    if len(names) < 2 or not any(rank.places[1:] for rank in plan.ranks):
-        return plan
-    text = (
-        f"{quote(os.path.basename(plan.command[0]))} has several OpenMP runtimes "
-        f"({', '.join(names)}, by LD_PRELOAD): the threads of all but one may end up on one place"
-    )
-    return plan.warn(Caution("openmp", text, "--places one leaves the rank's cpus to each of them"))
 
 
 def apply_inherited(

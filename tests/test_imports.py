@@ -29,7 +29,7 @@ LAYERS = (
     "planner launch verify fixes exports",
     "engines",
     "options doctor",
-    "saved claims",
+    "saved claims preloads",
     "resolve",
     "cluster compare groups",
     "api multiprocessing render",

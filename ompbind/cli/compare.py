@@ -116,7 +116,7 @@ def begin(
         load=values.get("load"),
         cleanup=values.get("cleanup"),
     )
-    wishes, passed_over = make_wishes(values, common, metric, environ)
+    wishes, passed_over = make_wishes(values, common, metric, command, environ)
     unbound = values.get("unbound", True)
     variants, omitted = make_variants(
         wishes, common, command, environ, unbound=unbound, lease=lease
@@ -140,7 +140,11 @@ def begin(
 
 
 def make_wishes(
-    values: Values, common: Texts, metric: Metric, environ: Mapping[str, str]
+    values: Values,
+    common: Texts,
+    metric: Metric,
+    command: Sequence[str],
+    environ: Mapping[str, str],
 ) -> tuple[list[Wish], list[Omitted]]:
     """Return the variants of --vary and --variant, and those that auto has passed over. Raises
     OmpbindError."""
@@ -154,7 +158,7 @@ def make_wishes(
             hint="leave one of them out; --variant adds plans to those of auto",
         )
     machine = read_machine(devices=False)
-    wishes, omitted = make_automatic(machine, common, metric, environ)
+    wishes, omitted = make_automatic(machine, common, metric, command, environ)
     return [*wishes, *by_hand], omitted
 
 

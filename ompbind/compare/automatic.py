@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ompbind.compare.variants import Omitted, Wish
-from ompbind.doctor.allocator import TCMALLOC, search
 from ompbind.messages import counted
-from ompbind.worker.elf import Linker
+from ompbind.plans import PRELOAD_VARIABLE, split_preload
+from ompbind.worker.libraries import LIBRARIES, Finder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ompbind.compare.metric import Metric
     from ompbind.machine.topology import Machine
@@ -18,20 +18,17 @@ if TYPE_CHECKING:
 
 WHOLE = "whole machine"
 AUTO = "auto"
-# Libraries that programs are often preloaded with, each with the names of its file.
-PRELOADS = {
-    "tcmalloc": TCMALLOC,
-    "jemalloc": ("libjemalloc.so.2", "libjemalloc.so"),
-    "mimalloc": ("libmimalloc.so.2", "libmimalloc.so"),
-    "libiomp5": ("libiomp5.so", "libiomp5.so.5"),
-}
 # Options that say where ranks go, or how many there are.
 PLACING = ("ranks", "per", "numa_bind", "numa_bind_nodes", "numa_bind_cpus", "share", "balance",
            "cores_per_rank", "near", "part")  # fmt: skip
 
 
 def make_automatic(
-    machine: Machine, common: Texts, metric: Metric, environ: Mapping[str, str]
+    machine: Machine,
+    common: Texts,
+    metric: Metric,
+    command: Sequence[str],
+    environ: Mapping[str, str],
 ) -> tuple[list[Wish], list[Omitted]]:
     """Return the variants that may differ on this machine, and those that cannot, with reasons."""
     wishes = [Wish(WHOLE)]
@@ -64,20 +61,16 @@ def make_automatic(
     add("per=l3", "per", "l3", (few_l3s if len(l3s) <= len(nodes) else "") or several)
     one_memory = "" if memory[1:] else "one node with memory"
     add("mem=interleave", "mem", "interleave", one_memory)
-    linker = Linker(environ)
-    before = environ.get("LD_PRELOAD", "")
+    finder = Finder(command, environ)
+    before = split_preload(environ.get(PRELOAD_VARIABLE, ""))
     variables = common.get("env")
     given = variables if isinstance(variables, list) else []
-    for name, files in PRELOADS.items():
-        path = search(linker, files)
-        title = f"preload={name}"
-        if not path:
-            omitted.append(Omitted(title, "not installed"))
-        elif path in before or any(text.startswith("LD_PRELOAD") for text in given):
-            omitted.append(Omitted(title, "LD_PRELOAD is given"))
-        else:
-            assignment = f"LD_PRELOAD={':'.join(filter(None, (path, before)))}"
-            wishes.append(Wish(title, (("env", [*given, assignment]),)))
+    for name in LIBRARIES:
+        path = finder.find(name)
+        why_not = finder.explain(path) if path else "not installed"
+        if path in before or any(text.startswith(PRELOAD_VARIABLE) for text in given):
+            why_not = f"{PRELOAD_VARIABLE} is given"
+        add(f"preload={name}", "preload", name, why_not)
     return wishes, omitted
 
 

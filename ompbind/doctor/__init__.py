@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ompbind.doctor.allocator import find_allocator
 from ompbind.doctor.findings import WORKER_BINDING, Facts
-from ompbind.doctor.packages import find_packages, list_folders
+from ompbind.doctor.packages import find_packages
 from ompbind.doctor.pools import find_pool
 from ompbind.engines import find_rank
 from ompbind.host.kernel import read_settings
@@ -102,7 +102,7 @@ def with_command(facts: Facts, command: Sequence[str], environ: Mapping[str, str
         packages=tuple(p.name for p in packages if not p.by),
         required=sum(bool(p.by) for p in packages),
         missing=tuple(missing),
-        allocator=find_allocator(environ, list_folders(path, command, environ)),
+        allocator=find_allocator(command, environ),
     )
 
 

@@ -10,6 +10,7 @@ from ompbind.host.restrictions import RESETTABLE
 from ompbind.messages import counted
 from ompbind.plans import Task, describe_numbers
 from ompbind.record import Record
+from ompbind.worker.libraries import LIBRARIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -296,21 +297,29 @@ def judge_runtimes(facts: Facts) -> list[Finding]:
 
 
 def judge_allocator(facts: Facts) -> list[Finding]:
-    """Return what is known of a server's or a Python command's allocator: the C library's shares
-    arenas between threads, which costs those that allocate much."""
+    """Return what is known of a command's allocator: the C library's shares arenas between threads,
+    which costs servers and Python programs that allocate much."""
     allocator = facts.allocator
-    if allocator is None or (facts.kind != "python" and not allocator.name):
+    if allocator is None:
         return []
-    if allocator.name and not allocator.exists:
-        text = f"{allocator.name} by LD_PRELOAD: {allocator.path} does not exist, and is ignored"
-        return [Finding("allocator", WARNING, text, "name a file that does, by its whole path")]
-    if allocator.name:
-        return [Finding("allocator", OK, f"{allocator.name} by LD_PRELOAD: {allocator.path}")]
+    name = allocator.name
+    if allocator.problem:
+        text = f"{name} by LD_PRELOAD: {allocator.path} {allocator.problem}, and is ignored"
+        remedy = f"--preload {name} finds one, and refuses what would not load"
+        return [Finding("allocator", WARNING, text, remedy)]
+    if name:
+        how = " by LD_PRELOAD" if allocator.preloaded else ", which the program needs"
+        return [Finding("allocator", OK, f"{name}{how}: {allocator.path}")]
+    if allocator.hidden:
+        text = "its own or the C library's: the program is statically linked"
+        return [Finding("allocator", NOTE, text)]
     text = "the C library's"
+    if facts.kind != "python":
+        return [Finding("allocator", OK, text)]
     if allocator.available:
         text += f"; tcmalloc is here: {allocator.available}"
-        remedy = f"LD_PRELOAD={allocator.available} for a server on cpus"
+        remedy = "--preload tcmalloc for a server on cpus"
     else:
         text += "; tcmalloc is not installed"
-        remedy = "for a server on cpus: apt-get install libtcmalloc-minimal4, and LD_PRELOAD"
+        remedy = f"for a server on cpus: {LIBRARIES['tcmalloc'].hint}; then --preload tcmalloc"
     return [Finding("allocator", NOTE if facts.server else OK, text, remedy * bool(facts.server))]

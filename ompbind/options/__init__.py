@@ -45,11 +45,12 @@ class PlanOptions(Record):
     `inherited`: what to do with an inherited restriction; `neighbours`: whether to look for other
     launches, None where neither way was asked for; `exclusive`: whether they may hold none of the
     plan's cpus, and `wait`: the seconds to wait for cpus that nobody holds, None for not at all;
-    `variables`: what the workers' environment gets, None for nothing; `fixes`: their names, with
-    commas; `fix_children`: whether they reach the workers' children, None for not asked for;
-    `rank`: the only rank to start, a number or the variable that holds it and what that counts
-    from; `engine`: the name of the engine, or `none`; `within`: what to plan under it; `found`: the
-    engine's rank that this process is, None where nothing was looked for."""
+    `variables`: what the workers' environment gets, None for nothing; `preload`: the names or paths
+    of libraries to preload; `fixes`: their names, with commas; `fix_children`: whether they reach
+    the workers' children, None for not asked for; `rank`: the only rank to start, a number or the
+    variable that holds it and what that counts from; `engine`: the name of the engine, or `none`;
+    `within`: what to plan under it; `found`: the engine's rank that this process is, None where
+    nothing was looked for."""
 
     request: Request
     topology: str | None = None
@@ -62,6 +63,7 @@ class PlanOptions(Record):
     exclusive: bool = False
     wait: float | None = None
     variables: Variables | None = None
+    preload: tuple[str, ...] = ()
     fixes: str | None = None
     fix_children: bool | None = None
     verbose: bool = False

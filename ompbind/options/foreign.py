@@ -29,7 +29,6 @@ OTHER_HOSTS = (
     "each rank there"
 )
 OF_WORKER = "it is the worker's own: put it behind --, after the worker's command"
-PRELOAD = "--env LD_PRELOAD=FILE, which preloads a library"
 
 # What each option of another tool is called here. In braces: what stands for its value, which is
 # filled in where one was typed. An answer that begins neither with an option nor with a command of
@@ -109,10 +108,13 @@ NAMES: tuple[tuple[str, str], ...] = (
     ("--omp-places", "--places threads|cores|l3|numa|one|wide"),
     ("--omp-proc-bind", "--proc-bind close|spread|primary|true|false"),
     ("--omp-runtime --omp_runtime", "--runtime libgomp|libomp|libiomp5"),
-    ("--enable-tcmalloc --enable_tcmalloc --enable-jemalloc --enable_jemalloc", PRELOAD),
-    ("--memory-allocator --memory_allocator --enable-iomp --preload", PRELOAD),
+    ("--enable-tcmalloc --enable_tcmalloc", "--preload tcmalloc"),
+    ("--enable-jemalloc --enable_jemalloc", "--preload jemalloc"),
+    ("--enable-iomp --enable_iomp", "--preload iomp5"),
+    ("--memory-allocator --memory_allocator --allocator", "--preload tcmalloc|jemalloc|mimalloc"),
+    ("--ld-preload --ld_preload", "--preload {PATH}"),
     ("--disable-iomp --disable_iomp --use-default-allocator --use_default_allocator",
-     "leave it out: ompbind preloads nothing"),
+     "leave it out: ompbind preloads nothing without --preload"),
     # what to see
     ("-report-bindings --display-map --display --print-rank-map",
      "--report-bindings, or ompbind show before"),
@@ -274,6 +276,7 @@ def fill(text: str, value: str) -> str:
         "NODES": is_list or value == "all",
         "CPUS": is_list,
         "PORT": parse_whole(value) is not None,
+        "PATH": value.isprintable() and "/" in value and " " not in value,
         "NAME=VALUE": value.isprintable() and value[:1].isalpha() and " " not in value,
     }.get(kind, False)
     plain = f"{kind}..." if kind in ("NODE", "CPUS") else kind

@@ -14,6 +14,7 @@ from ompbind.options.values import (
     parse_cpu_lists,
     parse_cpus,
     parse_mem_nodes,
+    parse_preload,
     parse_sizes,
     text_of,
 )
@@ -53,7 +54,7 @@ def make_value(option: Option, value: object) -> object:
             raise wrong_type(key, value)
         return value
     # A list of texts or numbers is what the command line has with commas.
-    joined = (option.adds and option.parse is None) or option.parse is parse_sizes
+    joined = (option.adds and option.parse is None) or option.parse in (parse_sizes, parse_preload)
     plain: object
     if option.kind == "optional" and value is True:
         plain = ""

@@ -22,6 +22,7 @@ from ompbind.options.values import (
     parse_nodes,
     parse_part,
     parse_port,
+    parse_preload,
     parse_rank,
     parse_ready,
     parse_report,
@@ -678,6 +679,19 @@ OPTIONS: tuple[Option, ...] = (
         suggest=("<file>",),
         parse=parse_texts,
         fields=("variables.files",),
+        on_saved_plan=True,
+    ),
+    Option(
+        ("--preload",),
+        "value",
+        "Load these libraries before all others: tcmalloc, jemalloc, mimalloc or iomp5 from where "
+        "they are installed, or a file; several with commas, in front of those of LD_PRELOAD",
+        "NAME|PATH[,...]",
+        panel=VARIABLES,
+        adds=True,
+        suggest=("tcmalloc", "jemalloc", "mimalloc", "iomp5", "<file>"),
+        parse=parse_preload,
+        fields=("plan.preload",),
         on_saved_plan=True,
     ),
     Option(

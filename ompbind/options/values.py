@@ -380,6 +380,18 @@ def parse_texts(values: Sequence[Given], name: str) -> tuple[str, ...]:
     return tuple(text_of(value, name) for value in values)
 
 
+def parse_preload(value: Given, name: str) -> tuple[str, ...]:
+    """Return the libraries of `tcmalloc,/opt/libx.so`. Raises UsageError."""
+    parts = tuple(part.strip() for part in text_of(value, name).split(","))
+    if not all(parts):
+        raise UsageError(
+            f"{name}: {written(value)} has an empty name",
+            hint="names or paths with commas, as in tcmalloc,iomp5",
+            option=name,
+        )
+    return parts
+
+
 def parse_directory(value: Given, name: str) -> str:
     return parse_text(value, name, "an empty name", f"{name} DIR")
 

@@ -33,6 +33,7 @@ from ompbind.render.rows import (
     describe_engine,
     describe_groups,
     describe_plan,
+    describe_preloads,
     list_oddities,
     list_unassigned,
     make_rows,
@@ -93,8 +94,9 @@ def draw_ranks(
     parts += [rank_table(plan, rank), Text()]
     if plan.groups:
         parts += [*(Text(line, overflow="fold") for line in describe_groups(plan)), Text()]
-    if openmp := plan.omp_text or plan.places_why:
-        parts += [Text(openmp), Text()]
+    about = [text for text in (plan.omp_text or plan.places_why, *describe_preloads(plan)) if text]
+    if about:
+        parts += [*(Text(line, overflow="fold") for line in about), Text()]
     parts += [MachineMap(plan.host.cpus, machine, make_owners(plan), make_role_marks(plan)), Text()]
     parts += [list_pieces(line) for line in list_unassigned(plan, machine)]
     if plan.inherited:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from ompbind.cpuset import union
+import os
+
+from ompbind.cpuset import label_numbers, union
 from ompbind.messages import counted, label
 from ompbind.plans import describe_numbers
 from ompbind.record import Record
 from ompbind.render.escape import quote_word
 from ompbind.render.lists import short_list
 from ompbind.saved import foreign_variables
+from ompbind.worker.libraries import name_allocator
+from ompbind.worker.runtimes import family_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -188,6 +192,27 @@ def describe_groups(plan: Plan) -> list[str]:
         if parts:
             lines.append(f"{group.name}: {'; '.join(parts)}")
     return lines or ["all groups are started at once"]
+
+
+def describe_preloads(plan: Plan) -> list[str]:
+    """Return a line for the libraries that ranks preload, or one for all ranks that preload the
+    same."""
+    ranks: dict[tuple[str, ...], list[int]] = {}
+    for r in plan.ranks:
+        ranks.setdefault(r.preloads, []).append(r.number)
+    lines = []
+    for preloads, numbers in ranks.items():
+        who = f"{label_numbers('rank', numbers)}: " if len(ranks) > 1 else ""
+        if preloads:
+            lines.append(f"{who}preloaded: {', '.join(map(name_preload, preloads))}")
+    return lines
+
+
+def name_preload(path: str) -> str:
+    """Return a library's path, with the name of the allocator or OpenMP runtime that it is."""
+    file = os.path.basename(path)
+    name = name_allocator(file) or family_of(file)
+    return f"{name} ({path})" if name else path
 
 
 def list_unassigned(plan: Plan, machine: Machine | None = None) -> list[str]:

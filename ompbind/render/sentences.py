@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from ompbind.cpuset import CpuSet, label_numbers, union
 from ompbind.messages import counted, label, plural
+from ompbind.worker.libraries import name_allocator
+from ompbind.worker.runtimes import family_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +32,7 @@ DISTRIBUTION = {  # of threads, by OMP_PROC_BIND
 def explain(plan: Plan) -> list[str]:
     """Return sentences on the machine, its threads, and each kind of rank."""
     each = explain_server(plan, plan.server) if plan.server else explain_ranks(plan)
-    return [*explain_machine(plan), *explain_budget(plan), *each]
+    return [*explain_machine(plan), *explain_budget(plan), *each, *explain_preloads(plan)]
 
 
 def explain_machine(plan: Plan) -> list[str]:
@@ -110,6 +114,23 @@ def explain_ranks(plan: Plan) -> list[str]:
         lines.append(f"{plan.omp_text}.")
     elif plan.places_why:
         lines.append(f"OpenMP places: {plan.places_why}.")
+    return lines
+
+
+def explain_preloads(plan: Plan) -> list[str]:
+    """Return a sentence for each library that ranks preload."""
+    lines = []
+    for path in dict.fromkeys(path for rank in plan.ranks for path in rank.preloads):
+        file, who = os.path.basename(path), ""
+        ranks = [r.number for r in plan.ranks if path in r.preloads]
+        if len(ranks) < len(plan.ranks):
+            who = f" by {label_numbers('rank', ranks)}"
+        effect = ""
+        if name := name_allocator(file):
+            effect = f": {name} takes the place of the C library's allocator"
+        elif name := family_of(file):
+            effect = f": {name} is the first OpenMP runtime that programs find"
+        lines.append(f"{path} is loaded before all other libraries{who}{effect}.")
     return lines
 
 

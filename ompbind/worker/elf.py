@@ -1,6 +1,7 @@
 """ELF files: the shared libraries that a program needs, and where the dynamic linker finds them.
 
-Sources: elf(5), ld.so(8). Nothing is executed; a file that cannot be read needs nothing.
+Sources: elf(5), ld.so(8); the Linux Standard Base on symbol versions. Nothing is executed; a file
+that cannot be read needs nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
 
 CACHE = "/etc/ld.so.cache"  # musl has none; it searches these directories
 DIRECTORIES = ("/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib")
-PT_LOAD, PT_DYNAMIC = 1, 2
+PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
 DT_NULL, DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_RPATH, DT_RUNPATH = 0, 1, 5, 10, 15, 29
+# Versions of symbols: those that a library defines, and those that it needs of others.
+DT_VERDEF, DT_VERNEED = 0x6FFFFFFC, 0x6FFFFFFE
+ET_DYN = 3
 MAX_TABLE_BYTES = 1 << 20  # larger tables are damaged
 MAX_LIBRARIES = 512  # of one program
 
@@ -29,6 +33,10 @@ class Elf(Record):
     needed: tuple[str, ...]  # the names of the libraries it asks for
     rpath: tuple[str, ...]
     runpath: tuple[str, ...]
+    shared: bool = True  # whether it may be a library
+    dynamic: bool = False  # whether it is a program that a dynamic linker starts
+    # Where tables are in the file, by DT_STRTAB, DT_VERDEF and DT_VERNEED.
+    tables: tuple[tuple[int, int], ...] = ()
 
 
 def read_elf(path: str) -> Elf | None:
@@ -60,7 +68,7 @@ def parse_elf(fd: int, path: str) -> Elf | None:
     table = head[start : start + size * count]
     if len(table) < size * count:
         table = os.pread(fd, size * count, start)
-    loads, dynamic = [], b""
+    loads, dynamic, has_linker = [], b"", False
     for at in range(0, len(table), size or MAX_TABLE_BYTES):
         kind = number(table, at, 4)
         offset, address = number(table, at + word, word), number(table, at + 2 * word, word)
@@ -69,22 +77,30 @@ def parse_elf(fd: int, path: str) -> Elf | None:
             loads.append((address, offset, length))
         elif kind == PT_DYNAMIC:
             dynamic = os.pread(fd, min(length, MAX_TABLE_BYTES), offset)
+        elif kind == PT_INTERP:
+            has_linker = True
     wanted: list[tuple[int, int]] = []
-    text_at = text_size = 0
+    text_size = 0
+    addresses: dict[int, int] = {}
     for at in range(0, len(dynamic), 2 * word):
         tag, value = number(dynamic, at, word), number(dynamic, at + word, word)
         if tag == DT_NULL:
             break
         if tag in (DT_NEEDED, DT_RPATH, DT_RUNPATH):
             wanted.append((tag, value))
-        elif tag == DT_STRTAB:
-            text_at = value
+        elif tag in (DT_STRTAB, DT_VERDEF, DT_VERNEED):
+            addresses[tag] = value
         elif tag == DT_STRSZ:
             text_size = value
     texts_of: dict[int, list[str]] = {DT_NEEDED: [], DT_RPATH: [], DT_RUNPATH: []}
-    inside = [(offset + text_at - a) for a, offset, length in loads if a <= text_at < a + length]
-    if wanted and inside:
-        texts = os.pread(fd, min(text_size, MAX_TABLE_BYTES), inside[0])
+    tables = {
+        tag: offset + value - a
+        for tag, value in addresses.items()
+        for a, offset, length in loads
+        if a <= value < a + length
+    }
+    if wanted and DT_STRTAB in tables:
+        texts = os.pread(fd, min(text_size, MAX_TABLE_BYTES), tables[DT_STRTAB])
         for tag, value in wanted:
             if value < len(texts):
                 texts_of[tag].append(os.fsdecode(texts[value : texts.index(b"\0", value)]))
@@ -94,6 +110,9 @@ def parse_elf(fd: int, path: str) -> Elf | None:
         tuple(texts_of[DT_NEEDED]),
         tuple(d for text in texts_of[DT_RPATH] for d in text.split(":") if d),
         tuple(d for text in texts_of[DT_RUNPATH] for d in text.split(":") if d),
+        shared=number(head, 16, 2) == ET_DYN,
+        dynamic=has_linker,
+        tables=tuple(tables.items()),
     )
 
 

@@ -7,7 +7,6 @@ import os
 from ompbind.errors import ParseError, UsageError
 from ompbind.inputs import read_input
 from ompbind.messages import quote
-from ompbind.plans import Caution
 from ompbind.record import Record
 from ompbind.worker.template import fill, make_names
 
@@ -69,19 +68,6 @@ def with_environment(plan: Plan, variables: Variables, environ: Mapping[str, str
         env |= master | {v.name: make_value(v, r, numbers) for v in added.values()}
         ranks.append(r.replace(env=tuple(env.items())))
     return plan.replace(ranks=tuple(ranks))
-
-
-def warn_of_missing(plan: Plan) -> Plan:
-    """Return the plan with a warning if LD_PRELOAD, as it is set for a rank, names a file that does
-    not exist: ld.so leaves it out, and goes on."""
-    for r in plan.ranks:
-        paths = dict(r.env).get("LD_PRELOAD", "").replace(":", " ").split()
-        missing = [path for path in paths if "/" in path and "$" not in path]  # $LIB is ld.so's
-        missing = [path for path in missing if not os.path.exists(path)]
-        if missing:
-            text = f"LD_PRELOAD: {quote(missing[0])} does not exist, and will not be preloaded"
-            return plan.replace(cautions=(*plan.cautions, Caution("preload", text)))
-    return plan
 
 
 def make_variable(name: str, value: str | None, environ: Mapping[str, str]) -> EnvVar:

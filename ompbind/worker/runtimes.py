@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 
+from ompbind.plans import PRELOAD_VARIABLE, split_preload
 from ompbind.record import Record
 from ompbind.worker import find_program, find_python
 
@@ -104,16 +105,15 @@ def package_runtimes(directory: str, environ: Mapping[str, str]) -> tuple[Runtim
 
 def preloaded(environ: Mapping[str, str]) -> tuple[Runtime, ...]:
     """Return the runtimes that LD_PRELOAD names, or that its libraries need."""
-    text = environ.get("LD_PRELOAD", "")
-    if not text:
+    paths = split_preload(environ.get(PRELOAD_VARIABLE, ""))
+    if not paths:
         return ()
     from ompbind.worker.elf import Linker, walk_needed
 
     linker = Linker(environ)
-    paths = text.replace(":", " ").split()
     named = find_runtimes((os.path.basename(p), p if "/" in p else "") for p in paths)
     needed = find_runtimes(walk_needed([p for p in paths if "/" in p], linker, PLAIN))
-    return tuple(r.replace(via="LD_PRELOAD") for r in merge(named, needed))
+    return tuple(r.replace(via=PRELOAD_VARIABLE) for r in merge(named, needed))
 
 
 def find_runtimes(names: Iterable[tuple[str, str]]) -> tuple[Runtime, ...]:
@@ -131,7 +131,7 @@ def merge(*several: tuple[Runtime, ...]) -> tuple[Runtime, ...]:
     """Return each file once, whatever asks for it; a preloaded one replaces others of its name."""
     merged: list[Runtime] = []
     for r in (r for part in several for r in part):
-        if not any(r.path == f.path or (f.via == "LD_PRELOAD" and soname(f) == soname(r))
+        if not any(r.path == f.path or (f.via == PRELOAD_VARIABLE and soname(f) == soname(r))
                    for f in merged if f.name == r.name):  # fmt: skip
             merged.append(r)
     return tuple(merged)

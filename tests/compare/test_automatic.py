@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ompbind.compare.automatic import PRELOADS, make_automatic
+from ompbind.compare.automatic import make_automatic
 from ompbind.compare.metric import Metric
 from ompbind.machine import read_machine
 from ompbind.machine.topology import Machine
+from ompbind.worker.libraries import LIBRARIES, Finder
+from tests.support.programs import compile_library
 from tests.support.trees import Shape, make_machine
 
 SERVER = Path(__file__).parents[2] / "examples/server.topo"
 RATE = Metric("rate: (.*)", "higher", "sum")
-PRELOADED = {f"preload={name}" for name in PRELOADS}
+PRELOADED = {f"preload={name}" for name in LIBRARIES}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def names_of(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The changes of each variant, and the reasons for each that is left out, but for what may be
     installed here."""
-    wishes, omitted = make_automatic(machine, dict(common), metric, environ or {})
+    wishes, omitted = make_automatic(machine, dict(common), metric, [], environ or {})
     changes = {w.name: dict(w.changes) for w in wishes if w.name not in PRELOADED}
     return changes, {o.name: o.why for o in omitted if o.name not in PRELOADED}
 
@@ -79,20 +82,19 @@ def test_what_is_given_does_not_vary(server: Machine) -> None:
     }  # fmt: skip
 
 
-def test_preloads(server: Machine, tmp_path: Path) -> None:
+def test_preloads(server: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A library that is installed is preloaded before those that are already; one that is preloaded
-    anyway, and one that is not there, are left out."""
-    for name in ("libjemalloc.so.2", "libtcmalloc_minimal.so.4"):
-        (tmp_path / name).write_bytes(b"")
-    environ = {
-        "LD_LIBRARY_PATH": str(tmp_path), "LD_PRELOAD": str(tmp_path / "libtcmalloc_minimal.so.4"),
-    }  # fmt: skip
-    wishes, omitted = make_automatic(server, {"env": ["A=1"]}, RATE, environ)
+    anyway, one that is not there and one that would not load are left out."""
+    tcmalloc = tmp_path / "libtcmalloc_minimal.so.4"
+    for name in ("libjemalloc.so.2", tcmalloc.name):
+        shutil.copy(compile_library("libplain.so.1"), tmp_path / name)
+    environ = {"LD_LIBRARY_PATH": str(tmp_path), "LD_PRELOAD": str(tcmalloc)}
+    wishes, omitted = make_automatic(server, {"env": ["A=1"]}, RATE, ["true"], environ)
     changes = {w.name: dict(w.changes) for w in wishes}
-    assert changes["preload=jemalloc"] == {
-        "env": [
-            "A=1",
-            f"LD_PRELOAD={tmp_path}/libjemalloc.so.2:{tmp_path}/libtcmalloc_minimal.so.4",
-        ]
-    }
+    assert changes["preload=jemalloc"] == {"preload": "jemalloc"}
     assert {o.name: o.why for o in omitted}["preload=tcmalloc"] == "LD_PRELOAD is given"
+    _, omitted = make_automatic(server, {"preload": "iomp5"}, RATE, ["true"], environ)
+    assert {o.name: o.why for o in omitted}["preload=jemalloc"] == "--preload is given"
+    monkeypatch.setattr(Finder, "find", lambda *_: __file__)
+    _, omitted = make_automatic(server, {}, RATE, ["true"], {})
+    assert {o.name: o.why for o in omitted}["preload=iomp5"] == "is not a shared library"

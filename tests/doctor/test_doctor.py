@@ -25,6 +25,7 @@ from ompbind.worker.runtimes import Runtime
 from tests.support import deny
 from tests.support.confine import in_cgroup
 from tests.support.needs import unavailable
+from tests.support.programs import compile_library
 from tests.support.trees import MemoryRoot
 
 DENY = Path(deny.__file__)
@@ -286,7 +287,7 @@ def test_a_server(server: Path) -> None:
         ]  # fmt: skip
         assert about(facts, "OpenMP runtimes").status == "note"
         assert about(facts, "allocator").text.startswith("the C library's; tcmalloc is ")
-        assert "LD_PRELOAD" in about(facts, "allocator").remedy
+        assert "--preload tcmalloc" in about(facts, "allocator").remedy
     bound = facts.replace(worker_binding=(("VLLM_CPU_OMP_THREADS_BIND", "0|1"),))
     assert "vLLM binds its workers by it" in about(bound, "workers' binding").text
     assert "--from-env vllm" in about(bound, "workers' binding").remedy
@@ -295,26 +296,38 @@ def test_a_server(server: Path) -> None:
     assert "--omp off" in other.remedy
 
 
-def test_allocators(server: Path, tmp_path: Path) -> None:
-    """The one that is preloaded, if it exists; else whether tcmalloc could be."""
+def test_allocators(server: Path, tmp_path: Path, where: Callable[[str], str]) -> None:
+    """The one that is preloaded, if it would load, or that the program needs; else whether tcmalloc
+    could be had."""
     command = [str(server), "serve", "m"]
-    (tmp_path / "libtcmalloc_minimal.so.4").write_bytes(b"")
-    for file, status in (("libtcmalloc_minimal.so.4", "ok"), ("libjemalloc.so.2", "warning")):
-        environ = {"LD_PRELOAD": f"/lib/libx.so:{tmp_path / file}"}
+    tcmalloc = tmp_path / "libtcmalloc_minimal.so.4"
+    shutil.copy(compile_library("libplain.so.1"), tcmalloc)
+    (tmp_path / "libmimalloc.so.2").write_bytes(b"")
+    for path, status in ((tcmalloc, "ok"), (tmp_path / "libjemalloc.so.2", "warning"),
+                         (tmp_path / "libmimalloc.so.2", "warning")):  # fmt: skip
+        environ = {"LD_PRELOAD": f"/lib/libx.so:{path}"}
         finding = about(with_command(GOOD, command, environ), "allocator")
         assert finding.status == status
-        assert str(tmp_path / file) in finding.text
+        assert str(path) in finding.text
     environ = {"LD_LIBRARY_PATH": str(tmp_path)}
     finding = about(with_command(GOOD, command, environ), "allocator")
-    assert finding.remedy.startswith(f"LD_PRELOAD={tmp_path / 'libtcmalloc_minimal.so.4'}")
+    assert finding.remedy == "--preload tcmalloc for a server on cpus"
+    assert str(tcmalloc) in finding.text
     bundled = server.parents[1] / "lib/python3.11/site-packages/vllm/libs/libtcmalloc.so.4"
-    bundled.write_bytes(b"")
+    shutil.copy(tcmalloc, bundled)
     facts = with_command(GOOD, command, {})
-    assert facts.allocator is not None
-    assert facts.allocator.available
+    assert facts.allocator == Allocator(available=str(bundled))
     missing = facts.replace(allocator=Allocator(), server="")
     assert about(missing, "allocator").status == "ok"
     assert about(missing, "allocator").remedy == ""
+    assert about(facts.replace(allocator=Allocator()), "allocator").remedy.startswith("for a serv")
+    assert about(with_command(GOOD, [where("libgomp")], {}), "allocator").text == "the C library's"
+    hidden = facts.replace(allocator=Allocator(hidden=True))
+    assert "statically linked" in about(hidden, "allocator").text
+    needed = facts.replace(allocator=Allocator("jemalloc", "/lib/libjemalloc.so.2"))
+    assert about(needed, "allocator").text == (
+        "jemalloc, which the program needs: /lib/libjemalloc.so.2"
+    )
 
 
 # --- here ----------------------------------------------------------------------------------------

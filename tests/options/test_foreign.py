@@ -16,7 +16,7 @@ from ompbind.options.table import OPTIONS
 PLACEHOLDERS = {
     "{N}": "2", "N": "2", "{NODE}": "0 1", "NODE...": "0 1", "{NODES}": "0-1", "NODES": "0-1",
     "{CPUS}": "0-3 4-7", "CPUS...": "0-3 4-7", "{DIR}": "out", "{PORT}": "auto",
-    "{NAME=VALUE}": "A=1", "NAME=VALUE": "A=1", "LD_PRELOAD=FILE": "LD_PRELOAD=x.so",
+    "{NAME=VALUE}": "A=1", "NAME=VALUE": "A=1", "{PATH}": "x.so",
 }  # fmt: skip
 
 FOREIGN = [
@@ -82,7 +82,9 @@ FOREIGN = [
     ("--ninstances 4", "use -n 4"),
     ("--ncores-per-instance 8", "use --cores-per-rank 8"),
     ("--throughput-mode", "use --per numa --mem bind"),
-    ("--enable-tcmalloc", "use --env LD_PRELOAD=FILE, which preloads a library"),
+    ("--enable-tcmalloc", "use --preload tcmalloc"),
+    ("--memory-allocator jemalloc", "use --preload tcmalloc|jemalloc|mimalloc"),
+    ("--ld-preload /x/y.so", "use --preload /x/y.so"),
     ("--bind_cores_to_rank", "leave it out: ompbind binds each rank of -n N"),
     ("--num_cpu_threads_per_process 4", "use --threads 4"),
     # vLLM, SGLang

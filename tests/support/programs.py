@@ -54,3 +54,24 @@ def compile_where(runtime: str) -> str:
                 pytest.fail(f"{compiler} cannot compile {SOURCE.name}: {done.stderr}")
             os.rename(part, program)
     return str(program)
+
+
+def compile_library(
+    name: str, *options: str, source: str = "int here;\n", kind: str = "library"
+) -> str:
+    """The path of a shared library with this name that does nothing, or what `source` says; or of a
+    program. It is compiled once in a run of the tests."""
+    folder = shared_folder("libraries")
+    file = folder / name
+    if not shutil.which("gcc"):
+        unavailable("there is no gcc; `tools/setup-system test` installs it")
+    with locked(f"library-{name}"):
+        if not file.exists():
+            code = folder / f"{name}.c"
+            code.write_text(source)
+            part = f"{file}.part"
+            shared = ["-shared", "-fPIC", f"-Wl,-soname,{name}"] if kind == "library" else []
+            command = ["gcc", *shared, "-o", part, str(code), *options]
+            subprocess.run(command, check=True, timeout=300)
+            os.rename(part, file)
+    return str(file)
