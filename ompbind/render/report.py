@@ -52,6 +52,8 @@ def draw_headline(report: ProcessReport) -> Text:
         text.append(f": planned cpus {expected.cpus}{memory.rstrip()}", style="dim")
     if report.runtimes:
         text.append(f"; {', '.join(report.runtimes)}", style="dim")
+    if report.allocators:
+        text.append(f"; allocator {', '.join(report.allocators)}", style="dim")
     return text
 
 

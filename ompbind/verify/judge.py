@@ -5,15 +5,17 @@ from __future__ import annotations
 from ompbind.cpuset import CpuSet
 from ompbind.errors import ParseError
 from ompbind.messages import counted, label, one_line
+from ompbind.plans import PRELOAD_VARIABLE, split_preload
 from ompbind.verify.memory import judge_memory, unreadable
 from ompbind.verify.observation import name_threads, observe, thread_ids
 from ompbind.verify.report import Difference, ProcessReport
 from ompbind.verify.threads import identify_openmp, judge_threads
+from ompbind.worker.libraries import name_allocator, select_allocators
 from ompbind.worker.runtimes import select_runtimes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ompbind.machine.processes import Process
     from ompbind.verify.expected import Expected
@@ -36,6 +38,7 @@ def judge(
         places=unknown,
         openmp=unknown,
         runtimes=select_runtimes(process.libraries),
+        allocators=select_allocators(process.libraries),
     )
     if process.ended:
         return report.replace(differences=() if parent else (exited(process),))
@@ -51,6 +54,7 @@ def judge(
         *judge_memory(observation),
         *find_oddities(observation),
         *judge_worker(observation),
+        *judge_allocators(process, report.allocators),
         *find_unknowns(observation, parent),
     )
     differences = tuple(r for r in results if isinstance(r, Difference))
@@ -162,6 +166,19 @@ def find_oddities(observation: Observation) -> Iterator[str]:
     if len(observation.runtimes) > 1:
         runtimes = ", ".join(observation.runtimes)
         yield f"{len(observation.runtimes)} OpenMP runtimes are loaded: {runtimes}"
+
+
+def judge_allocators(process: Process, loaded: Sequence[str]) -> Iterator[str]:
+    """Yield notes on an allocator that LD_PRELOAD names and that is not loaded, and on several."""
+    names = {name_allocator(file) for file in loaded}
+    preload = dict(process.environ or ()).get(PRELOAD_VARIABLE, "")
+    for path in split_preload(preload):
+        name = name_allocator(path.rpartition("/")[2])
+        if name and name not in names:
+            yield (f"{name} is not loaded, although LD_PRELOAD names {one_line(path)}: that would "
+                   "not load, or the program is statically linked")  # fmt: skip
+    if len(names) > 1:
+        yield f"{len(names)} allocators are loaded: {', '.join(loaded)}"
 
 
 def find_unknowns(observation: Observation, parent: ProcessReport | None) -> Iterator[str]:

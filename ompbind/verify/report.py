@@ -38,6 +38,8 @@ class ProcessReport(Record):
     differences: tuple[Difference, ...] = ()
     notes: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ()  # the files of the OpenMP runtimes that it has loaded
+    # The files of allocators that it has loaded; (): the C library's, or one inside the program.
+    allocators: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -71,6 +73,7 @@ class ProcessReport(Record):
                 for t, place, openmp in zip(process.threads, self.places, self.openmp, strict=True)
             ],
             "runtimes": list(self.runtimes),
+            "allocators": list(self.allocators),
             "cpuset": None if process.cpuset is None else str(process.cpuset),
             "memory": memory and {
                 "policy": memory.policy,

@@ -428,6 +428,15 @@ def test_what_is_observed_is_noted() -> None:
     assert away == "the main thread last ran elsewhere, before the mask was set"
     both = notes(seen("0 1 2 3", libraries=("libgomp.so.1", "libiomp5.so")))
     assert both == "2 OpenMP runtimes are loaded: libgomp.so.1, libiomp5.so"
+    asked = (("LD_PRELOAD", "/x/libmimalloc.so.2:libjemalloc.so.2"),)
+    assert notes(good.replace(environ=asked, libraries=("libgomp.so.1", "libmimalloc.so.2.0"))) == (
+        "jemalloc is not loaded, although LD_PRELOAD names libjemalloc.so.2: that would not load, "
+        "or the program is statically linked"
+    )
+    two = ("libgomp.so.1", "libjemalloc.so.2", "libmimalloc.so.2.0")
+    assert notes(good.replace(environ=asked, libraries=two)) == (
+        "2 allocators are loaded: libjemalloc.so.2, libmimalloc.so.2.0"
+    )
 
 
 @pytest.mark.parametrize(
@@ -688,6 +697,7 @@ def test_what_a_report_tells_programs() -> None:
              "place": None, "openmp": None},
         ],
         "runtimes": ["libgomp.so.1"],
+        "allocators": [],
         "cpuset": "0-1,4",
         "memory": {"policy": "bind:0", "bytes": {"0": 11269, "1": 7},
                    "file_bytes": {"1": 3}},

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from ompbind.verify.expected import (
 from tests.support.commands import OMPBIND, TIMEOUT, environment, error, ompbind_run
 from tests.support.needs import need_cpus, unavailable
 from tests.support.observe import let_all_read
+from tests.support.programs import compile_library
 from tests.support.recorder import alive
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="verify reads Linux' /proc")
@@ -273,7 +275,10 @@ def test_workers_are_as_planned(start: Starter, gomp: list[str], tmp_path: Path)
     need_cpus(2)
     plan = ompbind_run("show", "-n", "2", "--mem", "local", "--format", "json")
     (tmp_path / "plan.json").write_text(plan.stdout)
-    running = start("-n", "2", "--mem", "local", "--", *gomp, ranks=2)
+    allocator = tmp_path / "libjemalloc.so.2"
+    shutil.copy(compile_library("libplain.so.1"), allocator)
+    words = ["-n", "2", "--mem", "local", "--preload", str(allocator)]
+    running = start(*words, "--", *gomp, ranks=2)
     for args in (
         running.pids,
         [running.process.pid],
@@ -286,6 +291,7 @@ def test_workers_are_as_planned(start: Starter, gomp: list[str], tmp_path: Path)
         assert [p["rank"] for p in report["processes"]] == [0, 1]
         assert sum(report["processes"][0]["memory"]["bytes"].values()) >= 16 << 20
         assert any("libgomp" in r for r in report["processes"][0]["runtimes"])
+        assert [p["allocators"] for p in report["processes"]] == [["libjemalloc.so.2"]] * 2
     running.end()
 
 
