@@ -71,11 +71,12 @@ def read_lease(root: LivingRoot, pid: int) -> CpuSet | None:
 
 def read_user(root: LivingRoot, pid: int) -> int | None:
     """Return the number of a process's effective user; None where it is not known."""
-    for line in (root.read(f"proc/{pid}/status") or "").splitlines():
-        if line.startswith("Uid:"):
-            numbers = line.split()
-            return parse_whole(numbers[2]) if len(numbers) > 2 else None
-    return None
+    from ompbind.machine.processes import parse_user
+
+    try:
+        return parse_user(root.read_whole(f"proc/{pid}/status"))
+    except OSError:
+        return None
 
 
 def name_user(user: int) -> str:
