@@ -278,13 +278,10 @@ def read_oom_kills(root: Root) -> int:
     """Return how many processes of this process's cgroup, or where that does not say, of the
     machine, the kernel has killed for want of memory; 0 where nothing says. Sources: the kernel's
     cgroup-v2.rst and cgroup-v1/memory.rst, proc_vmstat(5)."""
-    mounts = read_mounts(root)
-    groups = parse_cgroups(root.read("proc/self/cgroup") or "")
-    for controller, name in (("", "memory.events"), ("memory", "memory.oom_control")):
-        for directory in list_directories(
-            find_mount(mounts, groups, controller), groups, controller
-        )[:1]:
-            for line in (root.read(f"{directory}/{name}") or "").splitlines():
+    names = {"": "memory.events", "memory": "memory.oom_control"}
+    for controller, directories in read_directories(root, *names).items():
+        for directory in directories[:1]:
+            for line in (root.read(f"{directory}/{names[controller]}") or "").splitlines():
                 key, _, number = line.partition(" ")
                 if key == "oom_kill":
                     return parse_whole(number) or 0
@@ -308,6 +305,12 @@ def find_mount(mounts: list[Mount], groups: dict[str, str], controller: str) -> 
     # A container may see several mounts, but only one of them with its cgroup below.
     above = [m for m in candidates if path is not None and is_below(path, m.root)]
     return next(iter(above or candidates), None)
+
+
+def read_directories(root: Root, *controllers: str) -> dict[str, list[str]]:
+    """Return for each controller the directories of this process's cgroup and of those above it."""
+    mounts, groups = read_mounts(root), read_groups(root)
+    return {c: list_directories(find_mount(mounts, groups, c), groups, c) for c in controllers}
 
 
 def list_directories(mount: Mount | None, groups: dict[str, str], controller: str) -> list[str]:

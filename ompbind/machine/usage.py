@@ -8,7 +8,7 @@ sched-bwc.rst.
 from __future__ import annotations
 
 from ompbind.cpuset import parse_whole
-from ompbind.machine.limits import find_mount, list_directories, parse_cgroups, read_mounts
+from ompbind.machine.limits import read_directories
 from ompbind.machine.processes import parse_numa_maps, status_field
 from ompbind.machine.roots import read_int
 from ompbind.record import Record
@@ -119,12 +119,11 @@ def read_node_memory(root: Root, node: int) -> NodeMemory | None:
 
 def is_at_memory_limit(root: Root) -> bool:
     """Whether this process's cgroup, or one above it, has been at its limit of memory."""
-    mounts = read_mounts(root)
-    groups = parse_cgroups(root.read("proc/self/cgroup") or "")
-    for directory in list_directories(find_mount(mounts, groups, ""), groups, ""):
+    directories = read_directories(root, "", "memory")
+    for directory in directories[""]:
         if parse_fields(root.read(f"{directory}/memory.events") or "").get("oom"):
             return True
-    for directory in list_directories(find_mount(mounts, groups, "memory"), groups, "memory"):
+    for directory in directories["memory"]:
         limit = read_int(root, f"{directory}/memory.limit_in_bytes")
         most = read_int(root, f"{directory}/memory.max_usage_in_bytes")
         if limit and most and most >= limit:
@@ -135,13 +134,9 @@ def is_at_memory_limit(root: Root) -> bool:
 def read_throttling(root: Root) -> Throttling | None:
     """Return how much the quotas of this process's cgroup, and of those above it, have throttled
     them; None where nothing says."""
-    mounts = read_mounts(root)
-    groups = parse_cgroups(root.read("proc/self/cgroup") or "")
     seconds, periods, readable = 0.0, 0, False
-    for controller in ("", "cpu"):
-        for directory in list_directories(
-            find_mount(mounts, groups, controller), groups, controller
-        ):
+    for directories in read_directories(root, "", "cpu").values():
+        for directory in directories:
             fields = parse_fields(root.read(f"{directory}/cpu.stat") or "")
             if "nr_throttled" in fields:
                 readable = True
