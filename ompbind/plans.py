@@ -533,15 +533,7 @@ def server_to_dict(server: Server) -> dict[str, Any]:
 
 def parse_plan(text: str) -> Plan:
     """Return the plan in a JSON text; unknown fields are ignored. Raises ParseError."""
-    import json
-
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as e:
-        raise ParseError(f"not JSON: {e}", text=text[:60]) from None
-    top = Reader(data, "plan")
-    if top.get("schema", int) != SCHEMA:
-        raise ParseError(f"schema {quote(str(data['schema']))} is not known, {SCHEMA} is", text="")
+    top = read_object(text, "plan", SCHEMA)
     host = Reader(top.get("host", dict), "host")
     quota = host.get("quota", (int, float, type(None)), None)
     if quota is not None and not 0 < quota < LIMIT:
@@ -714,6 +706,20 @@ def is_argument(value: object) -> bool:
 
 
 MISSING = object()
+
+
+def read_object(text: str, name: str, schema: int) -> Reader:
+    """Return the object that a JSON text is, of this schema. Raises ParseError."""
+    import json
+
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise ParseError(f"not JSON: {e}", text=text[:60]) from None
+    top = Reader(data, name)
+    if top.get("schema", int) != schema:
+        raise ParseError(f"schema {quote(str(data['schema']))} is not known, {schema} is", text="")
+    return top
 
 
 class Reader:

@@ -13,7 +13,7 @@ from ompbind.compare.statistics import Verdict, judge
 from ompbind.compare.variants import Omitted, Variant
 from ompbind.errors import OmpbindError, ParseError, UsageError
 from ompbind.messages import quote
-from ompbind.plans import Reader, parse_plan
+from ompbind.plans import Reader, parse_plan, read_object
 from ompbind.record import Record
 
 if TYPE_CHECKING:
@@ -160,13 +160,7 @@ def read_result(path: str) -> Result:
 def parse_result(text: str) -> Result:
     """Return the result in a JSON text; unknown fields are ignored, and an ablation is not read.
     Raises ParseError."""
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as e:
-        raise ParseError(f"not JSON: {e}", text=text[:60]) from None
-    top = Reader(data, "result")
-    if top.get("schema", int) != SCHEMA:
-        raise ParseError(f"schema {quote(str(data['schema']))} is not known, {SCHEMA} is", text="")
+    top = read_object(text, "result", SCHEMA)
     metric = Reader(top.get("metric", dict), "metric")
     variants = tuple(
         read_variant(Reader(v, f"variants[{n}]")) for n, v in enumerate(top.get("variants", list))
