@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from ompbind.options import Texts
     from ompbind.options.values import Values
 
-# What goes with --resume: the file has everything else.
 GRACE = 10.0  # seconds from each step of ending a run to the next
+# What goes with --resume: the file has everything else.
 WITH_RESUME = ("resume", "runs", "time", "warmup", "timeout", "format", "save", "html", "ablate")
 
 

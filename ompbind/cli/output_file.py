@@ -56,12 +56,9 @@ def find_problem(path: str) -> str:
         return os.strerror(errno.EISDIR)
     if not os.path.isdir(directory):
         return f"there is no directory {quote(directory, LONGEST)}"
-    is_special = os.path.exists(path) and not os.path.isfile(
-        path
-    )  # a device: written, not replaced
-    return (
-        "" if os.access(path if is_special else directory, os.W_OK) else os.strerror(errno.EACCES)
-    )
+    is_device = os.path.exists(path) and not os.path.isfile(path)  # is written, not replaced
+    is_writable = os.access(path if is_device else directory, os.W_OK)
+    return "" if is_writable else os.strerror(errno.EACCES)
 
 
 def write_file(option: str, file: str, text: str) -> None:

@@ -6,13 +6,12 @@ an argument list, bound to nothing, and ended with all that it has started.
 from __future__ import annotations
 
 import os
-import shlex
 from typing import TYPE_CHECKING
 
 from ompbind.compare.readiness import parse_ready
 from ompbind.cpuset import CpuSet
 from ompbind.errors import UsageError
-from ompbind.messages import quote
+from ompbind.options.values import split_words
 from ompbind.plans import Binding, Plan, RankPlan
 from ompbind.record import Record
 
@@ -63,10 +62,7 @@ class Outcome(Record):
 def parse_command(text: str, name: str) -> tuple[str, ...]:
     """Return the words of a command, quoted as in a shell, which is not started. Raises
     UsageError."""
-    try:
-        words = tuple(shlex.split(text))
-    except ValueError as e:
-        raise UsageError(f"{name} {quote(text)}: {str(e).lower()}", option=name) from None
+    words = tuple(split_words(text, name))
     if not words:
         raise UsageError(f"{name}: an empty command", hint=f"{name} 'COMMAND ARG...'", option=name)
     return words

@@ -13,6 +13,7 @@ from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.messages import did_you_mean, quote
 from ompbind.options import check_choice, make_plan_options, make_values, parse_arguments
 from ompbind.options.table import options_of
+from ompbind.options.values import split_words
 from ompbind.plans import RANK_VARIABLE, Binding, Plan
 from ompbind.record import Record
 from ompbind.resolve import resolve_plan
@@ -134,17 +135,12 @@ def find_option(name: str) -> Option:
 
 def parse_variant(text: str) -> Wish:
     """Return the variant of `near: --per l3 -n 2`. Raises UsageError."""
-    import shlex
-
     name, colon, words = text.partition(":")
     name = name.strip()
     if not colon or not name or not name.isprintable():
         hint = "--variant 'near: --per l3 -n 2'"
         raise UsageError(f"--variant {quote(text)} is not a name, : and options", hint=hint)
-    try:
-        split = shlex.split(words)
-    except ValueError as e:
-        raise UsageError(f"--variant {quote(text)}: {str(e).lower()}") from None
+    split = split_words(words, "--variant", text)
     texts, rest = parse_arguments(split, list(plan_rows().values()))
     if rest:
         hint = "the command comes once, after --, for all variants"

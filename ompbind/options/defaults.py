@@ -5,12 +5,11 @@ Only imported where the variable is set.
 
 from __future__ import annotations
 
-import shlex
-
 from ompbind.errors import OmpbindError, UsageError
 from ompbind.messages import quote
 from ompbind.options import launch_rows, make_typed_values, parse_arguments
 from ompbind.options.table import options_of
+from ompbind.options.values import split_words
 from ompbind.plans import RANK_VARIABLE, Inherited
 
 TYPE_CHECKING = False
@@ -27,10 +26,7 @@ NAME = "OMPBIND_OPTIONS"
 def parse_defaults(text: str) -> Texts:
     """Return what the variable gives, by the key of an option of `run` or `show`. Raises
     UsageError."""
-    try:
-        words = shlex.split(text)
-    except ValueError as e:
-        raise UsageError(f"{NAME}: {quote(text)}: {e}", hint="quote words as for a shell") from None
+    words = split_words(text, NAME)
     try:
         texts, rest = parse_arguments(words, tuple(launch_rows().values()))
     except OmpbindError as e:

@@ -140,6 +140,12 @@ GROUP_OPTIONS = ("file", "group", "after", "ready", "background")
 FORMS = ("table", "json", "env", "argv")
 EXPORTS = ("srun", "rankfile", "systemd", "docker", "compose", "k8s", "taskset", "sh")
 
+WITH_METRIC = Rule(
+    ("metric",),
+    "{name} is about the program's figure",
+    "--metric 'tok/s: ([0-9.]+)' takes it from the output",
+)
+
 OPTIONS: tuple[Option, ...] = (
     # --- how many ranks
     Option(
@@ -1202,13 +1208,7 @@ OPTIONS: tuple[Option, ...] = (
         commands=("compare",),
         panel=MEASURED,
         keyword_of=(),
-        needs=(
-            Rule(
-                ("metric",),
-                "{name} is about the program's figure",
-                "--metric 'tok/s: ([0-9.]+)' takes it from the output",
-            ),
-        ),
+        needs=(WITH_METRIC,),
     ),
     Option(
         ("--join",),
@@ -1218,13 +1218,7 @@ OPTIONS: tuple[Option, ...] = (
         commands=("compare",),
         panel=MEASURED,
         keyword_of=(),
-        needs=(
-            Rule(
-                ("metric",),
-                "{name} is about the program's figure",
-                "--metric 'tok/s: ([0-9.]+)' takes it from the output",
-            ),
-        ),
+        needs=(WITH_METRIC,),
     ),
     Option(
         ("--ready",),

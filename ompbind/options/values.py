@@ -392,6 +392,19 @@ def parse_preload(value: Given, name: str) -> tuple[str, ...]:
     return parts
 
 
+def split_words(text: str, option: str, given: str = "") -> list[str]:
+    """Return the words of a text that is quoted as for a shell, which is not started; `given`: what
+    was typed, where the text is a part of it. Raises UsageError."""
+    import shlex
+
+    try:
+        return shlex.split(text)
+    except ValueError as e:
+        problem = str(e).lower()
+        raise UsageError(f"{option} {quote(given or text)}: {problem}",
+                         hint="quote words as for a shell", option=option) from None  # fmt: skip
+
+
 def parse_directory(value: Given, name: str) -> str:
     return parse_text(value, name, "an empty name", f"{name} DIR")
 

@@ -97,7 +97,7 @@ def test_a_saved_plan_takes_what_goes_with_it(
         ("-np 4", "", "OMPBIND_OPTIONS: '-np' is not an option", "use -n 4"),
         ("-n 4 prog", "", "OMPBIND_OPTIONS: 'prog' is not an option", "it has options only"),
         ("-n 4 --", "", "OMPBIND_OPTIONS: -- is not an option", "it has options only"),
-        ("-n '4", "", "OMPBIND_OPTIONS: \"-n '4\": No closing quotation",
+        ("-n '4", "", "OMPBIND_OPTIONS \"-n '4\": no closing quotation",
          "quote words as for a shell"),
         ("-n x", "", "--ranks: 'x' is not a whole number from 1 to 65535",
          "--ranks comes from OMPBIND_OPTIONS='-n x'"),
