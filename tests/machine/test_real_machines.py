@@ -173,12 +173,9 @@ def test_agrees(name: str, field: str) -> None:
 def test_there_are_machines() -> None:
     """The machines are there, and each field is judged on one of them at least."""
     shared_trees.need_topologies()
-    judged = {
-        field: sum(check(machine(name), shared_trees.answer(name)) for name in MACHINES)
-        for field, check in CHECKS.items()
-    }
     assert len(MACHINES) >= 59
-    assert min(judged.values()) >= 1, judged
+    for field, check in CHECKS.items():
+        assert any(check(machine(name), shared_trees.answer(name)) for name in MACHINES), field
 
 
 # What a tree's `arch` is called here; others, and trees without cpuinfo, have no family.
