@@ -21,6 +21,7 @@ from ompbind.errors import UsageError
 from ompbind.launch.ready import Condition
 from ompbind.launch.trial import Interruption, catch_signals
 from ompbind.plans import Host, Plan
+from tests.support.recorder import state, wait_for
 
 # An address for this process alone: tests run beside each other. All of 127/8 is this machine.
 PID = os.getpid()
@@ -120,8 +121,12 @@ class Place:
 
     def assert_nothing_is_left(self) -> None:
         for pid in self.pids:
-            path = Path(f"/proc/{pid}/stat")
-            assert not path.exists() or path.read_text().rpartition(")")[2].split()[0] in "ZX"
+            wait_for(lambda pid=pid: has_ended(pid))  # type: ignore[misc]
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is no more, or dead. One that was killed dies when it gets a cpu."""
+    return state(pid) in ("", "Z", "X")
 
 
 @pytest.fixture
@@ -219,7 +224,7 @@ def test_an_interruption_under_load(place: Place) -> None:
             signal.signal(number, handler)
     assert (place.path / "cleaned").exists()
     place.assert_nothing_is_left()
-    assert not Path(f"/proc/{int(pid.read_text())}").exists()
+    wait_for(lambda: has_ended(int(pid.read_text())))
 
 
 # --- other commands ------------------------------------------------------------------------------
