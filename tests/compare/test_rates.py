@@ -20,7 +20,7 @@ from bench.experiments import (
 from bench.noise import list_recordings, read_noise
 from ompbind.compare.statistics import Verdict
 
-QUIET = ("hash-first", "loops-first")
+STEADY = ("hash-first", "loops-first")
 COUNT = 150
 MOST = 15  # an outcome with a chance of 5 % is seen in more of 150 once in 280 times
 
@@ -43,7 +43,7 @@ def test_the_best_of_several_equal_variants() -> None:
     assert find_share(outcomes, "different") <= 0.13
 
 
-@pytest.mark.parametrize("name", QUIET)
+@pytest.mark.parametrize("name", STEADY)
 def test_a_difference_is_found(name: str) -> None:
     """Where runs differ by some 2 %, a difference of 5 % is found in at least 90 %."""
     outcomes = run_experiments(read_noise(name), [1.0, SLOWER], COUNT)
