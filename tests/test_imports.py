@@ -27,7 +27,7 @@ LAYERS = (
     "plans machine",
     "gpus openmp worker host",
     "planner launch verify fixes exports",
-    "engines",
+    "engines rebind",
     "options doctor",
     "saved claims preloads",
     "resolve",
@@ -44,7 +44,8 @@ OTHERS = {"typer": {"cli.group"}, "rich": {"render"}, "psutil": {"machine.portab
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
 OFF_THE_LAUNCH_PATH = {"cli.group", "cli.show", "cli.show_cluster", "cli.shell", "cli.verify",
                        "cluster", "compare", "groups", "render", "verify", "doctor",
-                       "exports", "launch.ready",
+                       "exports", "launch.ready", "launch.running", "rebind",
+                       "cli.rebind", "cli.pids",
                        "gpus.nvml",
                        "hostlist", "machine.processes", "machine.hwloc", "machine.snapshot",
                        "machine.darwin",

@@ -28,7 +28,8 @@ STATUSES = (
     ("128+N", "Signal N ended it."),
     (
         "1",
-        "From `verify`: something is not as planned. From `doctor`: something prevents binding.",
+        "From `verify` and `rebind`: something is not as planned. From `doctor`: something "
+        "prevents binding.",
     ),
     (
         "125",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
-COMMANDS = ("run", "show", "topo", "verify", "doctor", "compare", "ps")
+COMMANDS = ("run", "show", "topo", "verify", "doctor", "compare", "ps", "rebind")
 HELP = ("--help", "-h")
 VERSION = ("--version", "-V")
 SET_UP_COMPLETION = ("--install-completion", "--show-completion")
@@ -119,6 +119,10 @@ def find_command(name: str) -> Callable[[Sequence[str]], int]:
         from ompbind.cli.ps import ps
 
         return ps
+    if name == "rebind":
+        from ompbind.cli.rebind import rebind
+
+        return rebind
     from ompbind.cli.doctor import doctor
 
     return doctor
@@ -159,7 +163,7 @@ def find_help(name: str, args: Sequence[str]) -> str:
                 before_command = not parse_arguments(args[:n], options_of(name))[1]
             except OmpbindError:
                 before_command = True
-            return word if before_command or name == "verify" else ""
+            return word if before_command or name in ("verify", "rebind") else ""
     return ""
 
 

@@ -10,7 +10,17 @@ import os
 from ompbind import __version__
 from ompbind.errors import OmpbindError, UsageError
 from ompbind.messages import did_you_mean, quote, shows_colours, write_output
-from ompbind.options.table import COMPARED, MEASURED, OPTIONS, OUTPUT, PANELS, Option, options_of
+from ompbind.options.table import (
+    COMPARED,
+    MEASURED,
+    OPTIONS,
+    OUTPUT,
+    PANELS,
+    RUNNING,
+    WHERE,
+    Option,
+    options_of,
+)
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -110,6 +120,30 @@ COMMANDS = (
             ("ompbind ps", "who holds what"),
             ("ompbind ps --format json", "for a script"),
         ),
+    ),
+    Command(
+        "rebind",
+        "PID... [OPTIONS]",
+        "Bind programs that run already",
+        (
+            "Each PID is a rank, in order, with all that it has started. Every thread is bound to "
+            "the cpus of its rank, and the pages of its memory are moved to the nodes of these "
+            "cpus, or to those of --mem-nodes; --mem none leaves pages where they are. Nothing is "
+            "stopped for it. Options that say where ranks go are those of run; PIDs after a list "
+            "follow --.",
+            "What nobody can change from outside stays: variables, and the policy by which a "
+            "program allocates memory. So threads with places of their own are left to OpenMP, "
+            "unless there is --force.",
+            "The exit status is 0 when all is as planned then and 1 when not; 125: refused, and "
+            "nothing was changed.",
+        ),
+        (
+            ("ompbind rebind 4711 --numa-bind --dry-run", "what would be changed"),
+            ("ompbind rebind 4711 --numa-bind", "a program to one node, with its memory"),
+            ("ompbind rebind 4711 4712 --per package", "two servers, each to a package"),
+        ),
+        ("The options of ompbind run that say where ranks go are taken, too.",),
+        (OUTPUT, RUNNING, WHERE),
     ),
     Command(
         "doctor",

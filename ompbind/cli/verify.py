@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import time
 
-from ompbind.cpuset import parse_whole
+from ompbind.cli.pids import parse_pids
 from ompbind.errors import UsageError
-from ompbind.messages import quote, write_output
-from ompbind.options import make_values, parse_arguments
-from ompbind.options.table import options_of
+from ompbind.messages import write_output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from ompbind.options.values import Values
     from ompbind.verify.report import Report
 
 
@@ -24,7 +21,10 @@ def verify(args: Sequence[str]) -> int:
     from ompbind.saved import read_plan
     from ompbind.verify import check, find_targets
 
-    values, pids = parse_verify(args)
+    values, pids = parse_pids(args, "verify")
+    if not pids:
+        hint = "ompbind verify PID...; an ompbind run's own pid stands for all its ranks"
+        raise UsageError("no pid to verify", hint=hint)
     interval = values.get("watch")
     plan = read_plan(values["plan"]) if "plan" in values else None
     root = living_root()
@@ -46,24 +46,6 @@ def verify(args: Sequence[str]) -> int:
 
         write_output(make_text(draw_report(report)))
     return 0 if report.holds else 1
-
-
-def parse_verify(args: Sequence[str]) -> tuple[Values, list[int]]:
-    """Return the options and the process numbers, in any order. Raises UsageError."""
-    options = options_of("verify")
-    texts, rest = parse_arguments(args, options)
-    pids = []
-    while rest:
-        pid = parse_whole(rest[0])
-        if pid is None:
-            raise UsageError(f"{quote(rest[0])} is not a pid", hint="ompbind verify PID...")
-        pids.append(pid)
-        more, rest = parse_arguments(rest[1:], options)
-        texts |= more
-    if not pids:
-        hint = "ompbind verify PID...; an ompbind run's own pid stands for all its ranks"
-        raise UsageError("no pid to verify", hint=hint)
-    return make_values(texts, options), pids
 
 
 def watch(first: Report, look: Callable[[], Report], interval: float, form: object) -> int:

@@ -12,6 +12,7 @@ import os
 from ompbind.cpuset import CpuSet, parse_whole
 from ompbind.errors import OmpbindError, ParseError
 from ompbind.machine.limits import parse_cgroups, read_cpuset, read_mounts
+from ompbind.machine.regions import find_policy, parse_regions
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from ompbind.machine.roots import LivingRoot
 
+KERNEL_THREAD = 0x00200000  # PF_KTHREAD
 NO_SUCH_PROCESS = (errno.ENOENT, errno.ESRCH)  # nor thread
 
 
@@ -257,6 +259,32 @@ def read_numbers(root: LivingRoot, pid: int | str) -> tuple[int, ...]:
         return ()
 
 
+def is_kernel_thread(root: LivingRoot, pid: int) -> bool:
+    """Whether it is a thread of the kernel's, by the flags in field 9 of its `stat`."""
+    try:
+        data = root.read_whole(f"proc/{pid}/stat")
+    except OSError:
+        return False
+    fields = data[data.rfind(b")") + 2 :].split()
+    return len(fields) > 6 and bool(number(fields[6]) & KERNEL_THREAD)
+
+
+def read_privileges(root: LivingRoot) -> int:
+    """Return this process's effective capabilities, as the kernel's bits; 0 where they are not
+    shown."""
+    try:
+        text = status_field(root.read_whole("proc/self/status"), b"CapEff")
+        return int(text.strip() or b"0", 16)
+    except (OSError, ValueError):
+        return 0
+
+
+def list_tasks(root: LivingRoot, pid: int) -> list[int]:
+    """Return the numbers of a process's threads, the main thread's first; [] if it has exited."""
+    tids = sorted(int(name) for name in root.names(f"proc/{pid}/task") if name.isdigit())
+    return sorted(tids, key=lambda tid: tid != pid)
+
+
 def read_parents(root: LivingRoot) -> dict[int, int]:
     """Return the parent of every visible process."""
     parents = {}
@@ -340,43 +368,19 @@ def read_cpuset_of(root: LivingRoot, pid: int) -> CpuSet | None:
 
 
 def parse_numa_maps(data: bytes) -> Memory:
-    """Parse lines such as `7f00 bind:0 anon=3 dirty=3 N0=3 kernelpagesize_kB=4`.
-
-    Pages without a file are private; a policy may have two words ("prefer (many):0-1").
-    """
+    """Sum up the regions of numa_maps; pages without a file are private."""
     private: dict[tuple[str, int], int] = {}
     files: dict[int, int] = {}
-    sizes: dict[str, int] = {}
-    main = ""
-    for line in data.splitlines():
-        words = line.decode("utf-8", "replace").split(" ")
-        if len(words) < 2:
-            continue
-        policy, rest = words[1], 2
-        if policy in ("prefer", "weighted") and words[2:]:
-            policy, rest = f"{policy} {words[2]}", 3
-        pages, is_file, size = [], False, 4
-        for word in words[rest:]:
-            name, _, value = word.partition("=")
-            if name == "stack":
-                main = policy
-            elif name == "file":
-                is_file = True
-            elif name == "kernelpagesize_kB":
-                size = parse_whole(value) or 0
-            elif name[:1] == "N" and (node := parse_whole(name[1:])) is not None:
-                pages.append((node, parse_whole(value) or 0))
-        sizes.setdefault(policy, 0)
-        for node, count in pages:
-            pages_size = count * size * 1024
-            sizes[policy] += pages_size
-            if is_file:
-                files[node] = files.get(node, 0) + pages_size
+    regions = list(parse_regions(data))
+    for region in regions:
+        for node, count in region.pages:
+            size = count * region.page
+            if region.is_file:
+                files[node] = files.get(node, 0) + size
             else:
-                private[policy, node] = private.get((policy, node), 0) + pages_size
-    main = main or max(sizes, key=lambda p: sizes[p], default="")
-    return Memory(main, tuple((*key, size) for key, size in sorted(private.items())),
-                  tuple(sorted(files.items())))  # fmt: skip
+                private[region.policy, node] = private.get((region.policy, node), 0) + size
+    by_node = tuple((*key, size) for key, size in sorted(private.items()))
+    return Memory(find_policy(regions), by_node, tuple(sorted(files.items())))
 
 
 def parse_libraries(maps: bytes) -> tuple[str, ...]:

@@ -223,9 +223,10 @@ def hint_for_option(name: str, options: Sequence[Option], value: str = "") -> st
     typed after it."""
     command = command_of(options)
     by_name = {n: o for o in options for n in o.names}
-    if others := commands_with(name):
-        return f"{name} is an option of {others}"
     meant = translate(name, value)
+    others = commands_with(name)
+    if others and not meant.startswith("ompbind"):
+        return f"{name} is an option of {others}"
     first = meant.split(" ")[0].rstrip(",")
     fits = command in PLANNING or first == "ompbind" or first in by_name
     if meant and fits:

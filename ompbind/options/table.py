@@ -133,6 +133,9 @@ class Option(Record):
         return self.metavar or "|".join(self.choices)
 
 
+# The commands with the options that say where ranks go: also of what runs already.
+PLACING = ("run", "show", "compare", "rebind")
+
 # Those that only launches of several commands take, which `groups` is loaded for.
 GROUP_OPTIONS = ("file", "group", "after", "ready", "background")
 
@@ -154,6 +157,7 @@ OPTIONS: tuple[Option, ...] = (
         "Start N ranks; alone, divide the machine in N by its own tree: inside nodes, as "
         "equally as possible, then along caches",
         "N",
+        commands=PLACING,
         brief="N ranks; alone, the machine divided in N",
         parse=parse_count,
         fields=("request.ranks",),
@@ -162,6 +166,7 @@ OPTIONS: tuple[Option, ...] = (
         ("--per",),
         "value",
         "Start one rank for each of these; with -n, map the N ranks to them in balanced blocks",
+        commands=PLACING,
         choices=(
             *("numa", "package", "l3", "core", "gpu"),
             *("die", "cluster", "l2", "book", "drawer"),  # seldom wanted
@@ -182,6 +187,7 @@ OPTIONS: tuple[Option, ...] = (
         "Give each rank N cores, the first of its part; with --per, ranks follow one another "
         "without gaps; or a number for each rank, as in 4,8,8",
         "N[,N...]",
+        commands=PLACING,
         parse=parse_sizes,
         fields=("request.cores_per_rank",),
         excludes=(
@@ -201,6 +207,7 @@ OPTIONS: tuple[Option, ...] = (
         "value",
         "Divide the machine for -n N so that no rank spans nodes that it need not, whatever their "
         "sizes (local, default), or equally, across nodes where that does not come out even",
+        commands=PLACING,
         choices=("local", "equal"),
         fields=("request.balance",),
         excludes=(
@@ -218,6 +225,7 @@ OPTIONS: tuple[Option, ...] = (
         "flag",
         "With --balance equal, give each rank as many cores, inside a node or of whole nodes, and "
         "leave the others free",
+        commands=PLACING,
         fields=("request.leave_over",),
         excludes=(
             Rule(
@@ -233,6 +241,7 @@ OPTIONS: tuple[Option, ...] = (
         "value",
         "Map ranks to what --per names in consecutive blocks (default) or cyclically; spread: map "
         "few ranks to things that lie far apart, as to one node of each package",
+        commands=PLACING,
         choices=("block", "cyclic", "spread"),
         fields=("request.distribution",),
         excludes=(
@@ -262,12 +271,14 @@ OPTIONS: tuple[Option, ...] = (
         "flag",
         "Give all ranks of one node, package or cache the whole of it (default: they split its "
         "cores)",
+        commands=PLACING,
         fields=("request.share",),
     ),
     Option(
         ("--oversubscribe",),
         "flag",
         "Let ranks share cores, as evenly as possible, where there are more ranks than cores",
+        commands=PLACING,
         fields=("request.oversubscribe",),
         places_ranks=True,
     ),
@@ -325,6 +336,7 @@ OPTIONS: tuple[Option, ...] = (
         "flag",
         "Bind each rank's cpus and memory to one node: its GPU's node where every visible GPU has "
         "a rank, else the nodes in order",
+        commands=PLACING,
         panel=WHERE,
         brief="each rank on one node, its memory too",
         fields=("request.numa_bind",),
@@ -336,6 +348,7 @@ OPTIONS: tuple[Option, ...] = (
         "Bind rank r to the r-th node, as in 0 0 1 1 or 0,0,1,1; implies --numa-bind and the "
         "number of ranks",
         "NODE...",
+        commands=PLACING,
         panel=WHERE,
         suggest=("<node>",),
         brief="rank r on the r-th node, as in 0 0 1 1",
@@ -356,6 +369,7 @@ OPTIONS: tuple[Option, ...] = (
         "Bind rank r to exactly the r-th list of cpus, as in 0-3 4-7; with --numa-bind-nodes, the "
         "nodes are for memory",
         "CPUS...",
+        commands=PLACING,
         panel=WHERE,
         suggest=("<cpus>",),
         brief="rank r on the r-th list, as in 0-3 4-7",
@@ -385,6 +399,7 @@ OPTIONS: tuple[Option, ...] = (
         "value",
         "Use N hardware threads of each core, or all (default 1)",
         "N|all",
+        commands=PLACING,
         panel=WHERE,
         suggest=("all", "<smt>"),
         brief="hardware threads used of each core",
@@ -398,6 +413,7 @@ OPTIONS: tuple[Option, ...] = (
         "Keep N cores free for other work, taken one at a time from the rank with the most "
         "cores, the last such rank first; or N cores of each rank",
         "N[/rank]",
+        commands=PLACING,
         panel=WHERE,
         brief="cores kept free for other work",
         parse=parse_reserve,
@@ -410,6 +426,7 @@ OPTIONS: tuple[Option, ...] = (
         "Never use these cpus, as in 0,8-9; with one hardware thread of each core, their whole "
         "cores stay out; may be repeated",
         "CPUS",
+        commands=PLACING,
         panel=WHERE,
         adds=True,
         suggest=("<cpus>",),
@@ -424,6 +441,7 @@ OPTIONS: tuple[Option, ...] = (
         "Never use these cpus; other hardware threads of their cores may be used in their place; "
         "may be repeated",
         "CPUS",
+        commands=PLACING,
         panel=RARE,
         adds=True,
         suggest=("<cpus>",),
@@ -437,6 +455,7 @@ OPTIONS: tuple[Option, ...] = (
         "Set N cores aside under a name, of all ranks together or of each; with kv=2, the worker "
         "finds their cpus in OMPBIND_ROLE_KV; may be repeated",
         "NAME=N[/rank]",
+        commands=PLACING,
         panel=WHERE,
         many=True,
         parse=parse_roles,
@@ -449,6 +468,7 @@ OPTIONS: tuple[Option, ...] = (
         "Use only the I-th of N equal parts of the machine, divided as by -n N, so that launches "
         "in different parts share no core; auto/N takes one that no other such launch has",
         "I/N",
+        commands=PLACING,
         panel=WHERE,
         parse=parse_part,
         fields=("request.part",),
@@ -507,6 +527,7 @@ OPTIONS: tuple[Option, ...] = (
         "value",
         "Use only the cores nearest to a device: eth0, mlx5_0, gpu0 or a PCI address",
         "DEVICE",
+        commands=PLACING,
         panel=WHERE,
         suggest=("<device>",),
         fields=("request.near",),
@@ -523,6 +544,7 @@ OPTIONS: tuple[Option, ...] = (
         ("--gpu-domain",),
         "value",
         "Count as near a GPU: its node (default), its package, or one last-level cache of its node",
+        commands=PLACING,
         choices=("numa", "package", "l3"),
         panel=WHERE,
         fields=("request.gpu_domain",),
@@ -540,6 +562,7 @@ OPTIONS: tuple[Option, ...] = (
         "value",
         "Use only the most capable cores of a hybrid machine, only the others, or all, of which "
         "ranks get equal shares (default)",
+        commands=PLACING,
         choices=("performance", "efficiency", "all"),
         panel=WHERE,
         fields=("request.kind",),
@@ -619,6 +642,7 @@ OPTIONS: tuple[Option, ...] = (
         ("--mem",),
         "value",
         "Set the memory policy (default: bind with --numa-bind and --numa-bind-nodes, else none)",
+        commands=PLACING,
         choices=("bind", "preferred", "interleave", "local", "none"),
         panel=MEMORY,
         brief="memory policy",
@@ -630,6 +654,7 @@ OPTIONS: tuple[Option, ...] = (
         "Take memory from these nodes, wherever a rank's cpus are, as from nodes without cpus, or "
         "from all that have memory",
         "NODES|all",
+        commands=PLACING,
         panel=MEMORY,
         suggest=("all", "<node>"),
         parse=parse_mem_nodes,
@@ -1113,10 +1138,31 @@ OPTIONS: tuple[Option, ...] = (
         "value",
         "Print a table (default) or JSON",
         choices=("table", "json"),
-        commands=("topo", "verify", "doctor", "ps"),
+        commands=("topo", "verify", "doctor", "ps", "rebind"),
         panel=OUTPUT,
         brief="how to print it",
         keyword_of=(),
+        on_saved_plan=True,
+    ),
+    Option(
+        ("--dry-run",),
+        "flag",
+        "Print the plan and what would be changed of each process, and change nothing",
+        commands=("rebind",),
+        panel=OUTPUT,
+        keyword_of=(),
+        on_saved_plan=True,
+    ),
+    Option(
+        ("--force",),
+        "flag",
+        "Rebind threads that hold places of their own, as OpenMP's do, to all cpus of their rank, "
+        "and take cores that other launches hold",
+        commands=("rebind",),
+        panel=RUNNING,
+        brief="rebind threads with places of their own, too",
+        keyword_of=(),
+        on_saved_plan=True,
     ),
     Option(
         ("--save",),
@@ -1422,6 +1468,7 @@ OPTIONS: tuple[Option, ...] = (
         "value",
         "Use a plan saved with show --format json; - is standard input",
         "FILE",
+        commands=PLACING,
         panel=ELSEWHERE,
         suggest=("<file>",),
         fields=("plan.saved",),
@@ -1509,6 +1556,7 @@ OPTIONS: tuple[Option, ...] = (
         "value",
         "Plan inside an inherited affinity mask or memory policy (intersect, default), refuse it, "
         "or ignore it and use the whole cpuset",
+        commands=PLACING,
         choices=("intersect", "error", "ignore"),
         panel=RARE,
         fields=("plan.inherited",),

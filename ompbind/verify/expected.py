@@ -39,6 +39,7 @@ class Expected(Record):
     roles: tuple[CpuSet, ...] = ()  # cpus set aside for threads that the worker binds itself
     number: int | None = None  # what it is called, where that is not `rank`
     group: str = ""  # the name of the group that it is in, "" without groups
+    rebound: bool = False  # bound while it ran: its policy and its variables are those of before
 
 
 def expect_plan(rank: RankPlan) -> Expected:

@@ -130,6 +130,8 @@ def judge_environment(observation: Observation) -> Iterator[Difference]:
 def judge_worker(observation: Observation) -> Iterator[Difference]:
     """Yield the difference of a worker that its server has told where to run, in vain: GNU's
     runtime prefers OMP_PLACES to GOMP_CPU_AFFINITY. ompbind lets no rank have the latter."""
+    if observation.expected.rebound:
+        return
     text = dict(observation.process.environ or ()).get("GOMP_CPU_AFFINITY", "")
     try:
         asked = CpuSet.parse_kernel(",".join(text.split()))

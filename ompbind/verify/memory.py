@@ -36,7 +36,7 @@ def judge_memory(observation: Observation) -> Iterator[Difference | str]:
         if dict(observation.process.unreadable).get("memory"):
             yield unreadable(observation.process, "memory", f"{plan} cannot be verified")
         return
-    if not is_same_policy(memory.policy, expected):
+    if not expected.rebound and not is_same_policy(memory.policy, expected):
         yield other_policy(observation, memory, plan)
     elif others := {policy: 0 for policy, _, _ in memory.private if policy != memory.policy}:
         for policy, _, size in memory.private:

@@ -167,7 +167,7 @@ def test_help_of_an_option() -> None:
     """`ompbind help --format` has the option's entry of each command that takes it."""
     lines = read_help("help", "--format")
     assert [line for line in lines if line.startswith("ompbind ")] == [
-        "ompbind show", "ompbind topo, verify, doctor, ps", "ompbind compare",
+        "ompbind show", "ompbind topo, verify, doctor, ps, rebind", "ompbind compare",
     ]  # fmt: skip
     assert names_in(lines) == ["--format"] * 3
 
@@ -214,7 +214,7 @@ def test_no_pages(tmp_path: os.PathLike[str]) -> None:
         (["--frobnicate"], "'--frobnicate' is not an option of ompbind itself",
          "see ompbind --help"),
         (["-n", "2", "--", "true"], "'-n' is not an option of ompbind itself",
-         "-n is an option of ompbind run, show and compare"),
+         "-n is an option of ompbind run, show, compare and rebind"),
         (["hlep"], "'hlep' is not a command of ompbind", "did you mean help?"),
         (["help", "bindings"], "there is no command and no page 'bindings'",
          "did you mean binding?"),
@@ -226,7 +226,7 @@ def test_no_pages(tmp_path: os.PathLike[str]) -> None:
         (["run", "--explain"], "'--explain' is not an option",
          "--explain is an option of ompbind show"),
         (["topo", "-n", "2"], "'-n' is not an option",
-         "-n is an option of ompbind run, show and compare"),
+         "-n is an option of ompbind run, show, compare and rebind"),
         (["doctor", "--topology", "x"], "'--topology' is not an option",
          "--topology is an option of ompbind run, show and topo"),
         # another tool's

@@ -213,7 +213,7 @@ def test_list_without_mark() -> None:
         ("show", "--frobnicate", "the worker's own options follow its command; see ompbind show "
          "--help"),
         ("topo", "--cores 2", "see ompbind topo --help"),
-        ("topo", "-n 2", "-n is an option of ompbind run, show and compare"),
+        ("topo", "-n 2", "-n is an option of ompbind run, show, compare and rebind"),
         ("topo", "--of xml", "use --format json, or --save FILE"),
         ("doctor", "--physcpubind 0", "see ompbind doctor --help"),
     ],
