@@ -35,7 +35,12 @@ def main(args: Sequence[str]) -> int:
             from ompbind.cli.help import print_help
 
             return print_help(name, short=word == "-h")
-        return find_command(name)(rest)
+        command = find_command(name)
+        if name != "run":  # which is over, or supervises, before there is anything to collect
+            import gc
+
+            gc.enable()
+        return command(rest)
     except OmpbindError as e:
         if os.environ.get("OMPBIND_OPTIONS"):
             from ompbind.options.defaults import explain_origin

@@ -39,9 +39,6 @@ OWN = ("neighbours", "memory")
 
 def run(args: Sequence[str]) -> int:
     """Carry out `ompbind run`; return the exit status. Raises OmpbindError."""
-    import gc
-
-    gc.disable()  # a launch is over before there is anything to collect
     values, command = read_launch(args, "run")
     if wants_list(values):
         return list_fixes()
