@@ -26,7 +26,7 @@ class Record:
     """
 
     _fields: ClassVar[tuple[str, ...]] = ()
-    _names: ClassVar[frozenset[str]] = frozenset()  # the same, for one quick comparison
+    _names: ClassVar[frozenset[str]] = frozenset()  # the same, for quick comparisons
     _defaults: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -38,12 +38,14 @@ class Record:
     if not TYPE_CHECKING:  # type checkers derive the signature from the fields
 
         def __init__(self, *args, **kwargs):
-            fields, values = self._fields, self.__dict__
-            values.update(self._defaults)
-            values.update(zip(fields, args, strict=False))
-            values.update(kwargs)
-            if len(args) > len(fields) or values.keys() != self._names:
-                wrong = sorted(set(fields) ^ values.keys()) or f"{len(args)} values"
+            names, values = self._names, self.__dict__
+            values |= self._defaults
+            if args:
+                values.update(zip(self._fields, args, strict=False))
+            values |= kwargs
+            # Quicker than to compare the names: those in the defaults and in `args` are right.
+            if len(args) > len(names) or len(values) != len(names) or not names.issuperset(kwargs):
+                wrong = sorted(names ^ values.keys()) or f"{len(args)} values"
                 raise TypeError(f"{type(self).__name__}: missing or unknown: {wrong}")
 
         def __setattr__(self, name, value):
