@@ -326,8 +326,8 @@ class Caution(Record):
 
     The kinds: "exclude", "no-binding", "no-cores", "no-numa", "uneven", "oversubscribed",
     "threads", "shared-threads", "quota", "isolated", "shared-core", "memory", "gpu",
-    "numa-balancing", "neighbours", "engine", "fix", "openmp", "preload"; "" in a plan saved before
-    there were kinds. `hint`: what to do about it, where the text does not say it.
+    "numa-balancing", "neighbours", "engine", "fix", "openmp", "preload", "idle"; "" in a plan
+    saved before there were kinds. `hint`: what to do about it, where the text does not say it.
     """
 
     kind: str
@@ -402,12 +402,13 @@ class Plan(Record):
         and cores that --kind or --near passes over."""
         return self.host.allowed - self.taken - self.unused - self.excluded
 
-    def to_json(self, explanation: Sequence[str] = ()) -> str:
-        """Return the documented JSON object, as text that ends in a newline."""
+    def to_json(self, explanation: Sequence[str] = (), **more: object) -> str:
+        """Return the documented JSON object, as text that ends in a newline. `more`: fields that
+        the plan does not have by itself."""
         import json
 
         extra = {"explanation": list(explanation)} if explanation else {}
-        return json.dumps(self.to_dict() | extra, indent=1) + "\n"
+        return json.dumps(self.to_dict() | more | extra, indent=1) + "\n"
 
     def task_to_dict(self) -> dict[str, Any] | None:
         """Return the JSON of `task`; None where no engine is seen at all."""

@@ -55,13 +55,16 @@ def show(args: Sequence[str]) -> int:
         plan = plan.replace(inherited=(*notes, *plan.inherited))
     form = values.get("format", "table")
     rank = find_rank(len(plan.ranks), printed, form if form in ("env", "systemd") else "")
+    machine = read_wanted_shape(values, plan, form)
     sentences: list[str] = []
     if "explain" in values:
         from ompbind.render.sentences import explain
 
-        sentences = explain(plan)
+        sentences = explain(plan, machine)
     if form == "json":
-        write_output(plan.to_json(sentences))
+        from ompbind.planner.sharing import list_sharing
+
+        write_output(plan.to_json(sentences, sharing=list_sharing(plan, machine)))
     elif form == "env":
         write_output(environment_lines(plan, rank or 0))
     elif form == "argv":
@@ -69,12 +72,11 @@ def show(args: Sequence[str]) -> int:
     elif form in EXPORTS:
         print_export(plan, form, rank, environ)
     elif "svg" in values or "html" in values:
-        write_drawing(values, plan, sentences)
+        write_drawing(values, plan, machine, sentences)
     else:
         from ompbind.render import make_text
         from ompbind.render.plan import draw_plan
 
-        machine = read_shape(values.get("topology"), plan, devices=any(r.gpus for r in plan.ranks))
         write_output(make_text(draw_plan(plan, sentences, rank, machine)))
         return 0
     for caution in plan.cautions if form != "json" else ():
@@ -89,11 +91,22 @@ def find_groups(values: Values, command: Sequence[str]) -> Groups | None:
     return groups.find_groups(values, command, "show")
 
 
-def write_drawing(values: Values, plan: Plan, sentences: Sequence[str]) -> None:
+def read_wanted_shape(values: Values, plan: Plan, form: str) -> Machine | None:
+    """Return the machine that the plan is for, as far as it is shown; None if it is not needed, or
+    not known."""
+    drawn = "svg" in values or "html" in values
+    if not drawn and form not in ("table", "json"):
+        return None
+    devices = drawn or (form == "table" and any(r.gpus for r in plan.ranks))
+    return read_shape(values.get("topology"), plan, devices=devices, details=drawn)
+
+
+def write_drawing(
+    values: Values, plan: Plan, machine: Machine | None, sentences: Sequence[str]
+) -> None:
     """Write the picture or the page that was asked for. Raises OmpbindError."""
     from ompbind.cli.output_file import write_file
 
-    machine = read_shape(values.get("topology"), plan, devices=True, details=True)
     if "svg" in values:
         from ompbind.render.picture import make_plan_picture, make_svg
 

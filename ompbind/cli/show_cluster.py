@@ -27,7 +27,8 @@ def show_cluster(
     if "explain" in values:
         from ompbind.render.sentences import explain
 
-        explanations = [explain(plan) for plan in cluster.plans]
+        pairs = zip(cluster.plans, cluster.groups, strict=True)
+        explanations = [explain(plan, group.machine) for plan, group in pairs]
     position, local_rank = cluster.find_rank(rank)
     if form == "table":
         from ompbind.render import make_text

@@ -7,6 +7,7 @@ from ompbind.cluster.snapshots import shorten
 from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.hostlist import format_hostlist
 from ompbind.messages import counted
+from ompbind.planner.sharing import list_sharing
 from ompbind.plans import Caution, World
 from ompbind.record import Record
 from ompbind.resolve import resolve_plan
@@ -86,6 +87,7 @@ class ClusterPlan(Record):
         """Return a group as the JSON has it."""
         group = self.groups[number]
         plan = self.plans[number].to_dict()
+        plan |= {"sharing": list_sharing(self.plans[number], group.machine)}
         return {
             "kind": group.kind,
             "hosts": self.hosts_of(number),

@@ -38,6 +38,7 @@ from ompbind.render.rows import (
     list_unassigned,
     make_rows,
 )
+from ompbind.render.sharing import describe_sharing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -98,7 +99,8 @@ def draw_ranks(
     if about:
         parts += [*(Text(line, overflow="fold") for line in about), Text()]
     parts += [MachineMap(plan.host.cpus, machine, make_owners(plan), make_role_marks(plan)), Text()]
-    parts += [list_pieces(line) for line in list_unassigned(plan, machine)]
+    lines = [*describe_sharing(plan, machine), *list_unassigned(plan, machine)]
+    parts += [list_pieces(line) for line in lines]
     if plan.inherited:
         title = Text("\ninherited environment", style="bold")
         parts += [title, inherited_table(plan.inherited)]

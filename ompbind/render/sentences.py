@@ -1,4 +1,4 @@
-"""Sentences that explain a plan: why each rank has what it has. From the plan alone."""
+"""Sentences that explain a plan: why each rank has what it has."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import os
 
 from ompbind.cpuset import CpuSet, label_numbers, union
 from ompbind.messages import counted, label, plural
+from ompbind.render.sharing import explain_sharing
 from ompbind.worker.libraries import name_allocator
 from ompbind.worker.runtimes import family_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ompbind.machine.topology import Machine
     from ompbind.plans import Plan, RankPlan, Server
 
 MEMORY = {
@@ -29,10 +31,12 @@ DISTRIBUTION = {  # of threads, by OMP_PROC_BIND
 }
 
 
-def explain(plan: Plan) -> list[str]:
-    """Return sentences on the machine, its threads, and each kind of rank."""
+def explain(plan: Plan, machine: Machine | None = None) -> list[str]:
+    """Return sentences on the machine, its threads, each kind of rank, and what ranks share, where
+    the machine is known that the plan is for."""
     each = explain_server(plan, plan.server) if plan.server else explain_ranks(plan)
-    return [*explain_machine(plan), *explain_budget(plan), *each, *explain_preloads(plan)]
+    more = [*explain_preloads(plan), *explain_sharing(plan, machine)]
+    return [*explain_machine(plan), *explain_budget(plan), *each, *more]
 
 
 def explain_machine(plan: Plan) -> list[str]:

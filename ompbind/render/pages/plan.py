@@ -22,6 +22,7 @@ from ompbind.render.rows import (
     list_unassigned,
     make_rows,
 )
+from ompbind.render.sharing import describe_sharing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def make_plan_page(plan: Plan, machine: Machine | None, explanation: Sequence[st
     parts.append(write_figure(make_plan_picture(plan, machine, legend=False)))
     parts.append(write_table(make_rows(plan)))
     parts.append(write_paragraph(plan.omp_text or plan.places_why))
-    parts += [write_paragraph(line) for line in list_unassigned(plan, machine)]
+    lines = [*describe_sharing(plan, machine), *list_unassigned(plan, machine)]
+    parts += [write_paragraph(line) for line in lines]
     if explanation:
         parts.append(write_heading("explanation"))
         parts += [write_paragraph(sentence) for sentence in explanation]
