@@ -18,7 +18,13 @@ from ompbind.planner.mapping import (
     map_by_domain,
     map_by_nodes,
 )
-from ompbind.planner.ranks import explain_places, make_ranks, make_threads, warn_of_threads
+from ompbind.planner.ranks import (
+    choose_memory,
+    explain_places,
+    make_ranks,
+    make_threads,
+    warn_of_threads,
+)
 from ompbind.plans import Caution, Host, Plan
 from ompbind.record import Record
 
@@ -68,7 +74,10 @@ def make_plan(machine: Machine, request: Request) -> Plan:
         *warn_of_machine(machine, request),
         *usable.cautions,
         *mapping_cautions,
-        *warn_of_nodes(machine, request, usable.cores, shares),
+        *(
+            warn_of_nodes(machine, request, usable.cores, shares)
+            or warn_of_idle(machine, request, usable.cores, shares)
+        ),
         *warn_of_sizes(shares, request),
         *warn_of_oversubscription(shares, request),
         *thread_cautions,
@@ -243,6 +252,26 @@ def warn_of_nodes(
     from ompbind.planner.memory import warn_of_denied_nodes  # not on everybody's start path
 
     return warn_of_denied_nodes(machine, request, cores, shares)
+
+
+def warn_of_idle(
+    machine: Machine, request: Request, cores: Sequence[Core], shares: Sequence[Share]
+) -> list[Caution]:
+    if not request.numa_bind and request.per is None:
+        return []
+    used = {core.first_cpu.cpu for share in shares for core in share.cores}
+    if len(used) == len(cores):
+        return []
+    from ompbind.planner.idle import warn_of_idle_cores  # seldom wanted
+
+    def plan_cores(other: Request) -> tuple[Sequence[Core], Sequence[Share], Sequence[Caution]]:
+        cores = find_usable(machine, other).cores
+        shares, cautions = map_ranks(machine, other, cores)
+        for rank, share in enumerate(shares):
+            cautions += choose_memory(machine, other, rank, share)[2]
+        return cores, shares, cautions
+
+    return warn_of_idle_cores(request, cores, shares, plan_cores)
 
 
 def warn_of_sizes(shares: Sequence[Share], request: Request) -> list[Caution]:

@@ -1,0 +1,112 @@
+"""The warning of cores that --numa-bind and the like leave idle, and what it advises instead."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ompbind.cpuset import union
+from ompbind.errors import PlanError
+from ompbind.machine.topology import Machine
+from ompbind.planner import make_plan
+from ompbind.plans import Caution, Plan
+from tests.support.machines import MACHINES, make_asked
+from tests.support.requests import cores_of, machines
+
+
+def idle_share(machine: Machine, plan: Plan) -> float:
+    """The share of the allowed cores of which no rank has a cpu, counted from the topology."""
+    cores = cores_of(machine.topology, machine.allowed.cpus)
+    taken = union(r.cpus for r in plan.ranks)
+    return sum(not core & taken for core in cores) / len(cores)
+
+
+def find_warning(plan: Plan) -> Caution | None:
+    return next((c for c in plan.cautions if c.kind == "idle"), None)
+
+
+def list_commands(hint: str) -> list[list[str]]:
+    """The options of each piece of advice: its words before the verb."""
+    commands = []
+    for piece in filter(None, hint.split("; ")):
+        words = piece.split()
+        end = next(n for n, word in enumerate(words) if word in ("divides", "gives", "starts"))
+        commands.append(words[:end])
+    return commands
+
+
+OPTIONS = st.sampled_from([["--numa-bind"], ["--per", "numa"], ["--per", "package"]])
+
+
+@given(machines(), OPTIONS, st.none() | st.integers(1, 8))
+@settings(max_examples=50)
+def test_the_advice_uses_the_machine(machine: Machine, options: list[str], n: int | None) -> None:
+    """A warning is there where more than a quarter is idle, and not elsewhere; what it advises
+    leaves less idle, and does not warn again."""
+    args = [*options, *(["-n", str(n)] if n else [])]
+    try:
+        plan = make_plan(machine, make_asked(args))
+    except PlanError:
+        return
+    warning = find_warning(plan)
+    denied = any("leaves out" in text for text in plan.warnings)
+    assert (warning is not None) == (idle_share(machine, plan) > 0.25 and not denied)
+    if warning is None:
+        return
+    for words in list_commands(warning.hint):
+        advised = make_plan(machine, make_asked(words))
+        assert idle_share(machine, advised) <= 0.25
+        assert find_warning(advised) is None
+
+
+@pytest.mark.parametrize(
+    ("args", "text", "hint"),
+    [
+        ("--numa-bind -n 2",
+         "--numa-bind puts 2 ranks on 2 of 4 nodes: 8 of 16 cores are idle",
+         "-n 2 --mem bind divides all nodes among the ranks; "
+         "-n 4 --numa-bind starts a rank on each node"),
+        ("--numa-bind", "--numa-bind puts 1 rank on 1 of 4 nodes: 12 of 16 cores are idle",
+         "--mem bind gives the rank all nodes; -n 4 --numa-bind starts a rank on each node"),
+        ("--numa-bind -n 2 --mem interleave",
+         "--numa-bind puts 2 ranks on 2 of 4 nodes: 8 of 16 cores are idle",
+         "-n 2 --mem interleave divides all nodes among the ranks; "
+         "-n 4 --numa-bind starts a rank on each node"),
+        ("--per numa -n 2", "--per numa puts 2 ranks on 2 of 4 nodes: 8 of 16 cores are idle",
+         "-n 2 divides all nodes among the ranks; "
+         "-n 4 --per numa starts a rank on each node"),
+        ("--per package -n 1",
+         "--per package puts 1 rank on 1 of 2 packages: 8 of 16 cores are idle",
+         "-n 1 gives the rank all packages; "
+         "-n 2 --per package starts a rank on each package"),
+    ],
+)  # fmt: skip
+def test_few_ranks_on_many_nodes(args: str, text: str, hint: str) -> None:
+    """It says what is idle and why, and both ways out."""
+    warning = find_warning(make_plan(MACHINES["server"], make_asked(args.split())))
+    assert warning == Caution("idle", text, hint)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        "-n 2", "--numa-bind -n 3", "--numa-bind -n 4", "--per numa", "--per l3 -n 2",
+        "--per core -n 2", "--numa-bind-nodes 0 1", "--numa-bind-cpus 0-3",
+        "--numa-bind -n 2 --cores-per-rank 2", "--numa-bind -n 2 --threads 2",
+        "--numa-bind -n 1 --part 1/2", "--numa-bind -n 2 --reserve 1",
+        "--numa-bind -n 2 --role kv=1", "--numa-bind -n 2 --distribution spread",
+        "--numa-bind -n 2 --exclude 8-15", "--numa-bind -n 2 --exclude-cpus 12",
+    ],
+)  # fmt: skip
+def test_who_says_which_part_is_not_warned(args: str) -> None:
+    """Nor who leaves a quarter idle, or nothing."""
+    assert find_warning(make_plan(MACHINES["server"], make_asked(args.split()))) is None
+
+
+def test_no_advice_that_would_not_do() -> None:
+    """Where memory cannot be bound otherwise without a warning, the warning stands alone."""
+    warning = find_warning(make_plan(MACHINES["hungry"], make_asked(["--numa-bind"])))
+    assert warning == Caution(
+        "idle", "--numa-bind puts 1 rank on 1 of 3 nodes: 4 of 6 cores are idle", ""
+    )
