@@ -105,6 +105,7 @@ COMMANDS = (
             ("ompbind verify 4711", "a worker, or its ompbind"),
             ("ompbind verify --plan plan.json 4711 4712", "against a saved plan"),
             ("ompbind verify --watch 4711", "again and again, until interrupted"),
+            ("ompbind verify --repair 4711", "and bind again what has left its plan"),
         ),
     ),
     Command(

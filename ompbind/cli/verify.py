@@ -30,6 +30,10 @@ def verify(args: Sequence[str]) -> int:
     root = living_root()
     targets = find_targets(root, pids, plan)
     report = check(root, targets)
+    if "repair" in values:
+        from ompbind.rebind.repair import repair
+
+        report = repair(root, report, lambda: check(root, targets))
     if interval is not None:
         return watch(report, lambda: check(root, targets), interval, values.get("format"))
     if values.get("format") == "json":

@@ -1123,6 +1123,17 @@ OPTIONS: tuple[Option, ...] = (
         on_saved_plan=True,
     ),
     Option(
+        ("--repair",),
+        "flag",
+        "Where threads or pages have left their plan, bind and move them as it says, print what "
+        "was done, and check again",
+        commands=("verify",),
+        panel=RUNNING,
+        brief="bind again what has left its plan",
+        keyword_of=(),
+        excludes=(Rule(("watch",), "{name} looks and repairs once, {other} again and again"),),
+    ),
+    Option(
         ("--watch",),
         "optional",
         "Check again every so many seconds (default 2), until interrupted or all have exited",

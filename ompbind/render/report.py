@@ -24,7 +24,7 @@ MAX_VALUES = 4  # in a cell
 
 def draw_report(report: Report) -> RenderableType:
     report = escape(report)
-    parts: list[RenderableType] = []
+    parts: list[RenderableType] = draw_repairs(report)
     for process in report.processes:
         parts += [draw_headline(process)]
         if not process.process.ended:
@@ -40,6 +40,18 @@ def draw_report(report: Report) -> RenderableType:
             parts.append(Text.assemble(("  remedy: ", "dim"), difference.remedy))
         parts.append(Text())
     return Group(*parts, draw_summary(report))
+
+
+def draw_repairs(report: Report) -> list[RenderableType]:
+    """Draw what was done about differences, where that was asked for."""
+    if report.repairs is None:
+        return []
+    lines = [
+        Text.assemble(("repaired: ", "bold green") if r.done else ("not repaired: ", "bold red"),
+                      r.text)
+        for r in report.repairs
+    ]  # fmt: skip
+    return [*(lines or [Text("nothing to repair", style="bold")]), Text()]
 
 
 def draw_headline(report: ProcessReport) -> Text:

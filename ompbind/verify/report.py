@@ -90,11 +90,23 @@ class ProcessReport(Record):
         }  # fmt: skip
 
 
+class Repair(Record):
+    """What was done about differences of a process, or could not be. `kind`: "threads", that were
+    bound, or "memory", that was moved."""
+
+    pid: int
+    rank: int | None
+    kind: str
+    text: str
+    done: bool
+
+
 class Report(Record):
     """All processes that were verified."""
 
     processes: tuple[ProcessReport, ...]
     online: CpuSet  # the machine's cpus at that time
+    repairs: tuple[Repair, ...] | None = None  # what --repair has done before; None without it
 
     @property
     def holds(self) -> bool:
@@ -121,6 +133,7 @@ class Report(Record):
             "holds": self.holds,
             "online": str(self.online),
             "processes": [p.to_dict(self.online) for p in self.processes],
+            **({} if self.repairs is None else {"repairs": [dict(vars(r)) for r in self.repairs]}),
         }
 
 
