@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from ompbind.cpuset import LIMIT, CpuSet, parse_whole
 from ompbind.errors import TopologyError
-from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
+from ompbind.machine.details import clean_model
+from ompbind.machine.topology import Allowed, Cache, Cpu, Machine, Node, Topology
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ompbind.machine.roots import Root
+    from ompbind.machine.topology import Level
 
 
 class SysctlRoot:
@@ -43,7 +47,7 @@ def decode_value(path: str, value: bytes) -> str:
     """Return a value as sysctl(8) prints it: a text, 64-bit numbers, or one number."""
     import sys
 
-    if path.endswith((".hostname", ".name", ".model")):
+    if path.endswith((".hostname", ".name", ".model", ".brand_string")):
         return value.rstrip(b"\0").decode("utf-8", "replace")
     step = 8 if len(value) > 8 else len(value)
     parts = [value[i : i + step] for i in range(0, len(value), step)]
@@ -58,7 +62,7 @@ def read_darwin(root: Root) -> Machine:
     levels = read_perflevels(root, logical)
     cpus: list[Cpu] = []
     cores = l2s = 0
-    for kind, (count, physical, per_l2) in enumerate(levels):
+    for kind, (_, count, physical, per_l2) in enumerate(levels):
         threads = count // physical if physical and count % physical == 0 else 1
         first = len(cpus)
         for n in range(count):
@@ -92,22 +96,45 @@ def read_darwin(root: Root) -> Machine:
         numa=False,
     )
     name = (root.read("sysctl/kern.hostname") or "").strip()
-    return Machine(topology, Allowed(everything, CpuSet([0])), name, can_bind=False)
+    return Machine(
+        topology,
+        Allowed(everything, CpuSet([0])),
+        name,
+        can_bind=False,
+        model=clean_model(root.read("sysctl/machdep.cpu.brand_string") or ""),
+        caches=read_caches(root, topology, [level[0] for level in levels]),
+    )
 
 
-def read_perflevels(root: Root, logical: int) -> list[tuple[int, int, int]]:
-    """Return (logical cpus, physical cores, cpus that share an L2) of each kind, least capable
-    first; Apple numbers its levels from the most capable."""
+def read_caches(root: Root, topology: Topology, prefixes: Sequence[str]) -> tuple[Cache, ...]:
+    """Return the caches whose size sysctl has. `prefixes`: under which it has those of each kind of
+    core."""
+    caches = []
+    names: tuple[tuple[str, str, Level], ...] = (
+        ("L1d", "l1dcachesize", "core"), ("L1i", "l1icachesize", "core"),
+        ("L2", "l2cachesize", "l2"), ("L3", "l3cachesize", "l3"),
+    )  # fmt: skip
+    kinds = {c.cpu: c.kind or 0 for c in topology.cpus}
+    for name, value, level in names:
+        for cpus in topology.groups(level):
+            size = read_sysctl_value(root, f"{prefixes[kinds[cpus.first]]}.{value}")
+            caches += [Cache(name, size, cpus)] if size else []
+    return tuple(caches)
+
+
+def read_perflevels(root: Root, logical: int) -> list[tuple[str, int, int, int]]:
+    """Return (sysctl's name, logical cpus, physical cores, cpus that share an L2) of each kind,
+    least capable first; Apple numbers its levels from the most capable."""
     levels = []
     for n in range(min(read_sysctl_value(root, "hw.nperflevels") or 0, 16)):
         name = f"hw.perflevel{n}"
         count = read_sysctl_value(root, f"{name}.logicalcpu") or 0
         physical = read_sysctl_value(root, f"{name}.physicalcpu") or count
-        levels.append((count, physical, read_sysctl_value(root, f"{name}.cpusperl2") or 0))
-    levels = [level for level in reversed(levels) if level[0]]
-    if sum(level[0] for level in levels) == logical:
+        levels.append((name, count, physical, read_sysctl_value(root, f"{name}.cpusperl2") or 0))
+    levels = [level for level in reversed(levels) if level[1]]
+    if sum(level[1] for level in levels) == logical:
         return levels
-    return [(logical, read_sysctl_value(root, "hw.physicalcpu") or logical, 0)]
+    return [("hw", logical, read_sysctl_value(root, "hw.physicalcpu") or logical, 0)]
 
 
 def read_cache_sharing(root: Root) -> dict[int, int]:

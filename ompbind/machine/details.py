@@ -1,10 +1,13 @@
 """Read what no plan depends on and people want to know: the processor's model, and its caches.
 
 Sources: the kernel's show_cpuinfo of each architecture, and ABI/testing/sysfs-devices-system-cpu
-for caches. The parts of Arm's implementers are those of util-linux's lscpu-arm.c.
+for caches. The parts of Arm's implementers are those of util-linux's lscpu-arm.c; the machines of
+s390, which has no name for its processors, those of setup_elf_platform in the kernel's arch/s390.
 """
 
 from __future__ import annotations
+
+import re
 
 from ompbind.cpuset import CpuSet, parse_whole
 from ompbind.errors import TopologyError
@@ -14,6 +17,8 @@ from ompbind.machine.topology import Cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from ompbind.machine.roots import Root
     from ompbind.machine.topology import Machine
 
@@ -39,6 +44,13 @@ ARM_PARTS = {
     ("0x4e", "0x004"): "Carmel", ("0x50", "0x000"): "X-Gene", ("0x70", "0x662"): "FTC662",
     ("0x70", "0x663"): "FTC663", ("0xc0", "0xac3"): "Ampere-1", ("0xc0", "0xac4"): "Ampere-1a",
 }  # fmt: skip
+S390_MACHINE = re.compile(r"^(?:processor \d+:.*, *)?machine\s*[=:] *(\d{4})$", re.MULTILINE)
+S390_NAMES = {
+    "2064": "z900", "2066": "z900", "2084": "z990", "2086": "z990", "2094": "z9", "2096": "z9",
+    "2097": "z10", "2098": "z10", "2817": "z196", "2818": "z196", "2827": "zEC12",
+    "2828": "zEC12", "2964": "z13", "2965": "z13", "3906": "z14", "3907": "z14", "8561": "z15",
+    "8562": "z15", "3931": "z16", "3932": "z16", "9175": "z17", "9176": "z17",
+}  # fmt: skip
 MAX_MODELS = 3
 MAX_MODEL = 80  # characters
 CACHE_NAMES = {"Data": "d", "Instruction": "i", "Unified": ""}
@@ -61,19 +73,34 @@ def parse_model(cpuinfo: str) -> str:
         if colon:
             fields[name.strip()] = " ".join(value.split())
             continue
-        if model := name_model(fields):
-            models[model] = None
+        models[name_model(fields)] = None
         fields = {}
-    return " + ".join(list(models)[:MAX_MODELS])
+    models |= dict.fromkeys(f"IBM {name}" for name in find_s390_machines(cpuinfo).values())
+    return join_models(models)
 
 
-def name_model(fields: dict[str, str]) -> str:
+def join_models(models: Iterable[str]) -> str:
+    """Return the names of a machine's models as one, each once."""
+    return " + ".join(list(dict.fromkeys(filter(None, models)))[:MAX_MODELS])
+
+
+def find_s390_machines(cpuinfo: str) -> dict[str, str]:
+    """Return the names of the machines in an s390's /proc/cpuinfo, by number."""
+    numbers = dict.fromkeys(match[1] for match in S390_MACHINE.finditer(cpuinfo))
+    return {number: S390_NAMES[number] for number in numbers if number in S390_NAMES}
+
+
+def name_model(fields: Mapping[str, str]) -> str:
     """Return the name of one processor, given its part of /proc/cpuinfo."""
     if all(field in fields for field in ARM_FIELDS):
         implementer, part = (fields[field] for field in ARM_FIELDS)
         return ARM_PARTS.get((implementer, part), "")
-    model = next((fields[field] for field in MODEL_FIELDS if fields.get(field)), "")
-    return model.partition(", altivec")[0][:MAX_MODEL]
+    return clean_model(next((fields[field] for field in MODEL_FIELDS if fields.get(field)), ""))
+
+
+def clean_model(model: str) -> str:
+    """Return a processor's name as it is drawn: on one line, of a sane length."""
+    return " ".join(model.split()).partition(", altivec")[0][:MAX_MODEL]
 
 
 def read_caches(root: Root, online: CpuSet) -> tuple[Cache, ...]:

@@ -11,8 +11,9 @@ from xml.parsers import expat
 from ompbind.cpuset import LIMIT, CpuSet, parse_whole
 from ompbind.errors import ParseError, TopologyError
 from ompbind.machine.cpus import make_capacities, make_kinds, make_steps
+from ompbind.machine.details import clean_model, join_models, name_model
 from ompbind.machine.devices import KINDS_OF_DEVICES
-from ompbind.machine.topology import Allowed, Cpu, Device, Machine, Node, Topology
+from ompbind.machine.topology import Allowed, Cache, Cpu, Device, Machine, Node, Topology
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +26,11 @@ MAX_OBJECTS = 1 << 20
 MEMORY_SIDE = "MemorySideCache"
 # Of Intel's hybrid processors, by hwloc, as in `cpus.read_core_types`.
 CORE_TYPES = {"IntelAtom": 1, "IntelCore": 2}
+
+# Infos of packages that name a processor, and what /proc/cpuinfo calls them. Of Arm, hwloc's model
+# is the kernel's name of the architecture.
+INFOS = {"CPUModel": "model name", "CPUImplementer": "CPU implementer", "CPUPart": "CPU part"}
+CACHE_KINDS = {"0": "", "1": "d", "2": "i"}  # cache_type
 
 # hwloc's type, or a Group's subtype, to our level.
 LEVELS = {
@@ -72,6 +78,8 @@ class XmlReader:
         self.machine: dict[str, str] = {}
         self.name = ""
         self.distances: dict[str, str] = {}
+        self.models: list[dict[str, str]] = []  # what is said of each processor
+        self.caches: list[Cache] = []
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         self.objects += 1
@@ -98,6 +106,11 @@ class XmlReader:
             self.kinds[-1][1][attributes.get("name", "")] = attributes.get("value", "")
         elif tag == "info" and attributes.get("name") == "HostName":
             self.name = attributes.get("value", "")
+        elif tag == "info" and attributes.get("name") in INFOS:
+            fields = above.setdefault("model", {})
+            if not fields:
+                self.models.append(fields)
+            fields[INFOS[attributes["name"]]] = clean_model(attributes.get("value", ""))
 
     def start_object(self, element: dict[str, Any], attributes: dict[str, str]) -> None:
         kind = attributes.get("type", "")
@@ -109,6 +122,9 @@ class XmlReader:
             element["cpuset"] = parse_bitmap(attributes["cpuset"])
         if kind in ("Machine", "System") and not self.machine:
             self.machine = attributes
+        size = parse_whole(attributes.get("cache_size", "")) if kind.endswith("Cache") else None
+        if size:
+            self.add_cache(attributes, size, element["cpuset"] or CpuSet())
         level = LEVELS.get(attributes.get("subtype", "") if kind == "Group" else kind)
         if level:
             number = self.counts.setdefault(level, 0)
@@ -124,6 +140,12 @@ class XmlReader:
             element["device"] = self.add_device(attributes, element["cpuset"] or CpuSet())
         elif kind == "OSDev" and attributes.get("osdev_type") in ("2", "3"):  # network, OpenFabrics
             self.add_name(element.get("device"), attributes.get("name", ""))
+
+    def add_cache(self, attributes: dict[str, str], size: int, cpus: CpuSet) -> None:
+        depth = attributes.get("depth", "")
+        kind = CACHE_KINDS.get(attributes.get("cache_type", ""))
+        if depth in ("1", "2", "3", "4", "5") and kind is not None:
+            self.caches.append(Cache(f"L{depth}{kind}", size, cpus))
 
     def add_device(self, attributes: dict[str, str], cpus: CpuSet) -> int | None:
         """Add a device and return its position; None if its kind does not matter."""
@@ -188,7 +210,18 @@ class XmlReader:
         )
         numbers = topology.node_numbers
         allowed_nodes = self.bitmap("allowed_nodeset", numbers) & numbers
-        return Machine(topology, Allowed(allowed, allowed_nodes), self.name)
+        return Machine(
+            topology,
+            Allowed(allowed, allowed_nodes),
+            self.name,
+            model=join_models(name_model(fields) for fields in self.models),
+            caches=self.make_caches(online),
+        )
+
+    def make_caches(self, online: CpuSet) -> tuple[Cache, ...]:
+        """Return the caches of cpus that are online, as a machine's own files give them."""
+        caches = [c.replace(cpus=c.cpus & online) for c in self.caches]
+        return tuple(sorted((c for c in caches if c.cpus), key=lambda c: (c.name, c.cpus.first)))
 
     def make_kinds(self, online: CpuSet) -> tuple[dict[int, int], dict[int, int]]:
         """Return the kind of each cpu, least capable first, and its capacity; ({}, {}) if all are

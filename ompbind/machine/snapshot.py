@@ -11,7 +11,7 @@ import re
 import zlib
 
 from ompbind.errors import TopologyError
-from ompbind.machine.details import ARM_FIELDS, CPUINFO, MODEL_FIELDS
+from ompbind.machine.details import ARM_FIELDS, CPUINFO, MODEL_FIELDS, find_s390_machines
 from ompbind.machine.limits import CONTAINER_FILES
 from ompbind.machine.roots import SnapshotRoot
 
@@ -79,6 +79,7 @@ def redact(path: str, text: str, *, with_name: bool = False) -> str:
         if path == CPUINFO:  # POWER's `cpu` must not keep x86's `cpu MHz`
             lines = [line for line in lines if line.partition(":")[0].strip() in KEPT_LINES[path]]
             lines = list_processors(lines)
+            lines += [f"machine : {number}\n" for number in find_s390_machines(text)]
         return "".join(lines)
     if path == "proc/self/cgroup":
         return "".join(line for line in lines if is_wanted_cgroup(line))

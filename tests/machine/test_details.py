@@ -31,6 +31,12 @@ ARM = "processor\t: {}\nCPU implementer\t: {}\nCPU part\t: {}\n\n"
         ("system type\t: x\n\nprocessor\t: 0\nModel Name\t: Loongson-3A5000\n", "Loongson-3A5000"),
         ("hart\t: 1\nuarch\t: sifive,u74-mc\n", "sifive,u74-mc"),
         ("model name\t: " + "x" * 500, "x" * 80),
+        ("vendor_id       : IBM/S390\n# processors    : 2\n"
+         "processor 0: version = FF,  identification = 023F98,  machine = 2964\n"
+         "processor 1: version = FF,  identification = 023F98,  machine = 2964\n", "IBM z13"),
+        ("vendor_id       : IBM/S390\n\ncpu number      : 0\nmachine         : 8561\n", "IBM z15"),
+        ("processor 0: version = FF,  identification = 1,  machine = 9672\n", ""),
+        ("machine\t\t: CHRP IBM pSeries (emulated by qemu)\n", ""),
     ],
 )  # fmt: skip
 def test_models(text: str, model: str) -> None:

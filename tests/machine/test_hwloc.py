@@ -18,6 +18,7 @@ from ompbind.errors import TopologyError
 from ompbind.machine import read_machine
 from ompbind.machine.hwloc import parse_bitmap, parse_xml
 from ompbind.planner import make_plan
+from ompbind.render.inventory import describe_caches
 from tests.support.machines import make_asked
 from tests.support.shared_trees import (
     machine_names,
@@ -215,6 +216,32 @@ def test_memory_that_an_export_leaves_out_is_unknown() -> None:
     machine = machine.replace(allowed=machine.allowed.replace(nodes=CpuSet([0, 1])))
     plan = make_plan(machine, make_asked(["--per", "numa", "--numa-bind"]))
     assert [str(r.mems) for r in plan.ranks] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "caches"),
+    [
+        ("eas-tioga", "AMD EPYC 7A53 64-Core Processor",
+         "L3 32.0 MiB × 8, L2 512 KiB × 64, L1d 32 KiB × 64, L1i 32 KiB × 64"),
+        ("knl-quad-flat-hwloc1", "Intel(R) Xeon Phi(TM) CPU 7250 @ 1.40GHz",
+         "L2 1.0 MiB × 34, L1d 32 KiB × 68, L1i 32 KiB × 68"),
+    ],
+)  # fmt: skip
+def test_models_and_caches_of_exports(name: str, model: str, caches: str) -> None:
+    """Of version 2 and 1: what hwloc says of each package, and of every cache."""
+    need_topologies()
+    machine = parse_xml((topologies() / f"mpibind/{name}.xml").read_bytes())
+    assert (machine.model, describe_caches(machine)) == (model, caches)
+
+
+def test_models_of_arm_are_those_of_its_parts() -> None:
+    """hwloc's own model is the kernel's name of the architecture there; each package once."""
+    infos = """<info name="CPUModel" value="ARMv8 Processor rev 1"/>
+      <info name="CPUImplementer" value="0x41"/><info name="CPUPart" value="0xd0c"/>"""
+    xml = SMALL.replace('cpuset="0x00000003">\n', f'cpuset="0x00000003">{infos}\n', 1)
+    xml = xml.replace('cpuset="0x0000000c">\n', f'cpuset="0x0000000c">{infos}\n', 1)
+    assert parse_xml(xml.encode()).model == "Neoverse-N1"
+    assert parse_xml(SMALL.encode()).model == ""
 
 
 def test_an_unknown_encoding_is_not_believed() -> None:

@@ -18,12 +18,16 @@ from ompbind.machine.portable import PsutilRoot, read_generic
 from ompbind.machine.roots import SnapshotRoot
 from ompbind.machine.snapshot import make_snapshot
 from ompbind.machine.topology import Machine
+from ompbind.render.inventory import describe_caches
 
 # What sysctl says of Macs, as far as it is read. Numbers from Apple's specifications of them.
 MACS: dict[str, dict[str, str]] = {
     "MacBookPro Intel Core i7 (4 cores, 8 threads)": {
         "hw.ncpu": "8", "hw.logicalcpu": "8", "hw.physicalcpu": "4", "hw.packages": "1",
         "hw.memsize": "17179869184", "hw.cacheconfig": "8 2 2 8 0 0 0 0 0 0",
+        "hw.l1dcachesize": "32768", "hw.l1icachesize": "32768", "hw.l2cachesize": "262144",
+        "hw.l3cachesize": "6291456",
+        "machdep.cpu.brand_string": "Intel(R) Core(TM) i7-8569U CPU @ 2.80GHz",
         "kern.hostname": "intel.local",
     },
     "MacBookAir M1 (4 + 4)": {
@@ -32,6 +36,11 @@ MACS: dict[str, dict[str, str]] = {
         "hw.perflevel0.logicalcpu": "4", "hw.perflevel0.physicalcpu": "4",
         "hw.perflevel0.cpusperl2": "4", "hw.perflevel1.logicalcpu": "4",
         "hw.perflevel1.physicalcpu": "4", "hw.perflevel1.cpusperl2": "4",
+        "hw.perflevel0.l1dcachesize": "131072", "hw.perflevel0.l1icachesize": "196608",
+        "hw.perflevel0.l2cachesize": "12582912", "hw.perflevel1.l1dcachesize": "65536",
+        "hw.perflevel1.l1icachesize": "131072", "hw.perflevel1.l2cachesize": "4194304",
+        "hw.l1dcachesize": "65536", "hw.l2cachesize": "4194304",
+        "machdep.cpu.brand_string": "Apple M1",
     },
     "MacBookPro M3 Pro (6 + 6)": {
         "hw.ncpu": "12", "hw.logicalcpu": "12", "hw.physicalcpu": "12", "hw.packages": "1",
@@ -58,6 +67,24 @@ def sizes(machine: Machine, level: str) -> list[int]:
     """How many cpus share each group of a level, in the order of the groups."""
     groups = [getattr(c, level) for c in machine.topology.cpus]
     return [n for _, n in sorted(Counter(g for g in groups if g is not None).items())]
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "caches"),
+    [
+        (next(iter(MACS)), "Intel(R) Core(TM) i7-8569U CPU @ 2.80GHz",
+         "L3 6.0 MiB × 1, L2 256 KiB × 4, L1d 32 KiB × 4, L1i 32 KiB × 4"),
+        (list(MACS)[1], "Apple M1",
+         "L2 4.0 MiB × 1 and 12.0 MiB × 1, L1d 64 KiB × 4 and 128 KiB × 4,"
+         " L1i 128 KiB × 4 and 192 KiB × 4"),
+        (list(MACS)[2], "", ""),
+    ],
+)  # fmt: skip
+def test_models_and_caches_of_macs(name: str, model: str, caches: str) -> None:
+    """Of each kind of core those of its own, of which sysctl's plain values are the efficiency
+    cores'."""
+    machine = read_darwin(mac(name))
+    assert (machine.model, describe_caches(machine)) == (model, caches)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +143,7 @@ def test_sysctl_values_are_decoded_as_sysctl_prints_them() -> None:
     array = b"".join(n.to_bytes(8, order) for n in (8, 2, 2, 8))
     assert decode_value("sysctl/hw.cacheconfig", array) == "8 2 2 8"
     assert decode_value("sysctl/kern.hostname", b"mac.local\0") == "mac.local"
+    assert decode_value("sysctl/machdep.cpu.brand_string", b"Apple M1\0") == "Apple M1"
 
 
 @pytest.mark.parametrize(
