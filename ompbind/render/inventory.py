@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ompbind.gpus.visible import why_not
+from ompbind.gpus.visible import make_visible, why_not
 from ompbind.messages import counted, format_size
 from ompbind.render.lists import short_list
-from ompbind.render.map import number_gpus
 from ompbind.render.rows import Row, Rows
 
 TYPE_CHECKING = False
@@ -68,7 +67,8 @@ def list_exceptions(machine: Machine) -> list[tuple[str, str]]:
     exceptions = [(name, short_list(cpus)) for name, cpus in lines if cpus]
     kinds = topology.groups("kind")
     for n, cpus in enumerate(kinds):
-        exceptions.append((f"kind {n}, {name_kind(n, len(kinds))}: cpus", short_list(cpus)))
+        name = f"{name_kind(n, len(kinds))} cores (kind {n}): cpus"
+        exceptions.append((name, short_list(cpus)))
     if allowed.quota is not None:
         exceptions.append(("cgroup quota:", f"{allowed.quota:g} cpus' worth of time"))
     if not machine.can_bind:
@@ -113,6 +113,12 @@ def make_device_rows(topology: Topology, most: int = MAX_DEVICES) -> Rows:
         place = f"node {node}" if node is not None else "no node"
         rows.append(Row((kind, place, short_list(cpus), "  ".join(names) + more, remark)))
     return Rows(("device", "node", "cpus near it", "address", "remark"), tuple(rows))
+
+
+def number_gpus(topology: Topology) -> dict[str, str]:
+    """Return the names by which --near reads the GPUs that workers may see, by PCI address."""
+    visible = make_visible(topology.devices, {})
+    return {gpu.device.pci: f"gpu{n}" for n, gpu in enumerate(visible.gpus)}
 
 
 def device_remark(device: Device) -> str:

@@ -14,7 +14,7 @@ from ompbind.messages import counted, label
 from ompbind.render.escape import escape, quote_word
 from ompbind.render.lists import list_pieces, short_list
 from ompbind.render.owners import Owners
-from ompbind.render.plan import RANK_MARKS, MachineMap
+from ompbind.render.plan import RANK_MARKS, PlanMap
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,7 +47,7 @@ def draw_survey(survey: Survey, now: float) -> RenderableType:
     if survey.launches:
         parts += [launch_table(survey, now), Text()]
     machine = survey.machine
-    parts += [MachineMap(machine.topology.online, machine, make_holders(survey), {}), Text()]
+    parts += [PlanMap(machine.topology.online, machine, make_holders(survey), {}), Text()]
     parts += [Text(line) for line in list_free(survey)]
     return Group(*parts)
 

@@ -7,46 +7,44 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree
 
-from ompbind.messages import counted, plural
+from ompbind.render.blocks import attach_memory, make_blocks
 from ompbind.render.escape import escape
+from ompbind.render.grid import MAP_WIDTH, draw_lines
 from ompbind.render.inventory import (
     describe_caches,
     describe_machine,
     list_exceptions,
     make_device_rows,
     make_distance_rows,
-    memory_size,
+    name_kind,
 )
-from ompbind.render.lists import list_pieces, short_list
-from ompbind.render.outline import list_loose, make_outline, make_tree
+from ompbind.render.lists import list_pieces
+from ompbind.render.map import count_lines, fold_blocks, lay_out
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
-    from ompbind.cpuset import CpuSet
-    from ompbind.machine.topology import Machine, Node, Topology
-    from ompbind.render.outline import Part
+    from ompbind.machine.topology import Machine, Topology
+    from ompbind.render.blocks import Block
+    from ompbind.render.map import Fold
 
 MAX_NODES = 8  # without cpus, and in the table of distances
+# Of the map: a longer one is folded, and one that is longer still has signs for cpus.
+MAX_LINES, MAX_FOLDED = 24, 32
+# Of cpus that are not simply usable: what follows their number, the sign, and the style.
+SIGNS = {"not allowed": ("x", "x", "dim strike"), "isolated": ("i", "i", "magenta")}
+KINDS = {"performance": ("", "P", "cyan"), "efficiency": ("", "E", "green"),
+         "": ("", "o", "cyan")}  # fmt: skip
 
 
 def draw_machine(machine: Machine) -> RenderableType:
     machine = escape(machine)
     topology = machine.topology
-    tree = Tree(machine_headline(machine), guide_style="dim")
-    for part in make_outline(machine):
-        add_part(tree, part, machine)
-    without_cpus = list_loose(topology, make_tree(machine))
-    for node in without_cpus[:MAX_NODES]:
-        tree.add(memory_label(node))
-    if without_cpus[MAX_NODES:]:
-        more = f"and {counted(len(without_cpus) - MAX_NODES, 'more node')} without cpus"
-        tree.add(Text(more, style="dim"))
-    parts: list[RenderableType] = [tree, Text()]
+    parts: list[RenderableType] = [machine_headline(machine)]
     known = [("processor:", machine.model), ("caches:", describe_caches(machine))]
     parts += [Text.assemble((f"{name} ", "bold"), text) for name, text in known if text]
+    parts += [Text(), TopologyMap(machine), Text()]
     parts += [Text.assemble((f"{name} ", "bold"), text) for name, text in list_exceptions(machine)]
     if 1 < len(topology.nodes) <= MAX_NODES and topology.distances:
         parts += [Text("\ndistances between nodes", style="bold"), distance_table(topology)]
@@ -60,71 +58,67 @@ def machine_headline(machine: Machine) -> Text:
     return Text.assemble((name, "bold"), describe_machine(machine))
 
 
-def memory_label(node: Node) -> Text:
-    """Draw a node without cpus."""
-    size = "" if node.memory_bytes is None else f"  {memory_size(node.memory_bytes)}"
-    return Text.assemble((f"node {node.node}", "bold"), size, ("  no cpus", "dim"))
+class TopologyMap:
+    """Every online cpu in the machine's shape, by its number where there is room, else by a sign.
+    Implements rich's console protocol: its width is the console's, at most MAP_WIDTH."""
 
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.names = [name_kind(n, len(kinds)) for kinds in [machine.topology.groups("kind")]
+                      for n in range(len(kinds))]  # fmt: skip
+        self.kinds = {c.cpu: c.kind for c in machine.topology.cpus if c.kind is not None}
 
-def add_part(tree: Tree, part: Part, machine: Machine) -> None:
-    """Add a part with its parts, and a line for all following parts that look the same."""
-    label = Text.assemble(("  ".join(part.sized_names), "bold"))
-    if part.memory_bytes is not None:
-        label.append(f"  {memory_size(part.memory_bytes)}")
-    label.append(f"  cpus {short_list(part.cpus)}", style="cyan")
-    branch = tree.add(label)
-    for inner in part.parts:
-        add_part(branch, inner, machine)
-    if part.cores:
-        branch.add(core_line(part, machine))
-    for node in part.memory_nodes:
-        branch.add(memory_label(node))
-    if part.similar_parts:
-        count = len(part.similar_parts)
-        tree.add(list_pieces(f"{count} more like {part.names[0]}: {list_similar(part)}", "dim"))
+    def owner(self, cpu: int) -> tuple[str, int]:
+        """Return what a cpu is, and 0."""
+        if cpu not in self.machine.allowed.cpus:
+            return "not allowed", 0
+        if cpu in self.machine.topology.isolated:
+            return "isolated", 0
+        kind = self.kinds.get(cpu)
+        return "" if kind is None else self.names[kind], 0
 
+    def look(self, cpu: int) -> tuple[str, str, str]:
+        name = self.owner(cpu)[0]
+        return SIGNS.get(name) or KINDS[name]
 
-def list_similar(part: Part, most: int = 8) -> str:
-    """Return the cpus of the parts that are not drawn: together where that is a range for each
-    hardware thread, which they divide in order; else of each."""
-    parts, whole = part.similar_parts, part.similar_cpus
-    if len(parts) == 1 or str(whole).count(",") < count_threads(part):
-        return f"cpus {short_list(whole)}"
-    texts = [f"{name} cpus {short_list(cpus)}" for name, cpus in parts]
-    if len(texts) > most:
-        texts = [*texts[: most - 2], "…", texts[-1]]
-    return "; ".join(texts)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = min(options.max_width, MAP_WIDTH)
+        online = self.machine.topology.online
+        seen = dict.fromkeys(self.owner(cpu)[0] for cpu in online)
+        special = [name for name in SIGNS if name in seen]
+        digits = len(str(max(online, default=0)))
+        lines, rest = self.lay_out(width, 1 + digits + bool(special))
+        numbered = count_lines(lines) <= MAX_FOLDED
 
+        def number(cpu: int) -> tuple[str, str]:
+            suffix, _, style = self.look(cpu)
+            return f"{cpu}{suffix or ' ' * bool(special)}", style
 
-def count_threads(part: Part) -> int:
-    """Return the number of hardware threads of a part's first core."""
-    return count_threads(part.parts[0]) if part.parts else max(map(len, part.cores), default=1)
+        def sign(cpu: int) -> tuple[str, str]:
+            return self.look(cpu)[1:]
 
+        if not numbered:
+            lines, rest = self.lay_out(width, 1)
+        yield from draw_lines(lines, number if numbered else sign)
+        for text in rest[:MAX_NODES]:
+            yield Text(text)
+        if rest[MAX_NODES:]:
+            yield Text(f"and {len(rest) - MAX_NODES} more like these", style="dim")
+        words = [f"{SIGNS[name][0]} {name}" for name in special]
+        if not numbered:
+            words = [f"{KINDS[name][1]} {name or 'usable'} cpu" for name in KINDS if name in seen]
+            words += [f"{SIGNS[name][1]} {name}" for name in special]
+        if words:
+            yield Text("  ".join(words), style="dim")
 
-def core_line(part: Part, machine: Machine, most: int = 8) -> Text:
-    """Draw `4 cores × 2 threads: 0,16 1,17 …`; cpus that are not allowed are struck through."""
-    threads = sorted({len(core) for core in part.cores})
-    cores = counted(len(part.cores), "core")
-    each = "-".join(map(str, [threads[0], threads[-1]][: len(threads)]))
-    text = Text(f"{cores} × {each} {plural('thread', threads[-1])}:")
-    kinds = {c.kind for c in machine.topology.cpus if c.cpu in part.cpus and c.kind is not None}
-    if len(kinds) == 1:
-        text.append(f" (kind {min(kinds)})", style="dim")
-    shown = part.cores if len(part.cores) <= most else part.cores[: most - 2]
-    for core in shown:
-        add_core(text, core, machine)
-    if shown != part.cores:
-        text.append(" …", style="dim")
-        add_core(text, part.cores[-1], machine)
-    return text
-
-
-def add_core(text: Text, core: CpuSet, machine: Machine) -> None:
-    text.append("  ")
-    for n, cpu in enumerate(core):
-        text.append("," if n else "")
-        allowed = cpu in machine.allowed.cpus
-        text.append(str(cpu), style="cyan" if allowed else "dim strike")
+    def lay_out(self, width: int, cell: int) -> tuple[list[list[Block] | Fold], list[str]]:
+        """Return the lines of the map with cells of this width, and what belongs to no block."""
+        blocks = make_blocks(self.machine, cell=cell, details=True)
+        blocks, rest = attach_memory(blocks, self.machine.topology)
+        lines = lay_out(blocks, width)
+        if count_lines(lines) > MAX_LINES:
+            lines = lay_out(fold_blocks(blocks, self.owner, least=2), width)
+        return lines, rest
 
 
 def distance_table(topology: Topology) -> Table:

@@ -1,11 +1,10 @@
-"""A machine's cores as characters in its own shape: packages and nodes are blocks, a column is a
-core, a row one hardware thread of each. Pure."""
+"""Where the blocks of a machine's map stand: alike ones folded, wide ones cut, side by side where
+there is room. Pure."""
 
 from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, union
-from ompbind.gpus.visible import make_visible
-from ompbind.messages import counted, label
+from ompbind.messages import label
 from ompbind.record import Record
 from ompbind.render.lists import short_list
 
@@ -13,132 +12,119 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ompbind.machine.topology import Cpu, Level, Machine, Topology
+    from ompbind.render.blocks import Block, Heading
 
-# Between those in one block a gap is left.
-GAPS: tuple[Level, ...] = ("package", "die", "l3", "cluster", "l2")
+    Owner = Callable[[int], tuple[str, int]]
+
 BETWEEN = 3  # blanks between two blocks
-MAX_BLOCKS = 12  # more are folded where they look the same
+MAX_BLOCKS = 12  # of a plan; more are folded where they look the same
 MAX_LABEL = 14
+MAX_NAMED = 8  # blocks that are named one by one in a fold
 
 
-class Block(Record):
-    """A node, or a part of one that is as wide as a line."""
+class Fold(Record):
+    """Blocks that look like the one before them, and are not drawn."""
 
-    outer: str  # the package and what is above it: "package 0"
-    inner: str  # "node 0"; "" where the outer name tells all
-    cores: tuple[tuple[int, ...], ...]  # the cpus of each core, ascending
-    gaps: frozenset[int] = frozenset()  # positions of cores before which a gap is left
-    devices: tuple[str, ...] = ()  # "gpu0"
+    like: Block
+    blocks: tuple[Block, ...]
 
     @property
-    def cpus(self) -> CpuSet:
-        return union(CpuSet(core) for core in self.cores)
-
-    @property
-    def rows(self) -> list[tuple[int | None, ...]]:
-        """The first thread of each core, the second, and so on; None: the core has none."""
-        most = max(map(len, self.cores), default=0)
-        return [tuple(c[n] if n < len(c) else None for c in self.cores) for n in range(most)]
+    def text(self) -> str:
+        name = name_block(self.like)
+        return f"{len(self.blocks)} more like {name}: {list_folded(self.blocks, self.like.outer)}"
 
 
-def make_blocks(machine: Machine, width: int) -> list[Block]:
-    """Return a machine's blocks, each at most `width` characters wide with its labels."""
-    topology = machine.topology
-    levels = block_levels(topology)
-    groups: dict[tuple[int | None, ...], list[Cpu]] = {}
-    for c in topology.cpus:
-        groups.setdefault(tuple(getattr(c, level) for level in levels), []).append(c)
-    groups = dict(sorted(groups.items(), key=sort_key))
-    outers = [key[:-1] if levels[-1:] == ("node",) else key for key in groups]
-    gpus: dict[object, list[str]] = {}
-    numbers = number_gpus(topology)
-    for device in topology.devices:
-        if device.pci in numbers:
-            gpus.setdefault(device.node, []).append(numbers[device.pci])
-    blocks: list[Block] = []
-    for outer_key, (key, cpus) in zip(outers, groups.items(), strict=True):
-        names = [name_group(level, {n}) for level, n in zip(levels, key, strict=True)]
-        inner = ""
-        if "package" not in levels:  # they are in the node
-            names.append(name_group("package", {c.package for c in cpus}))
-        elif outers.count(outer_key) > 1:
-            inner = names.pop()
-        outer = "  ".join(name for name in names if name)
-        near = gpus.pop(cpus[0].node, ())
-        blocks += split_block(Block(outer or inner, inner if outer else "", *find_cores(cpus),
-                                    tuple(near)), width)  # fmt: skip
-    return blocks
+def name_block(block: Block) -> str:
+    if block.level and block.number is not None:
+        return f"{block.level} {block.number}"
+    return "this"
 
 
-def block_levels(topology: Topology) -> tuple[Level, ...]:
-    """Return the levels whose groups are blocks, coarsest first: nodes in packages; but of nodes
-    that have several packages, and of packages of a core each, only the larger."""
-    cpus = topology.cpus
-    packages, nodes, cores = (
-        len({getattr(c, level) for c in cpus}) for level in ("package", "node", "core")
+def list_folded(blocks: Sequence[Block], outer: str) -> str:
+    """Return the names and cpus of blocks: those in one package together where their cpus are a
+    range for each hardware thread, which they divide in order; else of each."""
+    texts = []
+    runs: list[list[Block]] = []
+    for block in blocks:
+        last = runs[-1][0] if runs else None
+        within = (block.outer, True) if block.inner else ("", False)
+        if last and within == ((last.outer, True) if last.inner else ("", False)):
+            runs[-1].append(block)
+        else:
+            runs.append([block])
+    for run in runs:
+        texts += [f"{run[0].outer}: "] if run[0].inner and run[0].outer != outer else [""]
+        whole = union(block.cpus for block in run)
+        threads = max(len(core) for block in run for core in block.cores)
+        together = str(whole).count(",") < threads and len({b.level for b in run}) == 1
+        parts = [run] if together or len(run) == 1 else [[block] for block in run]
+        texts[-1:] = [texts[-1] + name_run(part) for part in parts]
+    if len(texts) > MAX_NAMED:
+        texts = [*texts[: MAX_NAMED - 2], "…", texts[-1]]
+    return "; ".join(texts)
+
+
+def name_run(blocks: Sequence[Block]) -> str:
+    cpus = f"cpus {short_list(union(block.cpus for block in blocks))}"
+    numbers = CpuSet(block.number for block in blocks if block.number is not None)
+    if not blocks[0].level or len(numbers) < len(blocks):
+        return cpus
+    return f"{label(blocks[0].level, numbers)}, {cpus}"
+
+
+def fold_blocks(blocks: Sequence[Block], owner: Owner, least: int = 4) -> list[Block | Fold]:
+    """Return the blocks, runs of at least so many that look the same as their first and a Fold.
+
+    `owner` returns what a cpu is: a kind, and the number of its rank. Blocks look the same if they
+    have the same shape and the same kinds of cpus, and the same ranks or equally numbered ones.
+    """
+    folded: list[Block | Fold] = []
+    run: list[Block] = []
+    previous: tuple[object, int] | None = None
+    step: int | None = None
+    for block in blocks:
+        shape, first = look_of(block, owner)
+        alike = previous is not None and previous[0] == shape and bool(run)
+        if alike and previous is not None:
+            change = first - previous[1]
+            alike = step is None or change == step
+            step = change
+        if not alike:
+            folded += close_run(run, step, least)
+            run, step = [], None
+        run.append(block)
+        previous = shape, first
+    return folded + close_run(run, step, least)
+
+
+def close_run(run: list[Block], step: int | None, least: int) -> list[Block | Fold]:
+    """Return a run of blocks that look the same, folded if it is long; the last one is drawn too
+    where its ranks are others than the first one's."""
+    if len(run) < least or not run[0].cores:
+        return list(run)
+    if not step:
+        return [run[0], Fold(run[0], tuple(run[1:]))]
+    return [run[0], Fold(run[0], tuple(run[1:-1])), run[-1]]
+
+
+def look_of(block: Block, owner: Owner) -> tuple[object, int]:
+    """Return what a block looks like but for the numbers of cpus and ranks, and its first rank."""
+    ranks = [rank for cpu in block.cpus for kind, rank in (owner(cpu),) if kind == "rank"]
+    first = min(ranks, default=0)
+    cells = tuple(
+        tuple(None if cpu is None else shift(owner(cpu), first) for cpu in row)
+        for row in block.rows
     )
-    levels: list[Level] = ["drawer", "book"]
-    if packages <= nodes or nodes == 1 < cores / packages:
-        levels.append("package")
-    if topology.numa and (nodes > 1 or "package" not in levels):
-        levels.append("node")
-    return tuple(level for level in levels if any(getattr(c, level) is not None for c in cpus))
+    titles = bool(block.outer), bool(block.inner), bool(block.notes)
+    return (cells, block.gaps, titles, block.likeness), first
 
 
-def sort_key(group: tuple[tuple[int | None, ...], list[Cpu]]) -> tuple[int, ...]:
-    return tuple(-1 if number is None else number for number in group[0])
+def shift(owned: tuple[str, int], first: int) -> tuple[str, int]:
+    kind, rank = owned
+    return (kind, rank - first) if kind == "rank" else owned
 
 
-def name_group(level: Level, numbers: set[int | None]) -> str:
-    known = CpuSet(n for n in numbers if n is not None)
-    return label(level, known) if known else ""
-
-
-def number_gpus(topology: Topology) -> dict[str, str]:
-    """Return the names by which --near reads the GPUs that workers may see, by PCI address."""
-    visible = make_visible(topology.devices, {})
-    return {gpu.device.pci: f"gpu{n}" for n, gpu in enumerate(visible.gpus)}
-
-
-def find_cores(cpus: Sequence[Cpu]) -> tuple[tuple[tuple[int, ...], ...], frozenset[int]]:
-    """Return the cores of a block, those that share a package or cache side by side, and where gaps
-    are left: between the coarsest of these that divide it, else after every eight cores."""
-    level = next((lv for lv in GAPS if divides(cpus, lv)), None)
-    groups: dict[object, dict[object, list[int]]] = {}
-    for c in cpus:
-        group = groups.setdefault(getattr(c, level) if level else None, {})
-        group.setdefault(c.core if c.core is not None else ("cpu", c.cpu), []).append(c.cpu)
-    cores: list[tuple[int, ...]] = []
-    gaps: set[int] = set()
-    for group in groups.values():
-        gaps.update(range(len(cores), len(cores) + len(group), 8))
-        cores += [tuple(core) for core in group.values()]
-    return tuple(cores), frozenset(gaps - {0})
-
-
-def divides(cpus: Sequence[Cpu], level: Level) -> bool:
-    """Whether a block has several groups of this level, most of them of several cores."""
-    groups: dict[int, set[object]] = {}
-    for c in cpus:
-        number = getattr(c, level)
-        if number is None:
-            return False
-        groups.setdefault(number, set()).add(c.core if c.core is not None else ("cpu", c.cpu))
-    return len(groups) > 1 and sum(map(len, groups.values())) > 1.5 * len(groups)
-
-
-def make_plain_blocks(cpus: CpuSet, width: int) -> list[Block]:
-    """Return blocks for a machine of which only the cpus are known: one for each range."""
-    blocks = []
-    for text in str(cpus).split(",") if cpus else ():
-        numbers = tuple((cpu,) for cpu in CpuSet.parse_kernel(text))
-        gaps = frozenset(range(8, len(numbers), 8))
-        blocks += split_block(Block("", "", numbers, gaps), width)
-    return blocks
-
-
-def drop_threads(blocks: Sequence[Block], owner: Callable[[int], tuple[str, int]]) -> list[Block]:
+def drop_threads(blocks: Sequence[Block], owner: Owner) -> list[Block]:
     """Return the blocks without the second and further threads that nothing uses on the whole
     machine."""
     most = max((len(core) for block in blocks for core in block.cores), default=0)
@@ -157,29 +143,7 @@ def drop_threads(blocks: Sequence[Block], owner: Callable[[int], tuple[str, int]
     ]
 
 
-def split_block(block: Block, width: int) -> list[Block]:
-    """Return the block in pieces that fit the width, cut at its gaps where they are near."""
-    if block_width(block) <= width:
-        return [block]
-    room = max(8, width - MAX_LABEL - 1)
-    cut = used = 0
-    for position in range(len(block.cores)):
-        used += 1 + (position in block.gaps)
-        if used > room:
-            break
-        cut = position + 1
-    before = [gap for gap in block.gaps if cut // 2 < gap <= cut]
-    cut = max(before, default=cut)
-    if cut >= len(block.cores):
-        return [block]
-    first = block.replace(
-        cores=block.cores[:cut], gaps=frozenset(g for g in block.gaps if g < cut), devices=()
-    )
-    rest = block.replace(
-        outer="", inner="", cores=block.cores[cut:],
-        gaps=frozenset(g - cut for g in block.gaps if g > cut),
-    )  # fmt: skip
-    return [first, *split_block(rest, width)]
+# --- widths --------------------------------------------------------------------------------------
 
 
 def row_label(row: Sequence[int | None]) -> str:
@@ -189,93 +153,111 @@ def row_label(row: Sequence[int | None]) -> str:
 
 
 def label_width(block: Block) -> int:
-    return max((len(row_label(row)) for row in block.rows), default=0)
+    """Return the width of the labels of its rows, with the blank after them. Cells that are wider
+    than a character need none: they have the cpus themselves."""
+    if block.cell > 1 or not block.cores:
+        return 0
+    return 1 + max(len(row_label(row)) for row in block.rows)
+
+
+def find_column(block: Block, position: int) -> int:
+    """Return where a core's cell begins in the rows of its block."""
+    return label_width(block) + measure_cells(block, 0, position) + (position in block.gaps)
+
+
+def measure_cells(block: Block, start: int, end: int) -> int:
+    """Return the width of these cores with the gaps between them and the blank after each."""
+    return (end - start) * block.cell + sum(start < gap < end for gap in block.gaps)
 
 
 def block_width(block: Block) -> int:
-    cells = len(block.cores) + len(block.gaps)
-    return max(label_width(block) + 1 + cells, len(block.outer), len(block.inner))
+    cells = label_width(block) + measure_cells(block, 0, len(block.cores)) - (block.cell > 1)
+    ends = [column + len(name) for line in fit_headings(block) for column, name in line]
+    return max(cells, *ends, *map(len, (block.outer, block.inner, *block.notes)))
 
 
-class Fold(Record):
-    """Blocks that look like the one before them, and are not drawn."""
-
-    blocks: tuple[Block, ...]
-
-    @property
-    def text(self) -> str:
-        cpus = short_list(union(block.cpus for block in self.blocks))
-        return f"{counted(len(self.blocks), 'more block')} like this: cpus {cpus}"
-
-
-def fold_blocks(
-    blocks: Sequence[Block], owner: Callable[[int], tuple[str, int]]
-) -> list[Block | Fold]:
-    """Return the blocks, long runs of those that look the same as their first and a Fold.
-
-    `owner` returns what a cpu is: a kind, and the number of its rank. Blocks look the same if they
-    have the same shape and the same kinds of cpus, and the same ranks or equally numbered ones.
-    """
-    if len(blocks) <= MAX_BLOCKS:
-        return list(blocks)
-    folded: list[Block | Fold] = []
-    run: list[Block] = []
-    previous: tuple[object, int] | None = None
-    step: int | None = None
-    for block in blocks:
-        shape, first = look_of(block, owner)
-        alike = previous is not None and previous[0] == shape and bool(run)
-        if alike and previous is not None:
-            change = first - previous[1]
-            alike = step is None or change == step
-            step = change
-        if not alike:
-            folded += close_run(run, step)
-            run, step = [], None
-        run.append(block)
-        previous = shape, first
-    return folded + close_run(run, step)
+def fit_headings(block: Block) -> list[list[tuple[int, str]]]:
+    """Return the lines above the rows, each as columns and names: those whose names have room, and
+    of several forms of a name the first for which all of a line have it."""
+    lines = []
+    for headings in block.headings:
+        starts = [find_column(block, heading.position) for heading in headings]
+        rooms = [end - start for start, end in zip(starts, [*starts[1:], 1000], strict=False)]
+        for names in zip(*(heading.names for heading in headings), strict=True):
+            if all(len(name) < room for name, room in zip(names, rooms, strict=True)):
+                lines.append(list(zip(starts, names, strict=True)))
+                break
+    return lines
 
 
-def close_run(run: list[Block], step: int | None) -> list[Block | Fold]:
-    """Return a run of blocks that look the same, folded if it is long; the last one is drawn too
-    where its ranks are others than the first one's."""
-    if len(run) < 4:
-        return list(run)
-    if not step:
-        return [run[0], Fold(tuple(run[1:]))]
-    return [run[0], Fold(tuple(run[1:-1])), run[-1]]
+# --- lines ---------------------------------------------------------------------------------------
 
 
-def look_of(block: Block, owner: Callable[[int], tuple[str, int]]) -> tuple[object, int]:
-    """Return what a block looks like but for the numbers of cpus and ranks, and its first rank."""
-    ranks = [rank for cpu in block.cpus for kind, rank in (owner(cpu),) if kind == "rank"]
-    first = min(ranks, default=0)
-    cells = tuple(
-        tuple(None if cpu is None else shift(owner(cpu), first) for cpu in row)
-        for row in block.rows
-    )
-    return (cells, block.gaps, bool(block.outer), bool(block.inner), bool(block.devices)), first
+def split_block(block: Block, width: int) -> list[Block]:
+    """Return the block in pieces that fit the width, about as wide as each other, cut at its gaps
+    where they are near."""
+    if block_width(block) <= width or not block.cores:
+        return [block]
+    room = max(8, width - (block.cell == 1) * (MAX_LABEL + 1) + (block.cell > 1))
+    ends = find_ends(block, room)
+    for narrower in range(room - 1, room // 2, -1):
+        others = find_ends(block, narrower)
+        if len(others) > len(ends):
+            break
+        ends = others
+    pieces = []
+    for start, end in zip([0, *ends], ends, strict=False):
+        first, last = start == 0, end == len(block.cores)
+        pieces.append(
+            block.replace(
+                outer=block.outer if first else "",
+                inner=block.inner if first else "",
+                cores=block.cores[start:end],
+                gaps=frozenset(gap - start for gap in block.gaps if start < gap < end),
+                headings=tuple(move_headings(line, start, end) for line in block.headings),
+                notes=block.notes if last else (),
+                piece=True,
+            )
+        )
+    return pieces
 
 
-def shift(owned: tuple[str, int], first: int) -> tuple[str, int]:
-    kind, rank = owned
-    return (kind, rank - first) if kind == "rank" else owned
+def find_ends(block: Block, room: int) -> list[int]:
+    """Return where each piece of a block ends, if pieces have so much room."""
+    ends = [0]
+    while ends[-1] < len(block.cores):
+        start = end = ends[-1]
+        while end < len(block.cores) and measure_cells(block, start, end + 1) <= room:
+            end += 1
+        end = max(end, start + 1)
+        if end < len(block.cores):
+            near = [gap for gap in block.gaps if start + (end - start) // 2 < gap <= end]
+            end = max(near, default=end)
+        ends.append(end)
+    return ends[1:]
+
+
+def move_headings(line: Sequence[Heading], start: int, end: int) -> tuple[Heading, ...]:
+    return tuple(h.replace(position=h.position - start) for h in line if start <= h.position < end)
 
 
 def lay_out(blocks: Sequence[Block | Fold], width: int) -> list[list[Block] | Fold]:
-    """Return the lines of blocks: as many side by side as fit; those of one package together where
-    they fit at all."""
+    """Return the lines of blocks: as many side by side as fit, cut where one does not; those of one
+    package together where they fit at all."""
+    pieces: list[Block | Fold] = []
+    for block in blocks:
+        pieces += [block] if isinstance(block, Fold) else split_block(block, width)
     lines: list[list[Block] | Fold] = []
     used = 0
-    for n, block in enumerate(blocks):
+    for n, block in enumerate(pieces):
         if isinstance(block, Fold):
             lines.append(block)
             continue
         last = lines[-1] if lines else None
         needed = block_width(block)
-        if isinstance(last, list) and used + BETWEEN + needed <= width:
-            whole = package_width(blocks, n)
+        alone = block.piece or (isinstance(last, list) and last[-1].piece)
+        if isinstance(last, list) and not alone and used + BETWEEN + needed <= width:
+            whole = package_width(pieces, n)
             starts = last[-1].outer != block.outer
             if not starts or used + BETWEEN + whole <= width or whole > width:
                 last.append(block)
@@ -294,3 +276,13 @@ def package_width(blocks: Sequence[Block | Fold], start: int) -> int:
             break
         width += BETWEEN + block_width(block)
     return width
+
+
+def count_lines(lines: Sequence[list[Block] | Fold]) -> int:
+    """Return how many lines of characters these take."""
+    return sum(1 if isinstance(line, Fold) else count_rows(line) for line in lines)
+
+
+def count_rows(blocks: Sequence[Block]) -> int:
+    """Return how many lines blocks side by side take, with a blank one."""
+    return 2 + max(len(b.rows) + len(fit_headings(b)) + len(b.notes) for b in blocks)

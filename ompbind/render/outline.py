@@ -1,5 +1,4 @@
-"""A machine as a tree of parts, whole, or with similar ones folded so that a large one fits a
-screen. Pure."""
+"""A machine as a tree of parts, and which of them memory and devices belong to. Pure."""
 
 from __future__ import annotations
 
@@ -7,14 +6,13 @@ from math import log2
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.machine.topology import TREE
-from ompbind.messages import format_size
 from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ompbind.machine.topology import Cpu, Level, Machine, Node, Topology
+    from ompbind.machine.topology import Cpu, Device, Level, Machine, Node, Topology
 
 NAMES = {"l3": "L3", "l2": "L2"}
 HOLDERS = ("drawer", "book", "package", "node")  # that memory and devices belong to
@@ -26,33 +24,15 @@ class Part(Record):
     levels: tuple[Level, ...]
     numbers: tuple[int | None, ...]  # of the group of each level; None: it is in none
     cpus: CpuSet
-    memory_bytes: int | None = None
     cache_bytes: tuple[int, ...] = ()  # of each level, 0 where it is no cache or of unknown size
     memory_nodes: tuple[Node, ...] = ()  # those without cpus that it is nearest to
     cores: tuple[CpuSet, ...] = ()  # of a leaf
     parts: tuple[Part, ...] = ()  # of any other
-    # In an outline, the first name and the cpus of each part of the same shape after it, which are
-    # not drawn.
-    similar_parts: tuple[tuple[str, CpuSet], ...] = ()
-    shape: tuple[object, ...] = ()  # equal for parts that look the same
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of everything that it is: ("package 0", "node 0")."""
         return tuple(map(name_part, self.levels, self.numbers))
-
-    @property
-    def sized_names(self) -> tuple[str, ...]:
-        """The same, with the sizes of caches: ("package 0", "L3 0 (32.0 MiB)")."""
-        return tuple(
-            f"{name} ({format_size(size)})" if size else name
-            for name, size in zip(self.names, self.cache_bytes, strict=True)
-        )
-
-    @property
-    def similar_cpus(self) -> CpuSet:
-        """The cpus of the parts that are not drawn."""
-        return union(cpus for _, cpus in self.similar_parts)
 
 
 def name_part(level: Level, number: int | None) -> str:
@@ -78,9 +58,7 @@ def attach(part: Part, loose: Sequence[tuple[CpuSet, Node]]) -> Part:
     parts = tuple(attach(inner, mine) for inner in part.parts)
     taken = {n.node for inner in parts for n in list_attached(inner)}
     nodes = tuple(n for _, n in mine if n.node not in taken)
-    sizes = tuple(round_memory(n.memory_bytes) for n in nodes)
-    shape = (part.shape, tuple(inner.shape for inner in parts), sizes)
-    return part.replace(parts=parts, memory_nodes=nodes, shape=shape)
+    return part.replace(parts=parts, memory_nodes=nodes)
 
 
 def list_attached(part: Part) -> list[Node]:
@@ -116,14 +94,17 @@ def find_home(topology: Topology, node: Node) -> CpuSet:
     return union(n.cpus for n in topology.nodes if distances.get(n.node) == least)
 
 
+def find_device_home(topology: Topology, device: Device) -> CpuSet:
+    """Return the cpus of a device's node, else those near it unless that is all of them."""
+    node = None if device.node is None else topology.find_node(device.node)
+    if node is not None:
+        return node.cpus or find_home(topology, node)
+    return CpuSet() if device.cpus == topology.online else device.cpus
+
+
 def round_memory(size: int | None) -> int | None:
     """Return a size that is equal for sizes that differ by what firmware keeps."""
     return size and round(2 * log2(size))
-
-
-def make_outline(machine: Machine) -> tuple[Part, ...]:
-    """Return the machine's top parts, similar ones folded at every level."""
-    return tuple(fold(make_tree(machine)))
 
 
 def is_shared(cpus: Sequence[Cpu], level: Level) -> bool:
@@ -155,27 +136,11 @@ def make_part(
     machine: Machine, cpus: tuple[Cpu, ...], same: Sequence[Level], rest: Sequence[Level]
 ) -> Part:
     numbers = CpuSet(c.cpu for c in cpus)
-    topology = machine.topology
-    groups: dict[Level, int | None] = {level: getattr(cpus[0], level) for level in same}
-    node = groups.get("node")
-    found = None if node is None else topology.find_node(node)
-    memory = found.memory_bytes if found else None
+    groups = tuple(getattr(cpus[0], level) for level in same)
     sizes = tuple(find_size(machine, level, numbers) for level in same)
     parts = make_parts(machine, cpus, rest)
     cores = () if parts else tuple(CpuSet(c.cpu for c in g) for g in split(cpus, "core"))
-    shape = (
-        tuple(same),
-        round_memory(memory),
-        sizes,
-        tuple(len(core) for core in cores),
-        tuple(c.kind for c in cpus),
-        tuple(part.shape for part in parts),
-        len(numbers & machine.allowed.cpus),
-        len(numbers & topology.isolated),
-    )
-    return Part(
-        tuple(groups), tuple(groups.values()), numbers, memory, sizes, (), cores, parts, shape=shape
-    )
+    return Part(tuple(same), groups, numbers, sizes, (), cores, parts)
 
 
 def find_size(machine: Machine, level: Level, cpus: CpuSet) -> int:
@@ -192,16 +157,3 @@ def split(cpus: Sequence[Cpu], level: Level) -> list[tuple[Cpu, ...]]:
         alone = c.cpu if number is None and level == "core" else None
         groups.setdefault((number, alone), []).append(c)
     return [tuple(group) for group in groups.values()]
-
-
-def fold(parts: Sequence[Part]) -> list[Part]:
-    """Replace runs of parts of one shape by the first, with the names and cpus of the others."""
-    folded: list[Part] = []
-    for part in parts:
-        last = folded[-1] if folded else None
-        if last is not None and last.shape == part.shape:
-            similar = (*last.similar_parts, (part.names[0], part.cpus))
-            folded[-1] = last.replace(similar_parts=similar)
-        else:
-            folded.append(part)
-    return [part.replace(parts=tuple(fold(part.parts))) for part in folded]

@@ -5,27 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Group
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from ompbind.colours import colour_of
 from ompbind.cpuset import label_numbers
+from ompbind.render.blocks import make_blocks, make_plain_blocks
 from ompbind.render.escape import escape
+from ompbind.render.grid import MAP_WIDTH, draw_lines
 from ompbind.render.lists import list_pieces
-from ompbind.render.map import (
-    BETWEEN,
-    Block,
-    Fold,
-    block_width,
-    drop_threads,
-    fold_blocks,
-    label_width,
-    lay_out,
-    make_blocks,
-    make_plain_blocks,
-    row_label,
-)
+from ompbind.render.map import MAX_BLOCKS, count_lines, drop_threads, fold_blocks, lay_out
 from ompbind.render.owners import make_owners
 from ompbind.render.rows import (
     RIGHT,
@@ -41,13 +30,15 @@ from ompbind.render.rows import (
 from ompbind.render.sharing import describe_sharing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from ompbind.cpuset import CpuSet
     from ompbind.machine.topology import Machine
     from ompbind.plans import Inherited, Plan
+    from ompbind.render.blocks import Block
+    from ompbind.render.map import Fold
     from ompbind.render.owners import Owners
 
 RANK_MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -61,7 +52,6 @@ MARKS = {  # of cpus that are no single rank's, with their style
     "not allowed": ("x", "dim"),
 }
 MAX_LINES = 12  # of the map; a longer one is drawn without threads that nothing uses
-MAP_WIDTH = 100  # also where a line has no limit
 
 
 def draw_plan(
@@ -98,7 +88,7 @@ def draw_ranks(
     about = [text for text in (plan.omp_text or plan.places_why, *describe_preloads(plan)) if text]
     if about:
         parts += [*(Text(line, overflow="fold") for line in about), Text()]
-    parts += [MachineMap(plan.host.cpus, machine, make_owners(plan), make_role_marks(plan)), Text()]
+    parts += [PlanMap(plan.host.cpus, machine, make_owners(plan), make_role_marks(plan)), Text()]
     lines = [*describe_sharing(plan, machine), *list_unassigned(plan, machine)]
     parts += [list_pieces(line) for line in lines]
     if plan.inherited:
@@ -150,7 +140,7 @@ def rank_table(plan: Plan, rank: int | None = None) -> RenderableType:
     return Group(table, Text(rows.note, style="dim")) if rows.note else table
 
 
-class MachineMap:
+class PlanMap:
     """Every online cpu as one character that says whose it is, in the machine's shape. Implements
     rich's console protocol: its width is the console's, at most MAP_WIDTH."""
 
@@ -168,6 +158,8 @@ class MachineMap:
         self.owners = owners
         self.owner = self.owners.owner
         self.role_marks = role_marks
+        # Where signs repeat, each block has the numbers of its ranks.
+        self.many = max(map(max, owners.ranks.values()), default=0) >= len(RANK_MARKS)
 
     def mark(self, cpu: int) -> tuple[str, str]:
         """Return a cpu's character and its style."""
@@ -180,67 +172,29 @@ class MachineMap:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(options.max_width, MAP_WIDTH)
-        if self.machine is not None:
-            blocks = make_blocks(self.machine, width)
-        else:
-            blocks = make_plain_blocks(self.cpus, width)
-        lines = lay_out(fold_blocks(blocks, self.owner), width)
-        drawn = sum(3 + len(line[0].rows) for line in lines if isinstance(line, list))
-        fewer = drop_threads(blocks, self.owner) if drawn > MAX_LINES else blocks
-        if fewer != blocks:
-            lines = lay_out(fold_blocks(fewer, self.owner), width)
-        outer = ""
-        for n, line in enumerate(lines):
-            if isinstance(line, Fold):
-                yield Padding(list_pieces(line.text, "dim"), (0, 0, 0, 2))
-                continue
-            if n and line[0].outer not in (outer, ""):
-                yield Text()
-            yield from self.draw_line(line, outer)
-            outer = line[-1].outer or outer
+        whole = make_plain_blocks(self.cpus) if self.machine is None else make_blocks(self.machine)
+        if self.many:
+            whole = [self.add_ranks(block) for block in whole]
+        lines, fewer = self.lay_out(whole, width), whole
+        if count_lines(lines) > MAX_LINES:
+            fewer = drop_threads(whole, self.owner)
+            lines = self.lay_out(fewer, width)
+        yield from draw_lines(lines, self.mark)
         yield self.legend()
-        if fewer != blocks:
+        if fewer != whole:
             yield Text("hardware threads that are unused on every core are not drawn", style="dim")
 
-    def draw_line(self, blocks: Sequence[Block], outer: str) -> Iterator[Text]:
-        """Draw blocks side by side, the first of them below one in `outer`."""
-        many = max(map(max, self.owners.ranks.values()), default=0) >= len(RANK_MARKS)
-        columns: list[list[Text]] = []
-        for block in blocks:
-            outer_title = block.outer if block.outer != outer else ""
-            outer = block.outer
-            titles = [Text(outer_title, style="bold"), Text(block.inner, style="bold")]
-            labels = label_width(block)
-            rows = [self.draw_row(row, block.gaps, labels) for row in block.rows]
-            notes = []
-            if many and (text := self.rank_numbers(block)):
-                notes.append(text)
-            if block.devices:
-                notes.append(" ".join(block.devices))
-            below = [Text(" " * (labels + 1) + note, style="dim") for note in notes]
-            columns.append([*titles, *rows, *below])
-        for n in range(max(map(len, columns))):
-            line = Text(no_wrap=True)
-            for block, column in zip(blocks, columns, strict=True):
-                cell = column[n].copy() if n < len(column) else Text()
-                cell.pad_right(max(0, block_width(block) + BETWEEN - cell.cell_len))
-                line.append_text(cell)
-            line.rstrip()
-            if line.plain or n > 1:
-                yield line
+    def lay_out(self, blocks: Sequence[Block], width: int) -> list[list[Block] | Fold]:
+        if len(blocks) > MAX_BLOCKS:
+            return lay_out(fold_blocks(blocks, self.owner), width)
+        return lay_out(blocks, width)
 
-    def draw_row(self, row: Sequence[int | None], gaps: frozenset[int], labels: int) -> Text:
-        text = Text(row_label(row).rjust(labels) + " ", style="dim")
-        for n, cpu in enumerate(row):
-            text.append(" " if n in gaps else "")
-            mark, style = self.mark(cpu) if cpu is not None else (" ", "")
-            text.append(mark, style="not dim " + style)
-        return text
-
-    def rank_numbers(self, block: Block) -> str:
-        """Return the ranks of a block, where there are more ranks than signs."""
+    def add_ranks(self, block: Block) -> Block:
+        """Return the block with the numbers of its ranks below it."""
         ranks = {rank for cpu in block.cpus for rank in self.owners.ranks.get(cpu, ())}
-        return label_numbers(self.owners.name("rank"), ranks) if ranks else ""
+        if not ranks:
+            return block
+        return block.replace(notes=(label_numbers(self.owners.name("rank"), ranks), *block.notes))
 
     def legend(self) -> Text:
         kinds = {self.owner(cpu) for cpu in self.cpus}

@@ -136,6 +136,6 @@ def test_a_node_without_memory_is_drawn_so() -> None:
     topology = machine.topology.replace(nodes=nodes, distances=())
     drawn = make_text(draw_machine(machine.replace(topology=topology)))
     assert drawn.count("no memory") == 2
-    assert "node 7  no memory  no cpus" in drawn
+    assert "node 7  no memory, no cpus" in drawn
     assert "node 8  no cpus" in drawn
     assert "0 KiB" not in drawn

@@ -7,9 +7,15 @@ from ompbind.gpus.visible import VENDORS, make_visible, why_not
 from ompbind.machine.topology import Topology
 from ompbind.messages import counted, format_size
 from ompbind.record import Record
-from ompbind.render.inventory import name_kind
-from ompbind.render.map import number_gpus
-from ompbind.render.outline import HOLDERS, Part, find_home, has_holder, list_loose, make_tree
+from ompbind.render.inventory import name_kind, number_gpus
+from ompbind.render.outline import (
+    HOLDERS,
+    Part,
+    find_device_home,
+    has_holder,
+    list_loose,
+    make_tree,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -224,14 +230,6 @@ def describe_device(device: Device) -> str:
     if device.kind == "gpu" and (reason := why_not(device)):
         words.append(reason)
     return ", ".join(words)
-
-
-def find_device_home(topology: Topology, device: Device) -> CpuSet:
-    """Return the cpus of a device's node, else those near it unless that is all of them."""
-    node = None if device.node is None else topology.find_node(device.node)
-    if node is not None:
-        return node.cpus or find_home(topology, node)
-    return CpuSet() if device.cpus == topology.online else device.cpus
 
 
 def find_gpu_owners(topology: Topology, plan: Plan | None) -> dict[str, int]:
