@@ -10,7 +10,7 @@ from tests.jobs.environments import SIZES as ENGINES
 from tests.jobs.environments import is_set_up, program, set_up
 
 # By group, with their sizes in MB.
-SIZES = {"frameworks": 420, "benchexec": 10, "torchrun": ENGINES["torchrun"]}
+SIZES = {"frameworks": ENGINES["frameworks"], "benchexec": 10, "torchrun": ENGINES["torchrun"]}
 
 
 def find_program(group: str, name: str, *, make: bool) -> str:

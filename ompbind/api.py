@@ -118,6 +118,7 @@ def plan(
     runtime: Literal["auto", "libgomp", "libomp", "libiomp5", "none"] | None = None,
     proc_bind: Literal["close", "spread", "primary", "true", "false"] | None = None,
     threads: int | Literal["cores"] | None = None,
+    pools: bool | None = None,
     omp: Literal["all", "threads", "off"] | None = None,
     mem: Literal["bind", "preferred", "interleave", "local", "none"] | None = None,
     mem_nodes: Cpus | Literal["all"] | None = None,

@@ -16,6 +16,7 @@ SCHEMA = 1
 POLICIES = ("bind", "preferred", "interleave", "local", "none")
 BINDERS = ("numactl", "native", "none")
 OMP_MODES = ("all", "threads", "off")
+POOL_MODES = ("kept", "set", "unreached", "openmp", "mask")
 
 # The variables in which a rank advertises its number, its cpus and its memory.
 RANK_VARIABLE, RANKS_VARIABLE = "OMPBIND_RANK", "OMPBIND_RANKS"
@@ -70,6 +71,17 @@ class Inherited(Record):
     value: str
     action: str
     why: str
+
+
+class ThreadPool(Record):
+    """A pool of threads beside OpenMP's. `how`: how it gets its number of threads: by `variable`,
+    which the plan sets to `value` ("set") or the user has ("kept"), by OMP_NUM_THREADS ("openmp"),
+    by the rank's cpus ("mask"), or by nothing that a plan can set ("unreached")."""
+
+    name: str
+    how: str
+    variable: str = ""
+    value: str = ""
 
 
 class Task(Record):
@@ -358,6 +370,7 @@ class Plan(Record):
     reset_inherited: bool = False  # whether the launcher's own mask and policy are reset first
     task: Task = Task()  # what this launch is for the engine that started it
     groups: tuple[Group, ...] = ()  # of ranks with commands of their own; () for one command
+    pools: tuple[ThreadPool, ...] = ()  # of threads beside OpenMP's; () where they are left alone
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -459,6 +472,7 @@ class Plan(Record):
             ],
             **({"groups": [groups_entry(g) for g in self.groups]} if self.groups else {}),
             "places_why": self.places_why,
+            **({"pools": [pool_entry(pool) for pool in self.pools]} if self.pools else {}),
             "omp": self.omp,
             "omp_why": self.omp_why,
             "server": None if self.server is None else server_to_dict(self.server),
@@ -507,6 +521,10 @@ def groups_entry(group: Group) -> dict[str, Any]:
         "ready": list(group.ready),
         "background": group.background,
     }
+
+
+def pool_entry(pool: ThreadPool) -> dict[str, str]:
+    return {"name": pool.name, "how": pool.how, "variable": pool.variable}
 
 
 def server_to_dict(server: Server) -> dict[str, Any]:
@@ -576,6 +594,7 @@ def parse_plan(text: str) -> Plan:
         server=read_server(top),
         task=task,
         groups=groups,
+        pools=read_pools(top),
     )  # fmt: skip
 
 
@@ -605,6 +624,14 @@ def join_groups(ranks: tuple[RankPlan, ...], groups: Sequence[Group]) -> tuple[R
     return tuple(
         r.replace(group=g.name, group_numbers=Numbers(n, len(g.ranks), n, len(g.ranks)))
         for r, (g, n, _) in zip(ranks, numbered, strict=True)
+    )
+
+
+def read_pools(plan: Reader) -> tuple[ThreadPool, ...]:
+    readers = [Reader(p, f"pools[{n}]") for n, p in enumerate(plan.get("pools", list, []))]
+    return tuple(
+        ThreadPool(p.get("name", str), p.one_of("how", POOL_MODES), p.get("variable", str, ""))
+        for p in readers
     )
 
 

@@ -74,6 +74,8 @@ def resolve_plan(
         from ompbind.worker.environment import with_environment
 
         plan = with_environment(plan, variables, environ)
+    if options.pools or (options.pools is None and plan.host.quota is not None):
+        plan = with_pools(plan, options, environ)
     if preloads or variables or options.saved is not None:
         plan = with_preloads(plan, preloads, options, environ)
     if any(caution.kind == "neighbours" for caution in plan.cautions):  # those of then, when saved
@@ -98,6 +100,21 @@ def see_worker(
     from ompbind.preloads import see_environment
 
     return see_environment(environ, preloads, given)
+
+
+def with_pools(plan: Plan, options: PlanOptions, environ: Mapping[str, str]) -> Plan:
+    """Return the plan with the threads of pools beside OpenMP's; as it is where nobody asks for
+    them, and it leaves OpenMP's variables alone or was saved. Raises UsageError."""
+    if options.saved is not None or (plan.omp != "all" and not options.pools):
+        return plan
+    if not all("OMP_NUM_THREADS" in dict(rank.env) for rank in plan.ranks):
+        raise UsageError(
+            f"--pools needs a number of threads, and the plan sets none: {plan.omp_why}",
+            hint="--threads N",
+        )
+    from ompbind.openmp.thread_pools import add_pools
+
+    return add_pools(plan, environ)
 
 
 def with_preloads(

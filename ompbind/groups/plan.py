@@ -7,6 +7,7 @@ from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.machine import read_machine
 from ompbind.machine.topology import TREE
 from ompbind.messages import counted, label
+from ompbind.openmp.thread_pools import join_pools
 from ompbind.options import is_under_engine, make_plan_options
 from ompbind.planner.cores import group_cores
 from ompbind.planner.mapping import EVERY_CORE
@@ -308,6 +309,7 @@ def join(machine: Machine, planned: Sequence[Planned]) -> Plan:
         omp=modes.pop() if len(modes) == 1 else "all",
         omp_why=join_reasons([(p.request.name, p.plan.omp_why) for p in planned]),
         groups=tuple(groups),
+        pools=join_pools([plan.pools for plan in plans if plan.pools]),
     )
 
 

@@ -46,11 +46,12 @@ class PlanOptions(Record):
     launches, None where neither way was asked for; `exclusive`: whether they may hold none of the
     plan's cpus, and `wait`: the seconds to wait for cpus that nobody holds, None for not at all;
     `variables`: what the workers' environment gets, None for nothing; `preload`: the names or paths
-    of libraries to preload; `fixes`: their names, with commas; `fix_children`: whether they reach
-    the workers' children, None for not asked for; `rank`: the only rank to start, a number or the
-    variable that holds it and what that counts from; `engine`: the name of the engine, or `none`;
-    `within`: what to plan under it; `found`: the engine's rank that this process is, None where
-    nothing was looked for."""
+    of libraries to preload; `pools`: whether thread pools beside OpenMP's get as many threads, None
+    for where a quota limits these; `fixes`: their names, with commas; `fix_children`: whether they
+    reach the workers' children, None for not asked for; `rank`: the only rank to start, a number or
+    the variable that holds it and what that counts from; `engine`: the name of the engine, or
+    `none`; `within`: what to plan under it; `found`: the engine's rank that this process is, None
+    where nothing was looked for."""
 
     request: Request
     topology: str | None = None
@@ -64,6 +65,7 @@ class PlanOptions(Record):
     wait: float | None = None
     variables: Variables | None = None
     preload: tuple[str, ...] = ()
+    pools: bool | None = None
     fixes: str | None = None
     fix_children: bool | None = None
     verbose: bool = False
@@ -136,9 +138,11 @@ def make_plan_options(
     if notes or serving:
         inherited = (*notes, *request.inherited)
         request = request.replace(inherited=inherited, serving=serving)
+    fields = fields_of("plan", values)
+    if "threads" in values and "pools" not in values:
+        fields["pools"] = request.omp == "all" or "omp" in values or None
     return PlanOptions(
-        request=request, variables=make_variables(values), found=found,
-        **fields_of("plan", values),
+        request=request, variables=make_variables(values), found=found, **fields,
     )  # fmt: skip
 
 

@@ -592,6 +592,24 @@ OPTIONS: tuple[Option, ...] = (
         fields=("request.threads",),
     ),
     Option(
+        ("--pools",),
+        "flag",
+        "Give other thread pools as many threads as OpenMP: Numba, Polars, Rayon, Go, Java, Julia, "
+        "Python's os.cpu_count; a variable that you have set stays (default: with --threads, and "
+        "under a cgroup's cpu quota)",
+        no=True,
+        panel=OPENMP,
+        fields=("plan.pools",),
+        excludes=(
+            Rule(
+                ("omp=off",),
+                "{option} needs a number of threads, and {other} plans none",
+                "--omp threads plans it",
+                when=("True",),
+            ),
+        ),
+    ),
+    Option(
         ("--proc-bind",),
         "value",
         "Set OMP_PROC_BIND (default close)",

@@ -23,6 +23,7 @@ from ompbind.render.rows import (
     describe_groups,
     describe_plan,
     describe_preloads,
+    describe_thread_pools,
     list_oddities,
     list_unassigned,
     make_rows,
@@ -85,7 +86,8 @@ def draw_ranks(
     parts += [rank_table(plan, rank), Text()]
     if plan.groups:
         parts += [*(Text(line, overflow="fold") for line in describe_groups(plan)), Text()]
-    about = [text for text in (plan.omp_text or plan.places_why, *describe_preloads(plan)) if text]
+    about = [plan.omp_text or plan.places_why, *describe_thread_pools(plan)]
+    about = [text for text in (*about, *describe_preloads(plan)) if text]
     if about:
         parts += [*(Text(line, overflow="fold") for line in about), Text()]
     parts += [PlanMap(plan.host.cpus, machine, make_owners(plan), make_role_marks(plan)), Text()]

@@ -6,6 +6,7 @@ import os
 
 from ompbind.cpuset import label_numbers, union
 from ompbind.messages import counted, label
+from ompbind.openmp.thread_pools import describe_pools
 from ompbind.plans import describe_numbers
 from ompbind.record import Record
 from ompbind.render.escape import quote_word
@@ -192,6 +193,12 @@ def describe_groups(plan: Plan) -> list[str]:
         if parts:
             lines.append(f"{group.name}: {'; '.join(parts)}")
     return lines or ["all groups are started at once"]
+
+
+def describe_thread_pools(plan: Plan) -> list[str]:
+    """Return a line on how thread pools beside OpenMP's get their numbers of threads."""
+    ways = describe_pools(plan.pools, details=False)
+    return [f"other threads: {'; '.join(ways)}"] if ways else []
 
 
 def describe_preloads(plan: Plan) -> list[str]:

@@ -6,6 +6,7 @@ import os
 
 from ompbind.cpuset import CpuSet, label_numbers, union
 from ompbind.messages import counted, label, plural
+from ompbind.openmp.thread_pools import describe_pools
 from ompbind.render.sharing import explain_sharing
 from ompbind.worker.libraries import name_allocator
 from ompbind.worker.runtimes import family_of
@@ -35,7 +36,8 @@ def explain(plan: Plan, machine: Machine | None = None) -> list[str]:
     """Return sentences on the machine, its threads, each kind of rank, and what ranks share, where
     the machine is known that the plan is for."""
     each = explain_server(plan, plan.server) if plan.server else explain_ranks(plan)
-    more = [*explain_preloads(plan), *explain_sharing(plan, machine)]
+    pools = [f"As many threads: {way}." for way in describe_pools(plan.pools)]
+    more = [*pools, *explain_preloads(plan), *explain_sharing(plan, machine)]
     return [*explain_machine(plan), *explain_budget(plan), *each, *more]
 
 
