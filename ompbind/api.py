@@ -91,7 +91,9 @@ class Plan(plans.Plan):
 def plan(
     *,
     ranks: int | None = None,
-    per: Literal["numa", "package", "l3", "core", "gpu", "die", "cluster", "l2", "book", "drawer"]
+    per: Literal[
+        "numa", "package", "l3", "core", "gpu", "nic", "die", "cluster", "l2", "book", "drawer"
+    ]
     | None = None,
     distribution: Literal["block", "cyclic", "spread"] | None = None,
     cores_per_rank: int | str | Sequence[int] | None = None,
@@ -130,6 +132,7 @@ def plan(
     serve: Literal["auto", "vllm", "sglang"] | None = None,
     rank_env: bool | None = None,
     gpu_env: bool = False,
+    nic_env: bool = False,
     template: bool = False,
     env: Mapping[str, str] | Sequence[str] | None = None,
     env_file: Path | Sequence[Path] | None = None,

@@ -29,6 +29,10 @@ TASK_NUMBERS = ("rank", "ranks", "local_rank", "local_ranks", "node", "nodes")
 
 PRELOAD_VARIABLE = "LD_PRELOAD"  # the libraries that ld.so loads before all others
 
+# What of the machine's devices a rank is given: the field of RankPlan, and what one is called in a
+# table and in a sentence.
+DEVICES = (("gpus", "gpu", "GPU"), ("nics", "nic", "network card"))
+
 # The file in a supervisor's memory that names its ranks: for each its pid and the variables that
 # say what it is, with a NUL after each and another one after the last. verify reads it through
 # /proc/PID/fd, as a program may write over its own environment.
@@ -245,6 +249,8 @@ class RankPlan(Record):
     numbers: Numbers | None = None
     group: str = ""
     group_numbers: Numbers | None = None
+    nics: tuple[str, ...] = ()  # as UCX and libfabric name them: "mlx5_0:1", "eth0"
+    nics_why: str = ""  # the reason for these
 
     @property
     def name(self) -> str:
@@ -281,6 +287,12 @@ class RankPlan(Record):
     def preloads(self) -> tuple[str, ...]:
         """The files that its environment preloads, in their order."""
         return split_preload(dict(self.env).get(PRELOAD_VARIABLE, ""))
+
+    @property
+    def devices(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        """Its devices of each kind in DEVICES of which it has some, after the kind's two names."""
+        rows = [(short, noun, getattr(self, field)) for field, short, noun in DEVICES]
+        return [row for row in rows if row[2]]
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -337,7 +349,7 @@ class Caution(Record):
     """A warning that goes with a plan: its kind, a word that programs may test, and its text.
 
     The kinds: "exclude", "no-binding", "no-cores", "no-numa", "uneven", "oversubscribed",
-    "threads", "shared-threads", "quota", "isolated", "shared-core", "memory", "gpu",
+    "threads", "shared-threads", "quota", "isolated", "shared-core", "memory", "gpu", "nic",
     "numa-balancing", "neighbours", "engine", "fix", "openmp", "preload", "idle"; "" in a plan
     saved before there were kinds. `hint`: what to do about it, where the text does not say it.
     """
@@ -459,7 +471,8 @@ class Plan(Record):
                     "nodes": str(r.nodes),
                     "mem": r.mem,
                     "mems": str(r.mems),
-                    "gpus": list(r.gpus),
+                    **{field: list(getattr(r, field)) for field, _, _ in DEVICES},
+                    "nics_why": r.nics_why,
                     "env": dict(r.env),
                     "unset": list(r.unset),
                     "argv": list(r.argv),
@@ -717,6 +730,8 @@ def read_rank(rank: Reader, binder: str, sizes: tuple[int, int] | None) -> RankP
         unset=rank.texts("unset"),
         command=command,
         gpus=rank.texts("gpus", []),
+        nics=rank.texts("nics", []),
+        nics_why=rank.get("nics_why", str, ""),
         why=rank.get("why", str, ""),
         why_shared=rank.get("why_shared", str, ""),
     )

@@ -10,7 +10,7 @@ from ompbind.host import Lease, find_leased, find_threads
 from ompbind.machine import linux_root, living_root, read_machine
 from ompbind.messages import label, quote
 from ompbind.openmp import choose_places
-from ompbind.planner import make_plan
+from ompbind.planner import is_about_devices, make_plan
 from ompbind.planner.cores import levels_for
 from ompbind.plans import CPUS_VARIABLE, PRELOAD_VARIABLE, Caution, Inherited
 from ompbind.worker import find_program, find_python
@@ -211,7 +211,7 @@ def make_new_plan(
     if request.omp == "all" and not request.places_why:
         chosen = choose_default_places(request, seen)
     if devices:
-        chosen |= find_gpus(request, machine.topology.devices, environ, path)
+        chosen |= find_devices(request, machine.topology.devices, environ, path)
     machine, narrowed = apply_inherited(machine, options, environ)
     binder = choose_binder(request.binder, machine, path, environ)
     request = request.replace(binder=binder, **chosen)
@@ -324,7 +324,7 @@ def apply_inherited(
 
 def wants_devices(request: Request, path: str | None) -> bool:
     """Whether the plan may depend on devices: reading them takes time."""
-    if request.per == "gpu" or request.near is not None or request.gpu_env:
+    if is_about_devices(request):
         return True
     if request.per is not None or request.nodes is not None or request.cpus is not None:
         return False
@@ -334,6 +334,16 @@ def wants_devices(request: Request, path: str | None) -> bool:
 
     root = linux_root()
     return root is not None and has_driven_gpu(root)
+
+
+def find_devices(
+    request: Request, devices: Sequence[Device], environ: Mapping[str, str], path: str | None
+) -> dict[str, Any]:
+    """Return the request's fields about the GPUs and network cards of its workers."""
+    chosen = find_gpus(request, devices, environ, path)
+    if request.nic_env or request.per == "nic":
+        chosen |= find_nics(request.replace(**chosen), devices, environ)
+    return chosen
 
 
 def find_gpus(
@@ -358,6 +368,24 @@ def find_gpus(
         if name in environ
     ]
     return {"visible": visible, "inherited": (*request.inherited, *notes)}
+
+
+def find_nics(
+    request: Request, devices: Sequence[Device], environ: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the request's fields about network cards. A variable that is set stays as it is."""
+    from ompbind.nics import find_cards
+
+    cards = find_cards(devices)
+    if not request.nic_env:
+        return {"cards": cards}
+    why = "set already: --nic-env leaves it alone"
+    notes = [
+        Inherited(name, environ[name], "respected", why)
+        for name in cards.variables
+        if name in environ
+    ]
+    return {"cards": cards, "inherited": (*request.inherited, *notes)}
 
 
 def choose_default_places(request: Request, environ: Mapping[str, str]) -> dict[str, Any]:

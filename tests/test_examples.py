@@ -24,6 +24,7 @@ import pytest
 
 from ompbind.machine import read_machine
 from ompbind.machine.saving import save_machine
+from ompbind.machine.topology import Port
 from tests.support.commands import OMPBIND
 from tests.support.images import IMAGES, arguments_for, find_images
 from tests.support.trees import NODES, Pci, Shape, make_files, make_links, make_machine, write_tree
@@ -58,6 +59,29 @@ GPUS = replace(
     ),
 )
 
+# examples/cards.topo: the same with four GPUs and four InfiniBand cards, a pair of each below one
+# PCI switch, and a slow card for the administrators.
+PAIRS = (("17", 1, "mlx5_0"), ("29", 1, "mlx5_1"), ("98", 3, "mlx5_2"), ("aa", 3, "mlx5_3"))
+CARDS = replace(
+    SERVER,
+    devices=(
+        Pci("0000:02:00.0", "020000", 0, NEAR[0], "8086", driver="igb",
+            ports=(Port("eth0", "net", True, 1000),)),
+        *(
+            Pci(f"0000:{int(bus, 16) + 1:02x}:00.0", "030200", node, NEAR[node], model="2330",
+                driver="nvidia", bridges=(f"pci0000:{bus}", f"0000:{bus}:01.0"))
+            for bus, node, _ in PAIRS
+        ),
+        *(
+            Pci(f"0000:{int(bus, 16) + 2:02x}:00.0", "020700", node, NEAR[node], "15b3",
+                driver="mlx5_core", bridges=(f"pci0000:{bus}", f"0000:{bus}:01.0"),
+                ports=(Port(f"{name}:1", "rdma", True, 400_000),
+                       Port(f"ib{name[-1]}", "net", True, 400_000)))
+            for bus, node, name in PAIRS
+        ),
+    ),
+)  # fmt: skip
+
 # examples/cluster/n0017.topo: one of the servers, with a cpu offline and half the memory of a node.
 ODD = replace(SERVER, offline="5")
 ODD_FILES = SERVER_FILES | {f"{NODES}/node2/meminfo": f"Node 2 MemTotal: {32 << 20} kB\n"}
@@ -65,6 +89,7 @@ ODD_FILES = SERVER_FILES | {f"{NODES}/node2/meminfo": f"Node 2 MemTotal: {32 << 
 MACHINES = (
     ("server", SERVER, SERVER_FILES),
     ("gpus", GPUS, SERVER_FILES),
+    ("cards", CARDS, SERVER_FILES),
     ("cluster/n0017", ODD, ODD_FILES),
 )
 

@@ -25,7 +25,7 @@ LAYERS = (
     "messages",
     "cpuset colours hostlist",
     "plans machine",
-    "gpus openmp worker host",
+    "gpus nics openmp worker host",
     "planner launch verify fixes exports",
     "engines rebind",
     "options doctor",

@@ -105,6 +105,8 @@ def test_the_contracts_fields() -> None:
         "mem": "bind",
         "mems": "0",
         "gpus": ["gpu0"],
+        "nics": [],
+        "nics_why": "",
         "env": {"OMP_NUM_THREADS": "2", "OMP_PLACES": "{0},{1}"},
         "unset": ["KMP_AFFINITY"],
         "argv": ["numactl", "--physcpubind=0-1", "--membind=0", "w", "{rank}"],

@@ -97,7 +97,7 @@ def read_wanted_shape(values: Values, plan: Plan, form: str) -> Machine | None:
     drawn = "svg" in values or "html" in values
     if not drawn and form not in ("table", "json"):
         return None
-    devices = drawn or (form == "table" and any(r.gpus for r in plan.ranks))
+    devices = drawn or (form == "table" and any(r.devices for r in plan.ranks))
     return read_shape(values.get("topology"), plan, devices=devices, details=drawn)
 
 

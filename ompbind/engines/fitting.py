@@ -16,7 +16,7 @@ from ompbind.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from typing import Any
+    from typing import Any, TypeVar
 
     from ompbind.cpuset import CpuSet
     from ompbind.engines import Found
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from ompbind.engines.table import Engine
     from ompbind.gpus.visible import Gpu
     from ompbind.machine.topology import Level, Machine
+    from ompbind.nics import Card
     from ompbind.planner.request import Pool, Request
     from ompbind.plans import Inherited, Plan, Task
+
+    AnyTarget = TypeVar("AnyTarget", Gpu, Card)
 
 BOUND_TO: tuple[Level, ...] = ("package", "node", "l3", "core")  # what engines bind ranks to
 
@@ -155,25 +158,30 @@ def fit(
     cores = len(group_cores(machine, sharing.cpus - request.exclude))
     request, cautions = fit_request(request, task, engine, sharing, cores)
     if request.visible is not None:
-        gpus = pick_gpus(request.visible.gpus, request, task)
+        gpus = pick_devices(request.visible.gpus, request, task)
         request = request.replace(visible=request.visible.replace(gpus=gpus))
+    if request.cards is not None and request.per == "nic":
+        cards = pick_devices(request.cards.cards, request, task)
+        request = request.replace(cards=request.cards.replace(cards=cards))
     task = task.replace(sharing=sharing.kind, why=sharing.why, note=sharing.note)
     return Fitted(machine, request, task, tuple(cautions), sharing.widened)
 
 
-def pick_gpus(gpus: tuple[Gpu, ...], request: Request, task: Task) -> tuple[Gpu, ...]:
-    """Return those of the visible GPUs that the ranks of this plan would have among all local
-    ranks, where the plan is not for all of them."""
+def pick_devices(
+    devices: tuple[AnyTarget, ...], request: Request, task: Task
+) -> tuple[AnyTarget, ...]:
+    """Return those of the visible GPUs or network cards that the ranks of this plan would have
+    among all local ranks, where the plan is not for all of them."""
     world, count = request.world, task.local_ranks or 1
     planned = request.ranks or 1
-    if world is None or planned >= count or (request.per is None and len(gpus) != count):
-        return gpus
-    from ompbind.planner.by_gpu import assign_gpus
+    if world is None or planned >= count or (request.per is None and len(devices) != count):
+        return devices
+    from ompbind.planner.by_device import assign_devices
 
-    of_ranks = assign_gpus(request.replace(ranks=count, per="gpu"), gpus)
+    of_ranks = assign_devices(request.replace(ranks=count, per="gpu"), devices)
     first = world.local_first
-    picked = [gpu for rank in range(first, first + planned) for gpu in of_ranks[rank]]
-    return tuple(dict.fromkeys(picked))
+    picked = {id(d) for rank in range(first, first + planned) for d in of_ranks[rank]}
+    return tuple(d for d in devices if id(d) in picked)
 
 
 def fit_request(

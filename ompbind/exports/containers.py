@@ -8,7 +8,7 @@ from ompbind.exports.export import (
     Export,
     describe,
     introduce,
-    lost_gpus,
+    lost_devices,
     lost_memory,
     require_text,
     title,
@@ -38,7 +38,7 @@ def make_docker(plan: Plan, ranks: Sequence[RankPlan], find: Callable[[str], str
             words += ["-e", f"{name}={value}"]
         text += f'{shlex.join(words)} "${{IMAGE:?names the image}}"'
         text += f" {shlex.join(rank.command)}\n" if rank.command else "\n"
-    losses = lost_memory(ranks, ["bind"]) + lost_gpus(ranks)
+    losses = lost_memory(ranks, ["bind"]) + lost_devices(ranks)
     return Export(text, tuple(losses), hint_at_inside(losses), comment=False)
 
 
@@ -58,7 +58,7 @@ def make_compose(plan: Plan, ranks: Sequence[RankPlan], find: Callable[[str], st
             "command": [literal(word) for word in rank.command],
         }
         text += write_map(service, 4)
-    losses = lost_memory(ranks) + lost_gpus(ranks)
+    losses = lost_memory(ranks) + lost_devices(ranks)
     return Export(text, tuple(losses), hint_at_inside(losses), head=head)
 
 

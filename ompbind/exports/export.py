@@ -106,7 +106,10 @@ def lost_order(plan: Plan, ranks: Sequence[RankPlan]) -> list[str]:
     return ["the order in which groups start and end"] if ordered and ranks[1:] else []
 
 
-def lost_gpus(ranks: Sequence[RankPlan]) -> list[str]:
-    """Return the loss of GPUs, in a format in which devices have to be given to a process."""
-    numbers = [r.number for r in ranks if r.gpus]
-    return [f"the GPUs of {label_numbers('rank', numbers)}"] if numbers else []
+def lost_devices(ranks: Sequence[RankPlan]) -> list[str]:
+    """Return the loss of devices, in a format in which these have to be given to a process."""
+    numbers: dict[str, list[int]] = {}
+    for rank in ranks:
+        for _, noun, _ in rank.devices:
+            numbers.setdefault(noun, []).append(rank.number)
+    return [f"the {noun}s of {label_numbers('rank', n)}" for noun, n in numbers.items()]

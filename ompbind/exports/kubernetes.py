@@ -7,7 +7,7 @@ from ompbind.exports.export import (
     Export,
     describe,
     introduce,
-    lost_gpus,
+    lost_devices,
     lost_memory,
     require_text,
     title,
@@ -58,7 +58,7 @@ def make_pods(plan: Plan, ranks: Sequence[RankPlan], find: Callable[[str], str])
         }
         text += "---\n" if number else ""
         text += f"# planned: {describe(rank)}\n{write_map(pod)}"
-    losses = ["which cpus and node a rank gets", *lost_memory(ranks), *lost_gpus(ranks)]
+    losses = ["which cpus and node a rank gets", *lost_memory(ranks), *lost_devices(ranks)]
     losses += [f"variables that name cpus ({', '.join(named)})"] if named else []
     return Export(text, tuple(losses), INSIDE, head=head)
 

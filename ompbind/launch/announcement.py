@@ -48,8 +48,7 @@ class Announcer:
         parts.append(f"mem {rank.mem}:{rank.mems}" if rank.mems else f"mem {rank.mem}")
         if rank.places:
             parts.append(f"places {len(rank.places) if len(rank.places) > 1 else 'one'}")
-        if rank.gpus:
-            parts.append(f"gpu {','.join(rank.gpus)}")
+        parts += [f"{kind} {','.join(names)}" for kind, _, names in rank.devices]
         if rank.cpus:
             parts.append(self.draw(rank.cpus))
         return f"rank {rank.name}{host}: {' '.join(parts)}"

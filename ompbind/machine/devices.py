@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, parse_whole
 from ompbind.errors import TopologyError
+from ompbind.machine.ports import read_ports
 from ompbind.machine.roots import parse_numbered, read_int, read_list, read_mask
 from ompbind.machine.topology import Device
 
@@ -24,9 +25,15 @@ DRIVERS = "sys/bus/pci/drivers"
 NVIDIA = "proc/driver/nvidia"
 KFD = "sys/class/kfd/kfd/topology/nodes"
 
-KINDS_OF_DEVICES = {"03": "gpu", "02": "nic", "12": "accelerator", "0b40": "coprocessor"}
+KINDS_OF_DEVICES = {
+    "03": "gpu",
+    "02": "nic",
+    "0c06": "nic",  # InfiniBand as a serial bus: old cards of QLogic and Mellanox
+    "12": "accelerator",
+    "0b40": "coprocessor",
+}
 CLASSES = ("drm", "net", "infiniband", "accel")
-NAMED = ("net", "infiniband", "mic", "accel")  # directories with the names that people use
+NAMED = ("net", "infiniband", "cxi", "mic", "accel")  # directories with the names that people use
 GPU_DRIVERS = ("nvidia", "amdgpu", "i915", "xe")
 
 
@@ -51,6 +58,8 @@ def read_devices(root: Root, online: CpuSet, nodes: Iterable[Node]) -> tuple[Dev
                     names=read_names(root, directory),
                     driver=read_driver(root, directory) if has_drivers else None,
                     virtual=root.resolve(f"{directory}/physfn") is not None,
+                    bridges=find_bridges(root, directory),
+                    ports=read_ports(root, directory) if kind == "nic" else (),
                 )
             )  # fmt: skip
     return tuple(devices)
@@ -80,6 +89,18 @@ def locate_device(root: Root, directory: str) -> tuple[int | None, str]:
                 return bridge, above
             above = above.rpartition("/")[0]
     return (node if node is not None and node >= 0 else None), directory
+
+
+def find_bridges(root: Root, directory: str) -> tuple[str, ...]:
+    """Return the root complex and the bridges above a device, outermost first; () if unknown."""
+    words = (root.resolve(directory) or "").split("/")[:-1]
+    return tuple(w for w in words if is_pci_address(w) or is_root_complex(w))
+
+
+def is_root_complex(name: str) -> bool:
+    """Whether it is of the form `pci0000:17`."""
+    domain, _, bus = name.removeprefix("pci").partition(":")
+    return name.startswith("pci") and len(domain) >= 4 and len(bus) == 2
 
 
 def read_local_cpus(root: Root, directory: str) -> CpuSet | None:

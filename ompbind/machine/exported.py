@@ -6,7 +6,17 @@ import json
 
 from ompbind.cpuset import LIMIT, CpuSet
 from ompbind.errors import ParseError, TopologyError
-from ompbind.machine.topology import LEVELS, Allowed, Cache, Cpu, Device, Machine, Node, Topology
+from ompbind.machine.topology import (
+    LEVELS,
+    Allowed,
+    Cache,
+    Cpu,
+    Device,
+    Machine,
+    Node,
+    Port,
+    Topology,
+)
 from ompbind.messages import quote
 
 TYPE_CHECKING = False
@@ -16,6 +26,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 MAX_CONTAINERS = 1_000_000  # lists and objects: Python's take much more room than their text
 CACHES = tuple(f"L{level}{kind}" for level in range(1, 6) for kind in ("", "d", "i"))
+PORT_STATES = (True, False, None)
 HINT = "ompbind topo --format json writes it"
 
 
@@ -108,12 +119,23 @@ def make_cpu(row: dict[str, Any]) -> Cpu:
 def make_device(row: dict[str, Any], online: CpuSet) -> Device:
     texts = [row[key] for key in ("kind", "pci", "vendor", "model")]
     names, driver = row["names"], row["driver"]
-    if not all(isinstance(text, str) for text in (*texts, *names, driver or "")):
+    row = {"bridges": [], "ports": [], "virtual": False, **row}  # absent in earlier versions
+    bridges = row["bridges"]
+    if not all(isinstance(text, str) for text in (*texts, *names, *bridges, driver or "")):
         refuse("a device has a value that is no text")
     kind, pci, vendor, model = texts
     node = None if row["node"] is None else get_number(row, "node")
     return Device(kind, pci, node, get_set(row, "cpus") & online, vendor, model, tuple(names),
-                  driver, hidden=row["hidden"] is True)  # fmt: skip
+                  driver, virtual=row["virtual"] is True, hidden=row["hidden"] is True,
+                  bridges=tuple(bridges),
+                  ports=tuple(map(make_port, get_rows(row, "ports"))))  # fmt: skip
+
+
+def make_port(row: dict[str, Any]) -> Port:
+    name, kind, up = row["name"], row["kind"], row["up"]
+    if not isinstance(name, str) or kind not in ("rdma", "cxi", "net") or up not in PORT_STATES:
+        refuse(f"{quote(str(row))} is not a port of a network card")
+    return Port(name, kind, up, get_number(row, "rate", 1 << 40))
 
 
 def get_rows(content: dict[str, Any], key: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from ompbind.errors import ParseError, TopologyError
 from ompbind.machine.cpus import make_capacities, make_kinds, make_steps
 from ompbind.machine.details import clean_model, join_models, name_model
 from ompbind.machine.devices import KINDS_OF_DEVICES
-from ompbind.machine.topology import Allowed, Cache, Cpu, Device, Machine, Node, Topology
+from ompbind.machine.topology import Allowed, Cache, Cpu, Device, Machine, Node, Port, Topology
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,9 +88,9 @@ class XmlReader:
         if len(self.stack) >= MAX_DEPTH or self.objects > MAX_OBJECTS:
             raise TopologyError("the XML is larger or deeper than any machine")
         above = self.stack[-1] if self.stack else {}
-        # An element inherits the groups, the cpus and the device of the one around it.
+        # An element inherits the groups, cpus, bridges and device of the one around it.
         element = {"tag": tag, "levels": above.get("levels", {}), "cpuset": above.get("cpuset"),
-                   "device": above.get("device")}  # fmt: skip
+                   "device": above.get("device"), "bridges": above.get("bridges", ())}  # fmt: skip
         self.stack.append(element)
         if tag == "topology":
             self.version = attributes.get("version", "1")
@@ -136,10 +136,16 @@ class XmlReader:
             memory = parse_whole(attributes.get("local_memory", "0"))  # absent: mostly none
             cpus = element["cpuset"] or CpuSet()
             self.nodes[parse_number(attributes, "os_index")] = (cpus, memory)
+        elif kind == "Bridge":  # a host bridge has no address, but the buses below it
+            below = attributes.get("bridge_pci", "").partition("-")[0].replace("[", "")
+            name = attributes.get("pci_busid") or f"pci{below}"
+            element["bridges"] = (*element["bridges"], name)
         elif kind == "PCIDev":
-            element["device"] = self.add_device(attributes, element["cpuset"] or CpuSet())
+            cpus, bridges = element["cpuset"] or CpuSet(), element["bridges"]
+            element["device"] = self.add_device(attributes, cpus, bridges)
         elif kind == "OSDev" and attributes.get("osdev_type") in ("2", "3"):  # network, OpenFabrics
-            self.add_name(element.get("device"), attributes.get("name", ""))
+            rdma = attributes["osdev_type"] == "3"
+            self.add_name(element.get("device"), attributes.get("name", ""), rdma=rdma)
 
     def add_cache(self, attributes: dict[str, str], size: int, cpus: CpuSet) -> None:
         depth = attributes.get("depth", "")
@@ -147,7 +153,9 @@ class XmlReader:
         if depth in ("1", "2", "3", "4", "5") and kind is not None:
             self.caches.append(Cache(f"L{depth}{kind}", size, cpus))
 
-    def add_device(self, attributes: dict[str, str], cpus: CpuSet) -> int | None:
+    def add_device(
+        self, attributes: dict[str, str], cpus: CpuSet, bridges: tuple[str, ...]
+    ) -> int | None:
         """Add a device and return its position; None if its kind does not matter."""
         pci_class = attributes.get("pci_type", "")[:4]
         kind = KINDS_OF_DEVICES.get(pci_class[:2]) or KINDS_OF_DEVICES.get(pci_class)
@@ -155,13 +163,17 @@ class XmlReader:
             return None
         vendor, _, model = attributes.get("pci_type", "").partition("[")[2][:9].partition(":")
         pci = attributes.get("pci_busid", "")
-        self.devices.append(Device(kind, pci, None, cpus, vendor, model))
+        self.devices.append(Device(kind, pci, None, cpus, vendor, model, bridges=bridges))
         return len(self.devices) - 1
 
-    def add_name(self, number: int | None, name: str) -> None:
+    def add_name(self, number: int | None, name: str, *, rdma: bool) -> None:
         if number is not None and name:
             device = self.devices[number]
-            self.devices[number] = device.replace(names=(*device.names, name))
+            ports = device.ports
+            if device.kind == "nic":
+                ports += (Port(f"{name}:1", "rdma") if rdma else Port(name, "net"),)
+            names = (*device.names, name)
+            self.devices[number] = device.replace(names=names, ports=ports)
 
     def text(self, text: str) -> None:
         if len(self.stack) > 1 and self.stack[-2].get("wanted"):

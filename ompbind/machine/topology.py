@@ -64,8 +64,21 @@ class Cache(Record):
     cpus: CpuSet  # the online ones that share it
 
 
+class Port(Record):
+    """A port of a network card, as programs name it: `mlx5_0:1`, `cxi0`, `eth0`.
+
+    `kind`: "rdma" (InfiniBand, RoCE and the like), "cxi" (Slingshot) or "net"; `up`: whether it has
+    a link, None where the machine does not say; `rate`: in Mbit/s, 0 where it is unknown.
+    """
+
+    name: str
+    kind: str
+    up: bool | None = None
+    rate: int = 0
+
+
 class Device(Record):
-    """A PCI device, and what its driver reports about a GPU."""
+    """A PCI device, and what its driver reports about a GPU or a network card."""
 
     kind: str  # "gpu", "nic", "accelerator" or "coprocessor"
     pci: str  # the address, "0000:3b:00.0"
@@ -81,6 +94,9 @@ class Device(Record):
     position: int | None = None  # in the driver's order
     parts: int = 0  # MIG instances, partitions or tiles; 0: it is not divided
     hidden: bool = False  # from this process, as in a container that was given others
+    # What is above it on its way to the cpus, outermost first: "pci0000:17", "0000:17:01.0", ...
+    bridges: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = ()  # of a network card
 
 
 class Topology(Record):
@@ -178,7 +194,8 @@ class Machine(Record):
             "devices": [
                 {"kind": d.kind, "pci": d.pci, "node": d.node, "cpus": str(d.cpus),
                  "vendor": d.vendor, "model": d.model, "names": list(d.names),
-                 "driver": d.driver, "hidden": d.hidden}
+                 "driver": d.driver, "hidden": d.hidden, "virtual": d.virtual,
+                 "bridges": list(d.bridges), "ports": [dict(vars(p)) for p in d.ports]}
                 for d in topology.devices
             ],
             "allowed": {"cpus": str(allowed.cpus), "nodes": str(allowed.nodes),

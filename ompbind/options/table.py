@@ -165,10 +165,12 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--per",),
         "value",
-        "Start one rank for each of these; with -n, map the N ranks to them in balanced blocks",
+        "Start one rank for each of these: numa, package, l3, core, gpu, nic; or die, cluster, l2, "
+        "book, drawer; with -n, map the N ranks to them in balanced blocks",
+        "numa|package|l3|core|gpu|...",
         commands=PLACING,
         choices=(
-            *("numa", "package", "l3", "core", "gpu"),
+            *("numa", "package", "l3", "core", "gpu", "nic"),
             *("die", "cluster", "l2", "book", "drawer"),  # seldom wanted
         ),
         brief="one rank for each",
@@ -251,8 +253,8 @@ OPTIONS: tuple[Option, ...] = (
                 when=("cyclic", "spread"),
             ),
             Rule(
-                ("per=gpu",),
-                "{option} is for nodes, packages, caches and cores; {other} takes GPUs in order",
+                ("per=gpu", "per=nic"),
+                "{option} is for nodes, packages, caches and cores; {other} takes devices in order",
                 when=("spread",),
             ),
         ),
@@ -536,7 +538,7 @@ OPTIONS: tuple[Option, ...] = (
                 ("numa_bind_nodes", "numa_bind_cpus"),
                 "{name} and a list of nodes or cpus both say where ranks go",
             ),
-            Rule(("per=gpu",), "{name} and {other} both say where ranks go"),
+            Rule(("per=gpu", "per=nic"), "{name} and {other} both say where ranks go"),
         ),
         places_ranks=True,
     ),
@@ -702,6 +704,14 @@ OPTIONS: tuple[Option, ...] = (
         panel=VARIABLES,
         fields=("request.gpu_env",),
         places_ranks=True,
+    ),
+    Option(
+        ("--nic-env",),
+        "flag",
+        "Name each rank its nearest network card, those that are equally near in turn: set "
+        "UCX_NET_DEVICES, NCCL_IB_HCA and libfabric's FI_... for it, except where they are set",
+        panel=VARIABLES,
+        fields=("request.nic_env",),
     ),
     Option(
         ("--env",),
@@ -1566,7 +1576,7 @@ OPTIONS: tuple[Option, ...] = (
                 "something else",
                 "leave {other} out",
             ),
-            Rule(("gpu_env",), "{name} starts one process, and {other} is for several"),
+            Rule(("gpu_env", "nic_env"), "{name} starts one process, and {other} is for several"),
         ),
         places_ranks=True,
     ),

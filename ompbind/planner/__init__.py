@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ompbind.plans import Role, World
 
 
+BY_DEVICE = ("gpu", "nic")  # what --per names of devices
 LARGEST_WEIGHT = 1024  # of the most capable core, where there are several kinds
 
 
@@ -50,9 +51,9 @@ def make_plan(machine: Machine, request: Request) -> Plan:
     is there.
     """
     if is_about_devices(request):
-        from ompbind.planner.by_gpu import check_gpus
+        from ompbind.planner.by_device import check_devices
 
-        check_gpus(request)
+        check_devices(request)
     if request.place_list is not None:
         from ompbind.planner.by_place_list import without_unusable_list
 
@@ -61,6 +62,10 @@ def make_plan(machine: Machine, request: Request) -> Plan:
     shares, mapping_cautions = map_ranks(machine, request, usable.cores)
     if request.world is not None:
         request = request.replace(world=place_in_world(request.world, len(shares)))
+    if request.nic_env:
+        from ompbind.planner.nearest_nics import give_nics
+
+        shares = give_nics(machine, request, shares)
     reserved = CpuSet()
     roles: tuple[Role, ...] = ()
     if request.reserve.cores or request.roles:
@@ -150,7 +155,7 @@ def find_usable(machine: Machine, request: Request) -> Usable:
         cores = tuple(core for core in cores if core.threads <= request.only)
     cautions: list[Caution] = []
     if request.near is not None:
-        from ompbind.planner.by_gpu import keep_near  # seldom wanted
+        from ompbind.planner.by_device import keep_near  # seldom wanted
 
         cores, cautions = keep_near(machine, request, cores)
     return Usable(cores, union(core.threads for core in others), cautions)
@@ -167,19 +172,19 @@ def map_by_place_list(machine: Machine, request: Request, cores: tuple[Core, ...
     return map_places(machine, request)
 
 
-def map_by_gpu(machine: Machine, request: Request, cores: tuple[Core, ...]) -> Mapped:
-    if request.visible is None:
+def map_by_device(machine: Machine, request: Request, cores: tuple[Core, ...]) -> Mapped:
+    if request.visible is None and request.cards is None:
         return DECLINED
-    from ompbind.planner.by_gpu import map_gpus  # seldom wanted
+    from ompbind.planner.by_device import map_devices  # seldom wanted
 
-    return map_gpus(machine, request, cores)
+    return map_devices(machine, request, cores)
 
 
 # The first that does not decline maps the ranks.
 MAPPERS = (
     map_by_place_list,  # OMP_PLACES as a list
     map_by_cpus,  # --numa-bind-cpus
-    map_by_gpu,  # --per gpu; --numa-bind with a rank for each GPU
+    map_by_device,  # --per gpu, --per nic; --numa-bind with a rank for each GPU
     map_by_nodes,  # --numa-bind-nodes
     map_by_domain,  # --per, --numa-bind
     map_by_division,  # -n, or none of these
@@ -205,9 +210,10 @@ def map_ranks(
 
 def is_about_devices(request: Request) -> bool:
     return (
-        request.per == "gpu"
+        request.per in BY_DEVICE
         or request.near is not None
         or request.gpu_env
+        or request.nic_env
         or request.visible is not None
     )
 

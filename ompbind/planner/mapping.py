@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ompbind.gpus.visible import Gpu
     from ompbind.machine.topology import Level, Machine
+    from ompbind.nics import Card
     from ompbind.planner.request import Request
 
 EVERY_CORE = "every allowed core"  # the reason for a single rank's cores
@@ -41,6 +42,8 @@ class Share(Record):
     notes: str = ""  # what follows both: ", less 1 reserved"
     node: int | None = None  # the node named for its memory
     gpus: tuple[Gpu, ...] = ()
+    nics: tuple[Card, ...] = ()
+    nics_why: str = ""  # the reason for these
     places: tuple[CpuSet, ...] = ()  # its part of the user's own list of places
 
     @property

@@ -104,6 +104,9 @@ def make_rank(
     if request.gpu_env and request.visible is not None:
         env += ((request.visible.variable, ",".join(gpus)), *request.visible.env)
         unset += request.visible.unset
+    if request.nic_env:
+        kept = {i.name for i in request.inherited if i.action == "respected"}
+        env += tuple(v for card in share.nics for v in card.variables if v[0] not in kept)
     command = request.command
     if request.template:
         from ompbind.worker.template import (  # not on everybody's start path
@@ -125,6 +128,8 @@ def make_rank(
         unset=unset,
         command=command,
         gpus=gpus,
+        nics=tuple(card.name for card in share.nics),
+        nics_why=share.nics_why,
         why=share.why,
         why_shared=share.why_shared,
     )

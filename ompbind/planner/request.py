@@ -8,6 +8,7 @@ from ompbind.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ompbind.gpus.visible import Visible
+    from ompbind.nics import Cards
     from ompbind.plans import Inherited, World
 
 
@@ -86,8 +87,10 @@ class Request(Record):
     gpu_domain: str = "numa"
     near: str | None = None
     gpu_env: bool = False
+    nic_env: bool = False
     serving: Serving | None = None  # the ranks are workers that one server starts
     visible: Visible | None = None  # the GPUs that workers will see; None: not looked up
+    cards: Cards | None = None  # the network cards that ranks may use; None: not looked up
     by_thread: bool = False  # each hardware thread counts as a core
     group: str = ""  # the name of the group that the ranks are in, where there are several
     world: World | None = None  # where the ranks stand among those of an engine's job

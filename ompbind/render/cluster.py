@@ -139,7 +139,9 @@ def draw_changed(
 
 def bindings(plan: Plan) -> list[object]:
     """Return what of a plan does not depend on the host's place in the job."""
-    return [(r.binding, r.places, r.gpus, dict(r.env).get("OMP_NUM_THREADS")) for r in plan.ranks]
+    return [
+        (r.binding, r.places, r.devices, dict(r.env).get("OMP_NUM_THREADS")) for r in plan.ranks
+    ]
 
 
 def shorten(hosts: str) -> str:

@@ -7,7 +7,7 @@ import os
 from ompbind.cpuset import label_numbers, union
 from ompbind.messages import counted, label
 from ompbind.openmp.thread_pools import describe_pools
-from ompbind.plans import describe_numbers
+from ompbind.plans import DEVICES, describe_numbers
 from ompbind.record import Record
 from ompbind.render.escape import quote_word
 from ompbind.render.lists import short_list
@@ -49,22 +49,21 @@ def make_rows(plan: Plan, rank: int | None = None) -> Rows:
     `rank`: only its own."""
     if plan.server:
         return make_server_rows(plan.ranks[0], plan.server)
-    with_gpus = any(r.gpus for r in plan.ranks)
+    kinds = [short for field, short, _ in DEVICES if any(getattr(r, field) for r in plan.ranks)]
     columns = ("rank", *["group"] * bool(plan.groups), "cpus", "places", "threads", "node",
-               "memory", *["gpu"] * with_gpus, "why")  # fmt: skip
+               "memory", *kinds, "why")  # fmt: skip
     chosen = plan.ranks if rank is None else (plan.ranks[rank],)
     runs = fold_ranks(chosen)
     rows = tuple(
-        make_row(ranks[0], with_gpus=with_gpus)
-        if len(ranks) == 1
-        else make_folded_row(ranks, with_gpus=with_gpus)
+        make_row(ranks[0], kinds) if len(ranks) == 1 else make_folded_row(ranks, kinds)
         for ranks in runs
     )
     return Rows(columns, rows, FOLDED if any(len(ranks) > 1 for ranks in runs) else "")
 
 
-def make_row(r: RankPlan, *, with_gpus: bool) -> Row:
-    gpus = [" ".join(map(short_name, r.gpus)) or "-"] if with_gpus else []
+def make_row(r: RankPlan, kinds: Sequence[str]) -> Row:
+    """Return the row of a rank. `kinds`: of devices, those that have a column."""
+    devices = {short: " ".join(map(short_name, names)) for short, _, names in r.devices}
     cells = (
         str(r.number),
         *([r.group] if r.group else []),
@@ -73,13 +72,13 @@ def make_row(r: RankPlan, *, with_gpus: bool) -> Row:
         threads_text(r),
         short_list(r.nodes) or "-",
         f"{r.mem} {short_list(r.mems)}".strip(),
-        *gpus,
+        *(devices.get(kind, "-") for kind in kinds),
         r.why,
     )
     return Row(cells, r.number)
 
 
-def make_folded_row(ranks: Sequence[RankPlan], *, with_gpus: bool) -> Row:
+def make_folded_row(ranks: Sequence[RankPlan], kinds: Sequence[str]) -> Row:
     """Return the row of several ranks that are alike."""
     r, last = ranks[0], ranks[-1]
     places = "one each" if is_one_place(r) else f"{len(r.places)} each" if r.places else "-"
@@ -91,7 +90,7 @@ def make_folded_row(ranks: Sequence[RankPlan], *, with_gpus: bool) -> Row:
         threads_text(r),
         describe_nodes([x.nodes for x in ranks]),
         f"{r.mem} {describe_nodes([x.mems for x in ranks])}" if r.mems else r.mem,
-        *(["-"] if with_gpus else []),
+        *["-"] * len(kinds),
         r.why if r.why == last.why else f"{r.why} … {last.why}",
     )
     return Row(cells)
@@ -138,7 +137,7 @@ def kind_of(rank: RankPlan) -> tuple[object, ...]:
     nodes = len(rank.nodes), len(rank.mems)
     return (
         rank.group, len(rank.cpus), places, threads_text(rank), rank.mem, nodes,
-        bool(rank.gpus) and rank.rank,
+        bool(rank.devices) and rank.rank,
     )  # fmt: skip
 
 
@@ -158,9 +157,9 @@ def is_one_place(rank: RankPlan) -> bool:
     return rank.places == (rank.cpus,)
 
 
-def short_name(gpu: str) -> str:
-    """Return a number as it is, and of a UUID the beginning, which identifies it as well."""
-    return gpu if len(gpu) <= 12 else f"{gpu[:12]}…"
+def short_name(device: str) -> str:
+    """Return a name as it is, and of a UUID the beginning, which identifies it as well."""
+    return device if len(device) <= 16 else f"{device[:12]}…"
 
 
 def places_text(rank: RankPlan, most: int = 4) -> str:

@@ -181,5 +181,8 @@ def explain_one(rank: RankPlan) -> str:
         text = f"{count} in {len(places)} places of {cpus} each, {DISTRIBUTION.get(bind, bind)}"
     nodes = f"on {label('node', rank.nodes)}" if rank.nodes else ""
     memory = MEMORY[rank.mem].format(mems=label("node", rank.mems))
-    gpus = f"its {plural('GPU', len(rank.gpus))}: {', '.join(rank.gpus)}" if rank.gpus else ""
-    return "; ".join(part for part in (nodes, text, memory, gpus) if part)
+    devices = [f"its {plural(noun, len(names))}: {', '.join(names)}"
+               for _, noun, names in rank.devices]  # fmt: skip
+    if rank.nics_why:
+        devices[-1] += f" ({rank.nics_why})"
+    return "; ".join(part for part in (nodes, text, memory, *devices) if part)

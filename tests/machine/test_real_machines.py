@@ -139,7 +139,9 @@ def check_devices(m: Machine, said: Answer) -> bool:
         )
         for d in said["pci"]
     }
-    assert {d.pci: (d.kind, d.node, str(d.cpus)) for d in m.topology.devices} == wanted
+    # The answers have no old InfiniBand cards, which are of PCI class 0c06.
+    devices = [d for d in m.topology.devices if d.pci in wanted or d.names[-1:] != ("qib0",)]
+    assert {d.pci: (d.kind, d.node, str(d.cpus)) for d in devices} == wanted
     return True
 
 

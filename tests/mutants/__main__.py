@@ -66,7 +66,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "planner/quota": ("planner/planner", "planner/parts"),
     "planner/kinds": ("planner/division", "planner/planner"),
     "planner/server": ("planner/server",),
-    "planner/by_gpu": ("planner/parts", "planner/by_gpu", "render/sentences"),
+    "planner/by_device": ("planner/parts", "planner/by_device", "render/sentences"),
     "planner/request": (
         "planner/parts",
         "planner/planner",

@@ -100,8 +100,8 @@ def test_every_field_has_its_option() -> None:
     the command and the environment."""
     given = {field for option in OPTIONS for field in option.fields}
     found = {"request.places_why", "request.omp_why", "request.place_list", "request.limit",
-             "request.visible", "request.inherited", "request.command", "request.serving",
-             "request.world", "request.by_thread", "request.only", "plan.found",
+             "request.visible", "request.cards", "request.inherited", "request.command",
+             "request.serving", "request.world", "request.by_thread", "request.only", "plan.found",
              "settings.watched", "settings.may_switch", "settings.prove", "settings.announce",
              "variables.fixes",
              "plan.request", "plan.variables"}  # fmt: skip

@@ -63,6 +63,7 @@ ELSEWHERE = {
     "group",
     "gpu_domain",
     "gpu_env",
+    "nic_env",
     "kind",
     "omp",
     "on_denied",

@@ -13,7 +13,7 @@ from ompbind.errors import PlanError
 from ompbind.gpus.visible import make_visible
 from ompbind.machine.topology import Allowed, Cpu, Device, Machine, Node, Topology
 from ompbind.planner import LARGEST_WEIGHT, explain_sizes, make_plan, warn_of_sizes
-from ompbind.planner.by_gpu import NearestNode, find_nearest_node
+from ompbind.planner.by_device import NearestNode, find_nearest_node
 from ompbind.planner.cores import Core, in_tree_order, levels_for, llc_level
 from ompbind.planner.mapping import Share
 from ompbind.planner.memory import (

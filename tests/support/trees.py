@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from ompbind.cpuset import CpuSet
 from ompbind.machine.cpus import read_topology
 from ompbind.machine.limits import read_allowed, read_hostname
-from ompbind.machine.topology import Cpu, Device, Machine, Node, Topology
+from ompbind.machine.topology import Cpu, Device, Machine, Node, Port, Topology
 
 CPUS = "sys/devices/system/cpu"
 NODES = "sys/devices/system/node"
@@ -50,6 +50,8 @@ class Pci:
     model: str = ""
     names: tuple[str, ...] = ()  # of network interfaces
     driver: str | None = None  # "": none; None on all devices: the tree does not say
+    ports: tuple[Port, ...] = ()  # of a network card, instead of names
+    bridges: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -231,8 +233,10 @@ def make_topology(shape: Shape) -> Topology:
                 online if d.cpus is None else CpuSet.parse_kernel(d.cpus) & online,
                 d.vendor,
                 d.model,
-                d.names,
-                (d.driver or "") if make_links(shape) else None,
+                names_of(d),
+                (d.driver or "") if any(d.driver for d in shape.devices) else None,
+                bridges=d.bridges,
+                ports=d.ports or make_ports(d),
             )
             for d in sorted(shape.devices, key=lambda d: d.pci)
         ),
@@ -242,6 +246,19 @@ def make_topology(shape: Shape) -> Topology:
         nohz_full=CpuSet.parse_kernel(shape.nohz_full or ""),
         numa=shape.node_dir != "none",
     )
+
+
+def make_ports(d: Pci) -> tuple[Port, ...]:
+    """The ports of a network card of which only the interfaces' names are known."""
+    return tuple(Port(name, "net") for name in d.names if d.pci_class[:2] == "02")
+
+
+def names_of(d: Pci) -> tuple[str, ...]:
+    nets = [port.name for port in d.ports if port.kind == "net"]
+    cards = [
+        p.name.partition(":")[0] for kind in ("rdma", "cxi") for p in d.ports if p.kind == kind
+    ]
+    return (*d.names, *nets, *dict.fromkeys(cards))
 
 
 def capability(kind: Kind) -> tuple[int, int, int]:
@@ -413,15 +430,38 @@ def add_devices(files: dict[str, str], shape: Shape) -> None:
         if d.model:
             files[f"{directory}/device"] = f"0x{d.model}\n"
         files.update({f"{directory}/net/{name}/mtu": "1500\n" for name in d.names})
+        for port in d.ports:
+            files.update({f"{directory}/{path}": text for path, text in make_port_files(port)})
+
+
+def make_port_files(port: Port) -> list[tuple[str, str]]:
+    card, _, number = port.name.partition(":")
+    if port.kind == "rdma":
+        directory = f"infiniband/{card}/ports/{number}"
+        state = {True: "4: ACTIVE\n", False: "1: DOWN\n", None: ""}[port.up]
+        rate = f"{port.rate / 1000:g} Gb/sec (4X EDR)\n" if port.rate else ""
+        return [(f"{directory}/state", state), (f"{directory}/rate", rate)]
+    if port.kind == "cxi":
+        return [(f"cxi/{card}/uevent", "\n")]
+    state = {True: "up\n", False: "down\n", None: "unknown\n"}[port.up]
+    return [(f"net/{card}/operstate", state), (f"net/{card}/speed", f"{port.rate or -1}\n")]
 
 
 def make_links(shape: Shape) -> dict[str, str]:
-    """The symbolic links of such a machine: from devices to their drivers."""
-    return {
-        f"sys/bus/pci/devices/{d.pci}/driver": f"sys/bus/pci/drivers/{d.driver}"
+    """The symbolic links of such a machine: from the bus to devices below their bridges, and from
+    devices to their drivers."""
+    bus = "sys/bus/pci/devices"
+    places = {
+        f"{bus}/{d.pci}": f"sys/devices/{'/'.join(d.bridges)}/{d.pci}"
+        for d in shape.devices
+        if d.bridges
+    }
+    drivers = {
+        f"{bus}/{d.pci}/driver": f"sys/bus/pci/drivers/{d.driver}"
         for d in shape.devices
         if d.driver
     }
+    return places | drivers
 
 
 def status_files(cpus: str, mems: str = "") -> dict[str, str]:

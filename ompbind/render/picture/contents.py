@@ -188,7 +188,7 @@ def make_chips(topology: Topology, plan: Plan | None) -> list[tuple[CpuSet, Chip
     """Return the devices, each with the cpus that it is near, () for all or unknown: those that
     people name one by one, others that are alike together."""
     numbers = number_gpus(topology)
-    owners = find_gpu_owners(topology, plan)
+    owners = find_device_owners(topology, plan)
     noun = "worker" if plan is not None and plan.server else "rank"
     chips: list[tuple[CpuSet, Chip]] = []
     alike: dict[tuple[CpuSet, str], list[Device]] = {}
@@ -232,8 +232,8 @@ def describe_device(device: Device) -> str:
     return ", ".join(words)
 
 
-def find_gpu_owners(topology: Topology, plan: Plan | None) -> dict[str, int]:
-    """Return the number of each GPU's rank by PCI address; of several ranks the first."""
+def find_device_owners(topology: Topology, plan: Plan | None) -> dict[str, int]:
+    """Return the number of each device's rank by PCI address; of several ranks the first."""
     owners: dict[str, int] = {}
     if plan is None:
         return owners
@@ -241,14 +241,14 @@ def find_gpu_owners(topology: Topology, plan: Plan | None) -> dict[str, int]:
     if plan.server:
         holders = [(w.worker, w.gpus) for w in plan.server.workers]
     else:
-        holders = [(r.number, r.gpus) for r in plan.ranks]
-    named: dict[str, str] = {}
+        holders = [(r.number, (*r.gpus, *r.nics)) for r in plan.ranks]
+    named = {port.name: d.pci for d in reversed(topology.devices) for port in d.ports}
     for gpu in make_visible(topology.devices, {}).gpus:
         for name in (gpu.name, gpu.device.uuid):
             if name:
                 named.setdefault(name, gpu.device.pci)
-    for number, gpus in holders:
-        for name in gpus:
+    for number, names in holders:
+        for name in names:
             if name in named:
                 owners.setdefault(named[name], number)
     return owners

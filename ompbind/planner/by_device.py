@@ -1,4 +1,4 @@
-"""Maps ranks by GPU, and finds the cores near a device. Pure."""
+"""Maps ranks by GPU or network card, and finds the cores near a device. Pure."""
 
 from __future__ import annotations
 
@@ -25,10 +25,15 @@ if TYPE_CHECKING:
 
     from ompbind.gpus.visible import Gpu
     from ompbind.machine.topology import Device, Machine
+    from ompbind.nics import Card
     from ompbind.planner.cores import Core
     from ompbind.planner.request import Request
 
     ByNode = dict[int | None, tuple[Core, ...]]
+    Target = Gpu | Card  # what a rank may be mapped by
+
+NIC_HINT = "ompbind topo shows the devices; a container sees its own interfaces only"
+NOUNS = {"gpus": "GPU", "nics": "network card"}
 
 
 class NearestNode(Record):
@@ -39,7 +44,20 @@ class NearestNode(Record):
     far: bool = False  # the device's own node has cpus, none of which may be used
 
 
-# --- when GPUs say where ranks go ----------------------------------------------------------------
+class Targets(Record):
+    """The devices by which ranks are mapped, in their order. `field`: that of Share which names a
+    rank's; `warnings`: of what found them."""
+
+    field: str
+    devices: tuple[Target, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def noun(self) -> str:
+        return NOUNS[self.field]
+
+
+# --- when devices say where ranks go --------------------------------------------------------------
 
 
 def is_by_gpu(request: Request) -> bool:
@@ -54,9 +72,20 @@ def is_by_gpu(request: Request) -> bool:
     return count > 0 and not request.visible.problem and (request.ranks or 1) in (1, count)
 
 
-def check_gpus(request: Request) -> None:
-    """Refuse what needs GPUs where there are none. Raises PlanError."""
-    visible = request.visible
+def find_targets(request: Request) -> Targets | None:
+    """Return the devices by which ranks are mapped; None where none are."""
+    if request.per == "nic" and request.cards is not None:
+        cards = request.cards
+        left_out = f"left out: {'; '.join(cards.left_out)}"
+        return Targets("nics", cards.cards, (left_out,) if cards.left_out else ())
+    if request.visible is not None and is_by_gpu(request):
+        return Targets("gpus", request.visible.gpus, request.visible.warnings)
+    return None
+
+
+def check_devices(request: Request) -> None:
+    """Refuse what needs GPUs or network cards where there are none. Raises PlanError."""
+    visible, cards = request.visible, request.cards
     if request.per == "gpu" and (visible is None or visible.problem or not visible.gpus):
         problem = visible.problem if visible else "no GPU to compute with was found"
         raise PlanError(f"--per gpu: {problem}", hint=visible.hint if visible else "")
@@ -66,51 +95,55 @@ def check_gpus(request: Request) -> None:
             f"--gpu-env gives each rank its GPU, and no rank has one{problem}",
             hint=(visible.hint if visible and problem else "") or "--per gpu gives each rank one",
         )
+    if (request.nic_env or request.per == "nic") and (cards is None or not cards.cards):
+        option = "--per nic" if request.per == "nic" else "--nic-env"
+        problem = cards.problem if cards else "no network card to use was found"
+        raise PlanError(f"{option}: {problem}", hint=NIC_HINT)
 
 
 # --- mapping -------------------------------------------------------------------------------------
 
 
-def map_gpus(machine: Machine, request: Request, cores: tuple[Core, ...]) -> Mapped:
-    """Map each rank to the cores near its GPU; the ranks of one node split or share its cores.
+def map_devices(machine: Machine, request: Request, cores: tuple[Core, ...]) -> Mapped:
+    """Map each rank to the cores near its device; the ranks of one node split or share its cores.
 
-    Declines where GPUs do not say where ranks go, and with --numa-bind alone also where they had
+    Declines where devices do not say where ranks go, and with --numa-bind alone also where they had
     better not, with a warning. Raises PlanError.
     """
-    visible = request.visible
-    if visible is None or not is_by_gpu(request):
+    targets, visible = find_targets(request), request.visible
+    if targets is None:
         if visible is not None and visible.bad and request.numa_bind:
             return decline(visible.problem)
         return DECLINED
     by_node = nodes_with_cores(machine, request, cores)
-    gpus_of = assign_gpus(request, visible.gpus)
-    used = dict.fromkeys(gpu for gpus in gpus_of for gpu in gpus)
-    nearest = {gpu: find_nearest_node(machine, gpu.device, by_node) for gpu in used}
-    if request.per is None and (problem := why_not_by_gpu(request, gpus_of, nearest, by_node)):
+    devices_of = assign_devices(request, targets.devices)
+    used = dict.fromkeys(target for devices in devices_of for target in devices)
+    nearest = {target: find_nearest_node(machine, target.device, by_node) for target in used}
+    if request.per is None and (problem := why_not_by_gpu(request, devices_of, nearest, by_node)):
         if request.gpu_env:
             raise PlanError(f"--gpu-env: {problem}", hint="--per gpu gives each GPU a rank")
-        return decline(problem) if gpus_of[1:] else DECLINED
-    cautions = [Caution("gpu", text) for text in visible.warnings]
-    cautions += warn_of_gpus(request, visible.gpus, len(gpus_of))
-    unknown = [gpu for gpu in used if nearest[gpu].node is None]
+        return decline(problem) if devices_of[1:] else DECLINED
+    kind = targets.field[:-1]
+    cautions = [Caution(kind, text) for text in targets.warnings]
+    cautions += warn_of_devices(request, targets, len(devices_of))
+    unknown = [target for target in used if nearest[target].node is None]
     if unknown and len(by_node) > 1:
         if len(unknown) == len(used):
-            return map_without_nodes(machine, request, cores, gpus_of, cautions)
-        chosen = choose_nodes(unknown, nearest, gpus_of, by_node)
+            return map_without_nodes(machine, request, cores, targets, devices_of, cautions)
+        chosen = choose_nodes(unknown, nearest, devices_of, by_node)
         nearest |= chosen
-        names = " ".join(gpu.device.pci for gpu in unknown)
+        names = " ".join(target.device.pci for target in unknown)
         nodes = CpuSet(near.node for near in chosen.values() if near.node is not None)
         least = f"the least loaded {label('node', nodes)}"
-        text = f"the NUMA node of GPU {names} is not known; using {least}"
-        cautions.append(Caution("gpu", text))
+        text = f"the NUMA node of {targets.noun} {names} is not known; using {least}"
+        cautions.append(Caution(kind, text))
     cautions += [
-        Caution("gpu", f"GPU {gpu.device.pci} {nearest[gpu].note}")
-        for gpu in used
-        if nearest[gpu].far
+        Caution(kind, f"{targets.noun} {target.device.pci} {nearest[target].note}")
+        for target in used
+        if nearest[target].far
     ]
-    return Mapped(
-        map_near_gpus(machine, request, cores, by_node, gpus_of, nearest), tuple(cautions)
-    )
+    shares = map_near_devices(machine, request, cores, by_node, targets, devices_of, nearest)
+    return Mapped(shares, tuple(cautions))
 
 
 def decline(problem: str) -> Mapped:
@@ -118,27 +151,28 @@ def decline(problem: str) -> Mapped:
     return Mapped(None, (Caution("gpu", text),))
 
 
-def map_near_gpus(
+def map_near_devices(
     machine: Machine,
     request: Request,
     cores: tuple[Core, ...],
     by_node: ByNode,
-    gpus_of: Sequence[tuple[Gpu, ...]],
-    nearest: Mapping[Gpu, NearestNode],
+    targets: Targets,
+    devices_of: Sequence[tuple[Target, ...]],
+    nearest: Mapping[Target, NearestNode],
 ) -> list[Share]:
-    """Map to each node's cores the ranks whose GPUs are nearest to it. GPUs that are near a part
-    of it, as hwloc knows of some, get neighbouring parts in the order of their cores."""
+    """Map to each node's cores the ranks whose devices are nearest to it. Devices that are near a
+    part of it, as hwloc knows of some, get neighbouring parts in the order of their cores."""
     shares: dict[int, Share] = {}
-    nodes = [nearest[gpus[0]].node for gpus in gpus_of]
+    nodes = [nearest[devices[0]].node for devices in devices_of]
     for domain, ranks in find_gpu_domains(machine, request, cores, by_node, nodes):
-        ranks.sort(key=lambda r, d=domain: first_near(d.cores, gpus_of[r][0].device))  # type: ignore[misc]
+        ranks.sort(key=lambda r, d=domain: first_near(d.cores, devices_of[r][0].device))  # type: ignore[misc]
         for rank, share in zip(ranks, map_to_domain(request, ranks, domain), strict=True):
-            note = nearest[gpus_of[rank][0]].note
+            note = nearest[devices_of[rank][0]].note
             shares[rank] = share.replace(
-                domain=f"{name_gpus(gpus_of[rank])}, {share.domain}",
+                domain=f"{name_devices(targets, devices_of[rank])}, {share.domain}",
                 notes=f"{share.notes} ({note})" if note else share.notes,
                 node=nodes[rank] if request.numa_bind else None,
-                gpus=gpus_of[rank],
+                **{targets.field: devices_of[rank]},
             )
     return [shares[rank] for rank in sorted(shares)]
 
@@ -175,17 +209,17 @@ def find_gpu_domains(
 
 def why_not_by_gpu(
     request: Request,
-    gpus_of: Sequence[tuple[Gpu, ...]],
-    nearest: Mapping[Gpu, NearestNode],
+    devices_of: Sequence[tuple[Target, ...]],
+    nearest: Mapping[Target, NearestNode],
     by_node: Mapping[int | None, Sequence[Core]],
 ) -> str:
     """Return why --numa-bind alone had better leave the GPUs out of it, as its ranks may not use
     any; "": it may go by them."""
-    nodes = [nearest[gpus[0]].node for gpus in gpus_of]
+    nodes = [nearest[devices[0]].node for devices in devices_of]
     every = {near.node for near in nearest.values()}
     if None in every:
         return "the machine does not say which nodes the GPUs are near"
-    if not gpus_of[1:] and len(every) > 1:
+    if not devices_of[1:] and len(every) > 1:
         return "the one rank's GPUs are near several nodes"
     for node in dict.fromkeys(nodes):
         count = nodes.count(node)
@@ -194,16 +228,16 @@ def why_not_by_gpu(
     return ""
 
 
-def assign_gpus(request: Request, gpus: tuple[Gpu, ...]) -> list[tuple[Gpu, ...]]:
-    """Return each rank's GPUs: one, in consecutive blocks of ranks or round them; all for the
-    single rank of --numa-bind."""
+def assign_devices(request: Request, devices: tuple[Target, ...]) -> list[tuple[Target, ...]]:
+    """Return each rank's devices: one, in consecutive blocks of ranks or round them; all GPUs for
+    the single rank of --numa-bind."""
     if request.per is None and (request.ranks or 1) == 1:
-        return [gpus]
-    count = request.ranks or len(gpus)
+        return [devices]
+    count = request.ranks or len(devices)
     if request.distribution == "cyclic":
-        return [(gpus[rank % len(gpus)],) for rank in range(count)]
-    ranks_of = blocks(range(count), min(count, len(gpus)))
-    return [(gpu,) for gpu, ranks in zip(gpus, ranks_of, strict=False) for _ in ranks]
+        return [(devices[rank % len(devices)],) for rank in range(count)]
+    ranks_of = blocks(range(count), min(count, len(devices)))
+    return [(target,) for target, ranks in zip(devices, ranks_of, strict=False) for _ in ranks]
 
 
 def nodes_with_cores(machine: Machine, request: Request, cores: tuple[Core, ...]) -> ByNode:
@@ -217,77 +251,85 @@ def map_without_nodes(
     machine: Machine,
     request: Request,
     cores: tuple[Core, ...],
-    gpus_of: Sequence[tuple[Gpu, ...]],
+    targets: Targets,
+    devices_of: Sequence[tuple[Target, ...]],
     cautions: Sequence[Caution],
 ) -> Mapped:
-    """Divide the machine as -n does, where no GPU's node is known. Raises PlanError."""
-    count = len(gpus_of)
+    """Divide the machine as -n does, where no device's node is known. Raises PlanError."""
+    count = len(devices_of)
     text = (
-        "the machine does not say which node its GPUs are near: it is divided evenly, "
-        "as without GPUs"
+        f"the machine does not say which node its {targets.noun}s are near: it is divided evenly, "
+        f"as without {targets.noun}s"
     )
     divided = map_by_division(machine, request.replace(ranks=count), cores)
     placed = []
     for rank, share in enumerate(divided.shares or ()):
         nodes = machine.topology.nodes_of(share.cpus)
         if request.numa_bind and len(nodes) != 1:
+            device = f"{targets.noun} {devices_of[rank][0].device.pci}"
             raise PlanError(
-                f"rank {rank}: the node of GPU {gpus_of[rank][0].device.pci} is not known, "
+                f"rank {rank}: the node of {device} is not known, "
                 "but --numa-bind needs a single node",
                 hint="name each rank's node: --numa-bind-nodes 0 0 1 1",
                 rank=rank,
             )
-        domain = f"{name_gpus(gpus_of[rank])}, {share.domain}"
+        domain = f"{name_devices(targets, devices_of[rank])}, {share.domain}"
         node = nodes.first if request.numa_bind else None
-        placed.append(share.replace(domain=domain, node=node, gpus=gpus_of[rank]))
-    return Mapped(placed, (*cautions, *divided.cautions, Caution("gpu", text)))
+        devices = {targets.field: devices_of[rank]}
+        placed.append(share.replace(domain=domain, node=node, **devices))
+    return Mapped(placed, (*cautions, *divided.cautions, Caution(targets.field[:-1], text)))
 
 
 def choose_nodes(
-    unknown: Sequence[Gpu],
-    nearest: Mapping[Gpu, NearestNode],
-    gpus_of: Sequence[tuple[Gpu, ...]],
+    unknown: Sequence[Target],
+    nearest: Mapping[Target, NearestNode],
+    devices_of: Sequence[tuple[Target, ...]],
     by_node: Mapping[int | None, Sequence[Core]],
-) -> dict[Gpu, NearestNode]:
-    """Return for each GPU of unknown node the one with the fewest ranks for its cores."""
+) -> dict[Target, NearestNode]:
+    """Return for each device of unknown node the one with the fewest ranks for its cores."""
     sizes = {node: len(cores) for node, cores in by_node.items() if node is not None}
     ranks = dict.fromkeys(sizes, 0)
-    for gpus in gpus_of:
-        node = nearest[gpus[0]].node
+    for devices in devices_of:
+        node = nearest[devices[0]].node
         if node in ranks:
             ranks[node] += 1
-    chosen: dict[Gpu, NearestNode] = {}
-    for gpus in gpus_of:
-        if gpus[0] not in unknown:
+    chosen: dict[Target, NearestNode] = {}
+    for devices in devices_of:
+        if devices[0] not in unknown:
             continue
-        if gpus[0] not in chosen:
+        if devices[0] not in chosen:
             node = min(sizes, key=lambda n: (ranks[n] / sizes[n], n))
-            chosen[gpus[0]] = NearestNode(node, "its node is not known")
-        node = chosen[gpus[0]].node
+            chosen[devices[0]] = NearestNode(node, "its node is not known")
+        node = chosen[devices[0]].node
         if node is not None:
             ranks[node] += 1
     return chosen
 
 
-def warn_of_gpus(request: Request, gpus: Sequence[Gpu], count: int) -> list[Caution]:
-    """Return warnings of GPUs and ranks of which there are not as many. `count`: ranks."""
+def warn_of_devices(request: Request, targets: Targets, count: int) -> list[Caution]:
+    """Return warnings of devices and ranks of which there are not as many. `count`: ranks."""
     texts = []
-    if request.per is not None and count < len(gpus):
-        texts.append(f"{count} of {len(gpus)} visible GPUs get a rank, the last ones none")
-    if request.per is not None and count > len(gpus) and not request.gpu_env:
+    devices, seen = targets.devices, "visible GPU" if targets.field == "gpus" else targets.noun
+    if request.per is not None and count < len(devices):
+        texts.append(f"{count} of {len(devices)} {seen}s get a rank, the last ones none")
+    if targets.field != "gpus":
+        return [Caution("nic", text) for text in texts]
+    if request.per is not None and count > len(devices) and not request.gpu_env:
         texts.append(
-            f"{count} ranks share {len(gpus)} GPUs: LOCAL_RANK does not name a rank's GPU, "
+            f"{count} ranks share {len(devices)} GPUs: LOCAL_RANK does not name a rank's GPU, "
             "--gpu-env gives it that one only"
         )
-    if gpus[1:] and any(gpu.name.startswith("MIG-") for gpu in gpus) and not request.gpu_env:
+    if devices[1:] and any(gpu.name.startswith("MIG-") for gpu in devices) and not request.gpu_env:
         texts.append("a process sees one MIG device, the first: --gpu-env gives each its own")
     return [Caution("gpu", text) for text in texts]
 
 
-def name_gpus(gpus: Sequence[Gpu]) -> str:
-    addresses = list(dict.fromkeys(gpu.device.pci for gpu in gpus))
-    more = f" and {len(addresses) - 2} more" if addresses[2:] else ""
-    return f"{plural('GPU', len(addresses))} {' '.join(addresses[:2])}{more}"
+def name_devices(targets: Targets, devices: Sequence[Target]) -> str:
+    """Return `GPU 0000:3b:00.0`, `network card mlx5_0:1`, the first of several."""
+    names = [d.device.pci if targets.field == "gpus" else d.name for d in devices]
+    names = list(dict.fromkeys(names))
+    more = f" and {len(names) - 2} more" if names[2:] else ""
+    return f"{plural(targets.noun, len(names))} {' '.join(names[:2])}{more}"
 
 
 # --- devices -------------------------------------------------------------------------------------

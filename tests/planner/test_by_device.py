@@ -1063,7 +1063,7 @@ def test_a_launch_without_gpus_looks_at_none(ompbind: str, tmp_path: Path) -> No
     """Nothing about devices is imported, and no PCI device is read, unless it is asked for."""
     code = "import sys; from ompbind.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-S", "-X", "importtime", "-c", code, "run"]
-    about = {"ompbind.planner.by_gpu", "ompbind.gpus.visible", "ompbind.gpus.nvml",
+    about = {"ompbind.planner.by_device", "ompbind.gpus.visible", "ompbind.gpus.nvml",
              "ompbind.machine.devices", "pynvml",
              "ompbind.gpus.variables"}  # fmt: skip
 

@@ -1,0 +1,150 @@
+"""The network card of each rank: the nearest, and as evenly as that allows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ompbind.gpus.visible import make_visible
+from ompbind.machine.topology import Port
+from ompbind.nics import find_cards
+from ompbind.planner import make_plan
+from ompbind.planner.nearest_nics import distribute, pick_by_position
+from ompbind.plans import Plan, World
+from tests.support.machines import make_asked
+from tests.support.shared_trees import need_topologies, read_tree
+from tests.support.trees import Pci, Shape, make_machine
+
+NEAR = ("0-7,32-39", "8-15,40-47", "16-23,48-55", "24-31,56-63")
+SERVER = Shape(packages=2, nodes=4, l3s=8, cores=32, threads=2, numbering="halves")
+
+
+def card(bus: str, name: str, node: int = -1, bridges: tuple[str, ...] = ()) -> Pci:
+    near = NEAR[node] if node >= 0 else None
+    port = Port(f"{name}:1", "rdma", True, 100_000)
+    return Pci(f"0000:{bus}:00.0", "020700", node, near, "15b3", driver="mlx5_core",
+               ports=(port,), bridges=bridges)  # fmt: skip
+
+
+def gpu(bus: str, node: int, bridges: tuple[str, ...] = ()) -> Pci:
+    return Pci(f"0000:{bus}:00.0", "030200", node, NEAR[node], "10de", "2330", driver="nvidia",
+               bridges=bridges)  # fmt: skip
+
+
+def plan_for(devices: tuple[Pci, ...], args: str, world: World | None = None,
+             cpus: str = "") -> Plan:  # fmt: skip
+    machine = make_machine(replace(SERVER, devices=devices))
+    if cpus:
+        from ompbind.cpuset import CpuSet
+
+        allowed = machine.allowed.replace(cpus=CpuSet.parse_user(cpus))
+        machine = machine.replace(allowed=allowed)
+    found = machine.topology.devices
+    visible, cards = make_visible(found, {}), find_cards(found)
+    request = make_asked(args.split()).replace(visible=visible, cards=cards, world=world)
+    return make_plan(machine, request)
+
+
+def nics(plan: Plan) -> list[str]:
+    return [" ".join(r.nics) for r in plan.ranks]
+
+
+def test_the_nearest_node() -> None:
+    """A card of the rank's own node, else of the node that is nearest by distance."""
+    devices = (card("18", "a", 0), card("98", "b", 2))
+    plan = plan_for(devices, "--per numa --nic-env")
+    assert nics(plan) == ["a:1", "a:1", "b:1", "b:1"]
+    assert plan.ranks[0].nics_why == "near its cpus"
+    assert plan.ranks[3].nics_why == "near node 2, the nearest to its cpus that has one"
+
+
+def test_equally_near_cards_are_distributed() -> None:
+    """Ranks that several cards are as near to share them evenly, in the order of ranks."""
+    devices = (card("18", "a", 0), card("19", "b", 0))
+    plan = plan_for(devices, "--numa-bind-nodes 0 0 0 0 --nic-env")
+    assert nics(plan) == ["a:1", "b:1", "a:1", "b:1"]
+    assert plan.ranks[0].nics_why == "near its cpus, one of 2"
+
+
+def test_the_gpus_switch_goes_before_its_node() -> None:
+    """Among cards of one node the one below the deepest bridge that is the GPU's, too."""
+    left, right = ("pci0000:10", "0000:10:01.0"), ("pci0000:20", "0000:20:01.0")
+    devices = (gpu("11", 0, left), gpu("21", 0, right), card("22", "b", 0, right),
+               card("12", "a", 0, left))  # fmt: skip
+    plan = plan_for(devices, "--per gpu --nic-env")
+    assert nics(plan) == ["a:1", "b:1"]
+    root = (gpu("11", 0, left[:1]), card("12", "a", 0, left), card("22", "b", 0, right))
+    assert (
+        plan_for(root, "--per gpu --nic-env").ranks[0].nics_why == "at the same PCI root as its GPU"
+    )
+
+
+def test_nobody_knows_where_they_are() -> None:
+    """Cards of unknown place are distributed as if all were equally near, and that is said."""
+    plan = plan_for((card("18", "a"), card("19", "b")), "-n 4 --nic-env")
+    assert nics(plan) == ["a:1", "b:1", "a:1", "b:1"]
+    assert plan.ranks[0].nics_why == "the machine does not say which card is near, one of 2"
+    mapped = plan_for((card("18", "a"), card("19", "b")), "--per nic")
+    assert nics(mapped) == ["a:1", "b:1"]
+    assert any("does not say which node its network cards are near" in w for w in mapped.warnings)
+
+
+def test_more_and_fewer_ranks_than_cards() -> None:
+    """--per nic maps ranks to cards in blocks, and says where cards have none."""
+    devices = (card("18", "a", 1), card("98", "b", 2))
+    assert nics(plan_for(devices, "--per nic -n 4")) == ["a:1", "a:1", "b:1", "b:1"]
+    few = plan_for(devices, "--per nic -n 1")
+    assert few.warnings == ("1 of 2 network cards get a rank, the last ones none",)
+
+
+def test_a_rank_of_an_engine_goes_by_its_cpus() -> None:
+    """Ranks that are planned each by itself, with cpus of their own, do not all take the first."""
+    devices = (card("18", "a", 0), card("19", "b", 0))
+    world = World(0, 4, 0, 4)
+    chosen = [
+        nics(plan_for(devices, "--nic-env", world.replace(local_first=n, only=0), cpus))[0]
+        for n, cpus in enumerate(["0-1", "2-3", "4-5", "6-7"])
+    ]
+    assert Counter(chosen) == {"a:1": 2, "b:1": 2}
+
+
+@given(st.integers(1, 4), st.data())
+def test_nobody_could_be_given_less_crowded_cards(count: int, data: st.DataObject) -> None:
+    """With choices that lie inside one another or apart, the fullest card is as empty as it can
+    be: compared with every other way."""
+    half = max(count // 2, 1)
+    sets = [tuple(range(count)), tuple(range(half)), tuple(range(half, count)), (0,)]
+    sets = [s for s in sets if s]
+    choices = data.draw(st.lists(st.sampled_from(sets), min_size=1, max_size=4))
+    chosen = distribute(choices, count)
+    assert all(c in allowed for c, allowed in zip(chosen, choices, strict=True))
+    best = min(max(Counter(way).values()) for way in every_way(choices))
+    assert max(Counter(chosen).values()) == best
+
+
+def every_way(choices: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    ways: list[tuple[int, ...]] = [()]
+    for allowed in choices:
+        ways = [(*way, c) for way in ways for c in allowed]
+    return ways
+
+
+@given(st.integers(1, 9), st.floats(0, 1, exclude_max=True))
+def test_a_position_is_a_choice(count: int, position: float) -> None:
+    """The first and the last cpu of a node have a card, too."""
+    assert pick_by_position(range(count), position) in range(count)
+
+
+def test_real_machines() -> None:
+    """Cards of real trees: RDMA ones that have a link, on the nodes that the trees say."""
+    need_topologies()
+    for name, expected in (
+        ("32em64t-2n8c+dax+nvme+mic+dimms", {"mlx4_0:1": 1}),
+        ("40intel64-2g2n4c+pcilocality", {"qib0:1": None}),
+    ):
+        machine = read_tree(name)
+        cards = find_cards(machine.topology.devices).cards
+        assert {c.name: c.device.node for c in cards}.keys() == expected.keys()
