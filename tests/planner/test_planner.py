@@ -380,6 +380,7 @@ class Case:
 
 
 WORTH = "the cgroup's quota is worth 2.5 cpus: "
+IDLE = "{} puts {} on {}: {} of 16 cores are idle"
 CROWDED = "more ranks than cores: {} ranks share {} and will wait for each other"
 UNEVEN = "ranks get from {} to {} cores, so that no node is divided"
 PREFERRED = (
@@ -424,9 +425,11 @@ CASES = [
     Case("server", "--per package", ["0-7", "8-15"]),
     Case("server", "--per package -n 4", ["0-3", "4-7", "8-11", "12-15"]),
     Case("server", "--per package -n 3", ["0-3", "4-7", "8-15"]),
-    Case("server", "--per package -n 1", ["0-7"], unused="8-15,24-31"),
+    Case("server", "--per package -n 1", ["0-7"], unused="8-15,24-31",
+         warnings=[IDLE.format("--per package", "1 rank", "1 of 2 packages", 8)]),
     Case("server", "--per numa", ["0-3", "4-7", "8-11", "12-15"]),
-    Case("server", "--per numa -n 2", ["0-3", "4-7"], unused="8-15,24-31"),
+    Case("server", "--per numa -n 2", ["0-3", "4-7"], unused="8-15,24-31",
+         warnings=[IDLE.format("--per numa", "2 ranks", "2 of 4 nodes", 8)]),
     Case("server", "--per numa -n 6", ["0-1", "2-3", "4-5", "6-7", "8-11", "12-15"]),
     Case("server", "--per numa -n 6 --share", ["0-3", "0-3", "4-7", "4-7", "8-11", "12-15"],
          warnings=[SHARED.format("ranks 0-3: each 2", 4, 8, 2)]),
@@ -444,8 +447,10 @@ CASES = [
     # nodes by themselves and by name
     Case("lopsided", "-n 4 --numa-bind --cores-per-rank 2,1,1,1",
          ["0-1 || bind 0", "2 || bind 0", "4 || bind 1", "5 || bind 1"], unused="3"),
-    Case("server", "--numa-bind", ["0-3 || bind 0"], unused="4-15,20-31"),
-    Case("server", "--numa-bind -n 2", ["0-3 || bind 0", "4-7 || bind 1"], unused="8-15,24-31"),
+    Case("server", "--numa-bind", ["0-3 || bind 0"], unused="4-15,20-31",
+         warnings=[IDLE.format("--numa-bind", "1 rank", "1 of 4 nodes", 12)]),
+    Case("server", "--numa-bind -n 2", ["0-3 || bind 0", "4-7 || bind 1"], unused="8-15,24-31",
+         warnings=[IDLE.format("--numa-bind", "2 ranks", "2 of 4 nodes", 8)]),
     Case("server", "--numa-bind -n 5",
          ["0-1 || bind 0", "2-3 || bind 0", "4-7 || bind 1", "8-11 || bind 2", "12-15 || bind 3"],
          warnings=[INSIDE.format(2, 4)]),
