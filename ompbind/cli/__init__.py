@@ -179,9 +179,9 @@ def run_root(name: str, rest: Sequence[str]) -> int:
 
         return print_help(short=name == "-h")
     if name in VERSION:
-        from ompbind.cli.help import print_version
+        from ompbind.cli.version import print_version
 
-        return print_version()
+        return print_version(short=name == "-V")
     if name == "help":
         from ompbind.cli.help import print_topic
 

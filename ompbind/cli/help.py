@@ -188,7 +188,8 @@ HELP_OPTIONS = (
 )
 ROOT_OPTIONS = (
     ("-h, --help", "Show this text"),
-    ("-V, --version", "Print the version"),
+    ("-V", "Print the version"),
+    ("--version", "Print the version, and what ompbind runs on, for a report of a bug"),
     ("--install-completion [SHELL]", "Install completion for bash, zsh or fish"),
     ("--show-completion [SHELL]", "Print the shell's completion script"),
 )
@@ -216,12 +217,6 @@ def print_help(name: str = "", *, short: bool = False) -> int:
 
 def version() -> str:
     return __version__
-
-
-def print_version() -> int:
-    """Print the version."""
-    write_output(f"ompbind {__version__}\n")
-    return 0
 
 
 def print_topic(words: Sequence[str]) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import ompbind
+from ompbind.cli import main
 from ompbind.cli.help import COMMANDS, find_pages, names_of
 from ompbind.options.table import OPTIONS, PANELS, options_of
 from tests.support.commands import (
@@ -136,11 +139,22 @@ def test_help_is_the_workers_after_the_command(tmp_path: Path) -> None:
     assert len(read_help("run", "-n", "2", "-h")) <= 24
 
 
-@pytest.mark.parametrize("option", ["--version", "-V"])
-def test_version(option: str) -> None:
-    """--version prints it."""
-    done = ompbind_run(option)
-    assert (done.returncode, done.stdout) == (0, f"ompbind {ompbind.__version__}\n")
+def test_version(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """-V prints it on one line; --version also what ompbind runs on."""
+    first = f"ompbind {ompbind.__version__}"
+    assert main(["-V"]) == 0
+    assert capfdbinary.readouterr().out.decode() == f"{first}\n"
+    assert main(["--version"]) == 0
+    lines = capfdbinary.readouterr().out.decode().splitlines()
+    assert lines[0] == first
+    assert lines[1] == f"{sys.implementation.name} {platform.python_version()}: {sys.executable}"
+    assert lines[2] == f"{platform.system()} {platform.release()} {platform.machine()}"
+    assert (
+        lines[3]
+        == f"numactl: {shutil.which('numactl') or 'not installed: ranks are bound natively'}"
+    )
+    assert lines[4].startswith(f"rich {importlib.metadata.version('rich')} ")
+    assert any(line.startswith("nvidia-ml-py ") for line in lines)
 
 
 # --- ompbind help --------------------------------------------------------------------------------
