@@ -57,7 +57,7 @@ def watch(first: Report, look: Callable[[], Report], interval: float, form: obje
 
     Return the exit status for the last one.
     """
-    last = first
+    last = add_time(first)
 
     def reports() -> Iterator[Report]:
         nonlocal last
@@ -67,7 +67,7 @@ def watch(first: Report, look: Callable[[], Report], interval: float, form: obje
             report = look()
             if all(p.process.ended for p in report.processes):
                 return
-            last = report
+            last = add_time(report)
 
     try:
         if form == "json":  # one object a line
@@ -81,3 +81,8 @@ def watch(first: Report, look: Callable[[], Report], interval: float, form: obje
     except KeyboardInterrupt:
         pass
     return 0 if last.holds else 1
+
+
+def add_time(report: Report) -> Report:
+    """Return a report with the time of now."""
+    return report.replace(time=time.strftime("%Y-%m-%dT%H:%M:%S%z"))

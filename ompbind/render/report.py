@@ -24,7 +24,10 @@ MAX_VALUES = 4  # in a cell
 
 def draw_report(report: Report) -> RenderableType:
     report = escape(report)
-    parts: list[RenderableType] = draw_repairs(report)
+    parts: list[RenderableType] = []
+    if report.time:
+        parts += [Text(f"at {report.time[11:19]}", style="dim"), Text()]
+    parts += draw_repairs(report)
     for process in report.processes:
         parts += [draw_headline(process)]
         if not process.process.ended:

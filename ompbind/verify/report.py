@@ -106,6 +106,7 @@ class Report(Record):
 
     processes: tuple[ProcessReport, ...]
     online: CpuSet  # the machine's cpus at that time
+    time: str = ""  # when it was, in ISO 8601; "": not one of several
     repairs: tuple[Repair, ...] | None = None  # what --repair has done before; None without it
 
     @property
@@ -132,6 +133,7 @@ class Report(Record):
             "schema": SCHEMA,
             "holds": self.holds,
             "online": str(self.online),
+            **({"time": self.time} if self.time else {}),
             "processes": [p.to_dict(self.online) for p in self.processes],
             **({} if self.repairs is None else {"repairs": [dict(vars(r)) for r in self.repairs]}),
         }

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -560,7 +561,9 @@ def test_watching_goes_on_until_interrupted(start: Starter, gomp: list[str]) -> 
     command = [OMPBIND, "verify", "--watch=0.1", "--format", "json", str(running.pids[0])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(), text=True) as watch:
         assert watch.stdout is not None
-        assert json.loads(watch.stdout.readline())["holds"]
+        report = json.loads(watch.stdout.readline())
+        assert report["holds"]
+        assert datetime.fromisoformat(report["time"][:19])  # with a zone, which it is local to
         taskset("-p", "-c", f"{cpus[0]},{cpus[1]}", str(running.tids()[1]))
         while json.loads(watch.stdout.readline())["holds"]:
             pass
@@ -574,6 +577,8 @@ def test_watching_ends_with_its_processes(start: Starter, gomp: list[str]) -> No
     command = [OMPBIND, "verify", "--watch=0.1", str(running.pids[0])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(), text=True) as watch:
         assert watch.stdout is not None
+        assert re.fullmatch(r"at \d\d:\d\d:\d\d\n", watch.stdout.readline())
+        assert watch.stdout.readline() == "\n"
         assert watch.stdout.readline().startswith("rank 0, pid ")
         running.end()
         watch.stdout.read()
