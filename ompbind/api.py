@@ -122,7 +122,9 @@ def plan(
     threads: int | Literal["cores"] | None = None,
     pools: bool | None = None,
     omp: Literal["all", "threads", "off"] | None = None,
-    mem: Literal["bind", "preferred", "interleave", "local", "none"] | None = None,
+    mem: Literal["bind", "preferred", "interleave", "weighted-interleave", "local", "none"]
+    | None = None,
+    mem_balancing: bool = False,
     mem_nodes: Cpus | Literal["all"] | None = None,
     binder: Literal["auto", "numactl", "native"] | None = None,
     inherited: Literal["intersect", "error", "ignore"] | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ompbind.cpuset import LIMIT, CpuSet, union
+from ompbind.cpuset import LIMIT, CpuSet, parse_whole, union
 from ompbind.errors import ParseError
 from ompbind.messages import quote
 from ompbind.record import Record
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 SCHEMA = 1
-POLICIES = ("bind", "preferred", "interleave", "local", "none")
+POLICIES = ("bind", "preferred", "interleave", "weighted-interleave", "local", "none")
 BINDERS = ("numactl", "native", "none")
 OMP_MODES = ("all", "threads", "off")
 POOL_MODES = ("kept", "set", "unreached", "openmp", "mask")
@@ -168,12 +168,20 @@ class Numbers(Record):
 
 class Binding(Record):
     """What a process is bound to, and by what. `cpus`: empty for any; `mem`: one of POLICIES;
-    `mems`: the nodes of that policy; `binder`: one of BINDERS."""
+    `mems`: the nodes of that policy; `binder`: one of BINDERS; `balancing`: of "bind", whether the
+    kernel may migrate pages among its nodes (MPOL_F_NUMA_BALANCING)."""
 
     cpus: CpuSet = CpuSet()
     mem: str = "none"
     mems: CpuSet = CpuSet()
     binder: str = "native"
+    balancing: bool = False
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether older kernels, and older versions of numactl, lack its memory policy."""
+        several = self.mem == "preferred" and len(self.mems) > 1
+        return several or self.balancing or self.mem == "weighted-interleave"
 
     def numactl(self) -> tuple[str, ...]:
         """Return `numactl` and its options; () when there is nothing to bind.
@@ -187,7 +195,10 @@ class Binding(Record):
         if self.mem == "local":
             options.append("--localalloc")
         elif self.mem != "none":
-            options.append(f"--{'membind' if self.mem == 'bind' else self.mem}={self.mems}")
+            options += ["--balancing"] if self.balancing else []  # it counts before --membind only
+            option = "membind" if self.mem == "bind" else self.mem
+            option += "-many" if self.mem == "preferred" and len(self.mems) > 1 else ""
+            options.append(f"--{option}={self.mems}")
         return ("numactl", *options) if options else ()
 
     def make_argv(self, command: tuple[str, ...]) -> tuple[str, ...]:
@@ -209,10 +220,14 @@ class Binding(Record):
         return command[1:] if words and command[:1] == ("--",) else command
 
     def environment(self) -> tuple[tuple[str, str], ...]:
-        """Return the variables that advertise the binding: cpus `0-3`, "" for any, and memory
-        `bind:0`, `local` or `none`."""
-        memory = f"{self.mem}:{self.mems}" if self.mems else self.mem
-        return (CPUS_VARIABLE, str(self.cpus)), (MEMORY_VARIABLE, memory)
+        """Return the variables that advertise the binding: cpus `0-3`, "" for any, and memory."""
+        return (CPUS_VARIABLE, str(self.cpus)), (MEMORY_VARIABLE, self.write_memory())
+
+    def write_memory(self) -> str:
+        """Return the memory policy as the kernel writes it, but by our names: `bind:0`, `local`,
+        `none`, `bind=balancing:0-1`."""
+        policy = f"{self.mem}=balancing" if self.balancing else self.mem
+        return f"{policy}:{self.mems}" if self.mems else policy
 
     def without(self, parts: Collection[str]) -> Binding:
         """Return the binding without some of its parts: "cpus", "memory"; without "numactl" the
@@ -222,6 +237,7 @@ class Binding(Record):
             "none" if "memory" in parts else self.mem,
             CpuSet() if "memory" in parts else self.mems,
             "native" if "numactl" in parts else self.binder,
+            self.balancing and "memory" not in parts,
         )
 
     def keep_nodes(self, nodes: CpuSet) -> Binding:
@@ -251,6 +267,9 @@ class RankPlan(Record):
     group_numbers: Numbers | None = None
     nics: tuple[str, ...] = ()  # as UCX and libfabric name them: "mlx5_0:1", "eth0"
     nics_why: str = ""  # the reason for these
+    # Of weighted-interleave: how many pages in turn each node gets, as the kernel had it when the
+    # plan was made.
+    weights: tuple[tuple[int, int], ...] = ()
 
     @property
     def name(self) -> str:
@@ -478,6 +497,7 @@ class Plan(Record):
                     "argv": list(r.argv),
                     "why_shared": r.why_shared,
                     "why": r.why,
+                    **memory_to_dict(r),
                     **group_to_dict(r),
                     **({"preload": list(r.preloads)} if r.preloads else {}),
                 }
@@ -509,6 +529,14 @@ class Plan(Record):
             "command": list(self.command),
             "template": self.template,
         }
+
+
+def memory_to_dict(rank: RankPlan) -> dict[str, Any]:
+    """Return the fields of a rank that only some memory policies have."""
+    fields: dict[str, Any] = {"mem_balancing": True} if rank.binding.balancing else {}
+    if rank.weights:
+        fields["mem_weights"] = {str(node): weight for node, weight in rank.weights}
+    return fields
 
 
 def group_to_dict(rank: RankPlan) -> dict[str, Any]:
@@ -709,7 +737,10 @@ def read_rank(rank: Reader, binder: str, sizes: tuple[int, int] | None) -> RankP
     mem, mems = rank.one_of("mem", POLICIES), rank.cpus("mems")
     if (mem in ("none", "local")) == bool(mems):
         raise ParseError(f"{rank.where}: mem {mem!r} does not go with mems {str(mems)!r}", text="")
-    binding = Binding(rank.cpus("cpus"), mem, mems, binder)
+    balancing = rank.get("mem_balancing", bool, False)
+    if balancing and mem != "bind":
+        raise ParseError(f"{rank.where}: mem_balancing does not go with mem {mem!r}", text="")
+    binding = Binding(rank.cpus("cpus"), mem, mems, binder, balancing)
     argv = rank.texts("argv")
     try:
         command = binding.parse_argv(argv)
@@ -734,7 +765,19 @@ def read_rank(rank: Reader, binder: str, sizes: tuple[int, int] | None) -> RankP
         nics_why=rank.get("nics_why", str, ""),
         why=rank.get("why", str, ""),
         why_shared=rank.get("why_shared", str, ""),
+        weights=read_weights(rank),
     )
+
+
+def read_weights(rank: Reader) -> tuple[tuple[int, int], ...]:
+    """Return the weights of a rank's nodes. Raises ParseError."""
+    weights = rank.get("mem_weights", dict, {})
+    pairs = [(parse_whole(node), weight) for node, weight in weights.items()]
+    if not all(
+        node is not None and isinstance(weight, int) and 0 < weight < 256 for node, weight in pairs
+    ):
+        raise ParseError(f"{rank.where}.mem_weights are not weights by node", part="mem_weights")
+    return tuple((node, weight) for node, weight in pairs if node is not None)
 
 
 def is_argument(value: object) -> bool:

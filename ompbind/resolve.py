@@ -229,7 +229,15 @@ def make_new_plan(
 
         fitted = fit_here(machine, request, found, environ, options.within, levels)
         machine, request, narrowed = fitted.machine, fitted.request, fitted.narrow(narrowed)
+    if request.mem == "weighted-interleave" and (linux := linux_root(path)):
+        from ompbind.machine.memories import add_memory_facts
+
+        machine = add_memory_facts(linux, machine)
     plan = make_plan(machine, request)
+    if plan.binder == "numactl" and path is None and any(r.binding.is_recent for r in plan.ranks):
+        from ompbind.launch.numactl import with_able_binder
+
+        plan = with_able_binder(plan, environ, required=options.request.binder == "numactl")
     if fitted:
         plan = fitted.complete(plan)
     elif found:

@@ -210,7 +210,7 @@ def test_truncated(cut: int) -> None:
         ("ranks.0.places", [0], "ranks[0].places is not a list of texts"),
         ("ranks.0.places", ["{0}"], "ranks[0].places: '{0}' is not a number or a range"),
         ("ranks.0.mem", "strict", "ranks[0].mem: 'strict' is not one of "
-                                  "bind, preferred, interleave, local, none"),
+                                  "bind, preferred, interleave, weighted-interleave, local, none"),
         ("ranks.0.mem", ["bind"], "ranks[0].mem: \"['bind']\" is of the wrong type"),
         ("ranks.0.mem", "none", "ranks[0]: mem 'none' does not go with mems '0'"),
         ("ranks.0.mem", "local", "ranks[0]: mem 'local' does not go with mems '0'"),

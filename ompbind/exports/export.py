@@ -97,7 +97,13 @@ def lost_memory(ranks: Sequence[RankPlan], kept: Collection[str] = ()) -> list[s
         if policy not in ("none", *kept):
             numbers = [r.number for r in ranks if r.mem == policy]
             losses.append(f"memory policy {policy} of {label_numbers('rank', numbers)}")
-    return losses
+    return losses + lost_balancing([r for r in ranks if r.mem in kept])
+
+
+def lost_balancing(ranks: Sequence[RankPlan]) -> list[str]:
+    """Return the loss of balancing among a rank's nodes, which only numactl's option has."""
+    numbers = [r.number for r in ranks if r.binding.balancing]
+    return [f"NUMA balancing of {label_numbers('rank', numbers)}"] if numbers else []
 
 
 def lost_order(plan: Plan, ranks: Sequence[RankPlan]) -> list[str]:

@@ -9,6 +9,7 @@ from ompbind.exports.export import (
     Export,
     common_variables,
     env_words,
+    lost_balancing,
     lost_memory,
     lost_variables,
 )
@@ -56,7 +57,7 @@ def make_mask(cpus: CpuSet) -> str:
 
 def bind_memory(ranks: Sequence[RankPlan]) -> tuple[list[str], list[str]]:
     """Return srun's option for the memory of all ranks, and what it does not express: it has one
-    policy for all, and does not interleave."""
+    policy for all, prefers one node, does not interleave and does not balance."""
     policies = {rank.mem for rank in ranks}
     if policies == {"none"}:
         return [], []
@@ -64,7 +65,7 @@ def bind_memory(ranks: Sequence[RankPlan]) -> tuple[list[str], list[str]]:
         return ["--mem-bind=local"], []
     masks = ",".join(make_mask(rank.mems) for rank in ranks)
     if policies == {"bind"}:
-        return [f"--mem-bind=mask_mem:{masks}"], []
-    if policies == {"preferred"}:
+        return [f"--mem-bind=mask_mem:{masks}"], lost_balancing(ranks)
+    if policies == {"preferred"} and all(len(rank.mems) == 1 for rank in ranks):
         return [f"--mem-bind=prefer,mask_mem:{masks}"], []
     return [], lost_memory(ranks)

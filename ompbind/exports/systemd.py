@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from ompbind.exports.export import Export, describe, require_command, require_text
+from ompbind.exports.export import (
+    Export,
+    describe,
+    lost_memory,
+    require_command,
+    require_text,
+)
 from ompbind.messages import one_line
 
 TYPE_CHECKING = False
@@ -24,15 +30,18 @@ def make_unit(plan: Plan, ranks: Sequence[RankPlan], find: Callable[[str], str])
     if rank.cpus:
         # The mask, which the program may change, and the cgroup's limit, which it may not.
         lines += [f"CPUAffinity={rank.cpus}", f"AllowedCPUs={rank.cpus}"]
-    if rank.mem != "none":
+    # systemd.exec(5) knows no weights, and prefers a single node.
+    several = rank.mem == "preferred" and len(rank.mems) > 1
+    lost = rank.mem == "weighted-interleave" or several
+    if rank.mem != "none" and not lost:
         lines.append(f"NUMAPolicy={rank.mem}")
-    if rank.mems:
-        lines.append(f"NUMAMask={rank.mems}")
+        lines += [f"NUMAMask={rank.mems}"] if rank.mems else []
     lines += [f"UnsetEnvironment={' '.join(rank.unset)}"] if rank.unset else []
     lines += [f"Environment={quote_word(f'{name}={value}')}" for name, value in rank.env]
     words = [find(rank.command[0]), *rank.command[1:]]
     lines.append(f"ExecStart={' '.join(quote_word(word, command=True) for word in words)}")
-    return Export("".join(f"{line}\n" for line in lines))
+    losses = lost_memory(ranks, () if lost else (rank.mem,))
+    return Export("".join(f"{line}\n" for line in lines), tuple(losses))
 
 
 def quote_word(word: str, *, command: bool = False) -> str:

@@ -56,8 +56,10 @@ def advise(plan: Plan, numa_balancing: str) -> list[Caution]:
 
     `numa_balancing`: kernel.numa_balancing; "" if unknown.
     """
-    if numa_balancing in ("", "0") or len(plan.host.nodes) < 2:
+    if len(plan.host.nodes) < 2:
         return []
+    if numa_balancing in ("", "0"):
+        return warn_of_balancing(plan) if numa_balancing else []
     # A rank on one node has its pages there anyway, and a policy keeps them where they are.
     spread = (r for r in plan.ranks if len(r.nodes) > 1)
     migrating = CpuSet(r.rank for r in spread if r.mem in ("none", "local"))
@@ -69,3 +71,11 @@ def advise(plan: Plan, numa_balancing: str) -> list[Caution]:
         "a rank for each node (--per numa --numa-bind), or sysctl kernel.numa_balancing=0"
     )
     return [Caution("numa-balancing", text)]
+
+
+def warn_of_balancing(plan: Plan) -> list[Caution]:
+    """Return a warning for ranks whose pages are to be balanced where the kernel balances none."""
+    if not any(r.binding.balancing for r in plan.ranks):
+        return []
+    text = "--mem-balancing has no effect: kernel.numa_balancing is 0, so no pages are migrated"
+    return [Caution("numa-balancing", text, "sysctl kernel.numa_balancing=1, as root")]

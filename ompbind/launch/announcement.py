@@ -45,7 +45,7 @@ class Announcer:
         parts = [label("cpu", rank.cpus) if rank.cpus else "any cpu"]
         if rank.cpus and rank.nodes:
             parts.append(label("node", rank.nodes))
-        parts.append(f"mem {rank.mem}:{rank.mems}" if rank.mems else f"mem {rank.mem}")
+        parts.append(f"mem {rank.binding.write_memory()}")
         if rank.places:
             parts.append(f"places {len(rank.places) if len(rank.places) > 1 else 'one'}")
         parts += [f"{kind} {','.join(names)}" for kind, _, names in rank.devices]

@@ -42,7 +42,8 @@ FIRST, LAST = 0.02, 0.25  # seconds to the first reading, and between two later 
 GROWTH = 1.3  # of the time between two readings
 SHARE = 0.005  # of one cpu's time that reading threads may take, and looking at pages once more
 SEEN = 0.95  # the share of a rank's cpu time above which the time waited is given without a remark
-POLICIES = ("bind", "preferred", "interleave")  # those that say on which nodes pages are to be
+# The policies that say on which nodes pages are to be.
+POLICIES = ("bind", "preferred", "interleave", "weighted-interleave")
 
 
 class Bill(Record):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from ompbind.cpuset import CpuSet, union
+from ompbind.cpuset import CpuSet, parse_whole, union
 from ompbind.errors import DeniedError, PlanError
 from ompbind.launch import syscalls
 from ompbind.plans import Binding
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 # The system call that binds each part, as messages name it.
 CALLS = {"cpus": "sched_setaffinity", "memory": "set_mempolicy"}
+
+
+class Need(Record):
+    """The first Linux that has a memory policy, and what to ask of an older one."""
+
+    version: str
+    instead: str
 
 
 class Refusal(Record):
@@ -45,7 +52,7 @@ def try_binding(rank: int, binding: Binding, library: Library | None = None) -> 
             refusals.append(Refusal(rank, "cpus", e.strerror or str(e)))
     if binding.mem != "none":
         try:
-            syscalls.set_memory(binding.mem, binding.mems, library)
+            syscalls.set_memory(binding.mem, binding.mems, library, balancing=binding.balancing)
         except OSError as e:
             refusals.append(Refusal(rank, "memory", e.strerror or str(e)))
     return refusals
@@ -91,6 +98,9 @@ def probe(plan: Plan, environ: Mapping[str, str]) -> list[Refusal]:
         return []
     if plan.binder == "native":
         return probe_system_calls(plan)
+    recent = any(r.binding.is_recent for r in plan.ranks)
+    if recent and (refusals := probe_system_calls(plan)):  # libnuma would make do with less
+        return refusals
     reason = probe_numactl(plan, environ)
     if reason is None and len(plan.ranks) == 1:
         return []  # numactl was tried with this very binding
@@ -134,12 +144,12 @@ def probe_numactl(plan: Plan, environ: Mapping[str, str]) -> str | None:
     return why it cannot bind so, or None. An old numactl may not know a node that the kernel has.
     """
     path = require_program("numactl", environ)
-    for mem in dict.fromkeys(r.mem for r in plan.ranks):
-        ranks = [r for r in plan.ranks if r.mem == mem]
+    for mem, balancing in dict.fromkeys((r.mem, r.binding.balancing) for r in plan.ranks):
+        ranks = [r for r in plan.ranks if (r.mem, r.binding.balancing) == (mem, balancing)]
         cpus, mems = union(r.cpus for r in ranks), union(r.mems for r in ranks)
-        if mem == "preferred":  # takes one node; the others are tried by system call
-            mems = CpuSet([mems.first])
-        words = Binding(cpus, mem, mems).numactl()
+        if mem == "preferred" and all(len(r.mems) == 1 for r in ranks):
+            mems = CpuSet([mems.first])  # the others are tried by system call
+        words = Binding(cpus, mem, mems, balancing=balancing).numactl()
         if not words:
             continue
         status, text = capture(path, (*words, path, "--show"), environ)
@@ -165,6 +175,31 @@ def capture(path: str, argv: tuple[str, ...], environ: Mapping[str, str]) -> tup
     os.close(theirs)
     text = read_all(ours).decode("utf-8", "replace")
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text
+
+
+def needs_kernel(binding: Binding) -> Need | None:
+    """Return what a memory policy needs of the kernel; None for those that any Linux has. Source:
+    the kernel's log of mm/mempolicy.c."""
+    if binding.mem == "weighted-interleave":
+        return Need("6.9", "--mem interleave takes as much of each node")
+    if binding.balancing:
+        return Need("5.12", "leave --mem-balancing out")
+    if binding.mem == "preferred" and len(binding.mems) > 1:
+        return Need("5.15", "--mem preferred of a single node (--mem-nodes N), or --mem local")
+    return None
+
+
+def is_older(need: Need) -> bool:
+    """Whether the running kernel is older, by its name: some have what came later."""
+    numbers = [parse_whole(word) for word in os.uname().release.split("-")[0].split(".")[:2]]
+    wanted = [int(word) for word in need.version.split(".")]
+    return None not in numbers and numbers < wanted  # type: ignore[operator]  # no None by now
+
+
+def memory_words(rank: RankPlan) -> str:
+    """Return a rank's memory policy for a message: `bind 0-1`, `bind 0-1 with balancing`."""
+    words = f"{rank.mem} {rank.mems}".strip()
+    return f"{words} with balancing" if rank.binding.balancing else words
 
 
 # --- --on-denied ---------------------------------------------------------------------------------
@@ -208,12 +243,16 @@ def make_denied(rank: RankPlan, refusal: Refusal) -> DeniedError:
         message = f"numactl cannot bind as planned: {refusal.reason}"
         hint = "--binder native makes the same system calls without numactl"
     else:
-        memory = f"memory: {rank.mem} {rank.mems}".strip()
+        memory = f"memory: {memory_words(rank)}"
         wanted = f"cpus {rank.cpus}" if refusal.part == "cpus" else memory
         call = CALLS[refusal.part]
         message = f"rank {rank.name}: the kernel refuses to bind {wanted} ({call}: "
         message += f"{refusal.reason})"
         hint = "--on-denied degrade continues without"
-        if refusal.part == "memory":
+        if refusal.part == "memory" and (need := needs_kernel(rank.binding)) and is_older(need):
+            message = f"rank {rank.name}: this kernel is too old for memory: {memory_words(rank)}: "
+            message += f"Linux {need.version} has it, this is {os.uname().release}"
+            hint = f"{need.instead}; {hint}"
+        elif refusal.part == "memory":
             hint += ", --mem none does not ask; in a container allow set_mempolicy (CAP_SYS_NICE)"
     return DeniedError(message, hint=hint, rank=rank.rank, part=refusal.part)

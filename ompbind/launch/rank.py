@@ -269,7 +269,7 @@ class Inheritance:
         self.changes = [list_changes(*pair) for pair in zip(befores, envs, strict=False)]
         self.changes.reverse()
         self.original: tuple[int, CpuSet] | None = None  # this process's policy while it is changed
-        self.policy: tuple[str, CpuSet] | None = None  # the policy that is set now
+        self.policy: tuple[str, CpuSet, bool] | None = None  # the policy that is set now
 
     def next_environment(self) -> None:
         """Set what execv will pass on to the environment of the next rank."""
@@ -279,14 +279,15 @@ class Inheritance:
             else:
                 os.putenv(name, value)
 
-    def set_memory(self, mem: str, mems: CpuSet) -> None:
+    def set_memory(self, mem: str, mems: CpuSet, balancing: bool = False) -> None:
         """Set the memory policy; "none" is this process's original one. Raises OSError."""
+        policy = (mem, mems, balancing)
         if mem == "none":
             self.restore()
-        elif (mem, mems) != self.policy:
+        elif policy != self.policy:
             original = self.original or self.library.memory(1)
-            set_memory(mem, mems, self.library)
-            self.original, self.policy = original, (mem, mems)
+            set_memory(mem, mems, self.library, balancing=balancing)
+            self.original, self.policy = original, policy
 
     def restore(self) -> None:
         """Set this process's original memory policy. Raises OSError."""

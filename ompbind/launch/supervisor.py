@@ -218,7 +218,8 @@ class Supervisor:
             rank = start.rank
             inheritance.next_environment()
             if binds:
-                refusals += try_part(start, "memory", inheritance.set_memory, rank.mem, rank.mems)
+                policy = rank.mem, rank.mems, rank.binding.balancing
+                refusals += try_part(start, "memory", inheritance.set_memory, *policy)
             waits_at = self.stages.make_gate(gate, start) if self.stages else gate
             pids.append(self.fork(start, waits_at))
         inheritance.restore()

@@ -52,9 +52,12 @@ NUMBERS = {
     ("sparc64", True): (305, 304),
 }
 
-MODES = {"none": 0, "preferred": 1, "bind": 2, "interleave": 3, "local": 4}
+MODES = {"none": 0, "preferred": 1, "bind": 2, "interleave": 3, "local": 4,
+         "weighted-interleave": 6}  # fmt: skip
+PREFERRED_MANY = 5  # several preferred nodes
+BALANCING = 0x2000  # MPOL_F_NUMA_BALANCING
 NODES = 1024  # as many as any kernel has
-MODE_FLAGS = 0xE000  # MPOL_F_STATIC_NODES, _RELATIVE_NODES and _NUMA_BALANCING
+MODE_FLAGS = 0xC000 | BALANCING  # with MPOL_F_STATIC_NODES and _RELATIVE_NODES
 
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
 
@@ -67,15 +70,19 @@ def set_affinity(cpus: CpuSet, pid: int = 0) -> None:
         raise OSError(errno.EINVAL, f"of cpus {cpus} the kernel took only {got}")
 
 
-def set_memory(mem: str, mems: CpuSet, library: Library | None = None) -> None:
+def set_memory(
+    mem: str, mems: CpuSet, library: Library | None = None, *, balancing: bool = False
+) -> None:
     """Set the calling thread's memory policy and read it back. Raises OSError."""
     library = library or Library()
-    mode = MODES[mem]
+    mode = PREFERRED_MANY if mem == "preferred" and len(mems) > 1 else MODES[mem]
+    mode |= BALANCING if balancing else 0
     library.memory(0, mode, mems)
     got_mode, got = library.memory(1)
     # The kernel may report "local" as "preferred" without nodes, and the reverse: both are first
     # touch.
-    if (got_mode & ~MODE_FLAGS, got) != (mode, mems) and mem != "local":
+    ignored = MODE_FLAGS & ~mode
+    if (got_mode & ~ignored, got) != (mode, mems) and mem != "local":
         raise OSError(errno.EINVAL, f"of {mem} {mems} the kernel made mode {got_mode}, nodes {got}")
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def make_words(rank: RankPlan, command: Sequence[str], on_denied: str) -> list[str]:
     """Return a rank's binding and its worker's command as words for `main`."""
     binding = rank.binding
-    numbers = (str(binding.cpus), binding.mem, str(binding.mems))
-    return [str(rank.rank), binding.binder, on_denied, *numbers, *command]
+    texts = (str(binding.cpus), binding.mem, str(binding.mems), "balancing" * binding.balancing)
+    return [str(rank.rank), binding.binder, on_denied, *texts, *command]
 
 
 def main(words: Sequence[str]) -> None:
@@ -36,8 +36,9 @@ def main(words: Sequence[str]) -> None:
 
 def become_worker(words: Sequence[str], say: Callable[[str], None]) -> int:
     """Bind this process and become the worker. Raises DeniedError, CommandError."""
-    number, binder, on_denied, cpus, mem, mems, *command = words
-    binding = Binding(CpuSet.parse_kernel(cpus), mem, CpuSet.parse_kernel(mems), binder)
+    number, binder, on_denied, cpus, mem, nodes, balancing, *command = words
+    mems = CpuSet.parse_kernel(nodes)
+    binding = Binding(CpuSet.parse_kernel(cpus), mem, mems, binder, bool(balancing))
     if binder == "numactl":  # before numactl does: the process that starts this never sees it free
         try_binding(int(number), binding)  # launch.run reports what is denied
     rank = RankPlan(int(number), binding, (), CpuSet(), (), (), tuple(command))

@@ -125,6 +125,9 @@ def read_system(
             from ompbind.machine.details import add_details
 
             machine = add_details(root, machine)
+            from ompbind.machine.memories import add_memory_facts
+
+            machine = add_memory_facts(root, machine)
         return machine
     if system == "darwin":
         from ompbind.machine.darwin import read_darwin

@@ -63,6 +63,7 @@ def make_machine(content: dict[str, Any]) -> Machine:
             get_set(row, "cpus") & online,
             None if row["memory_bytes"] is None else get_number(row, "memory_bytes", 1 << 60),
             get_set({"initiators": "", **row}, "initiators"),
+            None if row.get("weight") is None else get_number(row, "weight", 256),
         )
         for row in get_rows(content, "nodes")
     )

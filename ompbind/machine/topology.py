@@ -54,6 +54,7 @@ class Node(Record):
     memory_bytes: int | None = None  # 0: a node without memory; None: the machine does not say
     # Of a node without cpus: those whose cpus have the best access to it; empty where none is said.
     initiators: CpuSet = CpuSet()
+    weight: int | None = None  # of weighted interleaving; None: unknown, or not read (`memories`)
 
 
 class Cache(Record):
@@ -188,6 +189,7 @@ class Machine(Record):
             "nodes": [
                 {"node": n.node, "cpus": str(n.cpus), "memory_bytes": n.memory_bytes,
                  "initiators": str(n.initiators)}
+                | ({} if n.weight is None else {"weight": n.weight})
                 for n in topology.nodes
             ],
             "distances": [list(row) for row in topology.distances],

@@ -91,15 +91,15 @@ NAMES: tuple[tuple[str, str], ...] = (
     ("--no-smt --nomultithread", "--smt 1, the default"),
     # memory
     ("-i --interleave", "--mem interleave --mem-nodes {NODES}"),
-    ("-w --weighted-interleave", "--mem interleave --mem-nodes {NODES}, without weights"),
+    ("-w --weighted-interleave", "--mem weighted-interleave --mem-nodes {NODES}"),
     ("-m --membind --cpuset-mems --mem-bind-nodes", "--mem bind --mem-nodes {NODES}"),
     ("-P", "--mem preferred --mem-nodes {NODES}, or -n N"),
     ("--preferred --preferred-many", "--mem preferred --mem-nodes {NODES}"),
     ("-p", "--mem preferred --mem-nodes NODES; of a running process: ompbind verify PID"),
     ("-l --localalloc --local", "--mem local"),
-    ("--balancing -balancing", "leave it out: ompbind does not switch the kernel's balancing"),
+    ("--balancing -balancing", "--mem-balancing, with --mem bind"),
     ("--mem-bind --mem_bind --policy --mempolicy --memory-policy",
-     "--mem bind|preferred|interleave|local|none"),
+     "--mem bind|preferred|interleave|weighted-interleave|local|none"),
     ("--hbm --no-hbm --best-memattr", "--mem bind --mem-nodes NODES, as ompbind topo numbers them"),
     ("--disable-numactl --disable-taskset --taskset --disable_numactl", "--binder native"),
     # OpenMP and libraries
@@ -191,7 +191,7 @@ VALUES: dict[str, dict[str, str]] = {
         "membind": "bind", "strict": "bind", "map_mem": "bind", "default": "none",
         "firsttouch": "none", "first-touch": "none", "localalloc": "local",
         "interleaved": "interleave", "preferred-many": "preferred", "prefer": "preferred",
-        "weighted-interleave": "interleave",
+        "weighted": "weighted-interleave", "weighted_interleave": "weighted-interleave",
     },
     "--distribution": {
         "block:block": "block", "cyclic:block": "block", "block:cyclic": "cyclic",

@@ -663,7 +663,7 @@ OPTIONS: tuple[Option, ...] = (
         "value",
         "Set the memory policy (default: bind with --numa-bind and --numa-bind-nodes, else none)",
         commands=PLACING,
-        choices=("bind", "preferred", "interleave", "local", "none"),
+        choices=("bind", "preferred", "interleave", "weighted-interleave", "local", "none"),
         panel=MEMORY,
         brief="memory policy",
         fields=("request.mem",),
@@ -692,6 +692,33 @@ OPTIONS: tuple[Option, ...] = (
                 ("mem", "numa_bind", "numa_bind_nodes"),
                 "{name} is for a memory policy, and none is set",
                 "--mem bind, preferred or interleave",
+            ),
+        ),
+    ),
+    Option(
+        ("--mem-balancing",),
+        "flag",
+        "Let the kernel migrate pages among the nodes of --mem bind, to the threads that use them",
+        panel=MEMORY,
+        fields=("request.mem_balancing",),
+        excludes=(
+            Rule(
+                (
+                    "mem=preferred",
+                    "mem=interleave",
+                    "mem=weighted-interleave",
+                    "mem=local",
+                    "mem=none",
+                ),
+                "{name} is for --mem bind, not for {other}",
+            ),
+            Rule(("serve",), "{name} is for ranks; {other} lets a server bind its workers"),
+        ),
+        needs=(
+            Rule(
+                ("mem", "numa_bind", "numa_bind_nodes"),
+                "{name} is for a memory policy, and none is set",
+                "--mem bind",
             ),
         ),
     ),
@@ -1571,7 +1598,7 @@ OPTIONS: tuple[Option, ...] = (
                 "leave {other} out; --threads N sets OMP_NUM_THREADS for the server's engine",
             ),
             Rule(
-                ("mem=preferred", "mem=interleave", "mem=local"),
+                ("mem=preferred", "mem=interleave", "mem=weighted-interleave", "mem=local"),
                 "{name}: the server binds the memory of each worker to one node, {other} is "
                 "something else",
                 "leave {other} out",

@@ -32,12 +32,6 @@ def find_memory(
     cpus = share.cpus
     if request.mem_nodes is not None:
         wanted = choose_nodes(machine, request.mem_nodes)
-        if policy == "preferred" and len(wanted) > 1:
-            raise PlanError(
-                f"--mem preferred takes one node, --mem-nodes names {wanted}",
-                hint="--mem interleave, or --mem bind",
-                wanted=wanted,
-            )
     else:
         wanted = CpuSet([share.node]) if share.node is not None else topology.nodes_of(cpus)
     if not wanted:
@@ -47,14 +41,6 @@ def find_memory(
             rank=rank,
         )
     cautions: list[Caution] = []
-    if policy == "preferred" and len(wanted) > 1:  # the kernel's policy takes one
-        most = max(wanted, key=lambda n: (len(cpus & node_cpus(machine, n)), -n))
-        wanted = CpuSet([most])
-        text = (
-            "--mem preferred takes one node, that of most of a rank's cpus: memory of its threads "
-            "on other nodes is far from them (--mem local, or a rank for each node)"
-        )
-        cautions.append(Caution("memory", text))
     if request.on_denied == "degrade":
         wanted, dropped = keep_allowed(machine, rank, wanted)
         cautions += dropped
@@ -74,7 +60,22 @@ def find_memory(
             "(farther away: name its cpus' node, or --mem interleave)"
         )
         cautions.append(Caution("memory", text))
+    if policy == "weighted-interleave":
+        cautions += warn_of_weights(machine, mems)
     return policy, mems, cautions
+
+
+def warn_of_weights(machine: Machine, mems: CpuSet) -> list[Caution]:
+    """Return a warning where the kernel's weights make no difference among these nodes."""
+    weights = {n.weight for n in machine.topology.nodes if n.node in mems}
+    if len(mems) < 2 or len(weights) > 1 or None in weights:
+        return []
+    text = (
+        f"the kernel's weights of {label('node', mems)} are all {weights.pop()}: their pages are "
+        "interleaved evenly"
+    )
+    hint = "root sets the weights in /sys/kernel/mm/mempolicy/weighted_interleave"
+    return [Caution("memory", text, hint)]
 
 
 def choose_nodes(machine: Machine, named: CpuSet | str) -> CpuSet:

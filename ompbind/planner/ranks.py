@@ -37,6 +37,7 @@ class SharedPart(Record):
     places: tuple[CpuSet, ...]
     nodes: CpuSet
     env: tuple[tuple[str, str], ...]
+    weights: tuple[tuple[int, int], ...] = ()  # of its memory nodes
 
 
 def make_ranks(
@@ -57,7 +58,8 @@ def make_ranks(
         key = (id(share.cores), share.node, threads[rank])
         if key not in parts:
             mem, mems, warned = choose_memory(machine, request, rank, share)
-            binding = Binding(share.cpus, mem, mems, request.binder)
+            balancing = request.mem_balancing and bool(mems)
+            binding = Binding(share.cpus, mem, mems, request.binder, balancing)
             parts[key] = make_shared_part(machine, request, share, binding, threads[rank])
             cautions += warned
         ranks.append(make_rank(request, rank, len(shares), share, parts[key], roles))
@@ -78,11 +80,16 @@ def make_shared_part(
     machine: Machine, request: Request, share: Share, binding: Binding, threads: str
 ) -> SharedPart:
     places = make_places(machine, request, share) if request.omp == "all" else ()
+    weights: tuple[tuple[int, int], ...] = ()
+    if binding.mem == "weighted-interleave":
+        nodes = machine.topology.nodes
+        weights = tuple((n.node, n.weight) for n in nodes if n.node in binding.mems and n.weight)
     return SharedPart(
         binding=binding,
         places=places,
         nodes=machine.topology.nodes_of(binding.cpus),
         env=openmp.make_environment(places, request.proc_bind, threads, len(share.cores)),
+        weights=weights,
     )
 
 
@@ -132,6 +139,7 @@ def make_rank(
         nics_why=share.nics_why,
         why=share.why,
         why_shared=share.why_shared,
+        weights=part.weights,
     )
 
 

@@ -79,6 +79,7 @@ class Request(Record):
     threads: str | None = None  # the text of OMP_NUM_THREADS, or "cores": one for each core
     limit: int | None = None  # OMP_THREAD_LIMIT
     mem: str | None = None
+    mem_balancing: bool = False
     mem_nodes: CpuSet | str | None = None  # for every rank's policy; "all": each that has memory
     binder: str = "auto"
     on_denied: str = "error"

@@ -71,11 +71,19 @@ def make_row(r: RankPlan, kinds: Sequence[str]) -> Row:
         places_text(r) or "-",
         threads_text(r),
         short_list(r.nodes) or "-",
-        f"{r.mem} {short_list(r.mems)}".strip(),
+        memory_text(r, short_list(r.mems)),
         *(devices.get(kind, "-") for kind in kinds),
         r.why,
     )
     return Row(cells, r.number)
+
+
+def memory_text(rank: RankPlan, nodes: str) -> str:
+    """Return a rank's memory policy: `bind 0-1, balanced`, `weighted-interleave 0,2 by 5:1`."""
+    text = f"{rank.mem} {nodes}".strip()
+    if rank.weights:
+        text += f" by {':'.join(str(weight) for _, weight in rank.weights)}"
+    return f"{text}, balanced" if rank.binding.balancing else text
 
 
 def make_folded_row(ranks: Sequence[RankPlan], kinds: Sequence[str]) -> Row:
@@ -89,7 +97,7 @@ def make_folded_row(ranks: Sequence[RankPlan], kinds: Sequence[str]) -> Row:
         places,
         threads_text(r),
         describe_nodes([x.nodes for x in ranks]),
-        f"{r.mem} {describe_nodes([x.mems for x in ranks])}" if r.mems else r.mem,
+        memory_text(r, describe_nodes([x.mems for x in ranks]) if r.mems else ""),
         *["-"] * len(kinds),
         r.why if r.why == last.why else f"{r.why} … {last.why}",
     )
@@ -137,6 +145,7 @@ def kind_of(rank: RankPlan) -> tuple[object, ...]:
     nodes = len(rank.nodes), len(rank.mems)
     return (
         rank.group, len(rank.cpus), places, threads_text(rank), rank.mem, nodes,
+        rank.binding.balancing, rank.weights,
         bool(rank.devices) and rank.rank,
     )  # fmt: skip
 

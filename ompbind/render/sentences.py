@@ -20,6 +20,7 @@ MEMORY = {
     "bind": "memory comes from {mems} only",
     "preferred": "memory comes from {mems} first, from others when that is full",
     "interleave": "memory is interleaved page by page over {mems}",
+    "weighted-interleave": "memory is interleaved over {mems} by the kernel's weights",
     "local": "memory comes from the node of the thread that first writes to it",
     "none": "no memory policy is set",
 }
@@ -163,6 +164,17 @@ def explain_server(plan: Plan, server: Server) -> list[str]:
     return lines
 
 
+def explain_memory(rank: RankPlan) -> str:
+    """Return where a rank's memory comes from."""
+    text = MEMORY[rank.mem].format(mems=label("node", rank.mems))
+    if rank.weights:
+        pages = [f"{counted(weight, 'page')} of node {node}" for node, weight in rank.weights]
+        text += f" ({', then '.join(pages)})"
+    if rank.binding.balancing:
+        text += ", and the kernel migrates pages among them to the threads that use them"
+    return text
+
+
 def explain_one(rank: RankPlan) -> str:
     """Return everything about a rank but the numbers of its cpus."""
     env, places = dict(rank.env), rank.places
@@ -180,7 +192,7 @@ def explain_one(rank: RankPlan) -> str:
         bind = env.get("OMP_PROC_BIND", "").partition(",")[0]
         text = f"{count} in {len(places)} places of {cpus} each, {DISTRIBUTION.get(bind, bind)}"
     nodes = f"on {label('node', rank.nodes)}" if rank.nodes else ""
-    memory = MEMORY[rank.mem].format(mems=label("node", rank.mems))
+    memory = explain_memory(rank)
     devices = [f"its {plural(noun, len(names))}: {', '.join(names)}"
                for _, noun, names in rank.devices]  # fmt: skip
     if rank.nics_why:

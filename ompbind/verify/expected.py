@@ -40,6 +40,7 @@ class Expected(Record):
     number: int | None = None  # what it is called, where that is not `rank`
     group: str = ""  # the name of the group that it is in, "" without groups
     rebound: bool = False  # bound while it ran: its policy and its variables are those of before
+    balancing: bool = False  # among the nodes of its memory policy
 
 
 def expect_plan(rank: RankPlan) -> Expected:
@@ -47,7 +48,7 @@ def expect_plan(rank: RankPlan) -> Expected:
     env = dict(rank.env)
     openmp = tuple((name, value) for name, value in rank.env if name.startswith("OMP_"))
     return make_expected(rank.rank, rank.cpus, env, rank.mem, rank.mems).replace(
-        env=openmp, number=rank.number, group=rank.group
+        env=openmp, number=rank.number, group=rank.group, balancing=rank.binding.balancing
     )
 
 
@@ -59,14 +60,16 @@ def expect_environ(environ: Mapping[str, str]) -> Expected | None:
     rank = parse_whole(environ.get(RANK_VARIABLE, ""))
     if rank is None:
         return None
-    mem, _, mems = environ.get(MEMORY_VARIABLE, "none").partition(":")
+    policy, _, mems = environ.get(MEMORY_VARIABLE, "none").partition(":")
+    mem, _, flag = policy.partition("=")
     try:
         cpus = CpuSet.parse_kernel(environ.get(CPUS_VARIABLE, ""))
         nodes = CpuSet.parse_kernel(mems)
     except ParseError:
         return None
     cpus = cpus or union(read_places(environ.get("OMP_PLACES", "")))
-    return make_expected(rank, cpus, environ, mem if mem in POLICIES else "none", nodes)
+    expected = make_expected(rank, cpus, environ, mem if mem in POLICIES else "none", nodes)
+    return expected.replace(balancing=True) if flag == "balancing" else expected
 
 
 def make_expected(

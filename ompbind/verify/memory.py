@@ -19,6 +19,7 @@ KERNEL_WORDS = {
     "bind": ("bind",),
     "preferred": ("prefer", "prefer (many)"),
     "interleave": ("interleave",),
+    "weighted-interleave": ("weighted interleave",),
     "local": ("local", "prefer"),
 }
 # Pages on the wrong node are ignored below this share of the memory, and below these bytes.
@@ -31,7 +32,7 @@ def judge_memory(observation: Observation) -> Iterator[Difference | str]:
     expected, memory = observation.expected, observation.process.memory
     if expected.mem == "none":
         return
-    plan = f"{expected.mem} {expected.mems}".rstrip()
+    plan = f"{expected.mem} {expected.mems}".rstrip() + " with balancing" * expected.balancing
     if memory is None:
         if dict(observation.process.unreadable).get("memory"):
             yield unreadable(observation.process, "memory", f"{plan} cannot be verified")
@@ -63,7 +64,8 @@ def judge_pages(observation: Observation, memory: Memory, plan: str) -> Iterator
         f"the plan says {plan}"
     )
     if observation.expected.mem == "preferred":
-        yield f"{text}: node {mems} was full, or the pages were migrated"
+        full = "was" if len(mems) == 1 else "were"
+        yield f"{text}: {label('node', mems)} {full} full, or the pages were migrated"
         return
     yield Difference(
         "memory",
@@ -77,8 +79,14 @@ def judge_pages(observation: Observation, memory: Memory, plan: str) -> Iterator
 def is_same_policy(text: str, expected: Expected) -> bool:
     """Whether the kernel's `bind=static:0` is the planned policy."""
     head, _, nodes = text.partition(":")
-    word = head.partition("=")[0]
-    return word in KERNEL_WORDS[expected.mem] and nodes == str(expected.mems)
+    word, equals, flags = head.partition("=")
+    # Kernels before 6.12 write nothing after the = for it.
+    balancing = bool(equals) and flags not in ("static", "relative")
+    return (
+        word in KERNEL_WORDS[expected.mem]
+        and nodes == str(expected.mems)
+        and balancing == expected.balancing
+    )
 
 
 def other_policy(observation: Observation, memory: Memory, plan: str) -> Difference:

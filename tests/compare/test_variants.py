@@ -79,7 +79,8 @@ def test_values_are_read_as_typed(text: str, values: list[object]) -> None:
         ("runs=1,2", "--vary: 'runs' is not a plan option",
          "--vary takes plan options: --vary smt=1,all"),
         ("share=maybe", "--vary share: 'maybe' is neither yes nor no", ""),
-        ("mem=some", "--vary mem: 'some' is not one of bind, preferred, interleave, local, none",
+        ("mem=some", "--vary mem: 'some' is not one of bind, preferred, interleave, "
+         "weighted-interleave, local, none",
          None),
     ],
 )  # fmt: skip

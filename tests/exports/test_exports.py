@@ -79,6 +79,7 @@ def test_srun_gets_the_kernel_s_numbers_as_masks(machine: Path) -> None:
         ("preferred", "--mem-bind=prefer,mask_mem:0x1,0x2", False),
         ("local", "--mem-bind=local", False),
         ("interleave", "", True),
+        ("weighted-interleave", "", True),
         ("none", "", False),
     ],
 )
@@ -88,6 +89,23 @@ def test_srun_s_memory(machine: Path, mem: str, option: str, lost: bool) -> None
     text, warning = export("srun", plan)
     assert [w for w in shlex.split(text) if w.startswith("--mem-bind")] == [option] * bool(option)
     assert (f"memory policy {mem} of ranks 0-1" in warning) is lost
+
+
+def test_policies_that_formats_lack(machine: Path) -> None:
+    """Several preferred nodes, and balancing among those of bind, are numactl's only."""
+    many = ompbind.plan(ranks=1, mem="preferred", topology=machine, command=["w"])
+    balanced = ompbind.plan(
+        ranks=1, mem="bind", mem_balancing=True, topology=machine, command=["w"]
+    )
+    for form in ("srun", "systemd"):
+        text, warning = export(form, many)
+        assert "memory policy preferred of rank 0" in warning
+        assert "--mem-bind" not in text
+        assert "NUMAPolicy" not in text
+        assert "NUMA balancing of rank 0" in export(form, balanced)[1]
+    assert "NUMAPolicy=bind\nNUMAMask=0-1\n" in export("systemd", balanced)[0]
+    assert "--preferred-many=0-1 w" in export("sh", many)[0]
+    assert "--balancing --membind=0-1 w" in export("sh", balanced)[0]
 
 
 def test_srun_starts_one_command(machine: Path) -> None:

@@ -233,6 +233,25 @@ CASES = {
         ),
         touch=64,
     ),
+    "preferred nodes": Case(
+        "Memory comes from several preferred nodes: of each package, while these have some.",
+        "-n 2 --mem preferred",
+        (
+            Got("0-3", "0 1 2 3", "preferred", "0-1"),
+            Got("4-7", "4 5 6 7", "preferred", "2-3"),
+        ),
+    ),
+    "a preferred pair elsewhere": Case(
+        "Of several preferred nodes the kernel takes the one nearest to the cpus: 2 to node 0.",
+        "--numa-bind-cpus 0-1 --mem preferred --mem-nodes 2-3",
+        (Got("0-1", "0 1", "preferred", "2-3", pages={"2": 1}),),
+        touch=64,
+    ),
+    "balanced": Case(
+        "Pages may be migrated among a rank's nodes, and lie on no others.",
+        "-n 2 --mem bind --mem-balancing",
+        (Got("0-3", "0 1 2 3", "bind", "0-1"), Got("4-7", "4 5 6 7", "bind", "2-3")),
+    ),
     "local": Case(
         "Memory comes from the node of the thread that touches it first.",
         "--numa-bind-nodes 3 2 --mem local",
@@ -377,6 +396,7 @@ UNEVEN_SCRIPTS = {
     "cpu offline": "$OMPBIND show --numa-bind-cpus 0-1",
     "node without cpus": "$OMPBIND show --numa-bind-nodes 4",
     "no driver": "$OMPBIND show --per gpu",
+    "a newer kernel's policy": "$OMPBIND run --mem weighted-interleave --mem-nodes 0-1 -- echo x",
     "between plan and launch": f"""
         $OMPBIND show --numa-bind-cpus 6-7 --format json -- echo started >/tmp/plan &&
         $OMPBIND run --plan /tmp/plan

@@ -65,7 +65,7 @@ def make_start(number: int = 0, **more: Any) -> Start:
 def raises(*error: Any) -> Callable[..., NoReturn]:
     """Return a function that raises this OSError."""
 
-    def call(*_: object) -> NoReturn:
+    def call(*_: object, **__: object) -> NoReturn:
         raise OSError(*error)
 
     return call
@@ -635,6 +635,26 @@ def test_the_environment_of_each_rank_in_turn(monkeypatch: pytest.MonkeyPatch) -
     assert calls[1:] == [("put", b"a", b"2")]
 
 
+@pytest.mark.parametrize(
+    ("mem", "nodes", "balancing", "mode"),
+    [
+        ("preferred", "0,2", False, 5),  # MPOL_PREFERRED_MANY
+        ("weighted-interleave", "0-1", False, 6),
+        ("bind", "0-1", True, 0x2002),  # with MPOL_F_NUMA_BALANCING
+    ],
+)
+def test_policies_of_recent_kernels(mem: str, nodes: str, balancing: bool, mode: int) -> None:
+    """Their numbers of the kernel's mempolicy.h; one that it takes without the flag is an error."""
+    mems = CpuSet.parse_kernel(nodes)
+    calls: Calls = []
+    library: Any = SimpleNamespace(memory=noting(calls, "memory", (mode, mems)))
+    syscalls.set_memory(mem, mems, library, balancing=balancing)
+    assert calls == [("memory", 0, mode, mems), ("memory", 1)]
+    library = SimpleNamespace(memory=noting(calls, "memory", ({5: 1, 6: 3}.get(mode, 2), mems)))
+    with pytest.raises(OSError, match="the kernel made mode"):
+        syscalls.set_memory(mem, mems, library, balancing=balancing)
+
+
 def test_memory_policies_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is set where it differs, and in the end the original one is there again."""
     calls: Calls = []
@@ -646,7 +666,8 @@ def test_memory_policies_one_after_another(monkeypatch: pytest.MonkeyPatch) -> N
     node = CpuSet([0])
     for mem in ("bind", "bind", "preferred"):
         inheritance.set_memory(mem, node)
-    sets = [("set", "bind", node, library), ("set", "preferred", node, library)]
+    plain = ("balancing", False)
+    sets = [("set", "bind", node, library, plain), ("set", "preferred", node, library, plain)]
     assert calls == [("memory", 1), *sets]
     inheritance.set_memory("none", CpuSet())
     assert calls[3:] == [("memory", 0, 3, CpuSet([7]))]
@@ -807,7 +828,8 @@ def test_what_is_denied_of_a_binding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(syscalls, "set_memory", noting(calls, "memory"))
     both = Binding(CpuSet([1]), "bind", CpuSet([0]))
     assert binding.try_binding(2, both) == []
-    assert calls == [("cpus", CpuSet([1])), ("memory", "bind", CpuSet([0]), None)]
+    memory = ("memory", "bind", CpuSet([0]), None, ("balancing", False))
+    assert calls == [("cpus", CpuSet([1])), memory]
     assert binding.try_binding(2, Binding()) == []
     assert len(calls) == 2
     monkeypatch.setattr(syscalls, "set_affinity", raises(errno.EPERM, "no"))
@@ -922,7 +944,8 @@ def test_what_numactl_says(
 
 
 def test_numactl_is_tried_for_each_policy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Preferred takes one node, and only bind is compared; nothing to bind is not tried."""
+    """One preferred node of several ranks' is enough, and only bind is compared; nothing to bind is
+    not tried."""
     calls: Calls = []
     monkeypatch.setattr(binding, "require_program", lambda *_: "/bin/numactl")
     monkeypatch.setattr(binding, "capture", noting(calls, "run", (0, "membind: 0 1")))
@@ -931,12 +954,19 @@ def test_numactl_is_tried_for_each_policy(monkeypatch: pytest.MonkeyPatch) -> No
         Binding(),
         Binding(CpuSet([3]), "preferred", nodes),
         Binding(CpuSet([4]), "bind", nodes),
+        Binding(CpuSet([5]), "bind", nodes, balancing=True),
     ]
     plan: Any = SimpleNamespace(ranks=[make_rank(n, binding=b) for n, b in enumerate(bound)])
     assert binding.probe_numactl(plan, {}) is None
-    assert [call[2][1:3] for call in calls] == [
-        ("--physcpubind=3", "--preferred=0"), ("--physcpubind=4", "--membind=0-1")
-    ]  # fmt: skip
+    assert [call[2][1:-2] for call in calls] == [
+        ("--physcpubind=3", "--preferred-many=0-1"),
+        ("--physcpubind=4", "--membind=0-1"),
+        ("--physcpubind=5", "--balancing", "--membind=0-1"),
+    ]
+    ones = [Binding(CpuSet([n]), "preferred", CpuSet([n])) for n in (0, 1)]
+    plan = SimpleNamespace(ranks=[make_rank(n, binding=b) for n, b in enumerate(ones)])
+    assert binding.probe_numactl(plan, {}) is None
+    assert calls[-1][2][1:-2] == ("--physcpubind=0-1", "--preferred=0")
 
 
 def test_what_a_program_writes_is_captured() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,10 @@ from ompbind.cpuset import CpuSet
 from ompbind.host import DESCRIPTOR
 from ompbind.launch.rank import Inheritance
 from ompbind.launch.syscalls import Library
-from ompbind.machine import read_machine
+from ompbind.machine import living_root, read_machine
+from ompbind.machine.processes import read_process
+from ompbind.verify.expected import expect_environ
+from ompbind.verify.memory import is_same_policy
 from tests.support.commands import (
     OMPBIND,
     TIMEOUT,
@@ -54,8 +58,8 @@ def cpus_of(pid: int) -> CpuSet:
 
 def policies_of(pid: int) -> set[str]:
     """The memory policies of a process' mappings, as the kernel tells others."""
-    lines = Path(f"/proc/{pid}/numa_maps").read_text().splitlines()
-    return {line.split()[1] for line in lines}
+    lines = Path(f"/proc/{pid}/numa_maps").read_text()
+    return set(re.findall(r"^\w+ ((?:prefer|weighted) [(i]\S+|\S+)", lines, re.M))
 
 
 def need_numa() -> int:
@@ -117,6 +121,55 @@ def test_memory_policies(
     start("run", *args, "--", *recorder(tmp_path))
     pid = wait_for_pids(tmp_path, ranks)[0]
     assert policies_of(pid) == {policy.format(node=node, nodes=nodes)}
+
+
+RECENT = {
+    "weighted-interleave": ("--mem weighted-interleave", {"weighted interleave:{}"}),
+    # What kernels before 6.12 write of the flag is nothing.
+    "balancing": ("--mem bind --mem-balancing", {"bind=balancing:{}", "bind=:{}"}),
+}
+
+
+@pytest.mark.parametrize("name", RECENT)
+def test_policies_of_recent_kernels(name: str, tmp_path: Path, ranks: int, start: Starter) -> None:
+    """They are what the kernel then says of the worker, whatever numactl can do, and verify
+    agrees."""
+    node = need_numa()
+    if not Path("/sys/kernel/mm/mempolicy/weighted_interleave").exists():
+        pytest.skip("this kernel is older than 6.9")
+    options, texts = RECENT[name]
+    cpus = need_cpus(ranks)
+    args = ["--numa-bind-cpus", *map(str, cpus), *options.split(), "--mem-nodes", str(node)]
+    start("run", *args, "--", *recorder(tmp_path))
+    pids = wait_for_pids(tmp_path, ranks)
+    (policy,) = set().union(*map(policies_of, pids))
+    assert policy in {text.format(node) for text in texts}
+    (observed,) = [read_process(living_root(), pid) for pid in pids[:1]]
+    assert observed is not None
+    expected = expect_environ(dict(observed.environ or ()))
+    assert expected is not None
+    assert (expected.mem, str(expected.mems)) == (options.split()[1], str(node))
+    assert observed.memory is not None
+    assert is_same_policy(observed.memory.policy, expected)
+    assert not is_same_policy(f"bind:{node}", expected)
+
+
+def test_a_numactl_that_lacks_a_policy(tmp_path: Path) -> None:
+    """It is replaced by the system calls, or where it was asked for, that is refused."""
+    (cpu,) = need_cpus(1)
+    old = tmp_path / "numactl"
+    old.write_text("#!/bin/sh\necho 'usage: numactl [--membind= | -m <nodes>]' >&2\nexit 1\n")
+    old.chmod(0o755)
+    environ = {**environment(), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    words = ["--numa-bind-cpus", str(cpu), "--mem", "bind", "--mem-balancing", "--", "true"]
+    shown = ompbind_run("show", "--format", "argv", *words, env=environ)
+    assert (shown.returncode, shown.stdout) == (0, "true\n")
+    done = ompbind_run("run", "--binder", "numactl", *words, env=environ)
+    assert done.returncode == 125
+    assert done.stderr == (
+        "ompbind: error: --binder numactl: the installed numactl has no --balancing; 2.0.15 has\n"
+        "hint: --binder native makes the same system calls without numactl\n"
+    )
 
 
 def test_policy_by_numactl_as_the_worker(binder: str, ranks: int) -> None:

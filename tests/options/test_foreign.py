@@ -36,7 +36,8 @@ FOREIGN = [
     ("--hardware", "use ompbind topo, which shows the machine"),
     ("--cpu-list 0-3", "use --numa-bind-cpus 0-3"),
     ("-c 0-3", "use --numa-bind-cpus 0-3, or --cores-per-rank N"),
-    ("--mempolicy interleave", "use --mem bind|preferred|interleave|local|none"),
+    ("--mempolicy interleave",
+     "use --mem bind|preferred|interleave|weighted-interleave|local|none"),
     ("--get", "use ompbind doctor, which says what this process may use"),
     # mpirun, mpiexec
     ("-np 4", "use -n 4"),

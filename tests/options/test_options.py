@@ -132,7 +132,7 @@ def test_only_some_options_fit_a_saved_plan(option: Option) -> None:
         return
     words = {"flag": [], "optional": [], "list": ["0"]}.get(option.kind, [*option.choices, "1"][:1])
     named = {"env": ["A=1"], "part": ["1/2"], "role": ["kv=1"], "engine": ["slurm"],
-             "group": ["a"], "after": ["a"]}  # fmt: skip
+             "group": ["a"], "after": ["a"], "mem_need": ["1G"]}  # fmt: skip
     words = named.get(option.key, words)
     more = {"overwrite": ["--output-dir", "x"], "fix_children": ["--fix", "x"],
             "wait": ["--exclusive"]}  # fmt: skip

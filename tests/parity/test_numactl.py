@@ -24,6 +24,17 @@ ROWS = [
     ("--preferred=1", "--numa-bind-nodes 1 --mem preferred", "4-7 preferred:1"),
     ("--cpunodebind=0,1 --membind=0,1", "--numa-bind-cpus 0-7 --mem bind", "0-7 bind:0-1"),
     ("--interleave=all", "--mem interleave --mem-nodes all", "0-15 interleave:0-3"),
+    ("--preferred-many=0,1", "--mem preferred --mem-nodes 0,1", "0-15 preferred:0-1"),
+    (
+        "--weighted-interleave=0,1",
+        "--mem weighted-interleave --mem-nodes 0,1",
+        "0-15 weighted-interleave:0-1",
+    ),
+    (
+        "--balancing --membind=0,1",
+        "--mem bind --mem-nodes 0,1 --mem-balancing",
+        "0-15 bind=balancing:0-1",
+    ),
     ("--localalloc", "--mem local", "0-15 local"),
     ("hwloc-bind node:1", "--numa-bind-nodes 1 --mem none --smt all", "4-7,20-23 none"),
     ("--membind node:1 --cpubind node:1", "--numa-bind-nodes 1 --smt all", "4-7,20-23 bind:1"),

@@ -96,7 +96,6 @@ def test_ranks_use_only_what_is_allowed(asked: tuple[Machine, Request]) -> None:
         assert rank.mems <= machine.allowed.nodes
         assert bool(rank.mems) == (rank.mem not in ("none", "local"))
         assert rank.nodes == machine.topology.nodes_of(rank.cpus)
-        assert rank.mem != "preferred" or len(rank.mems) == 1
 
 
 @given(ASKED)
@@ -383,10 +382,6 @@ WORTH = "the cgroup's quota is worth 2.5 cpus: "
 IDLE = "{} puts {} on {}: {} of 16 cores are idle"
 CROWDED = "more ranks than cores: {} ranks share {} and will wait for each other"
 UNEVEN = "ranks get from {} to {} cores, so that no node is divided"
-PREFERRED = (
-    "--mem preferred takes one node, that of most of a rank's cpus: memory of its threads on other "
-    "nodes is far from them (--mem local, or a rank for each node)"
-)
 SHARED = "{} share {} cpus and have {} threads together (--threads {} gives each its own)"
 INSIDE = "ranks get from {} to {} cores, so that no rank spans two nodes"
 
@@ -481,17 +476,14 @@ CASES = [
          ["0-1 || bind 0", "8-9 || bind 3"], nodes="0 2", unused="2-7,10-15,18-23,26-31",
          warnings=["rank 1: its memory is on node 3, its cpus on 2 "
                    "(farther away: name its cpus' node, or --mem interleave)"]),
-    Case("server", "--numa-bind-cpus 3,4 --mem preferred", ["3-4 || preferred 0"],
-         nodes="0-1", unused="0-2,5-15,16-18,21-31", warnings=[PREFERRED]),
-    Case("server", "--numa-bind-cpus 3-5 --mem preferred", ["3-5 || preferred 1"],
-         unused="0-2,6-15,16-18,22-31", warnings=[PREFERRED]),
+    Case("server", "--numa-bind-cpus 3,4 --mem preferred", ["3-4 || preferred 0-1"],
+         nodes="0-1", unused="0-2,5-15,16-18,21-31"),
     Case("server", "--per numa --mem preferred", ["0-3 || preferred 0", "4-7 || preferred 1",
          "8-11 || preferred 2", "12-15 || preferred 3"]),
     Case("server", "--numa-bind-cpus 0-1", ["0-1"], unused="2-15,18-31"),
     # memory without --numa-bind
     Case("server", "-n 2 --mem bind", ["0-7 || bind 0-1", "8-15 || bind 2-3"]),
-    Case("server", "-n 2 --mem preferred", ["0-7 || preferred 0", "8-15 || preferred 2"],
-         warnings=[PREFERRED]),
+    Case("server", "-n 2 --mem preferred", ["0-7 || preferred 0-1", "8-15 || preferred 2-3"]),
     Case("server", "--mem interleave", ["0-15 || interleave 0-3"]),
     Case("server", "--mem local", ["0-15 || local"]),
     Case("expander", "", ["0-7"]),
@@ -500,6 +492,9 @@ CASES = [
     # nodes for memory apart from the cpus
     Case("expander", "--mem interleave --mem-nodes all", ["0-7 || interleave 0-2"]),
     Case("expander", "--mem bind --mem-nodes 2", ["0-7 || bind 2"]),
+    Case("expander", "--mem preferred --mem-nodes all", ["0-7 || preferred 0-2"]),
+    Case("expander", "--mem weighted-interleave --mem-nodes 0,2",
+         ["0-7 || weighted-interleave 0,2"]),
     Case("expander", "--per numa --numa-bind --mem preferred --mem-nodes 2",
          ["0-3 || preferred 2", "4-7 || preferred 2"]),
     Case("expander", "--numa-bind-nodes 1 0 --mem-nodes 0,2",
@@ -944,9 +939,10 @@ def test_a_crowded_package_does_not_make_ranks_cross_nodes() -> None:
         ("container", "--numa-bind-cpus 0 --numa-bind-nodes 3",
          "rank 0: memory of node 3 is not allowed (cgroup cpuset)",
          "memory allowed on: 0-1; --mem none binds cpus only"),
-        ("expander", "--mem preferred --mem-nodes all",
-         "--mem preferred takes one node, --mem-nodes names 0-2",
-         "--mem interleave, or --mem bind"),
+        ("expander", "--mem preferred --mem-balancing",
+         "--mem-balancing is for --mem bind, not for --mem preferred", "leave one of them out"),
+        ("expander", "--mem-balancing", "--mem-balancing is for a memory policy, and none is set",
+         "--mem bind"),
         ("expander", "--mem bind --mem-nodes 2-4", "--mem-nodes: nodes 3-4 do not exist",
          "nodes: 0-2"),
         ("expander", "--mem-nodes 2", "--mem-nodes is for a memory policy, and none is set",

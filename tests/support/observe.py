@@ -174,7 +174,9 @@ def read_memory(process: Path, address: str) -> tuple[str, dict[str, int]]:
         return "", {}
     policy, details = "", ""
     lines = re.findall(
-        r"^(\w+) (prefer \(many\)\S*|\S+)(.*)$", (process / "numa_maps").read_text(), re.M
+        r"^(\w+) (prefer \(many\)\S*|weighted \S+|\S+)(.*)$",
+        (process / "numa_maps").read_text(),
+        re.M,
     )
     for start, its_policy, its_details in lines:
         if int(start, 16) <= int(address, 16):  # it may have grown together with one before it
@@ -182,12 +184,13 @@ def read_memory(process: Path, address: str) -> tuple[str, dict[str, int]]:
     return policy, {node: int(pages) for node, pages in re.findall(r" N(\d+)=(\d+)", details)}
 
 
-def policy_text(mem: str, mems: str) -> tuple[str, ...]:
-    """How the kernel may write a planned memory policy."""
+def policy_text(mem: str, mems: str, *, balancing: bool = False) -> tuple[str, ...]:
+    """How the kernel may write a planned memory policy; of balancing, before 6.12, as nothing."""
     names = {
-        "bind": ("bind",),
-        "preferred": ("prefer", "prefer (many)"),
+        "bind": ("bind=balancing", "bind=") if balancing else ("bind",),
+        "preferred": ("prefer", "prefer (many)") if mems.isdigit() else ("prefer (many)",),
         "interleave": ("interleave",),
+        "weighted-interleave": ("weighted interleave",),
         "local": ("local",),
         "none": ("default",),
     }

@@ -26,9 +26,10 @@ def planned(
 ) -> Expected:
     """A rank by its places, and all else from them."""
     sets = tuple(CpuSet.parse_kernel(p) for p in places.split())
-    policy, _, mems = mem.partition(":")
+    text, _, mems = mem.partition(":")
+    policy, _, flag = text.partition("=")
     return Expected(0, union(sets), () if bind == "false" else sets, bind, threads or len(sets),
-                    policy, CpuSet.parse_kernel(mems))  # fmt: skip
+                    policy, CpuSet.parse_kernel(mems), balancing=bool(flag))  # fmt: skip
 
 
 def seen(masks: str, **more: Any) -> Process:
@@ -309,6 +310,24 @@ MEMORY: dict[str, tuple[Process, str, list[str], str]] = {
         memory("bind:0-1", (0, 100)), "bind:0-2", ["policy"], "it may use memory of 0-1"),
     "preferred": (memory("prefer:1", (1, 100)), "preferred:1", [], ""),
     "preferred, in newer words": (memory("prefer (many):1", (1, 100)), "preferred:1", [], ""),
+    "preferred nodes": (memory("prefer (many):0-1", (0, 50), (1, 50)), "preferred:0-1", [], ""),
+    "preferred nodes, and full": (
+        memory("prefer (many):0-1", (0, 50), (2, 50)), "preferred:0-1", [], "0-1 were full"),
+    "one of the preferred nodes": (
+        memory("prefer:0", (0, 100)), "preferred:0-1", ["policy"], "its memory policy is prefer:0"),
+    "interleaved by weight": (
+        memory("weighted interleave:0-1", (0, 90), (1, 10)), "weighted-interleave:0-1", [], ""),
+    "interleaved without the weights": (
+        memory("interleave:0-1", (0, 50), (1, 50)), "weighted-interleave:0-1", ["policy"],
+        "the plan says weighted-interleave 0-1"),
+    "balanced": (memory("bind=balancing:0-1", (0, 100)), "bind=balancing:0-1", [], ""),
+    "balanced, as older kernels write it": (
+        memory("bind=:0-1", (0, 100)), "bind=balancing:0-1", [], ""),
+    "not balanced": (
+        memory("bind:0-1", (0, 100)), "bind=balancing:0-1", ["policy"],
+        "the plan says bind 0-1 with balancing"),
+    "balanced, not planned": (
+        memory("bind=static|balancing:0", (0, 100)), "bind:0", ["policy"], "the plan says bind 0"),
     "preferred, and full": (
         memory("prefer:1", (0, 50), (1, 50)), "preferred:1", [], "was full"),
     "on the wrong node, just enough": (
