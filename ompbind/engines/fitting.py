@@ -196,8 +196,9 @@ def fit_request(
     members = sharing.members or (rank,)
     ranks = len(members) if members[1:] or request.per else None
     request = request.replace(
-        cpus=pick(request.cpus, members), nodes=pick(request.nodes, members), ranks=ranks
-    )
+        cpus=pick(request.cpus, members), nodes=pick(request.nodes, members), ranks=ranks,
+        mem_nodes=pick(request.mem_nodes, members) if request.mem_nodes[1:] else request.mem_nodes,
+    )  # fmt: skip
     only = members.index(rank)
     first, local_first = world.first - only, rank - only
     request = request.replace(world=world.replace(first=first, local_first=local_first, only=only))
@@ -221,7 +222,8 @@ def check_ranks(request: Request, task: Task, engine: Engine, host: str) -> None
     count = task.local_ranks or 1
     on = f" on {host}" if host else ""
     for option, values in (
-        ("--numa-bind-nodes", request.nodes), ("--numa-bind-cpus", request.cpus)
+        ("--numa-bind-nodes", request.nodes), ("--numa-bind-cpus", request.cpus),
+        ("--mem-nodes", request.mem_nodes if request.mem_nodes[1:] else None),
     ):  # fmt: skip
         if values is not None and len(values) != (request.ranks or count):
             raise PlanError(

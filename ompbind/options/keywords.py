@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import OmpbindError
@@ -58,6 +58,8 @@ def make_value(option: Option, value: object) -> object:
     plain: object
     if option.kind == "optional" and value is True:
         plain = ""
+    elif option.parse is parse_mem_nodes and is_set(value):
+        plain = [make_item(option, value)]  # for all ranks
     elif option.kind == "list" or option.many:
         plain = [make_item(option, item) for item in make_items(key, value)]
     elif joined and not isinstance(value, str | int | os.PathLike):
@@ -67,6 +69,13 @@ def make_value(option: Option, value: object) -> object:
     if option.parse is not None:
         return option.parse(plain, key)
     return check_choice(option, text_of(plain, key), key)
+
+
+def is_set(value: object) -> bool:
+    """Whether a value is a set of numbers, and not a list of such sets."""
+    if isinstance(value, str | bytes | int) or not isinstance(value, Collection):
+        return False
+    return bool(value) and all(isinstance(n, int) for n in value)
 
 
 def make_items(key: str, value: object) -> list[object]:

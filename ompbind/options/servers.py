@@ -7,7 +7,7 @@ server, `--from-env` is for ranks that are workers themselves.
 
 from __future__ import annotations
 
-from ompbind.cpuset import parse_whole, union
+from ompbind.cpuset import CpuSet, parse_whole, union
 from ompbind.errors import ParseError, PlanError, UsageError
 from ompbind.machine import read_family, read_machine
 from ompbind.messages import quote
@@ -415,5 +415,6 @@ def make_sglang_values(
         added["reserve"] = Pool("", 1, source="--serve sglang", if_spare=True)
     nodes = vllm.visible_nodes(case.replace(environ={}))
     if not winner and case.workers <= len(nodes) and "part" not in values:
-        added |= {"numa_bind_nodes": tuple(nodes[: case.workers]), "mem": "none"}
+        added |= {"numa_bind_nodes": tuple(CpuSet([n]) for n in nodes[: case.workers]),
+                  "mem": "none"}  # fmt: skip
     return added, notes

@@ -347,8 +347,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--numa-bind-nodes",),
         "list",
-        "Bind rank r to the r-th node, as in 0 0 1 1 or 0,0,1,1; implies --numa-bind and the "
-        "number of ranks",
+        "Bind rank r to the r-th node, as in 0 0 1 1 or 0,0,1,1, or to several, as in 0+1 2+3; "
+        "implies --numa-bind and the number of ranks",
         "NODE...",
         commands=PLACING,
         panel=WHERE,
@@ -670,10 +670,10 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         ("--mem-nodes",),
-        "value",
-        "Take memory from these nodes, wherever a rank's cpus are, as from nodes without cpus, or "
-        "from all that have memory",
-        "NODES|all",
+        "list",
+        "Take rank r's memory from the r-th nodes, as in 0,4 1,5, or all ranks' from the only ones, "
+        "wherever their cpus are; all: from each node that has memory",
+        "NODES...",
         commands=PLACING,
         panel=MEMORY,
         suggest=("all", "<node>"),

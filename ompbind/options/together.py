@@ -54,15 +54,17 @@ def check_counts(values: Values, names: Names) -> None:
         for key in ("numa_bind_nodes", "numa_bind_cpus")
         if key in values
     }
-    if len(sizes := values.get("cores_per_rank", ())) > 1:
-        counts[names.get("cores_per_rank", "--cores-per-rank")] = len(sizes)
+    for key in ("cores_per_rank", "mem_nodes"):  # one value is for all
+        if len(several := values.get(key, ())) > 1:
+            counts[names.get(key, typed(key))] = len(several)
     if "ranks" in values:
         counts[names.get("ranks", "--ranks")] = values["ranks"]
     if len(set(counts.values())) > 1:
         texts = ", ".join(f"{name} is for {count}" for name, count in counts.items())
         hint = "give each list one value for every rank"
         if values.get("ranks") == 1 and len(counts) == 2 and "numa_bind_nodes" in values:
-            hint = "one rank on several nodes: --numa-bind-cpus with their cpus, and --mem bind"
+            nodes = "+".join(str(nodes) for nodes in values["numa_bind_nodes"])
+            hint = f"one rank on several nodes: --numa-bind-nodes {nodes}"
         raise PlanError(
             f"the number of ranks is unclear: {texts}",
             hint=hint,

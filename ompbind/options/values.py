@@ -270,13 +270,14 @@ def parse_cpu_lists(values: Sequence[Given], name: str) -> tuple[CpuSet, ...]:
     return tuple(parse_cpus(value, name, rank) for rank, value in enumerate(values))
 
 
-def parse_nodes(values: Sequence[Given], name: str) -> tuple[int, ...]:
-    """Return node numbers in the order given, one for each rank: `0 0 1 1`, `0,0,1,1` or `0-3`.
+def parse_nodes(values: Sequence[Given], name: str) -> tuple[CpuSet, ...]:
+    """Return the nodes of each rank in the order given: `0 0 1 1`, `0,0,1,1` or `0-3`, and with
+    several each `0+1 2+3`.
 
     Raises ParseError, UsageError.
     """
     need_values(values, name, "--numa-bind-nodes NODE...")
-    nodes: list[int] = []
+    nodes: list[CpuSet] = []
     for value in values:
         text = text_of(value, name)
         for part in text.split(","):
@@ -284,18 +285,23 @@ def parse_nodes(values: Sequence[Given], name: str) -> tuple[int, ...]:
                 if not text.strip():
                     hint = "write node numbers, as in 0 0 1 1"
                     raise ParseError("an empty list", hint=hint, text=text)
-                first, last, step = parse_range(part.strip(), text)
+                ranges = [parse_range(one.strip(), text) for one in part.split("+")]
             except ParseError as e:
                 raise located(e, name, len(nodes)) from None
-            nodes += range(first, last + 1, step)
+            numbers = [n for first, last, step in ranges for n in range(first, last + 1, step)]
+            nodes += [CpuSet(numbers)] if ranges[1:] else [CpuSet([n]) for n in numbers]
             if len(nodes) > LIMIT:
                 raise ParseError(f"{name}: {quote(text)} names too many nodes", text=text)
     return tuple(nodes)
 
 
-def parse_mem_nodes(value: Given, name: str) -> CpuSet | str:
-    """Return `all`, or a set of nodes, not empty. Raises ParseError."""
-    return "all" if value == "all" else parse_cpus(value, name)
+def parse_mem_nodes(values: Sequence[Given], name: str) -> tuple[CpuSet | str, ...]:
+    """Return `all` or a set of nodes, not empty, for each value. Raises ParseError, UsageError."""
+    need_values(values, name, "--mem-nodes NODES...")
+    return tuple(
+        "all" if value == "all" else parse_cpus(value, name, rank if values[1:] else None)
+        for rank, value in enumerate(values)
+    )
 
 
 def need_values(values: Sequence[Given], name: str, hint: str) -> None:
@@ -305,14 +311,14 @@ def need_values(values: Sequence[Given], name: str, hint: str) -> None:
 
 def is_word(text: str) -> bool:
     """Whether a list option's value is more likely the worker's command than a list of numbers."""
-    return any(c not in "0123456789,-: " for c in text)
+    return text != "all" and any(c not in "0123456789,-:+ " for c in text)
 
 
 def located(error: ParseError, name: str, rank: int | None) -> ParseError:
     """Return the same error with the option and the rank that it is about."""
     where = name if rank is None else f"{name}, rank {rank}"
     hint = error.hint
-    if name.startswith("--numa-bind") and is_word(str(error.data.get("text", ""))):
+    if name.startswith(("--numa-bind", "--mem-nodes")) and is_word(str(error.data.get("text", ""))):
         hint = FENCE_HINT
     return ParseError(f"{where}: {error.message}", hint=hint, rank=rank, **error.data)
 

@@ -137,7 +137,7 @@ def make_auto(values: Values, case: Case) -> Values:
         named = nodes[:ranks]
         if ranks > len(nodes):
             named = [nodes[rank * len(nodes) // ranks] for rank in range(ranks)]
-        made["numa_bind_nodes"] = tuple(named)
+        made["numa_bind_nodes"] = tuple(CpuSet([node]) for node in named)
         del made["ranks"]
     reserve = make_reserve(case)
     if reserve and not (reserve.if_spare and "cores_per_rank" in values):

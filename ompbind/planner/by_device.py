@@ -168,10 +168,11 @@ def map_near_devices(
         ranks.sort(key=lambda r, d=domain: first_near(d.cores, devices_of[r][0].device))  # type: ignore[misc]
         for rank, share in zip(ranks, map_to_domain(request, ranks, domain), strict=True):
             note = nearest[devices_of[rank][0]].note
+            near = nodes[rank] if request.numa_bind else None
             shares[rank] = share.replace(
                 domain=f"{name_devices(targets, devices_of[rank])}, {share.domain}",
                 notes=f"{share.notes} ({note})" if note else share.notes,
-                node=nodes[rank] if request.numa_bind else None,
+                home=CpuSet() if near is None else CpuSet([near]),
                 **{targets.field: devices_of[rank]},
             )
     return [shares[rank] for rank in sorted(shares)]
@@ -243,7 +244,7 @@ def assign_devices(request: Request, devices: tuple[Target, ...]) -> list[tuple[
 def nodes_with_cores(machine: Machine, request: Request, cores: tuple[Core, ...]) -> ByNode:
     """Return the usable cores by node; with --numa-bind only of nodes whose memory is allowed."""
     if request.numa_bind and machine.topology.numa and machine.topology.nodes:
-        return {domain.node: domain.cores for domain in find_nodes(machine, request, cores)}
+        return {domain.home.first: domain.cores for domain in find_nodes(machine, request, cores)}
     return {group[0].first_cpu.node: group for group in split_by(cores, "node")}
 
 
@@ -274,9 +275,9 @@ def map_without_nodes(
                 rank=rank,
             )
         domain = f"{name_devices(targets, devices_of[rank])}, {share.domain}"
-        node = nodes.first if request.numa_bind else None
+        home = nodes if request.numa_bind else CpuSet()
         devices = {targets.field: devices_of[rank]}
-        placed.append(share.replace(domain=domain, node=node, **devices))
+        placed.append(share.replace(domain=domain, home=home, **devices))
     return Mapped(placed, (*cautions, *divided.cautions, Caution(targets.field[:-1], text)))
 
 

@@ -40,7 +40,7 @@ class Share(Record):
     domain: str  # what these are, or are a part of: "node 0"
     part: str = ""  # which part of that, where it is divided: "part 1 of 2"
     notes: str = ""  # what follows both: ", less 1 reserved"
-    node: int | None = None  # the node named for its memory
+    home: CpuSet = CpuSet()  # the nodes named for its memory; empty: those of its cpus
     gpus: tuple[Gpu, ...] = ()
     nics: tuple[Card, ...] = ()
     nics_why: str = ""  # the reason for these
@@ -70,11 +70,12 @@ class Mapped(Record):
 
 
 class Domain(Record):
-    """Cores that ranks share or split, as a node's or a cache's. `node`: for their memory."""
+    """Cores that ranks share or split, as a node's or a cache's. `home`: the nodes named for their
+    memory."""
 
     cores: tuple[Core, ...]
     name: str
-    node: int | None = None
+    home: CpuSet = CpuSet()
 
 
 DECLINED = Mapped(None)
@@ -108,9 +109,9 @@ def map_by_cpus(machine: Machine, request: Request, cores: tuple[Core, ...]) -> 
                 )
             rank_of[cpu] = rank
         named = [Core(threads, threads, cpu) for threads, cpu in group_cores(machine, cpus)]
-        node = None if request.nodes is None else request.nodes[rank]
+        home = CpuSet() if request.nodes is None else request.nodes[rank]
         ordered = in_tree_order(named, levels_for(request))
-        shares.append(Share(ordered, "the cpus named", node=node))
+        shares.append(Share(ordered, "the cpus named", home=home))
     return Mapped(shares, () if request.share else find_shared_cores(shares))
 
 
@@ -150,20 +151,40 @@ def find_shared_cores(shares: Sequence[Share]) -> tuple[Caution, ...]:
 
 
 def map_by_nodes(machine: Machine, request: Request, cores: tuple[Core, ...]) -> Mapped:
-    """Map rank r to the r-th node of --numa-bind-nodes; the ranks of one node share or split its
-    cores. Raises PlanError."""
+    """Map rank r to the r-th node, or nodes, of --numa-bind-nodes; the ranks of the same nodes share
+    or split their cores. Raises PlanError."""
     if request.nodes is None:
         return DECLINED
     by_node = {group[0].first_cpu.node: group for group in split_by(cores, "node")}
-    ranks_of: dict[int, list[int]] = {}
-    for rank, node in enumerate(request.nodes):
-        if node not in by_node:
-            raise no_such_node(machine, request, rank, node, by_node)
-        ranks_of.setdefault(node, []).append(rank)
-    domains = [
-        (Domain(by_node[node], f"node {node}", node), ranks) for node, ranks in ranks_of.items()
-    ]
+    ranks_of: dict[CpuSet, list[int]] = {}
+    for rank, nodes in enumerate(request.nodes):
+        for node in nodes:
+            if node not in by_node:
+                raise no_such_node(machine, request, rank, node, by_node)
+        if nodes not in ranks_of:
+            check_overlap(request, rank, nodes, ranks_of)
+        ranks_of.setdefault(nodes, []).append(rank)
+    domains = []
+    for nodes, ranks in ranks_of.items():
+        inside = tuple(core for core in cores if core.first_cpu.node in nodes)  # in the tree's order
+        domains.append((Domain(inside, label("node", nodes), nodes), ranks))
     return Mapped(map_to_domains(request, domains))
+
+
+def check_overlap(
+    request: Request, rank: int, nodes: CpuSet, ranks_of: Mapping[CpuSet, Sequence[int]]
+) -> None:
+    """Refuse nodes of which another rank has some but not the same. Raises PlanError."""
+    for others, ranks in ranks_of.items():
+        if nodes & others and not request.share:
+            raise PlanError(
+                f"rank {rank}: {label('node', nodes & others)} already "
+                f"{'belong' if len(nodes & others) > 1 else 'belongs'} to rank {ranks[0]}, which "
+                f"has {label('node', others)}",
+                hint="name the same nodes for both, which then split them, or --share",
+                rank=rank,
+                wanted=nodes,
+            )
 
 
 def map_by_domain(machine: Machine, request: Request, cores: tuple[Core, ...]) -> Mapped:
@@ -271,7 +292,10 @@ def find_domains(machine: Machine, request: Request, cores: tuple[Core, ...]) ->
         domains.sort(key=lambda domain: domain.cores[0].first_cpu.node or 0)
     if not request.numa_bind:
         return domains
-    return [domain.replace(node=single_node(rank, domain)) for rank, domain in enumerate(domains)]
+    return [
+        domain.replace(home=CpuSet([single_node(rank, domain)]))
+        for rank, domain in enumerate(domains)
+    ]
 
 
 def domain_name(per: str, cores: tuple[Core, ...]) -> str:
@@ -308,7 +332,7 @@ def find_nodes(machine: Machine, request: Request, cores: tuple[Core, ...]) -> l
     topology, allowed = machine.topology, machine.allowed
     groups = {group[0].first_cpu.node: group for group in split_by(cores, "node")}
     usable = CpuSet(number for number in groups if number is not None)
-    if request.mem not in ("none", "local") and request.mem_nodes is None:
+    if request.mem not in ("none", "local") and not request.mem_nodes:
         bare = CpuSet(n.node for n in topology.nodes if n.memory_bytes == 0)
         usable = usable & (allowed.nodes | bare | (usable - topology.node_numbers))
     if not usable:
@@ -323,7 +347,7 @@ def find_nodes(machine: Machine, request: Request, cores: tuple[Core, ...]) -> l
             hint=hint,
             available=allowed.nodes,
         )
-    return [Domain(groups[number], f"node {number}", number) for number in usable]
+    return [Domain(groups[number], f"node {number}", CpuSet([number])) for number in usable]
 
 
 def no_such_node(
@@ -361,7 +385,7 @@ def map_to_domains(
     shares: dict[int, Share] = {}
     for domain, ranks in domains:
         for rank, share in zip(ranks, map_to_domain(request, ranks, domain), strict=True):
-            shares[rank] = share.replace(node=domain.node)
+            shares[rank] = share.replace(home=domain.home)
     return [shares[rank] for rank in sorted(shares)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ompbind.cpuset import CpuSet
+from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
 from ompbind.messages import label
 from ompbind.planner.mapping import nodes_of
@@ -26,14 +26,12 @@ def find_memory(
     topology = machine.topology
     policy = request.mem or ("bind" if request.numa_bind else "none")
     if request.nodes is not None and request.cpus is not None:
-        check_memory_node(machine, rank, request.nodes[rank])
+        check_memory_nodes(machine, rank, request.nodes[rank])
     if policy in ("none", "local") or not topology.numa:
         return ("local" if policy == "local" and topology.numa else "none"), CpuSet(), []
     cpus = share.cpus
-    if request.mem_nodes is not None:
-        wanted = choose_nodes(machine, request.mem_nodes)
-    else:
-        wanted = CpuSet([share.node]) if share.node is not None else topology.nodes_of(cpus)
+    named = request.mem_nodes_of(rank)
+    wanted = choose_nodes(machine, named) if named else share.home or topology.nodes_of(cpus)
     if not wanted:
         raise PlanError(
             f"rank {rank}: its cpus ({cpus}) are on no known node, so there is no memory to bind",
@@ -52,11 +50,11 @@ def find_memory(
         text = f"node {node} has no memory; using node {near}, the nearest that has"
         cautions.append(Caution("memory", text))
     cpu_nodes = topology.nodes_of(cpus)
-    named = request.cpus is not None and request.nodes is not None
+    apart = request.cpus is not None and request.nodes is not None
     # A node without cpus is named for its memory: HBM, CXL.
-    if named and not mems & cpu_nodes and any(node_cpus(machine, n) for n in mems):
+    if apart and not mems & cpu_nodes and any(node_cpus(machine, n) for n in mems):
         text = (
-            f"rank {rank}: its memory is on node {mems}, its cpus on {cpu_nodes} "
+            f"rank {rank}: its memory is on {label('node', mems)}, its cpus on {cpu_nodes} "
             "(farther away: name its cpus' node, or --mem interleave)"
         )
         cautions.append(Caution("memory", text))
@@ -100,14 +98,14 @@ def warn_of_denied_nodes(
 ) -> list[Caution]:
     """Return a warning of nodes whose cpus --numa-bind leaves idle, as their memory may not be
     used, while all others have ranks."""
-    if request.mem in ("none", "local") or request.mem_nodes is not None:
+    if request.mem in ("none", "local") or request.mem_nodes:
         return []
     if request.nodes or request.cpus or request.per not in (None, "numa"):
         return []
     bare = CpuSet(n.node for n in machine.topology.nodes if n.memory_bytes == 0)
     nodes = nodes_of(cores)
     denied = nodes - machine.allowed.nodes - bare
-    if not denied or nodes - denied != CpuSet(s.node for s in shares if s.node is not None):
+    if not denied or nodes - denied != union(s.home for s in shares):
         return []
     text = (
         f"--numa-bind leaves out {label('node', denied)}, whose memory is not allowed (cgroup "
@@ -135,15 +133,16 @@ def node_cpus(machine: Machine, number: int) -> CpuSet:
     return node.cpus if node else CpuSet()
 
 
-def check_memory_node(machine: Machine, rank: int, node: int) -> None:
-    """Refuse a node that does not exist. Raises PlanError."""
+def check_memory_nodes(machine: Machine, rank: int, nodes: CpuSet) -> None:
+    """Refuse nodes that do not exist. Raises PlanError."""
     numbers = machine.topology.node_numbers
-    if node not in numbers:
+    if missing := nodes - numbers:
+        verb = "does not exist" if len(missing) == 1 else "do not exist"
         raise PlanError(
-            f"rank {rank}: node {node} does not exist",
+            f"rank {rank}: {label('node', missing)} {verb}",
             hint=f"nodes: {numbers or 'none'}",
             rank=rank,
-            wanted=node,
+            wanted=nodes,
             available=numbers,
         )
 

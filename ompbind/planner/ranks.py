@@ -49,13 +49,14 @@ def make_ranks(
 ) -> tuple[list[RankPlan], list[SharedPart], list[Caution]]:
     """Return the ranks that this launch starts, their distinct shared parts, and warnings.
     `threads`: OMP_NUM_THREADS of each rank. Raises PlanError."""
-    parts: dict[tuple[int, int | None, str], SharedPart] = {}
+    check_mem_nodes(request, len(shares))
+    parts: dict[tuple[object, ...], SharedPart] = {}
     ranks, cautions = [], []
     only = None if request.world is None else request.world.only
     for rank, share in enumerate(shares):
         if only is not None and rank != only:
             continue
-        key = (id(share.cores), share.node, threads[rank])
+        key = (id(share.cores), share.home, request.mem_nodes_of(rank), threads[rank])
         if key not in parts:
             mem, mems, warned = choose_memory(machine, request, rank, share)
             balancing = request.mem_balancing and bool(mems)
@@ -64,6 +65,18 @@ def make_ranks(
             cautions += warned
         ranks.append(make_rank(request, rank, len(shares), share, parts[key], roles))
     return ranks, list(parts.values()), cautions
+
+
+def check_mem_nodes(request: Request, count: int) -> None:
+    """Refuse nodes for another number of ranks. Raises PlanError."""
+    named = request.mem_nodes
+    if named[1:] and len(named) != count:
+        raise PlanError(
+            f"--mem-nodes is for {len(named)} ranks, and the plan has {counted(count, 'rank')}",
+            hint="one value for each rank, as in 0,4 1,5, or one for all",
+            wanted=len(named),
+            available=count,
+        )
 
 
 def choose_memory(

@@ -52,7 +52,7 @@ class Request(Record):
     ranks: int | None = None
     per: str | None = None
     numa_bind: bool = False
-    nodes: tuple[int, ...] | None = None
+    nodes: tuple[CpuSet, ...] | None = None  # of each rank
     cpus: tuple[CpuSet, ...] | None = None
     share: bool = False
     distribution: str = "block"
@@ -80,7 +80,8 @@ class Request(Record):
     limit: int | None = None  # OMP_THREAD_LIMIT
     mem: str | None = None
     mem_balancing: bool = False
-    mem_nodes: CpuSet | str | None = None  # for every rank's policy; "all": each that has memory
+    # For the policy of each rank, or one for all; "all": each node that has memory.
+    mem_nodes: tuple[CpuSet | str, ...] = ()
     binder: str = "auto"
     on_denied: str = "error"
     rank_env: bool | None = None
@@ -97,6 +98,11 @@ class Request(Record):
     world: World | None = None  # where the ranks stand among those of an engine's job
     inherited: tuple[Inherited, ...] = ()
     command: tuple[str, ...] = ()
+
+    def mem_nodes_of(self, rank: int) -> CpuSet | str | None:
+        """Return the nodes that --mem-nodes names for a rank's memory."""
+        named = self.mem_nodes
+        return named[rank] if named[1:] else named[0] if named else None
 
     def cores_for(self, rank: int) -> int | None:
         """Return how many cores --cores-per-rank gives a rank."""

@@ -22,7 +22,7 @@ ROWS = [
     ("--physcpubind=0-3 prog", "--numa-bind-cpus 0-3", "0-3 none"),
     ("--physcpubind=0-3 --membind=1", "--numa-bind-cpus 0-3 --numa-bind-nodes 1", "0-3 bind:1"),
     ("--preferred=1", "--numa-bind-nodes 1 --mem preferred", "4-7 preferred:1"),
-    ("--cpunodebind=0,1 --membind=0,1", "--numa-bind-cpus 0-7 --mem bind", "0-7 bind:0-1"),
+    ("--cpunodebind=0,1 --membind=0,1", "--numa-bind-nodes 0+1", "0-7 bind:0-1"),
     ("--interleave=all", "--mem interleave --mem-nodes all", "0-15 interleave:0-3"),
     ("--preferred-many=0,1", "--mem preferred --mem-nodes 0,1", "0-15 preferred:0-1"),
     (
@@ -53,7 +53,19 @@ def test_row(theirs: str, ours: str, bound: str) -> None:
 def test_every_row_is_here() -> None:
     """Those of the section about these tools."""
     section = PAGE.read_text().split("\n## ")[1]
-    assert section.count("\n| `") == len(ROWS)
+    assert section.count("\n| `") == len(ROWS) + 1  # and the next
+    assert "--hbm node:1" in section
+
+
+def test_the_nearest_hbm() -> None:
+    """On a machine whose node 2 has some, its cpus on node 1: the row of hwloc-bind's --hbm."""
+    machine = MACHINES["expander"]
+    nodes = tuple(n.replace(kind="dram" if n.cpus else "hbm") for n in machine.topology.nodes)
+    machine = machine.replace(topology=machine.topology.replace(nodes=nodes))
+    ours = "--numa-bind-nodes 1 --mem-kind hbm --smt all"
+    assert f"`ompbind run {ours} -- prog`" in PAGE.read_text()
+    (rank,) = make_plan(machine, make_asked(ours.split())).ranks
+    assert (str(rank.cpus), rank.binding.write_memory()) == ("4-7", "bind:2")
 
 
 def test_all_is_each_node_with_memory_that_is_allowed() -> None:

@@ -356,13 +356,13 @@ def find(
     """The policy, the nodes and the warnings of rank 0, which has a core of each of these cpus."""
     cores = [Core(CpuSet([n]), CpuSet([n]), Cpu(n, core=n, node=n)) for n in cpus]
     request = make_asked(args.split()).replace(**more)
-    mem, mems, cautions = find_memory(four(*nodes), request, 0, Share(tuple(cores), "", node=node))
+    home = CpuSet() if node is None else CpuSet([node])
+    mem, mems, cautions = find_memory(four(*nodes), request, 0, Share(tuple(cores), "", home=home))
     assert {caution.kind for caution in cautions} <= {"memory"}
     return mem, str(mems), [caution.text for caution in cautions]
 
 
 BARE = "node 2 has no memory; using node 3, the nearest that has"
-WIDE = "--mem preferred takes one node, that of most of a rank's cpus: memory of its threads on"
 
 
 @pytest.mark.parametrize(
@@ -379,8 +379,7 @@ WIDE = "--mem preferred takes one node, that of most of a rank's cpus: memory of
         ("--mem interleave --mem-nodes 3", [0], ("interleave", "3", [])),
         ("--mem interleave --mem-nodes all", [0], ("interleave", "0-1,3", [])),
         ("--mem preferred", [1], ("preferred", "1", [])),
-        ("--mem preferred", [0, 1], ("preferred", "0", [WIDE])),
-        ("--mem preferred", [1, 0], ("preferred", "0", [WIDE])),
+        ("--mem preferred", [0, 1], ("preferred", "0-1", [])),
         ("--mem preferred --mem-nodes 1", [0], ("preferred", "1", [])),
     ],
 )
@@ -389,19 +388,6 @@ def test_a_ranks_memory(args: str, cpus: list[int], wanted: tuple[str, str, list
     mem, mems, texts = find(args, *cpus)
     assert (mem, mems, len(texts)) == (*wanted[:2], len(wanted[2]))
     assert all(text.startswith(start) for text, start in zip(texts, wanted[2], strict=True))
-
-
-def test_a_preferred_node_is_that_of_most_cpus() -> None:
-    """Of as many the lower number."""
-    topology = FOUR.replace(
-        cpus=tuple(Cpu(n, core=n, node=(0, 1, 1)[n]) for n in range(3)),
-        nodes=(Node(0, CpuSet([0]), 1), Node(1, CpuSet([1, 2]), 1)), distances=(),
-    )  # fmt: skip
-    machine = Machine(topology, Allowed(CpuSet(range(3)), CpuSet([0, 1])))
-    cores = tuple(Core(CpuSet([n]), CpuSet([n]), topology.cpus[n]) for n in range(3))
-    request = make_asked(["--mem", "preferred"])
-    for members, node in ((cores, 1), (cores[:2], 0)):
-        assert find_memory(machine, request, 0, Share(members, ""))[1] == CpuSet([node])
 
 
 def test_memory_goes_by_the_node_that_a_rank_is_for() -> None:
@@ -414,7 +400,7 @@ def test_memory_goes_by_the_node_that_a_rank_is_for() -> None:
     assert find("--numa-bind-nodes 1 --numa-bind-cpus 0-1", 0, 1, node=1)[2] == []
     with pytest.raises(PlanError, match=r"^rank 0: node 9 does not exist$") as caught:
         find("--numa-bind-nodes 9 --numa-bind-cpus 0", 0, node=9)
-    assert caught.value.data == {"rank": 0, "wanted": 9, "available": CpuSet(range(4))}
+    assert caught.value.data == {"rank": 0, "wanted": CpuSet([9]), "available": CpuSet(range(4))}
 
 
 def test_memory_of_no_known_node() -> None:
@@ -430,15 +416,13 @@ def test_memory_of_no_known_node() -> None:
 
 
 def test_the_nodes_of_mem_nodes() -> None:
-    """All that have memory and are allowed; named ones must exist, preferred is one."""
+    """All that have memory and are allowed; named ones must exist."""
     assert [str(choose_nodes(four(*n), "all")) for n in ((), (0, 2), (2, 3))] == ["0-1,3", "0", "3"]
     assert choose_nodes(four(), CpuSet([2])) == CpuSet([2])
     for named, text in (([9], "node 9 does not exist"), ([0, 8, 9], "nodes 8-9 do not exist")):
         with pytest.raises(PlanError, match=f"^--mem-nodes: {text}$") as caught:
             choose_nodes(four(), CpuSet(named))
         assert caught.value.hint == "nodes: 0-3"
-    with pytest.raises(PlanError, match=r"^--mem preferred takes one node, .* names 0-1$"):
-        find("--mem preferred --mem-nodes 0-1", 0)
 
 
 @pytest.mark.parametrize(
@@ -460,7 +444,7 @@ def test_nodes_that_numa_bind_leaves_idle(args: str, nodes: list[int], denied: s
     """As their memory is denied, though their cpus are allowed; one without memory is none, and
     nothing is said where not all others have ranks."""
     cores = [Core(CpuSet([n]), CpuSet([n]), Cpu(n, core=n, node=n)) for n in range(2)]
-    shares = [Share((cores[0],), "", node=0)]
+    shares = [Share((cores[0],), "", home=CpuSet([0]))]
     request = make_asked(args.split())
     cautions = warn_of_denied_nodes(four(*nodes), request, cores, shares)
     texts = [f"--numa-bind leaves out {denied}, whose memory is not allowed"] * bool(denied)
