@@ -270,6 +270,7 @@ class RankPlan(Record):
     # Of weighted-interleave: how many pages in turn each node gets, as the kernel had it when the
     # plan was made.
     weights: tuple[tuple[int, int], ...] = ()
+    need: int = 0  # bytes of memory that it must find; 0: nothing is said
 
     @property
     def name(self) -> str:
@@ -532,10 +533,12 @@ class Plan(Record):
 
 
 def memory_to_dict(rank: RankPlan) -> dict[str, Any]:
-    """Return the fields of a rank that only some memory policies have."""
+    """Return the fields of a rank that only some options about memory give it."""
     fields: dict[str, Any] = {"mem_balancing": True} if rank.binding.balancing else {}
     if rank.weights:
         fields["mem_weights"] = {str(node): weight for node, weight in rank.weights}
+    if rank.need:
+        fields["mem_need_bytes"] = rank.need
     return fields
 
 
@@ -766,7 +769,16 @@ def read_rank(rank: Reader, binder: str, sizes: tuple[int, int] | None) -> RankP
         why=rank.get("why", str, ""),
         why_shared=rank.get("why_shared", str, ""),
         weights=read_weights(rank),
+        need=read_need(rank),
     )
+
+
+def read_need(rank: Reader) -> int:
+    """Return the bytes that a rank needs. Raises ParseError."""
+    need: int = rank.get("mem_need_bytes", int, 0)
+    if not 0 <= need < 1 << 60:
+        raise ParseError(f"{rank.where}.mem_need_bytes is out of range", part="mem_need_bytes")
+    return need
 
 
 def read_weights(rank: Reader) -> tuple[tuple[int, int], ...]:

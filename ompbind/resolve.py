@@ -78,6 +78,8 @@ def resolve_plan(
         plan = with_pools(plan, options, environ)
     if preloads or variables or options.saved is not None:
         plan = with_preloads(plan, preloads, options, environ)
+    if any(rank.need for rank in plan.ranks):
+        plan = with_room(plan, options, machine, is_run=is_run)
     if any(caution.kind == "neighbours" for caution in plan.cautions):  # those of then, when saved
         kept = tuple(caution for caution in plan.cautions if caution.kind != "neighbours")
         plan = plan.replace(cautions=kept)
@@ -129,6 +131,20 @@ def with_preloads(
     if preloads:
         plan = put_first(plan, preloads, environ)
     return warn_of_preloads(plan, preloads, environ, check=options.topology is None)
+
+
+def with_room(
+    plan: Plan, options: PlanOptions, machine: Machine | None, *, is_run: bool
+) -> Plan:
+    """Return the plan with what there is to say of the memory that its ranks need. Raises PlanError
+    where that is not there."""
+    from ompbind.host.room import check_room
+
+    if options.saved is not None and not (is_run or is_of_this_host(plan, options)):
+        return plan  # of a machine that is not at hand
+    if machine is None:
+        machine = read_machine(None, (), devices=False)
+    return check_room(plan, machine, linux_root() if options.topology is None else None)
 
 
 def claims_cores(options: PlanOptions) -> bool:

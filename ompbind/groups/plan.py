@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import OmpbindError, PlanError, UsageError
-from ompbind.machine import read_machine
+from ompbind.machine import linux_root, read_machine
 from ompbind.machine.topology import TREE
 from ompbind.messages import counted, label
 from ompbind.openmp.thread_pools import join_pools
@@ -72,6 +72,10 @@ def plan_groups(
     planned = plan_all(machine, pairs, environ, lease=lease, is_run=is_run)
     check_devices(planned)
     plan = join(machine, planned).replace(narrowed=narrowed)
+    if any(rank.need for rank in plan.ranks):
+        from ompbind.host.room import check_room
+
+        plan = check_room(plan, machine, linux_root() if first.topology is None else None)
     if narrowed and first.inherited == "ignore" and plan.binder != "none":
         from ompbind.host.restrictions import can_be_reset
 

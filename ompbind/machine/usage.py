@@ -14,6 +14,7 @@ from ompbind.machine.roots import read_int
 from ompbind.record import Record
 
 NODES = "sys/devices/system/node"
+NO_LIMIT = 1 << 60  # bytes: version 1 writes a number near 2^63
 AVAILABLE = ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable")
 
 TYPE_CHECKING = False
@@ -129,6 +130,38 @@ def is_at_memory_limit(root: Root) -> bool:
         if limit and most and most >= limit:
             return True
     return False
+
+
+def read_cgroup_room(root: Root) -> int | None:
+    """Return how much memory this process's cgroup, and those above it, let it take: what they do
+    not use, and what of it holds files that can be read again; None where nothing limits it.
+
+    Sources: the kernel's cgroup-v2.rst and cgroup-v1/memory.rst.
+    """
+    directories = read_directories(root, "", "memory")
+    rooms = []
+    for controller, limit_name, use_name, prefix in (
+        ("", "memory.max", "memory.current", ""),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    ):
+        for directory in directories[controller]:
+            limit = read_int(root, f"{directory}/{limit_name}")  # "max", or absent: none
+            used = read_int(root, f"{directory}/{use_name}")
+            if limit is None or used is None or limit >= NO_LIMIT:
+                continue
+            fields = parse_fields(root.read(f"{directory}/memory.stat") or "")
+            names = (f"{prefix}active_file", f"{prefix}inactive_file", "slab_reclaimable")
+            rooms.append(max(0, limit - used + sum(fields.get(name, 0) for name in names)))
+    return min(rooms, default=None)
+
+
+def read_machine_room(root: Root) -> NodeMemory | None:
+    """Return the whole machine's memory; None where it does not say."""
+    lines = (line.split() for line in (root.read("proc/meminfo") or "").splitlines())
+    sizes = {w[0]: (parse_whole(w[1]) or 0) * 1024 for w in lines if len(w) == 3 and w[2] == "kB"}
+    if "MemTotal:" not in sizes or "MemAvailable:" not in sizes:
+        return None
+    return NodeMemory(sizes["MemTotal:"], sizes["MemAvailable:"])
 
 
 def read_throttling(root: Root) -> Throttling | None:

@@ -19,6 +19,7 @@ from ompbind.options.values import (
     parse_groups,
     parse_interval,
     parse_mem_nodes,
+    parse_need,
     parse_nodes,
     parse_part,
     parse_port,
@@ -694,6 +695,17 @@ OPTIONS: tuple[Option, ...] = (
                 "--mem bind, preferred or interleave",
             ),
         ),
+    ),
+    Option(
+        ("--mem-need",),
+        "value",
+        "Start nothing unless this much memory is free or reclaimable, on the ranks' nodes and in "
+        "the cgroup: of all ranks together, or of each",
+        "SIZE[/rank]",
+        panel=MEMORY,
+        suggest=("40G", "40G/rank"),
+        parse=parse_need,
+        fields=("request.mem_need",),
     ),
     Option(
         ("--mem-balancing",),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from ompbind.cpuset import LIMIT, CpuSet, parse_range, parse_whole
 from ompbind.errors import ParseError, UsageError
 from ompbind.messages import quote
-from ompbind.planner.request import Pool
+from ompbind.planner.request import Need, Pool
 from ompbind.plans import is_group_name
 
 TYPE_CHECKING = False
@@ -202,6 +202,27 @@ def parse_reserve(value: Given, name: str) -> Pool:
     return parse_pool("", value, name, 0)
 
 
+def parse_need(value: Given, name: str) -> Need:
+    """Return the memory of `40G` or `40G/rank`. Raises UsageError."""
+    text = text_of(value, name)
+    size, slash, each = text.partition("/")
+    number = size.strip().upper().removesuffix("B").removesuffix("I")
+    unit = {"K": 10, "M": 20, "G": 30, "T": 40}.get(number[-1:])
+    whole, _, part = number[:-1].partition(".")
+    plain = whole.isascii() and whole.isdigit() and (part == "" or part.isdigit())
+    if unit is None or not plain or len(number) > 12 or (slash and each != "rank"):
+        raise UsageError(
+            f"{name}: {written(value)} is not a size of memory",
+            hint=f"a number and K, M, G or T: {name} 40G of all ranks together, 40G/rank of each",
+            option=name,
+            text=text,
+        )
+    need = int(float(f"{whole}.{part or 0}") * (1 << unit))
+    if not need:
+        raise UsageError(f"{name}: no memory", hint=f"leave {name} out", option=name)
+    return Need(need, per_rank=bool(slash))
+
+
 def parse_free(value: Given, name: str) -> Pool:
     """Return the pool of `8` or `8/rank`, of at least one core. Raises UsageError."""
     return parse_pool("", value, name, 1)
@@ -311,7 +332,7 @@ def need_values(values: Sequence[Given], name: str, hint: str) -> None:
 
 def is_word(text: str) -> bool:
     """Whether a list option's value is more likely the worker's command than a list of numbers."""
-    return text != "all" and any(c not in "0123456789,-:+ " for c in text)
+    return any(c not in "0123456789,-: " for c in text)
 
 
 def located(error: ParseError, name: str, rank: int | None) -> ParseError:

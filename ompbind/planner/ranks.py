@@ -153,6 +153,7 @@ def make_rank(
         why=share.why,
         why_shared=share.why_shared,
         weights=part.weights,
+        need=request.mem_need.of_each(count) if request.mem_need else 0,
     )
 
 

@@ -32,6 +32,17 @@ class Pool(Record):
         return self.source or option + each
 
 
+class Need(Record):
+    """Memory in bytes, of all ranks together or of each."""
+
+    bytes: int
+    per_rank: bool = False
+
+    def of_each(self, ranks: int) -> int:
+        """Return the bytes of one of so many ranks."""
+        return self.bytes if self.per_rank else -(-self.bytes // ranks)
+
+
 class Serving(Record):
     """A server whose workers are planned. `engine`: as --serve names it; `name`: as people do;
     `version`: "" where it is not known. It is told of the workers' cpus by `variable`, or by words
@@ -80,6 +91,7 @@ class Request(Record):
     limit: int | None = None  # OMP_THREAD_LIMIT
     mem: str | None = None
     mem_balancing: bool = False
+    mem_need: Need | None = None
     # For the policy of each rank, or one for all; "all": each node that has memory.
     mem_nodes: tuple[CpuSet | str, ...] = ()
     binder: str = "auto"

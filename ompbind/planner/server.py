@@ -171,4 +171,5 @@ def make_server_rank(
         unset=first.unset,
         command=(*command, *server.words) if command else (),
         why=f"{server.name}'s workers and what it keeps beside them",
+        need=sum(rank.need for rank in plan.ranks),
     )

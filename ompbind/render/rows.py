@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ompbind.cpuset import label_numbers, union
-from ompbind.messages import counted, label
+from ompbind.messages import counted, format_size, label
 from ompbind.openmp.thread_pools import describe_pools
 from ompbind.plans import DEVICES, describe_numbers
 from ompbind.record import Record
@@ -83,7 +83,8 @@ def memory_text(rank: RankPlan, nodes: str) -> str:
     text = f"{rank.mem} {nodes}".strip()
     if rank.weights:
         text += f" by {':'.join(str(weight) for _, weight in rank.weights)}"
-    return f"{text}, balanced" if rank.binding.balancing else text
+    text += ", balanced" if rank.binding.balancing else ""
+    return f"{text}, needs {format_size(rank.need)}" if rank.need else text
 
 
 def make_folded_row(ranks: Sequence[RankPlan], kinds: Sequence[str]) -> Row:
@@ -145,7 +146,7 @@ def kind_of(rank: RankPlan) -> tuple[object, ...]:
     nodes = len(rank.nodes), len(rank.mems)
     return (
         rank.group, len(rank.cpus), places, threads_text(rank), rank.mem, nodes,
-        rank.binding.balancing, rank.weights,
+        rank.binding.balancing, rank.weights, rank.need,
         bool(rank.devices) and rank.rank,
     )  # fmt: skip
 

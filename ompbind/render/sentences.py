@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ompbind.cpuset import CpuSet, label_numbers, union
-from ompbind.messages import counted, label, plural
+from ompbind.messages import counted, format_size, label, plural
 from ompbind.openmp.thread_pools import describe_pools
 from ompbind.render.sharing import explain_sharing
 from ompbind.worker.libraries import name_allocator
@@ -172,6 +172,8 @@ def explain_memory(rank: RankPlan) -> str:
         text += f" ({', then '.join(pages)})"
     if rank.binding.balancing:
         text += ", and the kernel migrates pages among them to the threads that use them"
+    if rank.need:
+        text += f"; it needs {format_size(rank.need)}, which must be there before anything starts"
     return text
 
 
