@@ -125,6 +125,7 @@ def plan(
     mem: Literal["bind", "preferred", "interleave", "weighted-interleave", "local", "none"]
     | None = None,
     mem_balancing: bool = False,
+    mem_kind: Literal["hbm", "dram", "cxl"] | None = None,
     mem_need: str | None = None,
     mem_nodes: Cpus | Sequence[Cpus] | None = None,
     binder: Literal["auto", "numactl", "native"] | None = None,

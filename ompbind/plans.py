@@ -270,6 +270,7 @@ class RankPlan(Record):
     # Of weighted-interleave: how many pages in turn each node gets, as the kernel had it when the
     # plan was made.
     weights: tuple[tuple[int, int], ...] = ()
+    mem_why: str = ""  # the reason for its memory nodes, where they are not those of its cpus
     need: int = 0  # bytes of memory that it must find; 0: nothing is said
 
     @property
@@ -537,6 +538,8 @@ def memory_to_dict(rank: RankPlan) -> dict[str, Any]:
     fields: dict[str, Any] = {"mem_balancing": True} if rank.binding.balancing else {}
     if rank.weights:
         fields["mem_weights"] = {str(node): weight for node, weight in rank.weights}
+    if rank.mem_why:
+        fields["mem_why"] = rank.mem_why
     if rank.need:
         fields["mem_need_bytes"] = rank.need
     return fields
@@ -769,6 +772,7 @@ def read_rank(rank: Reader, binder: str, sizes: tuple[int, int] | None) -> RankP
         why=rank.get("why", str, ""),
         why_shared=rank.get("why_shared", str, ""),
         weights=read_weights(rank),
+        mem_why=rank.get("mem_why", str, ""),
         need=read_need(rank),
     )
 

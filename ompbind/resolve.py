@@ -133,9 +133,7 @@ def with_preloads(
     return warn_of_preloads(plan, preloads, environ, check=options.topology is None)
 
 
-def with_room(
-    plan: Plan, options: PlanOptions, machine: Machine | None, *, is_run: bool
-) -> Plan:
+def with_room(plan: Plan, options: PlanOptions, machine: Machine | None, *, is_run: bool) -> Plan:
     """Return the plan with what there is to say of the memory that its ranks need. Raises PlanError
     where that is not there."""
     from ompbind.host.room import check_room
@@ -245,15 +243,9 @@ def make_new_plan(
 
         fitted = fit_here(machine, request, found, environ, options.within, levels)
         machine, request, narrowed = fitted.machine, fitted.request, fitted.narrow(narrowed)
-    if request.mem == "weighted-interleave" and (linux := linux_root(path)):
-        from ompbind.machine.memories import add_memory_facts
-
-        machine = add_memory_facts(linux, machine)
-    plan = make_plan(machine, request)
-    if plan.binder == "numactl" and path is None and any(r.binding.is_recent for r in plan.ranks):
-        from ompbind.launch.numactl import with_able_binder
-
-        plan = with_able_binder(plan, environ, required=options.request.binder == "numactl")
+    plan = with_able_binder(
+        make_plan(with_memory(machine, request, path), request), options, environ
+    )
     if fitted:
         plan = fitted.complete(plan)
     elif found:
@@ -279,6 +271,28 @@ def make_new_plan(
     widened = options.inherited == "ignore" or (fitted is not None and fitted.widened)
     reset = widened and binder != "none" and can_be_reset(narrowed)
     return plan.replace(narrowed=narrowed, reset_inherited=reset), machine
+
+
+def with_memory(machine: Machine, request: Request, path: str | None) -> Machine:
+    """Return the machine with what few requests ask of its memory nodes. Raises TopologyError."""
+    if request.mem != "weighted-interleave" and request.mem_kind is None:
+        return machine
+    from ompbind.machine.memories import add_memory_facts
+
+    root = linux_root(path)
+    return machine if root is None else add_memory_facts(root, machine)
+
+
+def with_able_binder(plan: Plan, options: PlanOptions, environ: Mapping[str, str]) -> Plan:
+    """Return the plan, bound without numactl where the one installed here is too old for its memory
+    policies. Raises UsageError where numactl was asked for."""
+    if plan.binder != "numactl" or options.topology is not None:
+        return plan
+    if not any(rank.binding.is_recent for rank in plan.ranks):
+        return plan
+    from ompbind.launch.numactl import replace_numactl
+
+    return replace_numactl(plan, environ, required=options.request.binder == "numactl")
 
 
 def warn_of_binding(plan: Plan, environ: Mapping[str, str]) -> Plan:

@@ -41,7 +41,8 @@ def make_pods(plan: Plan, ranks: Sequence[RankPlan], find: Callable[[str], str])
     for number, rank in enumerate(ranks):
         left = [name for name, _ in rank.env if names_cpus(name)]
         named |= dict.fromkeys(left)
-        amounts = {"cpu": str(len(rank.cpus)), "memory": "${MEMORY}"}
+        memory = str(rank.need) if rank.need else "${MEMORY}"
+        amounts = {"cpu": str(len(rank.cpus)), "memory": memory}
         container: dict[str, Value] = {
             "name": "worker",
             "image": "${IMAGE}",

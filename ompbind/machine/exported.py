@@ -63,6 +63,7 @@ def make_machine(content: dict[str, Any]) -> Machine:
             get_set(row, "cpus") & online,
             None if row["memory_bytes"] is None else get_number(row, "memory_bytes", 1 << 60),
             get_set({"initiators": "", **row}, "initiators"),
+            get_kind(row),
             None if row.get("weight") is None else get_number(row, "weight", 256),
         )
         for row in get_rows(content, "nodes")
@@ -145,6 +146,14 @@ def get_rows(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         refuse(f"{key} is not a list of objects")
     return rows
+
+
+def get_kind(row: dict[str, Any]) -> str:
+    """Return the kind of a node's memory, "" where it is not there. Raises TopologyError."""
+    kind = row.get("kind", "")
+    if kind not in ("", "hbm", "dram", "cxl"):
+        refuse(f"{quote(str(kind))} is no kind of memory")
+    return str(kind)
 
 
 def get_set(content: dict[str, Any], key: str) -> CpuSet:

@@ -54,7 +54,8 @@ class Node(Record):
     memory_bytes: int | None = None  # 0: a node without memory; None: the machine does not say
     # Of a node without cpus: those whose cpus have the best access to it; empty where none is said.
     initiators: CpuSet = CpuSet()
-    weight: int | None = None  # of weighted interleaving; None: unknown, or not read (`memories`)
+    kind: str = ""  # of memory, "hbm", "dram" or "cxl"; "": unknown, or not read (`memories`)
+    weight: int | None = None  # of weighted interleaving; None: the same
 
 
 class Cache(Record):
@@ -146,14 +147,16 @@ class Topology(Record):
         return [CpuSet.from_mask(masks[n]) for n in sorted(masks)]
 
     def nearest(self, node: int, among: CpuSet) -> int | None:
-        """Return the node of `among` nearest to `node`: one of its initiators, else by distance,
-        the lowest of several; None if `among` has none. Without either it is the lowest."""
+        """Return the node of `among` nearest to `node`: one of its initiators, or one that has it
+        for an initiator, else by distance, the lowest of several; None if `among` has none. Without
+        either it is the lowest."""
         numbers = [n.node for n in self.nodes]
         candidates = [n for n in numbers if n in among]
         if node in numbers:
             position = numbers.index(node)
             row = self.distances[position] if self.distances else [0] * len(numbers)
             first = self.nodes[position].initiators
+            first |= CpuSet(n.node for n in self.nodes if node in n.initiators)
             candidates.sort(key=lambda n: (n not in first, row[numbers.index(n)], n))
         return candidates[0] if candidates else None
 
@@ -189,6 +192,7 @@ class Machine(Record):
             "nodes": [
                 {"node": n.node, "cpus": str(n.cpus), "memory_bytes": n.memory_bytes,
                  "initiators": str(n.initiators)}
+                | ({"kind": n.kind} if n.kind else {})
                 | ({} if n.weight is None else {"weight": n.weight})
                 for n in topology.nodes
             ],

@@ -662,7 +662,9 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--mem",),
         "value",
-        "Set the memory policy (default: bind with --numa-bind and --numa-bind-nodes, else none)",
+        "Set the memory policy: bind, preferred, interleave, weighted-interleave, local or none "
+        "(default: bind with --numa-bind and --numa-bind-nodes, else none)",
+        "POLICY",
         commands=PLACING,
         choices=("bind", "preferred", "interleave", "weighted-interleave", "local", "none"),
         panel=MEMORY,
@@ -672,8 +674,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--mem-nodes",),
         "list",
-        "Take rank r's memory from the r-th nodes, as in 0,4 1,5, or all ranks' from the only ones, "
-        "wherever their cpus are; all: from each node that has memory",
+        "Take rank r's memory from the r-th nodes, as in 0,4 1,5, or that of all ranks from the "
+        "only ones, wherever their cpus are; all: from each node that has memory",
         "NODES...",
         commands=PLACING,
         panel=MEMORY,
@@ -682,6 +684,32 @@ OPTIONS: tuple[Option, ...] = (
         fields=("request.mem_nodes",),
         excludes=(
             Rule(("mem=none", "mem=local"), "{name} names nodes, {other} is for no node"),
+            Rule(
+                ("numa_bind_nodes",),
+                "{name} and --numa-bind-nodes beside --numa-bind-cpus both name nodes for memory",
+                beside="numa_bind_cpus",
+            ),
+        ),
+        needs=(
+            Rule(
+                ("mem", "numa_bind", "numa_bind_nodes"),
+                "{name} is for a memory policy, and none is set",
+                "--mem bind, preferred or interleave",
+            ),
+        ),
+    ),
+    Option(
+        ("--mem-kind",),
+        "value",
+        "Take each rank's memory from the nearest node of this kind: hbm, dram, or cxl for what is "
+        "slower",
+        commands=PLACING,
+        choices=("hbm", "dram", "cxl"),
+        panel=MEMORY,
+        fields=("request.mem_kind",),
+        excludes=(
+            Rule(("mem=none", "mem=local"), "{name} is for nodes, {other} is for no node"),
+            Rule(("mem_nodes",), "{name} and {other} both say which nodes"),
             Rule(
                 ("numa_bind_nodes",),
                 "{name} and --numa-bind-nodes beside --numa-bind-cpus both name nodes for memory",

@@ -151,8 +151,8 @@ def find_shared_cores(shares: Sequence[Share]) -> tuple[Caution, ...]:
 
 
 def map_by_nodes(machine: Machine, request: Request, cores: tuple[Core, ...]) -> Mapped:
-    """Map rank r to the r-th node, or nodes, of --numa-bind-nodes; the ranks of the same nodes share
-    or split their cores. Raises PlanError."""
+    """Map rank r to the r-th node, or nodes, of --numa-bind-nodes; ranks of the same nodes share or
+    split their cores. Raises PlanError."""
     if request.nodes is None:
         return DECLINED
     by_node = {group[0].first_cpu.node: group for group in split_by(cores, "node")}
@@ -166,7 +166,9 @@ def map_by_nodes(machine: Machine, request: Request, cores: tuple[Core, ...]) ->
         ranks_of.setdefault(nodes, []).append(rank)
     domains = []
     for nodes, ranks in ranks_of.items():
-        inside = tuple(core for core in cores if core.first_cpu.node in nodes)  # in the tree's order
+        inside = tuple(
+            core for core in cores if core.first_cpu.node in nodes
+        )  # in the tree's order
         domains.append((Domain(inside, label("node", nodes), nodes), ranks))
     return Mapped(map_to_domains(request, domains))
 
@@ -332,7 +334,7 @@ def find_nodes(machine: Machine, request: Request, cores: tuple[Core, ...]) -> l
     topology, allowed = machine.topology, machine.allowed
     groups = {group[0].first_cpu.node: group for group in split_by(cores, "node")}
     usable = CpuSet(number for number in groups if number is not None)
-    if request.mem not in ("none", "local") and not request.mem_nodes:
+    if request.mem not in ("none", "local") and not request.names_memory:
         bare = CpuSet(n.node for n in topology.nodes if n.memory_bytes == 0)
         usable = usable & (allowed.nodes | bare | (usable - topology.node_numbers))
     if not usable:

@@ -32,6 +32,8 @@ def find_memory(
     cpus = share.cpus
     named = request.mem_nodes_of(rank)
     wanted = choose_nodes(machine, named) if named else share.home or topology.nodes_of(cpus)
+    if request.mem_kind is not None:
+        wanted = find_nodes_of_kind(machine, request.mem_kind, wanted)
     if not wanted:
         raise PlanError(
             f"rank {rank}: its cpus ({cpus}) are on no known node, so there is no memory to bind",
@@ -72,8 +74,31 @@ def warn_of_weights(machine: Machine, mems: CpuSet) -> list[Caution]:
         f"the kernel's weights of {label('node', mems)} are all {weights.pop()}: their pages are "
         "interleaved evenly"
     )
-    hint = "root sets the weights in /sys/kernel/mm/mempolicy/weighted_interleave"
+    hint = "root sets the weights, as files of sysfs (mm/mempolicy/weighted_interleave)"
     return [Caution("memory", text, hint)]
+
+
+def find_nodes_of_kind(machine: Machine, kind: str, near: CpuSet) -> CpuSet:
+    """Return for each of the nodes `near` the nearest that has this kind of memory. Raises
+    PlanError."""
+    topology, allowed = machine.topology, machine.allowed.nodes
+    having = CpuSet(n.node for n in topology.nodes if n.kind == kind)
+    if having & allowed:
+        nearest = (topology.nearest(node, having & allowed) for node in near)
+        return CpuSet(node for node in nearest if node is not None)
+    problem = f"memory of {label('node', having)} is not allowed (cgroup cpuset)"
+    if not having:
+        problem = "no node of this machine is known to have such memory"
+    kinds: dict[str, list[int]] = {}
+    for n in topology.nodes:
+        kinds.setdefault(n.kind or "unknown", []).append(n.node)
+    there = "; ".join(f"{name}: {CpuSet(numbers)}" for name, numbers in kinds.items())
+    raise PlanError(
+        f"--mem-kind {kind}: {problem}",
+        hint=f"kinds of the nodes: {there or 'none'}; --mem-nodes names nodes",
+        wanted=kind,
+        available=allowed,
+    )
 
 
 def choose_nodes(machine: Machine, named: CpuSet | str) -> CpuSet:
@@ -98,7 +123,7 @@ def warn_of_denied_nodes(
 ) -> list[Caution]:
     """Return a warning of nodes whose cpus --numa-bind leaves idle, as their memory may not be
     used, while all others have ranks."""
-    if request.mem in ("none", "local") or request.mem_nodes:
+    if request.mem in ("none", "local") or request.names_memory:
         return []
     if request.nodes or request.cpus or request.per not in (None, "numa"):
         return []

@@ -153,6 +153,9 @@ def make_rank(
         why=share.why,
         why_shared=share.why_shared,
         weights=part.weights,
+        mem_why=f"the nearest {request.mem_kind.upper()}"
+        if request.mem_kind and binding.mems
+        else "",
         need=request.mem_need.of_each(count) if request.mem_need else 0,
     )
 

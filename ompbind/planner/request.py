@@ -92,6 +92,7 @@ class Request(Record):
     mem: str | None = None
     mem_balancing: bool = False
     mem_need: Need | None = None
+    mem_kind: str | None = None
     # For the policy of each rank, or one for all; "all": each node that has memory.
     mem_nodes: tuple[CpuSet | str, ...] = ()
     binder: str = "auto"
@@ -110,6 +111,11 @@ class Request(Record):
     world: World | None = None  # where the ranks stand among those of an engine's job
     inherited: tuple[Inherited, ...] = ()
     command: tuple[str, ...] = ()
+
+    @property
+    def names_memory(self) -> bool:
+        """Whether memory comes from other nodes than those of the cpus."""
+        return bool(self.mem_nodes) or self.mem_kind is not None
 
     def mem_nodes_of(self, rank: int) -> CpuSet | str | None:
         """Return the nodes that --mem-nodes names for a rank's memory."""

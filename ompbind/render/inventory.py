@@ -79,10 +79,12 @@ def list_exceptions(machine: Machine) -> list[tuple[str, str]]:
 
 
 def make_node_rows(machine: Machine) -> Rows:
-    """Return a row for each NUMA node."""
+    """Return a row for each NUMA node, with the kind of memory where there are several."""
+    several = len({node.kind for node in machine.topology.nodes}) > 1
     rows = []
     for node in machine.topology.nodes:
         size = "-" if node.memory_bytes is None else memory_size(node.memory_bytes)
+        size += f" {node.kind.upper()}" if several and node.kind else ""
         allowed = "yes" if node.node in machine.allowed.nodes else "no"
         rows.append(Row((str(node.node), size, short_list(node.cpus) or "none", allowed)))
     return Rows(("node", "memory", "cpus", "memory allowed"), tuple(rows))

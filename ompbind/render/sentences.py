@@ -167,6 +167,7 @@ def explain_server(plan: Plan, server: Server) -> list[str]:
 def explain_memory(rank: RankPlan) -> str:
     """Return where a rank's memory comes from."""
     text = MEMORY[rank.mem].format(mems=label("node", rank.mems))
+    text += f" ({rank.mem_why})" if rank.mem_why else ""
     if rank.weights:
         pages = [f"{counted(weight, 'page')} of node {node}" for node, weight in rank.weights]
         text += f" ({', then '.join(pages)})"
