@@ -9,6 +9,7 @@ import sys
 from bench import (
     experiments,
     output,
+    phases,
     planning,
     quota,
     reading,
@@ -24,7 +25,7 @@ HEADLINE_ROUNDS = 50
 USUAL = ("startup", "planning", "reading", "output")
 HEADLINES = {"spread": spread.bench, "servers": servers.bench, "quota": quota.bench,
              "together": together.bench}  # fmt: skip
-PARTS = (*USUAL, "trap", "compare", *HEADLINES)
+PARTS = (*USUAL, "startup-phases", "trap", "compare", *HEADLINES)
 
 
 def main() -> None:
@@ -53,6 +54,8 @@ def main() -> None:
           f"{turns if set(parts) & {*USUAL, 'trap'} else ''}")  # fmt: skip
     if "startup" in parts:
         startup.bench(args.python, rounds, ranks)
+    if "startup-phases" in parts:
+        phases.bench(args.python, rounds, (1, 2) if args.smoke else phases.RANKS)
     if "planning" in parts:
         planning.bench(args.python, rounds)
         planning.bench_cluster(args.python, max(rounds // 5, 1), 100 if args.smoke else 10_000)

@@ -311,7 +311,16 @@ def first_node() -> str:
 
 def test_bench(tmp_path: Path) -> None:
     """The measurements run, in their shortest form; what they find is not judged here."""
-    parts = ("startup", "planning", "reading", "trap", "compare", "spread", "servers")
+    parts = (
+        "startup",
+        "startup-phases",
+        "planning",
+        "reading",
+        "trap",
+        "compare",
+        "spread",
+        "servers",
+    )
     done = subprocess.run(
         [sys.executable, "-m", "bench", "--smoke", "--python", sys.executable, *parts],
         cwd=HERE,
