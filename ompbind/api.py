@@ -92,7 +92,18 @@ def plan(
     *,
     ranks: int | None = None,
     per: Literal[
-        "numa", "package", "l3", "core", "gpu", "nic", "die", "cluster", "l2", "book", "drawer"
+        "numa",
+        "package",
+        "l3",
+        "core",
+        "gpu",
+        "accel",
+        "nic",
+        "die",
+        "cluster",
+        "l2",
+        "book",
+        "drawer",
     ]
     | None = None,
     distribution: Literal["block", "cyclic", "spread"] | None = None,

@@ -31,7 +31,11 @@ PRELOAD_VARIABLE = "LD_PRELOAD"  # the libraries that ld.so loads before all oth
 
 # What of the machine's devices a rank is given: the field of RankPlan, and what one is called in a
 # table and in a sentence.
-DEVICES = (("gpus", "gpu", "GPU"), ("nics", "nic", "network card"))
+DEVICES = (
+    ("gpus", "gpu", "GPU"),
+    ("accels", "accel", "accelerator"),
+    ("nics", "nic", "network card"),
+)
 
 # The file in a supervisor's memory that names its ranks: for each its pid and the variables that
 # say what it is, with a NUL after each and another one after the last. verify reads it through
@@ -265,6 +269,7 @@ class RankPlan(Record):
     numbers: Numbers | None = None
     group: str = ""
     group_numbers: Numbers | None = None
+    accels: tuple[str, ...] = ()  # other accelerators, each as in the vendor's variable
     nics: tuple[str, ...] = ()  # as UCX and libfabric name them: "mlx5_0:1", "eth0"
     nics_why: str = ""  # the reason for these
     # Of weighted-interleave: how many pages in turn each node gets, as the kernel had it when the
@@ -767,6 +772,7 @@ def read_rank(rank: Reader, binder: str, sizes: tuple[int, int] | None) -> RankP
         unset=rank.texts("unset"),
         command=command,
         gpus=rank.texts("gpus", []),
+        accels=rank.texts("accels", []),
         nics=rank.texts("nics", []),
         nics_why=rank.get("nics_why", str, ""),
         why=rank.get("why", str, ""),

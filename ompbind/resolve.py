@@ -387,9 +387,17 @@ def find_devices(
 def find_gpus(
     request: Request, devices: Sequence[Device], environ: Mapping[str, str], path: str | None
 ) -> dict[str, Any]:
-    """Return the request's fields about the GPUs that its workers will see. On this machine the
-    driver is asked."""
-    if path is None:
+    """Return the request's fields about the GPUs, or for --per accel the other accelerators, that
+    its workers will see. On this machine the driver is asked."""
+    if request.per == "accel":
+        from ompbind.gpus import accelerators
+
+        if path is None:
+            from ompbind.gpus.nvml import hide_accelerators
+
+            devices = hide_accelerators(devices)
+        visible = accelerators.make_visible(devices, environ)
+    elif path is None:
         from ompbind.gpus.nvml import find_visible
 
         visible = find_visible(devices, environ)

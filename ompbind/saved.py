@@ -5,6 +5,7 @@ from __future__ import annotations
 from ompbind import nics
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import OmpbindError, ParseError, PlanError, UsageError
+from ompbind.gpus import accelerators
 from ompbind.inputs import read_input
 from ompbind.launch.binding import check_binder
 from ompbind.machine import read_machine
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 BEGINNINGS = ("OMP_", "OMPBIND_", "KMP_", "GOMP_")
 ENDS = ("VISIBLE_DEVICES", "ZE_AFFINITY_MASK", "CPU_OMP_THREADS_BIND")
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
-         "MKL_DYNAMIC", "CUDA_DEVICE_ORDER", *nics.VARIABLES)  # fmt: skip
+         "MKL_DYNAMIC", "CUDA_DEVICE_ORDER", *nics.VARIABLES,
+         *accelerators.VARIABLES)  # fmt: skip
 OPENMP_CODE = "OMP_TOOL_LIBRARIES"
 MAX_PLAN_BYTES = 1 << 30  # of a file: a plan of 65,535 ranks has 60 MB
 

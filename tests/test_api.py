@@ -211,7 +211,7 @@ NUMBERS = "write numbers and ranges, as in 0-3,8"
         ({"numa_bind_cpus": ["0", []]}, ["--numa-bind-cpus", "0", ""],
          "numa_bind_cpus, rank 1: an empty list", NUMBERS),
         ({"per": "nodes"}, ["--per", "nodes"],
-         "per: 'nodes' is not one of numa, package, l3, core, gpu, nic, "
+         "per: 'nodes' is not one of numa, package, l3, core, gpu, accel, nic, "
          "die, cluster, l2, book, drawer", "did you mean numa?"),
         ({"ranks": 0}, ["-n", "0"], "ranks: 0 is not a whole number from 1 to 65535", ""),
         ({"ranks": -1}, ["--ranks=-1"], "ranks: -1 is not a whole number from 1 to 65535", ""),

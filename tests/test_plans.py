@@ -105,6 +105,7 @@ def test_the_contracts_fields() -> None:
         "mem": "bind",
         "mems": "0",
         "gpus": ["gpu0"],
+        "accels": [],
         "nics": [],
         "nics_why": "",
         "env": {"OMP_NUM_THREADS": "2", "OMP_PLACES": "{0},{1}"},

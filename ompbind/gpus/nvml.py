@@ -155,6 +155,22 @@ def hide_others(
     ]
 
 
+def hide_accelerators(
+    devices: Sequence[Device], may_use: Callable[[str], bool | None] | None = None
+) -> list[Device]:
+    """Return the devices; accelerators whose device file is known, and missing or refused, are
+    hidden, as those of other containers are."""
+    may_use = may_use or can_open
+    hidden = set()
+    for d in devices:
+        files = [f"/dev/accel/{name}" for name in d.names if name.startswith("accel")]
+        if d.vendor == "19e5" and d.position is not None:
+            files.append(f"/dev/davinci{d.position}")
+        if d.kind == "accelerator" and not all(map(may_use, files)):
+            hidden.add(d.pci)
+    return hide(devices, hidden)
+
+
 def hide(devices: Sequence[Device], addresses: Collection[str]) -> list[Device]:
     return [d.replace(hidden=True) if d.pci in addresses else d for d in devices]
 

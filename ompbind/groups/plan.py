@@ -219,9 +219,11 @@ def with_devices(
     `CUDA_VISIBLE_DEVICES=0,1` is what --per gpu distributes, and --gpu-env divides."""
     if options.variables is None:
         return options, environ
+    from ompbind.gpus import accelerators
     from ompbind.gpus.visible import VARIABLES
 
     names = {name for several in VARIABLES.values() for name in several}
+    names |= set(accelerators.VARIABLES)
     assignments = options.variables.assignments
     seen = {n: v for n, v in assignments if n in names and v is not None and "{" not in v}
     if seen and options.request.gpu_env:  # each rank gets its part of the value instead
@@ -265,7 +267,7 @@ def check_devices(planned: Sequence[Planned]) -> None:
     """Refuse groups that have a GPU in common. Raises PlanError."""
     owners: dict[str, str] = {}
     for p in planned:
-        for gpu in {gpu for rank in p.plan.ranks for gpu in rank.gpus}:
+        for gpu in {gpu for rank in p.plan.ranks for gpu in (*rank.gpus, *rank.accels)}:
             if owners.setdefault(gpu, p.request.name) != p.request.name:
                 raise PlanError(
                     f"groups {owners[gpu]} and {p.request.name} both have GPU {gpu}",

@@ -32,8 +32,12 @@ KINDS_OF_DEVICES = {
     "12": "accelerator",
     "0b40": "coprocessor",
 }
+# Accelerators of another class, by vendor and model: AWS's Inferentia and Trainium.
+ACCELERATORS = {("1d0f", model) for model in ("7064", "7164", "7264", "7364", "7564")}
 CLASSES = ("drm", "net", "infiniband", "accel")
 NAMED = ("net", "infiniband", "cxi", "mic", "accel")  # directories with the names that people use
+POSITIONS = {"19e5": "dev_id", "1da3": "module_id"}  # the files of Ascend's and Gaudi's drivers
+NEURON = "sys/devices/virtual/neuron_device/neuron0/core_count"
 GPU_DRIVERS = ("nvidia", "amdgpu", "i915", "xe")
 
 
@@ -45,7 +49,10 @@ def read_devices(root: Root, online: CpuSet, nodes: Iterable[Node]) -> tuple[Dev
     devices = []
     for pci, directory in sorted(directories.items()):
         pci_class = read_digits(root, f"{directory}/class")
+        vendor = read_digits(root, f"{directory}/vendor")
         kind = KINDS_OF_DEVICES.get(pci_class[:2]) or KINDS_OF_DEVICES.get(pci_class[:4])
+        if vendor == "1d0f" and (vendor, read_digits(root, f"{directory}/device")) in ACCELERATORS:
+            kind = "accelerator"
         if kind and len(pci_class) == 6:
             node, bridge = locate_device(root, directory)
             cpus = read_local_cpus(root, bridge)
@@ -53,7 +60,7 @@ def read_devices(root: Root, online: CpuSet, nodes: Iterable[Node]) -> tuple[Dev
                 cpus = cpus_of.get(node, online) if node is not None else online
             devices.append(
                 Device(
-                    kind, pci, node, cpus & online, read_digits(root, f"{directory}/vendor"),
+                    kind, pci, node, cpus & online, vendor,
                     model=read_digits(root, f"{directory}/device"),
                     names=read_names(root, directory),
                     driver=read_driver(root, directory) if has_drivers else None,
@@ -157,6 +164,8 @@ def add_driver_facts(root: Root, devices: Sequence[Device]) -> tuple[Device, ...
         devices = add_nvidia(root, devices)
     if any(is_gpu(d, "1002") for d in devices):
         devices = add_amd(root, devices)
+    if any(d.kind == "accelerator" for d in devices):
+        devices = [add_accelerator(root, d) for d in devices]
     return tuple(add_drm(root, d) if d.vendor in ("1002", "8086") else d for d in devices)
 
 
@@ -245,6 +254,20 @@ def add_drm(root: Root, device: Device) -> Device:
         parse_numbered(root.names(f"{PCI}/{device.pci}"), "tile") if is_gpu(device, "8086") else []
     )
     return device.replace(parts=len(tiles)) if tiles[1:] else device
+
+
+def add_accelerator(root: Root, device: Device) -> Device:
+    """Add the number of an Ascend device or the module of a Gaudi, and the number of cores of a
+    Neuron device, of which all of a machine have as many."""
+    if device.vendor in POSITIONS:
+        paths = [f"{PCI}/{device.pci}/{POSITIONS[device.vendor]}"]
+        paths += [f"{PCI}/{device.pci}/habanalabs/{name}/{POSITIONS[device.vendor]}"
+                  for name in root.names(f"{PCI}/{device.pci}/habanalabs")]  # fmt: skip
+        numbers = [n for n in (read_int(root, path) for path in paths) if n is not None and n >= 0]
+        return device.replace(position=numbers[0]) if numbers else device
+    if (device.vendor, device.model) in ACCELERATORS:
+        return device.replace(parts=read_int(root, NEURON) or 0)
+    return device
 
 
 def read_fields(root: Root, path: str, separator: str) -> dict[str, str]:

@@ -166,12 +166,13 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--per",),
         "value",
-        "Start one rank for each of these: numa, package, l3, core, gpu, nic; or die, cluster, l2, "
-        "book, drawer; with -n, map the N ranks to them in balanced blocks",
+        "Start one rank for each of these: numa, package, l3, core, gpu, accel (other "
+        "accelerators), nic; or die, cluster, l2, book, drawer; with -n, map the N ranks to them "
+        "in balanced blocks",
         "numa|package|l3|core|gpu|...",
         commands=PLACING,
         choices=(
-            *("numa", "package", "l3", "core", "gpu", "nic"),
+            *("numa", "package", "l3", "core", "gpu", "accel", "nic"),
             *("die", "cluster", "l2", "book", "drawer"),  # seldom wanted
         ),
         brief="one rank for each",
@@ -254,7 +255,7 @@ OPTIONS: tuple[Option, ...] = (
                 when=("cyclic", "spread"),
             ),
             Rule(
-                ("per=gpu", "per=nic"),
+                ("per=gpu", "per=accel", "per=nic"),
                 "{option} is for nodes, packages, caches and cores; {other} takes devices in order",
                 when=("spread",),
             ),
@@ -539,7 +540,7 @@ OPTIONS: tuple[Option, ...] = (
                 ("numa_bind_nodes", "numa_bind_cpus"),
                 "{name} and a list of nodes or cpus both say where ranks go",
             ),
-            Rule(("per=gpu", "per=nic"), "{name} and {other} both say where ranks go"),
+            Rule(("per=gpu", "per=accel", "per=nic"), "{name} and {other} both say where ranks go"),
         ),
         places_ranks=True,
     ),
@@ -558,7 +559,9 @@ OPTIONS: tuple[Option, ...] = (
                 when=("package",),
             ),
         ),
-        needs=(Rule(("per=gpu",), "{option} is for ranks by GPU", "--per gpu makes them"),),
+        needs=(
+            Rule(("per=gpu", "per=accel"), "{option} is for ranks by GPU", "--per gpu makes them"),
+        ),
     ),
     Option(
         ("--kind",),
@@ -766,8 +769,9 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--gpu-env",),
         "flag",
-        "Let each rank see its own GPU only: set CUDA_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES or "
-        "ZE_AFFINITY_MASK",
+        "Let each rank see its own GPU or accelerator only: set CUDA_VISIBLE_DEVICES, "
+        "ROCR_VISIBLE_DEVICES, ZE_AFFINITY_MASK, ASCEND_RT_VISIBLE_DEVICES, HLS_MODULE_ID or "
+        "NEURON_RT_VISIBLE_CORES",
         panel=VARIABLES,
         fields=("request.gpu_env",),
         places_ranks=True,

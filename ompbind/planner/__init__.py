@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ompbind.plans import Role, World
 
 
-BY_DEVICE = ("gpu", "nic")  # what --per names of devices
+BY_DEVICE = ("gpu", "accel", "nic")  # what --per names of devices
 LARGEST_WEIGHT = 1024  # of the most capable core, where there are several kinds
 
 

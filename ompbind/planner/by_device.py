@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Target = Gpu | Card  # what a rank may be mapped by
 
 NIC_HINT = "ompbind topo shows the devices; a container sees its own interfaces only"
-NOUNS = {"gpus": "GPU", "nics": "network card"}
+NOUNS = {"gpus": "GPU", "accels": "accelerator", "nics": "network card"}
 
 
 class NearestNode(Record):
@@ -45,8 +45,8 @@ class NearestNode(Record):
 
 
 class Targets(Record):
-    """The devices by which ranks are mapped, in their order. `field`: that of Share which names a
-    rank's; `warnings`: of what found them."""
+    """The devices by which ranks are mapped, in their order. `field`: that of RankPlan which names
+    a rank's; `warnings`: of what found them."""
 
     field: str
     devices: tuple[Target, ...]
@@ -56,6 +56,10 @@ class Targets(Record):
     def noun(self) -> str:
         return NOUNS[self.field]
 
+    def give(self, devices: tuple[Target, ...]) -> dict[str, tuple[Target, ...]]:
+        """Return the field of a share that has these devices."""
+        return {"nics" if self.field == "nics" else "gpus": devices}
+
 
 # --- when devices say where ranks go --------------------------------------------------------------
 
@@ -64,7 +68,7 @@ def is_by_gpu(request: Request) -> bool:
     """Return whether GPUs say where the ranks go: --per gpu; or --numa-bind with a rank for each
     visible GPU, or one rank for them all, and nothing else that says it."""
     if request.per is not None or not request.numa_bind:
-        return request.per == "gpu"
+        return request.per in ("gpu", "accel")
     named = (request.nodes, request.cpus, request.near)
     if named != (None, None, None) or not request.visible:
         return False
@@ -79,16 +83,23 @@ def find_targets(request: Request) -> Targets | None:
         left_out = f"left out: {'; '.join(cards.left_out)}"
         return Targets("nics", cards.cards, (left_out,) if cards.left_out else ())
     if request.visible is not None and is_by_gpu(request):
-        return Targets("gpus", request.visible.gpus, request.visible.warnings)
+        field = "accels" if request.per == "accel" else "gpus"
+        return Targets(field, request.visible.gpus, request.visible.warnings)
     return None
 
 
 def check_devices(request: Request) -> None:
     """Refuse what needs GPUs or network cards where there are none. Raises PlanError."""
     visible, cards = request.visible, request.cards
-    if request.per == "gpu" and (visible is None or visible.problem or not visible.gpus):
-        problem = visible.problem if visible else "no GPU to compute with was found"
-        raise PlanError(f"--per gpu: {problem}", hint=visible.hint if visible else "")
+    if request.per in ("gpu", "accel") and (not visible or visible.problem or not visible.gpus):
+        problem = visible.problem if visible else "no device to compute with was found"
+        raise PlanError(f"--per {request.per}: {problem}", hint=visible.hint if visible else "")
+    if request.gpu_env and request.per == "accel" and visible and not visible.variable:
+        raise PlanError(
+            f"--gpu-env: no variable is known for accelerators of vendor "
+            f"{visible.gpus[0].device.vendor}",
+            hint="leave it out: LOCAL_RANK is the number of a rank's device",
+        )
     if request.gpu_env and not is_by_gpu(request):
         problem = f": {visible.problem}" if visible and visible.problem else ""
         raise PlanError(
@@ -173,7 +184,7 @@ def map_near_devices(
                 domain=f"{name_devices(targets, devices_of[rank])}, {share.domain}",
                 notes=f"{share.notes} ({note})" if note else share.notes,
                 home=CpuSet() if near is None else CpuSet([near]),
-                **{targets.field: devices_of[rank]},
+                **targets.give(devices_of[rank]),
             )
     return [shares[rank] for rank in sorted(shares)]
 
@@ -276,7 +287,7 @@ def map_without_nodes(
             )
         domain = f"{name_devices(targets, devices_of[rank])}, {share.domain}"
         home = nodes if request.numa_bind else CpuSet()
-        devices = {targets.field: devices_of[rank]}
+        devices = targets.give(devices_of[rank])
         placed.append(share.replace(domain=domain, home=home, **devices))
     return Mapped(placed, (*cautions, *divided.cautions, Caution(targets.field[:-1], text)))
 
@@ -314,7 +325,7 @@ def warn_of_devices(request: Request, targets: Targets, count: int) -> list[Caut
     if request.per is not None and count < len(devices):
         texts.append(f"{count} of {len(devices)} {seen}s get a rank, the last ones none")
     if targets.field != "gpus":
-        return [Caution("nic", text) for text in texts]
+        return [Caution(targets.field[:-1], text) for text in texts]
     if request.per is not None and count > len(devices) and not request.gpu_env:
         texts.append(
             f"{count} ranks share {len(devices)} GPUs: LOCAL_RANK does not name a rank's GPU, "
@@ -327,7 +338,7 @@ def warn_of_devices(request: Request, targets: Targets, count: int) -> list[Caut
 
 def name_devices(targets: Targets, devices: Sequence[Target]) -> str:
     """Return `GPU 0000:3b:00.0`, `network card mlx5_0:1`, the first of several."""
-    names = [d.device.pci if targets.field == "gpus" else d.name for d in devices]
+    names = [d.name if targets.field == "nics" else d.device.pci for d in devices]
     names = list(dict.fromkeys(names))
     more = f" and {len(names) - 2} more" if names[2:] else ""
     return f"{plural(targets.noun, len(names))} {' '.join(names[:2])}{more}"

@@ -51,10 +51,12 @@ def give_nics(machine: Machine, request: Request, shares: Sequence[Share]) -> li
         chosen = [pick_by_position(c, p) for c, p in zip(choices, positions, strict=True)]
     else:
         chosen = distribute(choices, len(cards))
-    return [
-        share.replace(nics=(cards[number],), nics_why=explain(near, cards[number], len(numbers)))
-        for share, number, (numbers, near) in zip(shares, chosen, nearest, strict=True)
-    ]
+    noun = "accelerator" if request.per == "accel" else "GPU"
+    result = []
+    for share, number, (numbers, near) in zip(shares, chosen, nearest, strict=True):
+        why = explain(near, cards[number], len(numbers), noun)
+        result.append(share.replace(nics=(cards[number],), nics_why=why))
+    return result
 
 
 def find_nearest(
@@ -123,12 +125,13 @@ def pick_by_position(choices: Sequence[int], position: float) -> int:
     return choices[int(position * len(choices))]
 
 
-def explain(near: Nearness, card: Card, count: int) -> str:
-    """Return why a rank has a card, in a few words. `count`: how many are as near."""
+def explain(near: Nearness, card: Card, count: int, noun: str) -> str:
+    """Return why a rank has a card, in a few words. `count`: how many are as near; `noun`: what its
+    other device is."""
     if near.bridges < -1:
-        reason = "below the same PCI bridge as its GPU"
+        reason = f"below the same PCI bridge as its {noun}"
     elif near.bridges:
-        reason = "at the same PCI root as its GPU"
+        reason = f"at the same PCI root as its {noun}"
     elif near.distance == UNKNOWN:
         reason = "the machine does not say which card is near"
     elif near.apart or near.distance > SELF:

@@ -124,7 +124,7 @@ REFUSALS: list[tuple[str, str, str | None]] = [
      "the worker's own options follow its command; see ompbind run --help"),
     ("--share=yes -- WORKER", "--share takes no value, got 'yes'", ""),
     ("--per socket -- WORKER",
-     "--per: 'socket' is not one of numa, package, l3, core, gpu, nic, "
+     "--per: 'socket' is not one of numa, package, l3, core, gpu, accel, nic, "
          "die, cluster, l2, book, drawer", None),
     ("--topology /x -- WORKER", "--topology is another machine, where nothing can be run from here",
      "ompbind show --topology plans for it"),

@@ -263,10 +263,10 @@ def test_no_pages(tmp_path: os.PathLike[str]) -> None:
         (["topo", "--frobnicate"], "'--frobnicate' is not an option", "see ompbind topo --help"),
         # values
         (["show", "--per", "Numa"], "--per: 'Numa' is not one of numa, package, l3, core, "
-         "gpu, nic, die, cluster, l2, book, drawer",
+         "gpu, accel, nic, die, cluster, l2, book, drawer",
          "did you mean numa?"),
         (["show", "--per", "socket"], "--per: 'socket' is not one of numa, package, l3, core, "
-         "gpu, nic, die, cluster, l2, book, drawer",
+         "gpu, accel, nic, die, cluster, l2, book, drawer",
          "did you mean package?"),
         (["topo", "--format", "JSON"], "--format: 'JSON' is not one of table, json",
          "did you mean json?"),

@@ -120,7 +120,7 @@ def test_reads(args: list[str], values: dict[str, object], command: list[str]) -
         (["--places", "core"], "--places: 'core' is not one of threads, cores, l3, numa, one, wide",
          "did you mean cores?"),
         (["--places="], "--places: '' is not one of threads, cores, l3, numa, one, wide", ""),
-        (["--per", "Ω"], "--per: 'Ω' is not one of numa, package, l3, core, gpu, nic, "
+        (["--per", "Ω"], "--per: 'Ω' is not one of numa, package, l3, core, gpu, accel, nic, "
          "die, cluster, l2, book, drawer", ""),
         (["--share=1"], "--share takes no value, got '1'", ""),
         (["--no-rank-env=1"], "--no-rank-env takes no value, got '1'", ""),
