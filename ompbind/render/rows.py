@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from ompbind.cpuset import CpuSet
     from ompbind.machine.topology import Machine
-    from ompbind.plans import Plan, RankPlan, Server, Task
+    from ompbind.plans import Plan, RankPlan, Role, Server, Task
 
 RIGHT = ("rank", "threads")  # columns of numbers
+MANY_ROLES = 4  # of one name; more are one line
 MANY_RANKS = 16  # more are folded where they are alike
 FOLDED = "ranks alike are one line; --rank R shows rank R"
 
@@ -233,10 +234,7 @@ def name_preload(path: str) -> str:
 
 def list_unassigned(plan: Plan, machine: Machine | None = None) -> list[str]:
     """Return a line for each kind of cpus that no rank has."""
-    idle, lines = plan.idle, []
-    for role in plan.roles:
-        cpus = short_list(role.cpus)
-        lines.append(f"role {role.name}: cpus {cpus}, of {label('rank', role.ranks)}")
+    idle, lines = plan.idle, list_roles(plan.roles)
     if plan.reserved and not plan.server:
         lines.append(f"reserved: cpus {short_list(plan.reserved)}")
     if plan.part:
@@ -257,6 +255,22 @@ def list_unassigned(plan: Plan, machine: Machine | None = None) -> list[str]:
     if machine is not None and machine.topology.offline:
         lines.append(f"offline: cpus {short_list(machine.topology.offline)}")
     return lines or ["every allowed cpu is in use"]
+
+
+def list_roles(roles: Sequence[Role]) -> list[str]:
+    """Return a line for each role, or one for many of the same name."""
+    by_name: dict[str, list[Role]] = {}
+    for role in roles:
+        by_name.setdefault(role.name, []).append(role)
+    lines = []
+    for name, alike in by_name.items():
+        groups = [[role] for role in alike] if len(alike) <= MANY_ROLES else [alike]
+        for group in groups:
+            cpus = short_list(union(role.cpus for role in group))
+            ranks = label("rank", union(role.ranks for role in group))
+            whose = f"each of {ranks} has some" if group[1:] else f"of {ranks}"
+            lines.append(f"role {name}: cpus {cpus}, {whose}")
+    return lines
 
 
 def describe_plan(plan: Plan) -> tuple[str, str]:

@@ -132,6 +132,19 @@ def test_one_rank_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line.split()[:2] for line in rows] == [["5", "5"]]
 
 
+def test_roles_of_many_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line for each of a few, one for all of many."""
+    machine = make_machine(SERVER)
+    plan = make_plan(machine, ask("-n", "4", "--role", "kv=1/rank"))
+    assert "role kv: cpus 23, of rank 2\n" in drawn(plan, machine, monkeypatch, 80)
+    plan = make_plan(machine, ask("-n", "8", "--role", "kv=1/rank", "--role", "io=2"))
+    text = drawn(plan, machine, monkeypatch, 80)
+    assert [line for line in text.splitlines() if line.startswith("role ")] == [
+        "role kv: cpus 3-31:4, each of ranks 0-7 has some",
+        "role io: cpus 26,30, of ranks 0-7",
+    ]
+
+
 def test_another_machines_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of which only cpus are known: a row for each range, named at each gap."""
     machine = make_machine(Shape(packages=1, nodes=1, cores=24, offline="10-11"))
