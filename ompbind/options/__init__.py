@@ -89,10 +89,12 @@ def make_typed_values(texts: Texts, options: Sequence[Option], args: Sequence[st
     try:
         return make_values(texts, options)
     except ParseError as e:
-        if e.hint == FENCE_HINT and "--" in args:  # the command is marked: it is a bad list
-            from ompbind.options.foreign import hint_for_list
+        if e.hint == FENCE_HINT:
+            from ompbind.options.foreign import hint_for_list, is_foreign_list
 
-            e.hint = hint_for_list(str(e.data.get("text", "")))
+            text = str(e.data.get("text", ""))
+            if "--" in args or is_foreign_list(text):  # the command is marked, or it is no command
+                e.hint = hint_for_list(text)
         raise
 
 

@@ -123,7 +123,7 @@ NAMES: tuple[tuple[str, str], ...] = (
     ("--dry-run --dryrun --dry_run --test-only --print --show -s", SHOW),
     ("--hardware -H --display-topo", "ompbind topo, which shows the machine"),
     ("--get", "ompbind doctor, which says what this process may use"),
-    ("--json", "--format json, an option of ompbind show, topo, verify and doctor"),
+    ("--json", "--format json, an option of all commands but ompbind run"),
     ("--of --output-format", "--format json, or --save FILE"),
     ("--pid --get-last-cpu-location", "ompbind verify PID..."),
     ("--debug --log-level --verbosity", "--verbose"),
@@ -346,6 +346,13 @@ def hint_for_value(option: Option, value: str) -> str:
     if meant.partition(",")[0] not in option.choices:
         meant = ""
     return f"did you mean {meant}?" if meant else did_you_mean(value, option.choices)
+
+
+def is_foreign_list(text: str) -> bool:
+    """Whether a text is a list in some notation, rather than the name of a command."""
+    number = text.lstrip("+!^~")
+    after = number.lstrip("0123456789")
+    return text == "all" or number != text or (after != number and after[:1] in tuple("-.:,xX"))
 
 
 def hint_for_list(text: str) -> str:

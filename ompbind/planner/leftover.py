@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ompbind.errors import PlanError
+from ompbind.messages import counted
 from ompbind.planner.cores import split_by
 from ompbind.planner.division import (
     distribute,
@@ -74,7 +75,7 @@ def take_equal_kinds(cores: tuple[Core, ...], count: int) -> list[tuple[Core, ..
         most = max(len(kind) for kind in split_by(cores, "kind"))
         raise PlanError(
             f"--leave-over: no kind of core has one for each of {count} ranks",
-            hint=f"at most {most} ranks, or without --leave-over",
+            hint=f"at most {counted(most, 'rank')}, or without --leave-over",
             wanted=count,
             available=most,
         )

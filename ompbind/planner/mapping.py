@@ -450,7 +450,8 @@ def too_many_ranks(ranks: Sequence[int], domain: Domain) -> PlanError:
     return PlanError(
         f"rank {rank}: {domain.name} has {counted(available, 'usable core')} "
         f"for {len(ranks)} ranks",
-        hint=f"at most {available} ranks there, or --oversubscribe to let them share cores",
+        hint=f"at most {counted(available, 'rank')} there, or --oversubscribe to let them share "
+        "cores",
         rank=rank,
         wanted=len(ranks),
         available=available,
@@ -514,7 +515,7 @@ def cut_parts(cores: tuple[Core, ...], number: int, count: int) -> list[tuple[Co
         raise PlanError(
             f"--part {number or 'auto'}/{count}: the machine has "
             f"{counted(len(cores), 'usable core')}",
-            hint=f"at most {len(cores)} parts",
+            hint=f"at most {counted(len(cores), 'part')}",
             wanted=count,
             available=len(cores),
         )

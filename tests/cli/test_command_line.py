@@ -56,7 +56,7 @@ REFUSALS: list[tuple[str, str, str | None]] = [
      "allowed cpus: {allowed}"),
     # more ranks than cores
     ("-n 60000 -- WORKER", "rank {cores}: the machine has {cores} usable core{s} for 60000 ranks",
-     "at most {cores} ranks there, or --oversubscribe to let them share cores"),
+     "at most {cores} rank{s} there, or --oversubscribe to let them share cores"),
     ("--reserve 60000 -- WORKER", "--reserve 60000 would leave ranks without a core",
      "at most {spare} can be reserved with this many ranks"),
     ("--smt 60000 -- WORKER", "--smt 60000: no core has that many allowed hardware threads",

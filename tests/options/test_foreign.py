@@ -205,6 +205,16 @@ def test_list_without_mark() -> None:
     with pytest.raises(OmpbindError) as caught:
         read_arguments(["--numa-bind-cpus", "0-3", "./solver"], "run")
     assert caught.value.hint == "put -- between the values and the worker's command"
+    for text, hint in (
+        ("0x0f", "write 0-3: a list, not a mask"),
+        ("0..3", "write 0-3"),
+        ("0-x", "write numbers and ranges, as in 0-3,8"),
+        ("!0", "--exclude 0 leaves these out"),
+        ("7z", "put -- between the values and the worker's command"),
+    ):
+        with pytest.raises(OmpbindError) as caught:
+            read_arguments(["--numa-bind-cpus", text], "show")
+        assert caught.value.hint == hint
 
 
 @pytest.mark.parametrize(

@@ -890,7 +890,7 @@ def test_a_crowded_package_does_not_make_ranks_cross_nodes() -> None:
         ("server", "-n 17", "rank 16: the machine has 16 usable cores for 17 ranks",
          "at most 16 ranks there, or --oversubscribe to let them share cores"),
         ("one-core", "-n 2", "rank 1: the machine has 1 usable core for 2 ranks",
-         "at most 1 ranks there, or --oversubscribe to let them share cores"),
+         "at most 1 rank there, or --oversubscribe to let them share cores"),
         ("server", "--numa-bind-nodes 1 0 0 0 0 0", "rank 5: node 0 has 4 usable cores for 5 ranks",
          "at most 4 ranks there, or --oversubscribe to let them share cores"),
         ("server", "--per l3 -n 17", "rank 2: L3 0 has 2 usable cores for 3 ranks",
