@@ -139,6 +139,7 @@ def plan(
     mem_kind: Literal["hbm", "dram", "cxl"] | None = None,
     mem_need: str | None = None,
     mem_nodes: Cpus | Sequence[Cpus] | None = None,
+    huge_pages: Literal["thp", "2M"] | None = None,
     binder: Literal["auto", "numactl", "native"] | None = None,
     inherited: Literal["intersect", "error", "ignore"] | None = None,
     neighbours: bool | None = None,

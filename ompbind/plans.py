@@ -409,6 +409,7 @@ class Plan(Record):
     task: Task = Task()  # what this launch is for the engine that started it
     groups: tuple[Group, ...] = ()  # of ranks with commands of their own; () for one command
     pools: tuple[ThreadPool, ...] = ()  # of threads beside OpenMP's; () where they are left alone
+    huge_pages: str = ""  # "thp" or "2M", which ranks' allocators take; "" where nobody asks
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -512,6 +513,7 @@ class Plan(Record):
             ],
             **({"groups": [groups_entry(g) for g in self.groups]} if self.groups else {}),
             "places_why": self.places_why,
+            **({"huge_pages": self.huge_pages} if self.huge_pages else {}),
             **({"pools": [pool_entry(pool) for pool in self.pools]} if self.pools else {}),
             "omp": self.omp,
             "omp_why": self.omp_why,
@@ -647,6 +649,7 @@ def parse_plan(text: str) -> Plan:
         task=task,
         groups=groups,
         pools=read_pools(top),
+        huge_pages=top.one_of("huge_pages", ("", "thp", "2M"), ""),
     )  # fmt: skip
 
 

@@ -78,6 +78,11 @@ def resolve_plan(
         plan = with_pools(plan, options, environ)
     if preloads or variables or options.saved is not None:
         plan = with_preloads(plan, preloads, options, environ)
+    if options.huge_pages:
+        from ompbind.huge_pages import add_huge_pages
+
+        root = linux_root() if options.topology is None else None
+        plan = add_huge_pages(plan, options.huge_pages, environ, root)
     if any(rank.need for rank in plan.ranks):
         plan = with_room(plan, options, machine, is_run=is_run)
     if any(caution.kind == "neighbours" for caution in plan.cautions):  # those of then, when saved

@@ -127,6 +127,7 @@ def foreign_variables(rank: RankPlan) -> dict[str, str]:
     """Return a rank's variables but those that tell it its place. PYTHONPATH counts as planned
     beside ompbind's fixes, as it is made anew then; code of other fixes is foreign."""
     from ompbind.fixes.environment import FIXES_VARIABLE, names_other_code
+    from ompbind.huge_pages import is_planned as is_huge
     from ompbind.openmp.thread_pools import is_planned
 
     env = dict(rank.env)
@@ -135,7 +136,7 @@ def foreign_variables(rank: RankPlan) -> dict[str, str]:
         for name, value in env.items()
         if name == OPENMP_CODE
         or not (name.startswith(BEGINNINGS) or name.endswith(ENDS) or name in NAMES
-                or is_planned(name, value))
+                or is_planned(name, value) or is_huge(name, value))
     }  # fmt: skip
     if fixes := env.get(FIXES_VARIABLE):
         foreign.pop("PYTHONPATH", None)

@@ -29,6 +29,7 @@ LAYERS = (
     "planner launch verify fixes exports",
     "engines rebind",
     "options doctor",
+    "huge_pages",
     "saved claims preloads",
     "resolve",
     "cluster compare groups",

@@ -316,6 +316,7 @@ def join(machine: Machine, planned: Sequence[Planned]) -> Plan:
         omp_why=join_reasons([(p.request.name, p.plan.omp_why) for p in planned]),
         groups=tuple(groups),
         pools=join_pools([plan.pools for plan in plans if plan.pools]),
+        huge_pages=next((plan.huge_pages for plan in plans if plan.huge_pages), ""),
     )
 
 

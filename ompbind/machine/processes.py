@@ -43,6 +43,13 @@ class Memory(Record):
     files: tuple[tuple[int, int], ...] = ()  # (node, bytes) of pages of files, often shared
 
 
+class HugePages(Record):
+    """The memory of a process in huge pages, in bytes: transparent ones, and reserved ones."""
+
+    transparent: int = 0
+    reserved: int = 0
+
+
 class Process(Record):
     """A process as it was when it was read; without threads it has ended."""
 
@@ -58,6 +65,7 @@ class Process(Record):
     cpuset: CpuSet | None = None  # its cgroup's cpus
     mems: CpuSet | None = None  # the nodes whose memory it may use
     libraries: tuple[str, ...] = ()  # the file names of the shared libraries that it has loaded
+    huge_pages: HugePages | None = None  # None: unknown
     unreadable: tuple[tuple[str, str], ...] = ()  # the part that could not be read, and why
 
     @property
@@ -84,6 +92,7 @@ def read_process(root: LivingRoot, pid: int) -> Process | None:
     maps = numa_maps
     if numa_maps is None:  # a kernel without NUMA: maps names the libraries as well
         maps, _ = read_or_reason(root, f"{living}/maps")
+    rollup, _ = read_or_reason(root, f"{path}/smaps_rollup")  # threads have none of their own
     overwritten = is_overwritten(environ or b"")
     if overwritten:
         no_environ = "overwritten by the program"
@@ -96,6 +105,7 @@ def read_process(root: LivingRoot, pid: int) -> Process | None:
         cpuset=read_cpuset_of(root, pid),
         mems=parse_status_list(status or b"", b"Mems_allowed_list"),
         libraries=parse_libraries(maps or b""),
+        huge_pages=None if rollup is None else parse_huge_pages(rollup),
         unreadable=tuple((part, reason) for part, reason in unreadable if reason),
     )
 
@@ -381,6 +391,18 @@ def parse_numa_maps(data: bytes) -> Memory:
                 private[region.policy, node] = private.get((region.policy, node), 0) + size
     by_node = tuple((*key, size) for key, size in sorted(private.items()))
     return Memory(find_policy(regions), by_node, tuple(sorted(files.items())))
+
+
+def parse_huge_pages(data: bytes) -> HugePages:
+    """Parse a `smaps_rollup`: `AnonHugePages:  2048 kB` and the like. Source: proc_pid_smaps(5)."""
+    sizes = {
+        name: number(words[0]) * 1024
+        for name, _, rest in (line.partition(b":") for line in data.splitlines()[1:])
+        if (words := rest.split())
+    }
+    transparent = (b"AnonHugePages", b"ShmemPmdMapped", b"FilePmdMapped")
+    reserved = (b"Private_Hugetlb", b"Shared_Hugetlb")
+    return HugePages(*(sum(sizes.get(n, 0) for n in names) for names in (transparent, reserved)))
 
 
 def parse_libraries(maps: bytes) -> tuple[str, ...]:

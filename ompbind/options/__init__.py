@@ -47,11 +47,11 @@ class PlanOptions(Record):
     plan's cpus, and `wait`: the seconds to wait for cpus that nobody holds, None for not at all;
     `variables`: what the workers' environment gets, None for nothing; `preload`: the names or paths
     of libraries to preload; `pools`: whether thread pools beside OpenMP's get as many threads, None
-    for where a quota limits these; `fixes`: their names, with commas; `fix_children`: whether they
-    reach the workers' children, None for not asked for; `rank`: the only rank to start, a number or
-    the variable that holds it and what that counts from; `engine`: the name of the engine, or
-    `none`; `within`: what to plan under it; `found`: the engine's rank that this process is, None
-    where nothing was looked for."""
+    for where a quota limits these; `huge_pages`: those of --huge-pages; `fixes`: their names, with
+    commas; `fix_children`: whether they reach the workers' children, None for not asked for;
+    `rank`: the only rank to start, a number or the variable that holds it and what that counts
+    from; `engine`: the name of the engine, or `none`; `within`: what to plan under it; `found`: the
+    engine's rank that this process is, None where nothing was looked for."""
 
     request: Request
     topology: str | None = None
@@ -66,6 +66,7 @@ class PlanOptions(Record):
     variables: Variables | None = None
     preload: tuple[str, ...] = ()
     pools: bool | None = None
+    huge_pages: str = ""
     fixes: str | None = None
     fix_children: bool | None = None
     verbose: bool = False

@@ -35,7 +35,7 @@ OF_WORKER = "it is the worker's own: put it behind --, after the worker's comman
 # ompbind explains. Sources: numactl(8), taskset(1), hwloc-bind(1), likwid-pin -h; mpirun(1) of Open
 # MPI 4 and 5, mpiexec of MPICH and Intel MPI; srun(1), jsrun, aprun and PALS' mpiexec,
 # flux-run(1), mpibind; torchrun, torch.backends.xeon.run_cpu, ipexrun, accelerate and DeepSpeed
-# --help; vLLM's and SGLang's server arguments; docker run, xargs, GNU parallel.
+# --help; vLLM's and SGLang's server arguments; hugectl(8); docker run, xargs, GNU parallel.
 NAMES: tuple[tuple[str, str], ...] = (
     # how many
     ("-np --np --nprocs --ntasks --ntasks-per-node --tasks-per-node --processes", RANKS),
@@ -115,6 +115,8 @@ NAMES: tuple[tuple[str, str], ...] = (
     ("--enable-iomp --enable_iomp", "--preload iomp5"),
     ("--memory-allocator --memory_allocator --allocator", "--preload tcmalloc|jemalloc|mimalloc"),
     ("--ld-preload --ld_preload", "--preload {PATH}"),
+    ("--thp", "--huge-pages thp"),
+    ("--heap --hugetlb", "--huge-pages 2M"),
     ("--disable-iomp --disable_iomp --use-default-allocator --use_default_allocator",
      "leave it out: ompbind preloads nothing without --preload"),
     # what to see

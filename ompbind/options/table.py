@@ -765,6 +765,15 @@ OPTIONS: tuple[Option, ...] = (
             ),
         ),
     ),
+    Option(
+        ("--huge-pages",),
+        "value",
+        "Have the ranks' allocator take transparent huge pages (thp), or reserved ones of 2 MiB "
+        "(2M): the C library's, jemalloc, mimalloc and, where it can, tcmalloc",
+        choices=("thp", "2M"),
+        panel=MEMORY,
+        fields=("plan.huge_pages",),
+    ),
     # --- GPUs and the ranks' variables
     Option(
         ("--gpu-env",),

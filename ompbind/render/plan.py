@@ -21,6 +21,7 @@ from ompbind.render.rows import (
     command_text,
     describe_engine,
     describe_groups,
+    describe_huge_pages,
     describe_plan,
     describe_preloads,
     describe_thread_pools,
@@ -86,7 +87,11 @@ def draw_ranks(
     parts += [rank_table(plan, rank), Text()]
     if plan.groups:
         parts += [*(Text(line, overflow="fold") for line in describe_groups(plan)), Text()]
-    about = [plan.omp_text or plan.places_why, *describe_thread_pools(plan)]
+    about = [
+        plan.omp_text or plan.places_why,
+        *describe_thread_pools(plan),
+        *describe_huge_pages(plan),
+    ]
     about = [text for text in (*about, *describe_preloads(plan)) if text]
     if about:
         parts += [*(Text(line, overflow="fold") for line in about), Text()]

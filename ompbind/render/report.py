@@ -130,11 +130,27 @@ def describe_threads(report: ProcessReport, members: list[int]) -> str:
 def draw_memory(report: ProcessReport) -> list[Text]:
     memory = report.process.memory
     if memory is None:
-        return []
+        huge = describe_huge_pages(report)
+        return [Text.assemble(("memory: ", "bold dim"), huge[2:])] if huge else []
     nodes = ", ".join(f"node {n} {format_size(b)}" for n, b in bytes_by_node(memory)) or "none"
     files = sum(b for _, b in memory.files)
     return [Text.assemble(("memory: ", "bold dim"), f"{memory.policy}; {nodes}",
-                          (f"; files {format_size(files)}", "dim"), overflow="fold")]  # fmt: skip
+                          (f"; files {format_size(files)}", "dim"), describe_huge_pages(report),
+                          overflow="fold")]  # fmt: skip
+
+
+def describe_huge_pages(report: ProcessReport) -> str:
+    """Return how much of a process's memory is in huge pages, `; huge pages 2.0 MiB`, "" where none
+    is."""
+    pages = report.process.huge_pages
+    if pages is None:
+        return ""
+    parts = []
+    if pages.transparent:
+        parts.append(f"transparent huge pages {format_size(pages.transparent)}")
+    if pages.reserved:
+        parts.append(f"reserved huge pages {format_size(pages.reserved)}")
+    return "".join(f"; {part}" for part in parts)
 
 
 def draw_summary(report: Report) -> Text:

@@ -211,6 +211,14 @@ def describe_thread_pools(plan: Plan) -> list[str]:
     return [f"other threads: {'; '.join(ways)}"] if ways else []
 
 
+HUGE_PAGES = {"thp": "transparent", "2M": "reserved, of 2 MiB"}
+
+
+def describe_huge_pages(plan: Plan) -> list[str]:
+    """Return a line on the huge pages that ranks' allocators take, if they do."""
+    return [f"huge pages: {HUGE_PAGES[plan.huge_pages]}"] if plan.huge_pages else []
+
+
 def describe_preloads(plan: Plan) -> list[str]:
     """Return a line for the libraries that ranks preload, or one for all ranks that preload the
     same."""

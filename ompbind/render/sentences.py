@@ -24,6 +24,10 @@ MEMORY = {
     "local": "memory comes from the node of the thread that first writes to it",
     "none": "no memory policy is set",
 }
+HUGE_PAGES = {
+    "thp": "Allocators ask for transparent huge pages, which the kernel gives where it can.",
+    "2M": "Allocators take reserved huge pages of 2 MiB, and others when these run out.",
+}
 DISTRIBUTION = {  # of threads, by OMP_PROC_BIND
     "close": "next to each other",
     "spread": "as far apart as possible",
@@ -38,7 +42,8 @@ def explain(plan: Plan, machine: Machine | None = None) -> list[str]:
     the machine is known that the plan is for."""
     each = explain_server(plan, plan.server) if plan.server else explain_ranks(plan)
     pools = [f"As many threads: {way}." for way in describe_pools(plan.pools)]
-    more = [*pools, *explain_preloads(plan), *explain_sharing(plan, machine)]
+    huge = [HUGE_PAGES[plan.huge_pages]] if plan.huge_pages else []
+    more = [*pools, *huge, *explain_preloads(plan), *explain_sharing(plan, machine)]
     return [*explain_machine(plan), *explain_budget(plan), *each, *more]
 
 

@@ -80,6 +80,7 @@ class ProcessReport(Record):
                 "bytes": {str(n): size for n, size in bytes_by_node(memory)},
                 "file_bytes": {str(n): size for n, size in memory.files},
             },
+            "huge_pages": process.huge_pages and dict(vars(process.huge_pages)),
             "unseen": [{"what": part, "why": reason} for part, reason in process.unreadable],
             "differences": [
                 {"kind": d.kind, "text": d.text, "cause": d.cause, "remedy": d.remedy,

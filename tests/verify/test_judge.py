@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet, union
-from ompbind.machine.processes import Memory, Process, Thread
+from ompbind.machine.processes import HugePages, Memory, Process, Thread
 from ompbind.messages import format_size
 from ompbind.verify.expected import Expected
 from ompbind.verify.judge import judge
@@ -720,8 +720,12 @@ def test_what_a_report_tells_programs() -> None:
         "cpuset": "0-1,4",
         "memory": {"policy": "bind:0", "bytes": {"0": 11269, "1": 7},
                    "file_bytes": {"1": 3}},
+        "huge_pages": None,
         "unseen": [],
     }  # fmt: skip
+    huge = process.replace(huge_pages=HugePages(2 << 20, 4 << 20))
+    (one,) = Report((judge(huge, planned("0 1"), ONLINE),), ONLINE).to_dict()["processes"]
+    assert one["huge_pages"] == {"transparent": 2 << 20, "reserved": 4 << 20}
     bare = judge(seen("0", environ=None, unreadable=(("environment", "no"),)), None, ONLINE)
     (one,) = json.loads(Report((bare,), ONLINE).to_json())["processes"]
     assert [one[name] for name in ("rank", "planned", "memory", "cpuset")] == [None] * 4

@@ -22,8 +22,10 @@ from hypothesis import strategies as st
 
 from ompbind.cli import main
 from ompbind.machine.processes import (
+    HugePages,
     make_family,
     parse_environ,
+    parse_huge_pages,
     parse_libraries,
     parse_numa_maps,
     parse_stat,
@@ -135,6 +137,17 @@ def test_numa_maps_are_read() -> None:
     )
     assert memory.files == ((0, 3 * 4096), (1, 4096))
     assert parse_libraries(NUMA_MAPS) == ("libgomp.so.1.0.0", "libother.so")
+
+
+def test_huge_pages_are_read() -> None:
+    """Those of all kinds, in bytes, of a file that a kernel wrote."""
+    text = (
+        b"00400000-7ffe0000 ---p 00000000 00:00 0    [rollup]\nRss:  9000 kB\n"
+        b"AnonHugePages:      2048 kB\nShmemPmdMapped:        0 kB\nFilePmdMapped:      4096 kB\n"
+        b"Shared_Hugetlb:        0 kB\nPrivate_Hugetlb:    8192 kB\nSwap:  1 kB\n"
+    )
+    assert parse_huge_pages(text) == HugePages(6 << 20, 8 << 20)
+    assert parse_huge_pages(b"") == parse_huge_pages(b"\nAnonHugePages:\nx: y\n") == HugePages()
 
 
 @given(st.binary())
@@ -293,6 +306,10 @@ def test_workers_are_as_planned(start: Starter, gomp: list[str], tmp_path: Path)
         assert sum(report["processes"][0]["memory"]["bytes"].values()) >= 16 << 20
         assert any("libgomp" in r for r in report["processes"][0]["runtimes"])
         assert [p["allocators"] for p in report["processes"]] == [["libjemalloc.so.2"]] * 2
+        if Path("/proc/self/smaps_rollup").exists():
+            pages = report["processes"][0]["huge_pages"]
+            assert sorted(pages) == ["reserved", "transparent"]
+            assert all(size >= 0 for size in pages.values())
     running.end()
 
 
