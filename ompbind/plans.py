@@ -22,6 +22,8 @@ POOL_MODES = ("kept", "set", "unreached", "openmp", "mask")
 RANK_VARIABLE, RANKS_VARIABLE = "OMPBIND_RANK", "OMPBIND_RANKS"
 CPUS_VARIABLE, MEMORY_VARIABLE = "OMPBIND_CPUS", "OMPBIND_MEM"
 GROUP_VARIABLE = "OMPBIND_GROUP"  # and the group that it is in
+# What the variables of roles begin with: their cpus, and the names of threads that belong there.
+ROLE_VARIABLE, THREADS_VARIABLE = "OMPBIND_ROLE_", "OMPBIND_THREADS_"
 # The engine that started the launch, and the rank of it that this launch is.
 ENGINE_VARIABLE, ENGINE_TASK = "OMPBIND_ENGINE", "OMPBIND_TASK"
 TASK_TEXTS = ("label", "by", "sharing", "why", "note", "job")
@@ -59,15 +61,19 @@ class Host(Record):
 
 
 class Role(Record):
-    """Cpus set aside under a name, for threads that these ranks bind themselves."""
+    """Cpus set aside under a name, for threads that these ranks bind themselves. `threads`:
+    patterns for the names of those that the supervisor binds for them."""
 
     name: str
     cpus: CpuSet
     ranks: CpuSet
+    threads: tuple[str, ...] = ()
 
-    @property
-    def variable(self) -> str:
-        return f"OMPBIND_ROLE_{self.name.upper()}"
+    def environment(self) -> tuple[tuple[str, str], ...]:
+        """Return the variables that advertise it to its ranks."""
+        name = self.name.upper()
+        names = ((f"{THREADS_VARIABLE}{name}", ",".join(self.threads)),) if self.threads else ()
+        return ((f"{ROLE_VARIABLE}{name}", str(self.cpus)), *names)
 
 
 class Inherited(Record):
@@ -438,6 +444,11 @@ class Plan(Record):
         """The binder, the same for all ranks."""
         return self.ranks[0].binding.binder
 
+    @property
+    def names_threads(self) -> bool:
+        """Whether a role names threads, which somebody then must put on its cpus."""
+        return any(role.threads for role in self.roles)
+
     def held_by(self, rank: RankPlan) -> CpuSet:
         """Return the cpus that a rank has for itself: its own, and those of its roles."""
         return union([rank.cpus, *(r.cpus for r in self.roles if rank.rank in r.ranks)])
@@ -521,7 +532,13 @@ class Plan(Record):
             "binder": self.binder,
             "reserved": str(self.reserved),
             "roles": [
-                {"name": r.name, "cpus": str(r.cpus), "ranks": str(r.ranks)} for r in self.roles
+                {
+                    "name": r.name,
+                    "cpus": str(r.cpus),
+                    "ranks": str(r.ranks),
+                    "threads": list(r.threads),
+                }
+                for r in self.roles
             ],
             "unused": str(self.unused),
             "part": self.part,
@@ -557,6 +574,13 @@ def group_to_dict(rank: RankPlan) -> dict[str, Any]:
     if rank.group_numbers is None:
         return {}
     return {"group": rank.group, "group_rank": rank.group_numbers.rank}
+
+
+def is_called(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a thread's name is like one of a role's patterns."""
+    from fnmatch import fnmatchcase
+
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def is_group_name(text: str) -> bool:
@@ -629,7 +653,7 @@ def parse_plan(text: str) -> Plan:
         ranks=ranks,
         reserved=top.cpus("reserved", ""),
         roles=tuple(
-            Role(r.get("name", str), r.cpus("cpus"), r.cpus("ranks"))
+            Role(r.get("name", str), r.cpus("cpus"), r.cpus("ranks"), r.texts("threads", []))
             for r in (Reader(r, f"roles[{n}]") for n, r in enumerate(top.get("roles", list, [])))
         ),
         unused=top.cpus("unused", ""),

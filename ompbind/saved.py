@@ -78,10 +78,10 @@ def check_agreement(plan: Plan) -> None:
                 problem = f"env has {name}={quote(env[name])}, its binding is {quote(value)}"
                 raise ParseError(f"{where}: {problem}", part="env")
         for role in plan.roles:
-            text = env.get(role.variable, str(role.cpus))
-            if rank.rank in role.ranks and text != str(role.cpus):
-                problem = f"env has {role.variable}={quote(text)}, the role has {role.cpus}"
-                raise ParseError(f"{where}: {problem}", part="env")
+            for name, value in role.environment() if rank.rank in role.ranks else ():
+                if env.get(name, value) != value:
+                    problem = f"env has {name}={quote(env[name])}, the role has {value}"
+                    raise ParseError(f"{where}: {problem}", part="env")
         try:
             places = parse_places(env.get("OMP_PLACES", ""), overlapping=True)
         except ParseError:  # a name, such as cores

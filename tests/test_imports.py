@@ -45,7 +45,7 @@ OTHERS = {"typer": {"cli.group"}, "rich": {"render"}, "psutil": {"machine.portab
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
 OFF_THE_LAUNCH_PATH = {"cli.group", "cli.show", "cli.show_cluster", "cli.shell", "cli.verify",
                        "cluster", "compare", "groups", "render", "verify", "doctor",
-                       "exports", "launch.ready", "launch.running", "rebind",
+                       "exports", "launch.ready", "launch.running", "launch.role_threads", "rebind",
                        "cli.rebind", "cli.pids",
                        "gpus.nvml",
                        "hostlist", "machine.processes", "machine.hwloc", "machine.snapshot",

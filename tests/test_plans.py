@@ -113,7 +113,7 @@ def test_the_contracts_fields() -> None:
         "argv": ["numactl", "--physcpubind=0-1", "--membind=0", "w", "{rank}"],
     }
     assert (DATA["reserved"], DATA["warnings"]) == ("4", ["one", "two"])
-    assert DATA["roles"] == [{"name": "kv", "cpus": "6", "ranks": "0-1"}]
+    assert DATA["roles"] == [{"name": "kv", "cpus": "6", "ranks": "0-1", "threads": []}]
     assert (DATA["part"], DATA["others"]) == ("1/2", "7")
 
 

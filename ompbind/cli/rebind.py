@@ -82,6 +82,9 @@ def make_plan(values: Values, named: Sequence[ProcessId], machine: Machine) -> P
     environ = {k: v for k, v in os.environ.items() if not k.startswith(NOT_OURS)}
     options = make_plan_options(wanted, (), environ)
     request = options.request.replace(omp="off", omp_why="the processes run already")
+    if any(role.threads for role in request.roles):
+        raise UsageError("--role with names of threads: nobody stays to watch for new ones",
+                         hint="leave the names out, or ompbind run --role")  # fmt: skip
     if request.part is not None and not request.part[0]:
         raise UsageError("--part auto/N: nobody can hold a part for processes that run already",
                          hint="--part 1/2")  # fmt: skip

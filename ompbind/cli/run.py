@@ -144,6 +144,11 @@ def settle_supervision(settings: Settings, values: Values, plan: Plan) -> Settin
             f"--no-supervise is for a single rank, and this plan has {len(plan.ranks)}",
             hint="leave it out",
         )
+    if settings.supervise is False and plan.names_threads:
+        raise UsageError(
+            "--no-supervise leaves nobody who puts threads on the cpus of a role by their names",
+            hint="leave it out, or the names in --role",
+        )
     commands = [g.command for g in plan.groups] or [plan.command]
     if not any(map(may_bind_workers, commands)):
         return settings

@@ -7,7 +7,7 @@ machine, and returns a text with what it could not express. Nothing is read and 
 from __future__ import annotations
 
 from ompbind.exports.containers import make_compose, make_docker
-from ompbind.exports.export import lost_order
+from ompbind.exports.export import lost_order, lost_threads
 from ompbind.exports.kubernetes import make_pods
 from ompbind.exports.mpirun import make_rankfile
 from ompbind.exports.script import make_script, make_taskset
@@ -47,10 +47,10 @@ def make_export(
     ranks = plan.ranks if rank is None else (plan.ranks[rank],)
     export = FORMATS[form](plan, ranks, find)
     text = export.text
-    losses = (*export.losses, *lost_order(plan, ranks))
+    losses = (*export.losses, *lost_order(plan, ranks), *lost_threads(plan, ranks))
     if not losses:
         return text, "", ""
-    hint = export.hint if export.losses else "ompbind run starts them in their order"
+    hint = export.hint if export.losses else "ompbind run has all of it"
     if export.comment:
         lines = [f"# not in here: {one_line(loss)}\n" for loss in losses]
         first, rest = text[: export.head], text[export.head :]

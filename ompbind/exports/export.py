@@ -119,3 +119,10 @@ def lost_devices(ranks: Sequence[RankPlan]) -> list[str]:
         for _, noun, _ in rank.devices:
             numbers.setdefault(noun, []).append(rank.number)
     return [f"the {noun}s of {label_numbers('rank', n)}" for noun, n in numbers.items()]
+
+
+def lost_threads(plan: Plan, ranks: Sequence[RankPlan]) -> list[str]:
+    """Return the loss of threads that a supervisor would bind."""
+    roles = {role.name for role in plan.roles for rank in ranks
+             if role.threads and rank.rank in role.ranks}  # fmt: skip
+    return [f"the threads of role {name}, which ompbind run binds" for name in sorted(roles)]

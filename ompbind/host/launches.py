@@ -13,7 +13,13 @@ from ompbind.errors import ParseError
 from ompbind.host.holders import name_user, read_leases, read_takers
 from ompbind.host.neighbours import find_held
 from ompbind.machine.processes import parse_environ, parse_stat, parse_user, read_or_reason
-from ompbind.plans import CPUS_VARIABLE, ENGINE_TASK, RANK_VARIABLE, RANKS_VARIABLE
+from ompbind.plans import (
+    CPUS_VARIABLE,
+    ENGINE_TASK,
+    RANK_VARIABLE,
+    RANKS_VARIABLE,
+    ROLE_VARIABLE,
+)
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -23,7 +29,6 @@ if TYPE_CHECKING:
     from ompbind.machine.roots import LivingRoot
     from ompbind.machine.topology import Machine
 
-ROLE = "OMPBIND_ROLE_"
 LAUNCHERS = ("ompbind", "rank-watcher")  # the names of the processes above several ranks
 
 
@@ -184,7 +189,7 @@ def find_ranks(
         try:
             cpus = find_held(root, pid, CpuSet.parse_kernel(claim[1]))
             roles = [CpuSet.parse_kernel(value) for name, value in (process.environ or {}).items()
-                     if name.startswith(ROLE)]  # fmt: skip
+                     if name.startswith(ROLE_VARIABLE)]  # fmt: skip
         except (ParseError, OSError):  # not ompbind's, or it has exited
             continue
         if cpus:

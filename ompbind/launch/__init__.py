@@ -40,6 +40,8 @@ def run(
     """
     if not all(rank.command for rank in plan.ranks):
         raise UsageError("no command to run", hint="put it after --: ompbind run -- COMMAND")
+    if plan.names_threads:
+        settings = settings.replace(watched=True)
     programs = find_programs(plan, environ)
     if hasattr(signal, "SIGCHLD"):  # if it is ignored, every child's exit status is lost
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

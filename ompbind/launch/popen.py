@@ -14,6 +14,7 @@ from ompbind.launch.binding import check_binder
 from ompbind.launch.pipes import make_pipe, move_up, parse_error, receive
 from ompbind.launch.rank import make_environ
 from ompbind.launch.trampoline import make_words
+from ompbind.plans import THREADS_VARIABLE
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -68,6 +69,11 @@ def start_rank(
             raise UsageError(f"{name}={value!r} is not possible for a rank", hint=REFUSED[name])
     if on_denied not in ("error", "degrade"):
         raise UsageError(f"on_denied: {on_denied!r} is not one of error, degrade")
+    if any(name.startswith(THREADS_VARIABLE) for name, _ in rank.env):
+        raise UsageError(
+            "a role has names of threads, and nobody watches a rank that is started so",
+            hint="leave the names out, or start all ranks with ompbind.run or ompbind run",
+        )
     env = make_environ(rank, environ)
     if plan.binder == "none":
         check_binder((rank,), can_bind=hasattr(os, "sched_setaffinity"))

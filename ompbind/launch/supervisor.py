@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from ompbind.launch.bill import Meter
     from ompbind.launch.rank import Launch, Start
+    from ompbind.launch.role_threads import RoleThreads
     from ompbind.launch.stages import Stages
     from ompbind.launch.syscalls import Library
     from ompbind.plans import RankPlan
@@ -139,6 +140,7 @@ class Supervisor:
         self.reported = False
         self.childless = False  # whether no child is left, not even an adopted one
         self.meter: Meter | None = None  # measures the ranks, where that is asked for
+        self.role_threads: RoleThreads | None = None  # puts threads on the cpus of their roles
         self.began = time.monotonic()
         self.ending_since = 0.0  # when the processes that the ranks left behind were first seen
         self.killing_since = 0.0
@@ -311,6 +313,18 @@ class Supervisor:
         if not self.holds_all:
             self.launch.drop_lease()
         self.streams.watch(self.loop)
+        if self.launch.plan.names_threads:
+            from ompbind.launch.role_threads import RoleThreads
+            from ompbind.machine.roots import DirectoryRoot
+
+            self.role_threads = RoleThreads(DirectoryRoot("/"), self.launch.plan.roles, self.say)
+            self.place_threads()
+
+    def place_threads(self) -> None:
+        """Put threads on the cpus of their roles, by their names, and do so again later."""
+        if self.role_threads and self.running:
+            pids = {running.rank: pid for pid, running in self.running.items()}
+            self.loop.after(self.role_threads.look(pids), self.place_threads)
 
     def record_ranks(self) -> None:
         """Write down which process is which rank, for `ompbind verify`; the ranks, forked already,

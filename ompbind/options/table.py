@@ -457,8 +457,9 @@ OPTIONS: tuple[Option, ...] = (
         ("--role",),
         "value",
         "Set N cores aside under a name, of all ranks together or of each; with kv=2, the worker "
-        "finds their cpus in OMPBIND_ROLE_KV; may be repeated",
-        "NAME=N[/rank]",
+        "finds their cpus in OMPBIND_ROLE_KV; with io=2:pt_data*,nccl*, threads with such names "
+        "are put there when they appear; may be repeated",
+        "NAME=N[/rank][:THREADS]",
         commands=PLACING,
         panel=WHERE,
         many=True,

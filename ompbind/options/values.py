@@ -242,8 +242,8 @@ def parse_pool(pool: str, value: Given, name: str, least: int) -> Pool:
 
 
 def parse_roles(values: Sequence[Given | Pair], name: str) -> tuple[Pool, ...]:
-    """Return the pools of `kv=2` or `kv=1/rank` each, several also with commas. Raises
-    UsageError."""
+    """Return the pools of `kv=2`, `kv=1/rank` or `io=2:pt_data*,nccl*` each, several also with
+    commas. Raises UsageError."""
     pairs: list[tuple[str, Given, str]] = []  # a role, its cores, and how it was written
     for value in values:
         if isinstance(value, tuple):
@@ -251,7 +251,11 @@ def parse_roles(values: Sequence[Given | Pair], name: str) -> tuple[Pool, ...]:
             continue
         for text in text_of(value, name).split(","):
             role, equals, cores = text.partition("=")
-            pairs.append((role if equals else "", cores, text))
+            if pairs and ":" in str(pairs[-1][1]) and not (equals and is_role(role)):
+                last, wish, before = pairs.pop()  # one more name of its threads
+                pairs.append((last, f"{wish},{text}", f"{before},{text}"))
+            else:
+                pairs.append((role if equals else "", cores, text))
     pools: dict[str, Pool] = {}
     for role, value, text in pairs:
         problem = hint = ""
@@ -263,7 +267,15 @@ def parse_roles(values: Sequence[Given | Pair], name: str) -> tuple[Pool, ...]:
             hint = "one pool for each name; in OMPBIND_ROLE_... capitals and small letters are one"
         if problem:
             raise UsageError(problem, hint=hint, option=name, text=text)
-        pools[role.upper()] = parse_pool(role, value, f"{name} {role}", 1)
+        if isinstance(value, str) and ":" in value:
+            from ompbind.options.patterns import parse_patterns
+
+            cores, _, names = value.partition(":")
+            patterns = parse_patterns(names, f"{name} {role}")
+            pool = parse_pool(role, cores, f"{name} {role}", 1).replace(threads=patterns)
+        else:
+            pool = parse_pool(role, value, f"{name} {role}", 1)
+        pools[role.upper()] = pool
     return tuple(pools.values())
 
 

@@ -116,7 +116,7 @@ def make_rank(
     env = part.env + make_rank_environment(numbers, request.rank_env, several=several)
     env += binding.environment()
     env += ((GROUP_VARIABLE, request.group),) if request.group else ()
-    env += tuple((role.variable, str(role.cpus)) for role in roles if rank in role.ranks)
+    env += tuple(v for role in roles if rank in role.ranks for v in role.environment())
     gpus = tuple(gpu.name for gpu in share.gpus)
     removed = {i.name for i in request.inherited if i.action == "removed"}
     unset: tuple[str, ...] = openmp.REMOVED if request.omp == "all" else ()

@@ -22,6 +22,7 @@ class Pool(Record):
     per_rank: bool = False
     source: str = ""
     if_spare: bool = False
+    threads: tuple[str, ...] = ()  # patterns for the names of threads that belong there
 
     def __bool__(self) -> bool:
         return self.cores > 0

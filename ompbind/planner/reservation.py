@@ -61,7 +61,8 @@ def set_aside(
     for pool in pools:
         for ranks, cores in take_cores(pool, list(core_pools.values())):
             if pool.name:
-                roles.append(Role(pool.name, union(c.cpus for c in cores), CpuSet(ranks)))
+                cpus = union(c.cpus for c in cores)
+                roles.append(Role(pool.name, cpus, CpuSet(ranks), pool.threads))
             else:
                 reserved += cores
     rest = {key: (tuple(p.cores), p.make_note()) for key, p in core_pools.items()}

@@ -134,10 +134,11 @@ def make_words(serving: Serving, workers: tuple[ServerWorker, ...]) -> tuple[str
 
 def merge_roles(plan: Plan) -> tuple[Role, ...]:
     """Return the roles as the server has them: those of each worker together, under their name."""
-    cpus: dict[str, CpuSet] = {}
+    merged: dict[str, Role] = {}
     for role in plan.roles:
-        cpus[role.name] = cpus.get(role.name, CpuSet()) | role.cpus
-    return tuple(Role(name, each, CpuSet([0])) for name, each in cpus.items())
+        cpus = role.cpus | merged.get(role.name, role).cpus
+        merged[role.name] = role.replace(cpus=cpus, ranks=CpuSet([0]))
+    return tuple(merged.values())
 
 
 def make_server_rank(
@@ -153,7 +154,7 @@ def make_server_rank(
     binding = Binding(cpus, mem, mems, first.binding.binder)
     env = tuple(pair for pair in first.env if pair[0] in ("OMP_NUM_THREADS", "MKL_DYNAMIC"))
     env += make_rank_environment(Numbers(), request.rank_env, several=False) + binding.environment()
-    env += tuple((role.variable, str(role.cpus)) for role in roles)
+    env += tuple(variable for role in roles for variable in role.environment())
     if server.variable:
         env += ((server.variable, "|".join(str(w.cpus) for w in server.workers)),)
     nodes = machine.topology.nodes_of(cpus)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from ompbind.cpuset import CpuSet
 from ompbind.launch.running import set_mask
 from ompbind.messages import format_size, label
+from ompbind.plans import is_called
 from ompbind.rebind.pages import Migration, explain
 from ompbind.verify.observation import name_threads, observe
 from ompbind.verify.report import Repair
@@ -48,7 +49,8 @@ def repair_process(report: ProcessReport, online: CpuSet, migration: Migration) 
     if report.expected is None or report.process.ended or not report.differences:
         return []
     observation = observe(report.process, report.expected, online)
-    repairs = bind_threads(report, observation, find_masks(report, observation))
+    masks = find_masks(report, observation) | find_named(report)
+    repairs = bind_threads(report, observation, masks)
     if any(d.kind == "memory" for d in report.differences):
         repairs += move_pages(report, migration)
     return repairs
@@ -70,6 +72,19 @@ def find_masks(report: ProcessReport, observation: Observation) -> dict[int, Cpu
         outside = {t for d in report.differences if d.kind in AWAY[:2] for t in d.threads}
         tids = [tid for tid in tids if tid in outside]
     return dict.fromkeys(tids, observation.available)
+
+
+def find_named(report: ProcessReport) -> dict[int, CpuSet]:
+    """Return the cpus of the roles to which threads belong by their names, by tid, of those that
+    are elsewhere."""
+    away = {tid for d in report.differences if d.kind == "role" for tid in d.threads}
+    named = report.expected.named if report.expected else ()
+    return {
+        t.tid: n.cpus
+        for t in report.process.threads
+        for n in named
+        if t.tid in away and is_called(t.name, n.patterns)
+    }
 
 
 def find_vacant(observation: Observation, away: set[int]) -> list[CpuSet]:

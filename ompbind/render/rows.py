@@ -277,6 +277,8 @@ def list_roles(roles: Sequence[Role]) -> list[str]:
             cpus = short_list(union(role.cpus for role in group))
             ranks = label("rank", union(role.ranks for role in group))
             whose = f"each of {ranks} has some" if group[1:] else f"of {ranks}"
+            threads = ", ".join(group[0].threads)
+            whose += f", for threads called {threads}" if threads else ""
             lines.append(f"role {name}: cpus {cpus}, {whose}")
     return lines
 

@@ -65,7 +65,7 @@ def explain_machine(plan: Plan) -> list[str]:
     for role in plan.roles:
         sentences.append(
             f"{count_cpus(role.cpus)} set aside as {role.name} for {label('rank', role.ranks)}, "
-            f"in {role.variable}."
+            f"in {' and '.join(name for name, _ in role.environment())}."
         )
     return sentences
 

@@ -35,7 +35,7 @@ PAUSES = (0.1, 1.0)  # seconds between two verifications, at first and at last
 
 
 # Differences in how OpenMP's threads are placed: they may be about to bind themselves.
-UNSETTLED = ("caught", "crowded", "wandered")
+UNSETTLED = ("caught", "crowded", "wandered", "role")
 # Seconds until the ranks are looked at again, for processes that are new.
 LATER = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 SETTLE = 2.0  # seconds that a new process is given to bind itself, or to exit again

@@ -12,6 +12,8 @@ from ompbind.plans import (
     MEMORY_VARIABLE,
     POLICIES,
     RANK_VARIABLE,
+    ROLE_VARIABLE,
+    THREADS_VARIABLE,
     is_group_name,
 )
 from ompbind.record import Record
@@ -22,7 +24,13 @@ if TYPE_CHECKING:
 
     from ompbind.plans import RankPlan
 
-ROLE = "OMPBIND_ROLE_"
+
+class NamedThreads(Record):
+    """The threads of a role: patterns for their names, and the cpus on which they belong."""
+
+    role: str
+    patterns: tuple[str, ...]
+    cpus: CpuSet
 
 
 class Expected(Record):
@@ -37,6 +45,7 @@ class Expected(Record):
     mems: CpuSet
     env: tuple[tuple[str, str], ...] = ()  # variables that its environment must have
     roles: tuple[CpuSet, ...] = ()  # cpus set aside for threads that the worker binds itself
+    named: tuple[NamedThreads, ...] = ()  # those that the supervisor binds
     number: int | None = None  # what it is called, where that is not `rank`
     group: str = ""  # the name of the group that it is in, "" without groups
     rebound: bool = False  # bound while it ran: its policy and its variables are those of before
@@ -78,10 +87,26 @@ def make_expected(
     proc_bind = environ.get("OMP_PROC_BIND", "").partition(",")[0].strip().lower()
     places = () if proc_bind in ("", "false") else read_places(environ.get("OMP_PLACES", ""))
     threads = count_team(environ.get("OMP_NUM_THREADS", ""))
-    roles = parse_role_cpus({k: v for k, v in environ.items() if k.startswith(ROLE)}.values())
+    roles = parse_role_cpus(
+        {k: v for k, v in environ.items() if k.startswith(ROLE_VARIABLE)}.values()
+    )
     group = environ.get(GROUP_VARIABLE, "")
     group = group if is_group_name(group) else ""
-    return Expected(rank, cpus, places, proc_bind, threads, mem, mems, roles=roles, group=group)
+    return Expected(rank, cpus, places, proc_bind, threads, mem, mems, roles=roles, group=group,
+                    named=parse_named(environ))  # fmt: skip
+
+
+def parse_named(environ: Mapping[str, str]) -> tuple[NamedThreads, ...]:
+    """Return the threads that belong to roles by their names."""
+    named = []
+    for variable, text in environ.items():
+        name = variable.removeprefix(THREADS_VARIABLE)
+        if name == variable or not text:
+            continue
+        for cpus in parse_role_cpus([environ.get(f"{ROLE_VARIABLE}{name}", "")]):
+            if cpus:
+                named.append(NamedThreads(name.lower(), tuple(text.split(",")), cpus))
+    return tuple(named)
 
 
 def count_team(text: str) -> int | None:

@@ -5,8 +5,9 @@ OpenMP's threads are told from others by their masks: each is bound to one of th
 
 from __future__ import annotations
 
-from ompbind.messages import counted, label, plural
+from ompbind.messages import counted, label, one_line, plural
 from ompbind.openmp import REMOVED
+from ompbind.plans import is_called
 from ompbind.verify.observation import group_by_mask, name_threads, remedy_masks, thread_ids
 from ompbind.verify.report import Difference
 
@@ -27,6 +28,7 @@ def judge_threads(
     """Yield differences and notes (str) about masks and places. `parent`: the report on the rank's
     own process, for a process that the rank started."""
     yield from judge_outside(observation)
+    yield from judge_named(observation)
     if parent is not None and is_confined_with(observation, parent):
         yield confined_child(observation, parent)
     elif observation.places and not observation.process.overwritten:
@@ -60,6 +62,26 @@ def judge_outside(observation: Observation) -> Iterator[Difference]:
             remedy_masks(observation, threads, observation.available),
             thread_ids(threads),
         )
+
+
+def judge_named(observation: Observation) -> Iterator[Difference]:
+    """Yield threads that are not on the cpus of the role to which they belong by their names."""
+    process = observation.process
+    for named in observation.expected.named:
+        pairs = zip(process.threads, observation.masks, strict=True)
+        away = [is_called(t.name, named.patterns) and not mask <= named.cpus for t, mask in pairs]
+        for mask, threads in group_by_mask(observation, away):
+            names = ", ".join(dict.fromkeys(one_line(t.name) for t in threads))
+            yield Difference(
+                "role",
+                f"{name_threads(observation, threads)} ({names}) may run on {label('cpu', mask)}; "
+                f"by name the role {named.role} has {label('cpu', named.cpus)} for "
+                f"{'them' if threads[1:] else 'it'}",
+                "it has started, or got its name, since the supervisor last looked, or was bound "
+                "otherwise after that; or the supervisor is gone",
+                "look again in a few seconds, or ompbind verify --repair",
+                thread_ids(threads),
+            )
 
 
 def judge_narrow(
@@ -122,7 +144,11 @@ class Occupancy:
             bool(mask) and mask <= observation.cpus and place is None
             for mask, place in zip(observation.masks, observation.bound, strict=True)
         ]
-        self.stray = sum(not mask or not mask <= observation.cpus for mask in observation.masks)
+        # Those of roles are not OpenMP's.
+        self.stray = sum(
+            not mask or not any(mask <= cpus for cpus in (observation.cpus, *expected.roles))
+            for mask in observation.masks
+        )
         self.vacant = max(0, team - self.in_place - self.stray)
 
 

@@ -1985,7 +1985,7 @@ class Ways:
         reset = more.pop("reset", False)
         plan: Any = SimpleNamespace(
             ranks=[make_rank(n) for n in range(ranks)], binder=binder, reset_inherited=reset,
-            host=SimpleNamespace(allowed=CpuSet([5])), groups=(),
+            host=SimpleNamespace(allowed=CpuSet([5])), groups=(), names_threads=False,
         )  # fmt: skip
         plan.replace = lambda **changes: SimpleNamespace(**(vars(plan) | changes))
         lease: Any = SimpleNamespace(make_inheritable=noting(self.calls, "lease"))
@@ -2032,7 +2032,11 @@ def test_a_system_whose_children_send_no_signal(
     """There is none to be set; the rank runs all the same."""
     monkeypatch.setattr(launch, "signal", SimpleNamespace())
     plan: Any = SimpleNamespace(
-        ranks=[make_rank(0)], binder="none", reset_inherited=False, replace=lambda **_: plan
+        ranks=[make_rank(0)],
+        binder="none",
+        reset_inherited=False,
+        replace=lambda **_: plan,
+        names_threads=False,
     )
     launch.run(plan, {}, print, Settings())
     assert ways.calls == [("apply", "error"), ("execute", "start")]

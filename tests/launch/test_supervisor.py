@@ -50,7 +50,9 @@ class Stage:
         self.left: list[int] = []  # descendants
         self.timers: list[tuple[float, Callable[[], object]]] = []
         starts = [make_start(n) for n in range(ranks)]
-        plan: Any = SimpleNamespace(ranks=[s.rank for s in starts], binder="native", groups=())
+        plan: Any = SimpleNamespace(
+            ranks=[s.rank for s in starts], binder="native", groups=(), names_threads=False
+        )
         nothing: Any = None
         asked = Settings(**({"output": "inherit"} | settings))
         self.s = Supervisor(Launch(plan, {}, {}, asked), nothing, 5, frozenset())
@@ -584,7 +586,9 @@ def test_a_rank_that_fails_while_all_are_ended(stage: Make) -> None:
 
 def test_before_ranks_are_started() -> None:
     """Nothing runs, nothing was sent, nothing is reported."""
-    plan: Any = SimpleNamespace(ranks=[make_start(0).rank], binder="native", groups=())
+    plan: Any = SimpleNamespace(
+        ranks=[make_start(0).rank], binder="native", groups=(), names_threads=False
+    )
     nothing: Any = None
     s = Supervisor(Launch(plan, {}, {}, Settings()), nothing, 5, frozenset())
     flags = (s.released, s.executed, s.proved, s.finishing, s.reported, s.childless)
