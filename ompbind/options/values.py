@@ -209,7 +209,7 @@ def parse_need(value: Given, name: str) -> Need:
     number = size.strip().upper().removesuffix("B").removesuffix("I")
     unit = {"K": 10, "M": 20, "G": 30, "T": 40}.get(number[-1:])
     whole, _, part = number[:-1].partition(".")
-    plain = whole.isascii() and whole.isdigit() and (part == "" or part.isdigit())
+    plain = number.isascii() and whole.isdigit() and (part == "" or part.isdigit())
     if unit is None or not plain or len(number) > 12 or (slash and each != "rank"):
         raise UsageError(
             f"{name}: {written(value)} is not a size of memory",

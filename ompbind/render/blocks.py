@@ -6,7 +6,7 @@ from __future__ import annotations
 from ompbind.cpuset import CpuSet, union
 from ompbind.messages import format_size, label
 from ompbind.record import Record
-from ompbind.render.inventory import memory_size, name_kind, number_gpus
+from ompbind.render.inventory import describe_memory, name_kind, number_gpus
 from ompbind.render.outline import (
     find_device_home,
     find_home,
@@ -173,8 +173,8 @@ class Namer:
             if known:
                 words.append(label(level, known))
             node = self.machine.topology.find_node(known.first) if known else None
-            if self.details and level == "node" and node and node.memory_bytes is not None:
-                words.append(memory_size(node.memory_bytes))
+            if self.details and level == "node" and node and (size := describe_memory(node)):
+                words.append(size)
         cores = {c.core for c in self.machine.topology.cpus if c.cpu in cpus}
         if named and len(cores) > 1:
             by_cpu = {c.cpu: c for c in self.machine.topology.cpus}
@@ -344,16 +344,16 @@ def attach_memory(blocks: Sequence[Block], topology: Topology) -> tuple[list[Blo
         if len(at) == 1:
             memory.setdefault(at[0], []).append(nodes)
         elif len(outers) == 1 and len(at) < len(blocks):
-            title, _, size = describe_memory(nodes).partition("  ")
+            title, _, size = describe_loose(nodes).partition("  ")
             block = Block(blocks[at[0]].outer, title, (), notes=(size,))
             further.setdefault(at[-1], []).append(block)
         else:
-            rest.append(describe_memory(nodes))
+            rest.append(describe_loose(nodes))
     noted: list[Block] = []
     for n, block in enumerate(blocks):
         groups = memory.get(n, [])
         sizes = tuple(round_memory(node.memory_bytes) for nodes in groups for node in nodes)
-        notes = (*(f"+ {describe_memory(nodes)}" for nodes in groups), *block.notes)
+        notes = (*(f"+ {describe_loose(nodes)}" for nodes in groups), *block.notes)
         noted.append(block.replace(notes=notes, likeness=(*block.likeness, sizes)))
         noted += further.get(n, [])
     return noted, rest
@@ -365,17 +365,17 @@ def places_of(blocks: Sequence[Block]) -> list[CpuSet]:
 
 def group_loose(topology: Topology) -> list[tuple[CpuSet, list[Node]]]:
     """Return the nodes without cpus, those near the same cpus and of about one size together."""
-    groups: dict[tuple[CpuSet, int | None], list[Node]] = {}
+    groups: dict[tuple[CpuSet, int | None, str], list[Node]] = {}
     for node in topology.nodes if topology.numa else ():
         if not node.cpus:
-            key = find_home(topology, node), round_memory(node.memory_bytes)
+            key = find_home(topology, node), round_memory(node.memory_bytes), node.kind
             groups.setdefault(key, []).append(node)
-    return [(home, nodes) for (home, _), nodes in groups.items()]
+    return [(home, nodes) for (home, *_), nodes in groups.items()]
 
 
-def describe_memory(nodes: Sequence[Node]) -> str:
-    """Return `node 4  16.0 GiB, no cpus`, of several nodes with the size of each."""
+def describe_loose(nodes: Sequence[Node]) -> str:
+    """Return `node 4  16.0 GiB HBM, no cpus`, of several nodes with the size of each."""
     name = label("node", CpuSet(n.node for n in nodes))
-    size = nodes[0].memory_bytes
+    size = describe_memory(nodes[0])
     each = " each" if len(nodes) > 1 else ""
-    return f"{name}  " + (f"{memory_size(size)}{each}, no cpus" if size is not None else "no cpus")
+    return f"{name}  {size}{each}, no cpus" if size else f"{name}  no cpus"

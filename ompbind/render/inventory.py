@@ -10,7 +10,7 @@ from ompbind.render.rows import Row, Rows
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ompbind.cpuset import CpuSet
-    from ompbind.machine.topology import Device, Machine, Topology
+    from ompbind.machine.topology import Device, Machine, Node, Topology
 
 MAX_DEVICES = 4  # named in one row
 
@@ -43,8 +43,13 @@ def describe_caches(machine: Machine) -> str:
     return ", ".join(texts)
 
 
-def memory_size(count: int) -> str:
-    return format_size(count) if count else "no memory"
+def describe_memory(node: Node) -> str:
+    """Return `64.0 GiB`, with its kind where that is not DRAM: `16.0 GiB HBM`; "" where nothing is
+    known of it."""
+    if node.memory_bytes is None:
+        return ""
+    size = format_size(node.memory_bytes) if node.memory_bytes else "no memory"
+    return f"{size} {node.kind.upper()}" if node.kind not in ("", "dram") else size
 
 
 def name_kind(kind: int, kinds: int) -> str:
@@ -79,12 +84,10 @@ def list_exceptions(machine: Machine) -> list[tuple[str, str]]:
 
 
 def make_node_rows(machine: Machine) -> Rows:
-    """Return a row for each NUMA node, with the kind of memory where there are several."""
-    several = len({node.kind for node in machine.topology.nodes}) > 1
+    """Return a row for each NUMA node."""
     rows = []
     for node in machine.topology.nodes:
-        size = "-" if node.memory_bytes is None else memory_size(node.memory_bytes)
-        size += f" {node.kind.upper()}" if several and node.kind else ""
+        size = describe_memory(node) or "-"
         allowed = "yes" if node.node in machine.allowed.nodes else "no"
         rows.append(Row((str(node.node), size, short_list(node.cpus) or "none", allowed)))
     return Rows(("node", "memory", "cpus", "memory allowed"), tuple(rows))

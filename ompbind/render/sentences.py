@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MEMORY = {
     "bind": "memory comes from {mems} only",
-    "preferred": "memory comes from {mems} first, from others when that is full",
+    "preferred": "memory comes from {mems} first, from others when {full} full",
     "interleave": "memory is interleaved page by page over {mems}",
     "weighted-interleave": "memory is interleaved over {mems} by the kernel's weights",
     "local": "memory comes from the node of the thread that first writes to it",
@@ -149,13 +149,13 @@ def explain_preloads(plan: Plan) -> list[str]:
 def explain_server(plan: Plan, server: Server) -> list[str]:
     """Return sentences on which process of a server gets what, and how it is told."""
     rank, name = plan.ranks[0], f"{server.name} {server.version}".strip()
-    memory = MEMORY[rank.mem].format(mems=label("node", rank.mems))
+    memory = describe_policy(rank.mem, rank.mems)
     cpus = label("cpu", rank.cpus)
     lines = [f"One {name} server: {cpus}, for itself and all that it starts; {memory}."]
     for w in server.workers:
         where = f"; on {label('node', w.nodes)}" if w.nodes else ""
         gpus = f"; its {plural('GPU', len(w.gpus))}: {', '.join(w.gpus)}" if w.gpus else ""
-        bound = MEMORY[w.mem].format(mems=label("node", w.mems))
+        bound = describe_policy(w.mem, w.mems)
         because = f" ({w.why})" if w.why else ""
         lines.append(f"Worker {w.worker}: {label('cpu', w.cpus)}{because}{where}{gpus}; {bound}.")
     if server.rest:
@@ -169,10 +169,15 @@ def explain_server(plan: Plan, server: Server) -> list[str]:
     return lines
 
 
+def describe_policy(mem: str, mems: CpuSet, why: str = "") -> str:
+    """Return what a memory policy does; `why`: the reason for its nodes, "" for none."""
+    nodes = label("node", mems) + (f" ({why})" if why else "")
+    return MEMORY[mem].format(mems=nodes, full="these are" if len(mems) > 1 else "that is")
+
+
 def explain_memory(rank: RankPlan) -> str:
     """Return where a rank's memory comes from."""
-    text = MEMORY[rank.mem].format(mems=label("node", rank.mems))
-    text += f" ({rank.mem_why})" if rank.mem_why else ""
+    text = describe_policy(rank.mem, rank.mems, rank.mem_why)
     if rank.weights:
         pages = [f"{counted(weight, 'page')} of node {node}" for node, weight in rank.weights]
         text += f" ({', then '.join(pages)})"

@@ -969,6 +969,51 @@ def test_numactl_is_tried_for_each_policy(monkeypatch: pytest.MonkeyPatch) -> No
     assert calls[-1][2][1:-2] == ("--physcpubind=0-1", "--preferred=0")
 
 
+@pytest.mark.parametrize(
+    ("options", "release", "message", "hint"),
+    [
+        (("preferred", "0-1", False), "5.14.0-503.el9.x86_64",
+         "preferred 0-1: Linux 5.15 has it, this is 5.14.0-503.el9.x86_64",
+         "--mem preferred of a single node"),
+        (("weighted-interleave", "0-1", False), "6.8.12", "Linux 6.9 has it, this is 6.8.12",
+         "--mem interleave takes as much of each node"),
+        (("bind", "0-1", True), "5.4", "bind 0-1 with balancing: Linux 5.12 has it, this is 5.4",
+         "leave --mem-balancing out"),
+        (("bind", "0-1", True), "6.1.0", "", "--mem none does not ask"),
+        (("preferred", "0", False), "5.4", "", "--mem none does not ask"),
+        (("preferred", "0-1", False), "odd", "", "--mem none does not ask"),
+    ],
+)  # fmt: skip
+def test_a_kernel_that_lacks_a_policy(
+    options: tuple[str, str, bool],
+    release: str,
+    message: str,
+    hint: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is named, with the first that has the policy; else the kernel's own word counts."""
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release=release))
+    mem, nodes, balancing = options
+    bound = Binding(CpuSet([3]), mem, CpuSet.parse_kernel(nodes), balancing=balancing)
+    error = binding.make_denied(make_rank(0, binding=bound), Refusal(0, "memory", "Invalid"))
+    assert error.message.endswith(message or "(set_mempolicy: Invalid)")
+    assert error.message.startswith("rank 0: this kernel is too old for memory: ") is bool(message)
+    assert hint in error.hint
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_libnuma_does_not_decide_what_the_kernel_has(
+    kernel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would silently prefer a single node: the system call is tried first."""
+    refusals = [] if kernel else [Refusal(0, "memory", "Invalid argument")]
+    monkeypatch.setattr(binding, "probe_system_calls", lambda _: refusals)
+    monkeypatch.setattr(binding, "probe_numactl", lambda *_: None)
+    bound = Binding(CpuSet([3]), "preferred", CpuSet([0, 1]), "numactl")
+    plan: Any = SimpleNamespace(binder="numactl", ranks=[make_rank(0, binding=bound)])
+    assert binding.probe(plan, {}) == refusals
+
+
 def test_what_a_program_writes_is_captured() -> None:
     """On both streams, with its status, in English."""
     script = 'echo "$A $LC_ALL"; echo err >&2; exit 3'

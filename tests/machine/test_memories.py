@@ -9,6 +9,7 @@ from ompbind.machine import linux_root, read_machine
 from ompbind.machine.exported import parse_json
 from ompbind.machine.memories import WEIGHTS, add_memory_facts, is_knights_landing
 from ompbind.machine.topology import Allowed, Machine, Node, Topology
+from ompbind.render.inventory import make_node_rows
 from tests.support.shared_trees import need_topologies, unpacked
 from tests.support.trees import MemoryRoot
 
@@ -91,6 +92,8 @@ def test_kinds_of_real_machines(name: str, wanted: str) -> None:
     assert found == wanted.split()
     again = parse_json(machine.to_json().encode())
     assert [node.kind or "-" for node in again.topology.nodes] == found
+    shown = [row.cells[1].rpartition(" ")[2] for row in make_node_rows(machine).rows]
+    assert [word == "HBM" for word in shown] == [kind == "hbm" for kind in found]
 
 
 def test_weights() -> None:

@@ -14,8 +14,10 @@ from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.options import make_request
 from ompbind.options.keywords import make_values
 from ompbind.planner import make_plan
-from ompbind.plans import Inherited, Plan
+from ompbind.plans import Inherited, Plan, parse_plan
+from ompbind.render.rows import make_rows
 from ompbind.render.sentences import explain
+from tests.support.machines import MACHINES, make_asked
 
 TOPOLOGY = Topology(
     cpus=tuple(Cpu(n, core=n, package=n // 4, node=n // 4, l3=n // 4) for n in range(8)),
@@ -88,6 +90,36 @@ def test_each_choice_has_words(values: dict[str, Any], words: str) -> None:
     assert words in " ".join(explain(planned(**values)))
 
 
+def test_kinds_weights_balance_and_needs() -> None:
+    """What is special about a rank's memory is told, in sentences, in the table and in the JSON."""
+    machine = MACHINES["expander"]
+    nodes = tuple(n.replace(kind="dram" if n.cpus else "hbm", weight=5 if n.cpus else 1)
+                  for n in machine.topology.nodes)  # fmt: skip
+    machine = machine.replace(topology=machine.topology.replace(nodes=nodes))
+    found = []
+    for words in (
+        "--numa-bind-nodes 1 --mem-kind hbm",
+        "--mem preferred",
+        "--mem weighted-interleave --mem-nodes 0,2",
+        "--mem bind --mem-balancing --mem-need 1.5G",
+    ):
+        plan = make_plan(machine, make_asked(words.split()))
+        assert parse_plan(plan.to_json()) == plan
+        cell = make_rows(plan).rows[0].cells[5]
+        found.append((cell, "memory " + explain(plan)[2].partition("; memory ")[2]))
+    assert found == [
+        ("bind 2", "memory comes from node 2 (the nearest HBM) only."),
+        ("preferred 0-1",
+         "memory comes from nodes 0-1 first, from others when these are full."),
+        ("weighted-interleave 0,2 by 5:1",
+         "memory is interleaved over nodes 0,2 by the kernel's weights (5 pages of node 0, then 1 "
+         "page of node 2)."),
+        ("bind 0-1, balanced, needs 1.5 GiB",
+         "memory comes from nodes 0-1 only, and the kernel migrates pages among them to the "
+         "threads that use them; it needs 1.5 GiB, which must be there before anything starts."),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("values", "balancing", "ranks"),
     [
@@ -107,6 +139,16 @@ def test_balancing_at_work(values: dict[str, Any], balancing: str, ranks: str) -
     if cautions:
         assert cautions[0].text.startswith(f"{ranks}: on several nodes without a memory policy")
         assert "sysctl kernel.numa_balancing=0" in cautions[0].text
+
+
+@pytest.mark.parametrize(("setting", "warned"), [("0", True), ("1", False), ("", False)])
+def test_balancing_that_the_kernel_does_not_do(setting: str, warned: bool) -> None:
+    """--mem-balancing only permits what kernel.numa_balancing switches on."""
+    plan = planned(mem="bind", mem_balancing=True)
+    texts = [caution.text for caution in advise(plan, setting)]
+    assert texts == ["--mem-balancing has no effect: kernel.numa_balancing is 0, so no pages are "
+                     "migrated"] * warned  # fmt: skip
+    assert advise(planned(mem="bind"), "0") == []
 
 
 def test_slow_plans_name_a_remedy() -> None:
