@@ -197,11 +197,11 @@ def warn_of_second_runtime(
     text = (
         f"--preload {brought[0].asked}: {name} may load another OpenMP runtime beside it, {others}"
     )
-    several = any(rank.places[1:] for rank in plan.ranks)
-    hint = "--places one leaves the rank's cpus to each of them" if several else (
-        "ompbind verify PID shows which are loaded; with one place, as here, both have all the "
-        "rank's cpus"
-    )  # fmt: skip
+    hint = "ompbind verify PID shows which are loaded"
+    if any(rank.places[1:] for rank in plan.ranks):
+        hint = "--places one leaves the rank's cpus to each of them"
+    elif plan.omp == "all":
+        hint += "; with one place, as here, both have all the rank's cpus"
     return [Caution("openmp", text, hint)]
 
 

@@ -124,24 +124,23 @@ def is_planned(name: str, value: str) -> bool:
     return False
 
 
-def describe_pools(pools: Sequence[ThreadPool], *, details: bool = True) -> list[str]:
-    """Return how the pools of a plan get their numbers of threads, those of one way together:
-    `Numba (NUMBA_NUM_THREADS) by their variables`. `details`: whether with what is in brackets."""
+def describe_pools(pools: Sequence[ThreadPool]) -> str:
+    """Return how the pools of a plan get their numbers of threads, those of one way together."""
     remedies = {pool.name: pool.otherwise for pool in POOLS}
     words = {
         "openmp": "by OMP_NUM_THREADS",
         "set": "by their variables",
         "mask": "by the rank's cpus",
-        "kept": "as variables of yours say",
-        "unreached": "by no variable",
+        "kept": "as these variables of yours say",
+        "unreached": "by no variable, but in the program",
     }
-    lines = []
+    ways = []
     for how, word in words.items():
         names = []
         for pool in (p for p in pools if p.how == how):
-            detail = remedies.get(pool.name, "") if how == "unreached" else pool.variable
-            bracket = details and detail and how != "openmp"
-            names.append(f"{pool.name} ({detail})" if bracket else pool.name)
+            details = {"kept": pool.variable, "unreached": remedies.get(pool.name, "")}
+            detail = details.get(how, "")
+            names.append(f"{pool.name} ({detail})" if detail else pool.name)
         if names:
-            lines.append(f"{', '.join(names)} {word}")
-    return lines
+            ways.append(f"{', '.join(names)} {word}")
+    return "; ".join(ways)

@@ -6,7 +6,6 @@ import os
 
 from ompbind.cpuset import label_numbers, union
 from ompbind.messages import counted, format_size, label
-from ompbind.openmp.thread_pools import describe_pools
 from ompbind.plans import DEVICES, describe_numbers
 from ompbind.record import Record
 from ompbind.render.escape import quote_word
@@ -206,9 +205,14 @@ def describe_groups(plan: Plan) -> list[str]:
 
 
 def describe_thread_pools(plan: Plan) -> list[str]:
-    """Return a line on how thread pools beside OpenMP's get their numbers of threads."""
-    ways = describe_pools(plan.pools, details=False)
-    return [f"other threads: {'; '.join(ways)}"] if ways else []
+    """Return a line on thread pools beside OpenMP's, if the plan gives them threads."""
+    if not plan.pools:
+        return []
+    parts = ["as many threads each"]
+    for how, text in (("kept", "kept as you set them"), ("unreached", "out of reach")):
+        names = [pool.name for pool in plan.pools if pool.how == how]
+        parts += [f"{text}: {', '.join(names)}"] if names else []
+    return [f"other thread pools: {'; '.join(parts)}"]
 
 
 HUGE_PAGES = {"thp": "transparent", "2M": "reserved, of 2 MiB"}

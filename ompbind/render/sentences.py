@@ -41,7 +41,7 @@ def explain(plan: Plan, machine: Machine | None = None) -> list[str]:
     """Return sentences on the machine, its threads, each kind of rank, and what ranks share, where
     the machine is known that the plan is for."""
     each = explain_server(plan, plan.server) if plan.server else explain_ranks(plan)
-    pools = [f"As many threads: {way}." for way in describe_pools(plan.pools)]
+    pools = [f"Other thread pools: {describe_pools(plan.pools)}."] if plan.pools else []
     huge = [HUGE_PAGES[plan.huge_pages]] if plan.huge_pages else []
     more = [*pools, *huge, *explain_preloads(plan), *explain_sharing(plan, machine)]
     return [*explain_machine(plan), *explain_budget(plan), *each, *more]
