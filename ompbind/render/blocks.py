@@ -70,7 +70,7 @@ def make_blocks(machine: Machine, *, cell: int = 1, details: bool = False) -> li
     """Return a machine's blocks. With `details` they have sizes of memory and caches, the names of
     all that divides them, and every device that has a name; else GPUs only."""
     topology = machine.topology
-    levels = block_levels(topology)
+    levels = block_levels(topology, details=details)
     groups: dict[Key, list[Cpu]] = {}
     for c in topology.cpus:
         groups.setdefault(tuple(getattr(c, level) for level in levels), []).append(c)
@@ -83,11 +83,13 @@ def make_blocks(machine: Machine, *, cell: int = 1, details: bool = False) -> li
     blocks: list[Block] = []
     for outer, (key, cpus) in zip(outers, groups.items(), strict=True):
         named = [(lv, {n}) for lv, n in zip(levels, key, strict=True)]
-        inner = [named.pop()] if outers.count(outer) > 1 else []
+        members, around = CpuSet(c.cpu for c in cpus), within[outer]
+        several = members != around  # in one package, which is named above them
+        inner = [named.pop()] if several or (details and named[1:]) else []
         if "package" not in levels:  # they are in the node
             (inner or named).append(("package", {c.package for c in cpus}))
-        title = namer.name(named, within[outer])
-        subtitle = namer.name(inner, CpuSet(c.cpu for c in cpus)) if inner else ""
+        title = namer.name(named, around, whole=several or not inner)
+        subtitle = namer.name(inner, members) if inner else ""
         if inner and not subtitle:
             subtitle = name_part(levels[-1], None)
         cores, gaps, headings = namer.arrange(cpus)
@@ -101,9 +103,10 @@ def make_blocks(machine: Machine, *, cell: int = 1, details: bool = False) -> li
     return add_devices(blocks, topology, details=details)
 
 
-def block_levels(topology: Topology) -> tuple[Level, ...]:
+def block_levels(topology: Topology, *, details: bool) -> tuple[Level, ...]:
     """Return the levels whose groups are blocks, coarsest first: nodes in packages; but of nodes
-    that have several packages, and of packages of a core each, only the larger."""
+    that have several packages, and of packages of a core each, only the larger. With `details` also
+    the dies, or caches, of a package that have several nodes each."""
     cpus = topology.cpus
     packages, nodes, cores = (
         len({getattr(c, level) for c in cpus}) for level in ("package", "node", "core")
@@ -111,9 +114,17 @@ def block_levels(topology: Topology) -> tuple[Level, ...]:
     levels: list[Level] = ["drawer", "book"]
     if packages <= nodes or nodes == 1 < cores / packages:
         levels.append("package")
-    if topology.numa and (nodes > 1 or "package" not in levels):
+    levels = [level for level in levels if any(getattr(c, level) is not None for c in cpus)]
+    between: tuple[Level, ...] = ("die", "l3") if details else ()
+    for level in between:
+        pairs = {(getattr(c, level), c.node) for c in cpus}
+        count = len({number for number, _ in pairs})
+        if packages < count < nodes == len(pairs) and "package" in levels:
+            levels.append(level)
+            break
+    if topology.numa and (nodes > 1 or not levels):
         levels.append("node")
-    return tuple(level for level in levels if any(getattr(c, level) is not None for c in cpus))
+    return tuple(levels)
 
 
 def sort_key(group: tuple[Key, list[Cpu]]) -> tuple[int, ...]:
@@ -165,18 +176,21 @@ class Namer:
             for cache in machine.caches:
                 self.sizes.setdefault(cache.cpus.first, []).append((cache.name, cache.bytes))
 
-    def name(self, named: Sequence[tuple[Level, set[int | None]]], cpus: CpuSet) -> str:
-        """Return the title of these groups, which together have these cpus."""
+    def name(
+        self, named: Sequence[tuple[Level, set[int | None]]], cpus: CpuSet, *, whole: bool = True
+    ) -> str:
+        """Return the title of these groups, which together have these cpus; if `whole`, with the
+        caches that they are."""
         words = []
         for level, numbers in named:
             known = CpuSet(n for n in numbers if n is not None)
-            if known:
+            if known and level not in ("die", "l3"):  # which are named by their cpus, below
                 words.append(label(level, known))
             node = self.machine.topology.find_node(known.first) if known else None
             if self.details and level == "node" and node and (size := describe_memory(node)):
                 words.append(size)
         cores = {c.core for c in self.machine.topology.cpus if c.cpu in cpus}
-        if named and len(cores) > 1:
+        if named and whole and len(cores) > 1:
             by_cpu = {c.cpu: c for c in self.machine.topology.cpus}
             for level in self.same.get(cpus, ()):
                 if level != "die" or len(self.machine.topology.groups("die")) > 1:

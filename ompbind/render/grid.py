@@ -11,7 +11,7 @@ from ompbind.render.lists import list_pieces
 from ompbind.render.map import (
     BETWEEN,
     Fold,
-    block_width,
+    column_widths,
     fit_headings,
     label_width,
     row_label,
@@ -56,12 +56,15 @@ def draw_line(blocks: Sequence[Block], outer: str, mark: Mark) -> Iterator[Text]
         indent = " " * label_width(block)
         notes = [Text(indent + note, style="dim") for note in block.notes]
         columns.append([*titles, *names, *rows, *notes])
+    widths = column_widths(blocks)
     for n in range(max(map(len, columns))):
         line = Text(no_wrap=True)
-        for block, column in zip(blocks, columns, strict=True):
-            cell = column[n].copy() if n < len(column) else Text()
-            cell.pad_right(max(0, block_width(block) + BETWEEN - cell.cell_len))
-            line.append_text(cell)
+        start = 0
+        for width, column in zip(widths, columns, strict=True):
+            # The name of a package may reach over several of its blocks.
+            line.pad_right(max(0, start - line.cell_len))
+            line.append_text(column[n] if n < len(column) else Text())
+            start += width + BETWEEN
         line.rstrip()
         if line.plain or n > 1:
             yield line

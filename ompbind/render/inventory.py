@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ompbind.gpus.visible import make_visible, why_not
+from ompbind.gpus.visible import VENDORS, make_visible, why_not
 from ompbind.messages import counted, format_size
 from ompbind.render.lists import short_list
 from ompbind.render.rows import Row, Rows
@@ -113,8 +113,9 @@ def make_device_rows(topology: Topology, most: int = MAX_DEVICES) -> Rows:
     numbers = number_gpus(topology)
     rows = []
     for (kind, node, cpus, remark), devices in groups.items():
-        names = [f"{numbers.get(d.pci, '')} {d.pci}".strip() for d in devices[:most]]
-        more = f" and {len(devices) - most} more" if len(devices) > most else ""
+        shown = devices if devices[0].pci in numbers else devices[:most]
+        names = [f"{numbers.get(d.pci, '')} {d.pci}".strip() for d in shown]
+        more = f"  and {len(devices) - most} more" if len(devices) > len(shown) else ""
         place = f"node {node}" if node is not None else "no node"
         rows.append(Row((kind, place, short_list(cpus), "  ".join(names) + more, remark)))
     return Rows(("device", "node", "cpus near it", "address", "remark"), tuple(rows))
@@ -127,8 +128,10 @@ def number_gpus(topology: Topology) -> dict[str, str]:
 
 
 def device_remark(device: Device) -> str:
-    """Return the names of a device, and what keeps workers from using it."""
+    """Return the names of a device, whose it is, and what keeps workers from using it."""
     remarks = [" ".join(device.names)] if device.names else []
+    if device.vendor in VENDORS and device.kind != "nic":
+        remarks.append(f"{VENDORS[device.vendor]} {device.vendor}:{device.model}".rstrip(":"))
     if device.kind == "gpu" and (reason := why_not(device)):
         remarks.append(reason)
     elif device.driver == "":

@@ -19,7 +19,7 @@ from ompbind.render.inventory import (
     make_distance_rows,
     name_kind,
 )
-from ompbind.render.lists import list_pieces
+from ompbind.render.lists import Pieces, list_pieces
 from ompbind.render.map import count_lines, fold_blocks, lay_out
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MAX_NODES = 8  # without cpus, and in the table of distances
 # Of the map: a longer one is folded, and one that is longer still has signs for cpus.
-MAX_LINES, MAX_FOLDED = 24, 32
+MAX_LINES, MAX_FOLDED = 24, 40
 # Of cpus that are not simply usable: what follows their number, the sign, and the style.
 SIGNS = {"not allowed": ("x", "x", "dim strike"), "isolated": ("i", "i", "magenta")}
 KINDS = {"performance": ("", "P", "cyan"), "efficiency": ("", "E", "green"),
@@ -136,5 +136,6 @@ def device_table(topology: Topology) -> Table:
     for row in make_device_rows(topology).rows:
         kind, place, cpus, names, remark = row.cells
         near = list_pieces(f"cpus {cpus}")
-        table.add_row(kind, place, near, Text(names, style="dim"), Text(remark))
+        addresses = Pieces([f"{name}  " for name in names.split("  ")], "dim")
+        table.add_row(kind, place, near, addresses, Text(remark))
     return table

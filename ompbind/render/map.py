@@ -173,7 +173,25 @@ def measure_cells(block: Block, start: int, end: int) -> int:
 def block_width(block: Block) -> int:
     cells = label_width(block) + measure_cells(block, 0, len(block.cores)) - (block.cell > 1)
     ends = [column + len(name) for line in fit_headings(block) for column, name in line]
-    return max(cells, *ends, *map(len, (block.outer, block.inner, *block.notes)))
+    return max(cells, *ends, *map(len, (block.inner, *block.notes)))
+
+
+def column_widths(blocks: Sequence[Block]) -> list[int]:
+    """Return the widths of blocks side by side: those of one package have room for its name
+    together."""
+    widths = [block_width(block) for block in blocks]
+    start = 0
+    for n, block in enumerate(blocks):
+        if block.outer != blocks[start].outer:
+            start = n
+        if n + 1 == len(blocks) or blocks[n + 1].outer != block.outer:
+            used = line_width(widths[start : n + 1])
+            widths[n] += max(0, len(block.outer) - used)
+    return widths
+
+
+def line_width(widths: Sequence[int]) -> int:
+    return sum(widths) + BETWEEN * (len(widths) - 1)
 
 
 def fit_headings(block: Block) -> list[list[tuple[int, str]]]:
@@ -248,34 +266,32 @@ def lay_out(blocks: Sequence[Block | Fold], width: int) -> list[list[Block] | Fo
     for block in blocks:
         pieces += [block] if isinstance(block, Fold) else split_block(block, width)
     lines: list[list[Block] | Fold] = []
-    used = 0
     for n, block in enumerate(pieces):
         if isinstance(block, Fold):
             lines.append(block)
             continue
         last = lines[-1] if lines else None
-        needed = block_width(block)
-        alone = block.piece or (isinstance(last, list) and last[-1].piece)
-        if isinstance(last, list) and not alone and used + BETWEEN + needed <= width:
-            whole = package_width(pieces, n)
-            starts = last[-1].outer != block.outer
-            if not starts or used + BETWEEN + whole <= width or whole > width:
+        if isinstance(last, list) and not (block.piece or last[-1].piece):
+            package = [block]
+            if last[-1].outer != block.outer:
+                package = take_package(pieces[n:])
+                if line_width(column_widths(package)) > width:
+                    package = [block]
+            if line_width(column_widths([*last, *package])) <= width:
                 last.append(block)
-                used += BETWEEN + needed
                 continue
         lines.append([block])
-        used = needed
     return lines
 
 
-def package_width(blocks: Sequence[Block | Fold], start: int) -> int:
-    """Return the width of the block at `start` and those after it in the same package."""
-    width = -BETWEEN
-    for block in blocks[start:]:
-        if isinstance(block, Fold) or block.outer != getattr(blocks[start], "outer", ""):
+def take_package(blocks: Sequence[Block | Fold]) -> list[Block]:
+    """Return the first block and those after it in the same package."""
+    package: list[Block] = []
+    for block in blocks:
+        if isinstance(block, Fold) or (package and block.outer != package[0].outer):
             break
-        width += BETWEEN + block_width(block)
-    return width
+        package.append(block)
+    return package
 
 
 def count_lines(lines: Sequence[list[Block] | Fold]) -> int:
@@ -285,4 +301,5 @@ def count_lines(lines: Sequence[list[Block] | Fold]) -> int:
 
 def count_rows(blocks: Sequence[Block]) -> int:
     """Return how many lines blocks side by side take, with a blank one."""
-    return 2 + max(len(b.rows) + len(fit_headings(b)) + len(b.notes) for b in blocks)
+    rows = max(len(b.rows) + len(fit_headings(b)) + len(b.notes) for b in blocks)
+    return 2 + any(b.inner for b in blocks) + rows

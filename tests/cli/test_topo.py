@@ -300,6 +300,17 @@ def test_gpus_have_the_names_that_near_reads(monkeypatch: pytest.MonkeyPatch) ->
     for name, address in (("gpu0", "18:00.0"), ("gpu1", "2a:00.0"), ("gpu2", "ab:00.0")):
         assert f"{name} 0000:{address}" in text
     assert "gpu0 0000:01:00.0" not in text  # a management controller's display
+    assert "  NVIDIA 10de:2330\n" in text
+
+
+def test_dies_of_several_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are named above their nodes, over which their name may reach."""
+    machine = machine_of(Shape(packages=1, nodes=4, dies=2, l3s=2, cores=8))
+    machine = machine.replace(topology=machine.topology.replace(distances=()))
+    lines = drawn(machine, monkeypatch, 80).splitlines()[2:5]
+    assert [line.split("   ")[0] for line in lines] == [
+        "package 0  die 0  L3 0", "node 0  1.0 GiB", "0 1"]  # fmt: skip
+    assert lines[0].index("package 0  die 1  L3 1") == lines[1].index("node 2")
 
 
 @pytest.mark.parametrize(
