@@ -170,6 +170,38 @@ def test_spoiled_workers_are_found(booted: Seen, name: str, kinds: list[str], wo
     assert re.search(words, said), said
 
 
+def test_pages_that_were_moved_are_brought_back(booted: Seen) -> None:
+    """By verify --repair, to the node of the plan; a cpu that is lost it cannot bring back."""
+    spoiled = booted("four nodes")["spoiled"]
+    report = spoiled["pages moved"]["repaired"]
+    assert report["holds"], report
+    (repair,) = report["repairs"]
+    assert (repair["kind"], repair["done"]) == ("memory", True)
+    assert re.search(r": 3\d\.\d MiB of its memory: to node 2$", repair["text"])
+    assert set(report["processes"][0]["memory"]["bytes"]) == {"2"}
+    assert not spoiled["cpu offline"]["repaired"]["holds"]
+
+
+def test_a_program_that_runs_goes_to_another_node(booted: Seen) -> None:
+    """With all its threads and pages, as the kernel shows them; a dry run says how much it is, and
+    changes nothing."""
+    rebound = booted("four nodes")["rebound"]
+    before, dry, done = rebound["before"], rebound["dry run"], rebound["done"]
+    assert before["masks"] == [[4, 5]] * 2
+    assert set(before["pages"]) == {"2"}
+    assert (dry["status"], dry["seen"]) == (0, before), dry["err"]
+    (process,) = dry["result"]["ranks"][0]["processes"]
+    assert process["rebound"] == 2
+    assert process["bytes_outside"] >= 32 << 20
+    assert (done["status"], done["err"]) == (0, "")
+    assert done["seen"]["masks"] == [[2, 3]] * 2
+    assert set(done["seen"]["pages"]) == {"1"}
+    assert sum(done["seen"]["pages"].values()) == sum(before["pages"].values())
+    (process,) = done["result"]["ranks"][0]["processes"]
+    assert process["bytes_moved"] >= 32 << 20
+    assert process["bytes_left"] == 0
+
+
 @pytest.mark.parametrize("name", BOOTS)
 def test_topology_agrees_with_lscpu(booted: Seen, name: str) -> None:
     """`topo` groups cpus into cores, packages, nodes and caches exactly as lscpu does."""

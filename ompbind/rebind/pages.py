@@ -14,6 +14,7 @@ from ompbind.machine.regions import find_policy, read_regions
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ompbind.machine.processes import Memory
+    from ompbind.machine.regions import Region
     from ompbind.machine.roots import LivingRoot
     from ompbind.machine.topology import Machine
     from ompbind.plans import RankPlan
@@ -64,25 +65,36 @@ class Migration:
     def move(self, pid: int, nodes: CpuSet) -> Moved:
         """Move a process's pages that are on other nodes than these. What cannot be moved is
         counted, and so is all of it where the kernel denies the call."""
+        before = self.count(pid, nodes)
         moved = 0
         last = Moved()
-        for _ in range(ROUNDS):
+        for _ in range(ROUNDS if before else 0):
             last = self.move_once(pid, nodes)
             moved += last.moved
             if not last.left:
                 break
+        if moved:  # huge pages take along what lies in other calls: look what is elsewhere now
+            moved = max(moved, before - self.count(pid, nodes))
         return last.replace(moved=moved)
+
+    def count(self, pid: int, nodes: CpuSet) -> int:
+        """Return how many bytes there are to be moved."""
+        return sum(region.count_outside(nodes) * region.page for region in self.list_regions(pid))
+
+    def list_regions(self, pid: int) -> list[Region]:
+        """Return the regions of a process's own memory under its own policy."""
+        try:
+            regions = read_regions(self.root, pid)
+        except OSError:  # it has exited, or this kernel has no NUMA
+            return []
+        policy = find_policy(regions)
+        return [r for r in regions if not r.is_file and r.policy == policy]
 
     def move_once(self, pid: int, nodes: CpuSet) -> Moved:
         total = Moved()
-        try:
-            regions = read_regions(self.root, pid) if self.mover else []
-        except OSError:  # it has exited, or this kernel has no NUMA
-            regions = []
-        policy = find_policy(regions)
-        for region in regions:
+        for region in self.list_regions(pid) if self.mover else ():
             outside = region.count_outside(nodes) * region.page
-            if region.is_file or region.policy != policy or not outside or not self.mover:
+            if not outside or not self.mover:
                 continue
             try:
                 part = self.mover.move_region(pid, region, nodes)

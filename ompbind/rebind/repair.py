@@ -97,7 +97,8 @@ def find_vacant(observation: Observation, away: set[int]) -> list[CpuSet]:
     places = [place for n, place in enumerate(observation.places)
               for _ in range(limit - staying.count(n))]  # fmt: skip
     missing = observation.team - sum(place is not None for place in staying)
-    return [place & observation.available or place for place in places][: max(missing, 0)]
+    available = [place & observation.available for place in places]
+    return [place for place in available if place][: max(missing, 0)]
 
 
 def bind_threads(
@@ -108,6 +109,8 @@ def bind_threads(
     bound: dict[tuple[CpuSet, CpuSet], list[int]] = {}
     repairs = []
     for tid, cpus in masks.items():
+        if before[tid] == cpus:
+            continue
         try:
             set_mask(tid, cpus)
             bound.setdefault((before[tid], cpus), []).append(tid)

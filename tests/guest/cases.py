@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.guest.machine import Machine
+from tests.guest.rebound import rebind
 from tests.guest.spoiled import spoil_all
 from tests.support import forks
 from tests.support.observe import launch
@@ -68,8 +69,9 @@ class Case(NamedTuple):
 
 class Boot(NamedTuple):
     """A machine and what is run on it. `shown`: `numactl --show` as the worker, the options and
-    what its lines are to say; `spoil`: whether workers are spoiled, for verify to find; `matrix`:
-    options to run with every runtime; `scripts`: what a shell runs, for tests of their own."""
+    what its lines are to say; `spoil`: whether workers are spoiled, for verify to find, and one is
+    rebound; `matrix`: options to run with every runtime; `scripts`: what a shell runs, for tests of
+    their own."""
 
     why: str
     machine: Machine
@@ -445,6 +447,7 @@ def main(name: str, ompbind: str, *programs: str) -> None:
                 for binder in BINDERS
             },
             "spoiled": spoil_all(ompbind, workers["libgomp"]) if boot.spoil else {},
+            "rebound": rebind(ompbind, workers["libgomp"]) if boot.spoil else {},
             "scripts": {
                 name: capture(
                     "env", f"OMPBIND={ompbind}", f"WHERE={workers['libgomp']}", "sh", "-c", script

@@ -1,5 +1,6 @@
 """Workers that are spoiled after their start, in the guest: what `ompbind verify` says of each
-before and after. It judges nothing; tests/test_guest.py does, outside."""
+before and after, and when it has repaired them. It judges nothing; tests/test_guest.py does,
+outside."""
 
 from __future__ import annotations
 
@@ -46,6 +47,7 @@ def spoil(
             result["before"] = verify(ompbind, plan, process.pid)
             do(process.pid)
             result["after"] = verify(ompbind, plan, process.pid)
+            result["repaired"] = verify(ompbind, plan, process.pid, "--repair")
         except (OSError, subprocess.SubprocessError, ValueError) as e:
             result["error"] = str(e)
         finally:
@@ -55,8 +57,8 @@ def spoil(
     return result
 
 
-def verify(ompbind: str, plan: str, pid: int) -> dict[str, Any]:
-    words = [ompbind, "verify", "--plan", plan, "--format", "json", str(pid)]
+def verify(ompbind: str, plan: str, pid: int, *more: str) -> dict[str, Any]:
+    words = [ompbind, "verify", "--plan", plan, "--format", "json", *more, str(pid)]
     status, out, err = forks.run(words, timeout=LIMIT)
     if status not in (0, 1):
         raise ValueError(f"verify: status {status}: {err}")

@@ -19,7 +19,7 @@ from ompbind.machine.regions import Region, find_policy, parse_regions, read_reg
 from ompbind.planner import make_plan
 from ompbind.rebind.conflicts import check_limits, find_places
 from ompbind.rebind.families import Families, check_owner, find_named
-from ompbind.rebind.pages import count_outside, find_nodes, find_other_nodes
+from ompbind.rebind.pages import Migration, count_outside, find_nodes, find_other_nodes
 from ompbind.verify.expected import Expected
 from ompbind.verify.judge import judge
 from tests.support.machines import MACHINES, make_asked
@@ -275,6 +275,46 @@ def test_pages_that_cannot_be_moved_are_counted() -> None:
     assert kernel.move_region(9, region(8, N0=8), CpuSet([1])) == Moved(7 * 4096, 4096, errno.EBUSY)
     kernel = Kernel({4096 * n: 0 for n in range(1024)}, huge=512)
     assert kernel.move_region(9, region(1024, N0=1024), CpuSet([1])) == Moved(1024 * 4096)
+
+
+def write_memory(processes: Processes, maps: str) -> None:
+    (processes.path / "proc/9/numa_maps").write_text(maps)
+
+
+@pytest.mark.parametrize(
+    ("moved", "after", "result"),
+    [
+        (Moved(12 * 4096), NUMA_MAPS.replace("N0=8 N1=4", "N1=12"), Moved(12 * 4096)),
+        # A huge page took along what another call would have moved.
+        (Moved(4096), NUMA_MAPS.replace("N0=8 N1=4", "N1=12"), Moved(8 * 4096)),
+        (Moved(0, 8 * 4096, errno.EBUSY), NUMA_MAPS, Moved(0, 8 * 4096, errno.EBUSY)),
+    ],
+)
+def test_what_was_moved_is_what_is_elsewhere_no_more(
+    processes: Processes, moved: Moved, after: str, result: Moved
+) -> None:
+    """Of the regions of the process's own memory, those for which it has no policy of their own;
+    what cannot be moved at once is tried again."""
+    processes.add(9, environ={})
+    write_memory(processes, NUMA_MAPS.replace("heap anon=1 dirty=1 N0=1", "heap"))
+    (processes.path / "proc/9/maps").write_text(MAPS)
+    starts: list[int] = []
+
+    class Mover(PageMover):
+        def __init__(self) -> None:
+            pass
+
+        def move_region(self, pid: int, region: Region, nodes: CpuSet) -> Moved:
+            assert (pid, nodes) == (9, CpuSet([1]))
+            starts.append(region.start)
+            write_memory(processes, after.replace("heap anon=1 dirty=1 N0=1", "heap"))
+            return moved
+
+    migration = Migration(processes.root)
+    migration.mover = Mover()
+    assert migration.move(9, CpuSet([1])) == result
+    assert starts == [0x7F0000000000] * (2 if moved.left else 1)
+    assert migration.move(8, CpuSet([1])) == Moved()
 
 
 def test_a_rebound_process_keeps_its_policy() -> None:

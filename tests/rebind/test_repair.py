@@ -198,6 +198,17 @@ def test_pages_are_brought_back(moved: Moved, texts: list[tuple[str, bool]]) -> 
     assert {r.kind for r in repairs} == {"memory"}
 
 
+def test_a_place_that_is_lost_is_nobodys() -> None:
+    """Where the cgroup has lost a cpu, no thread can be brought there."""
+    threads = tuple(Thread(9 + n, "w", "S", CpuSet([2]), 0) for n in range(2))
+    process = Process(9, 1, 7, threads=threads, environ=(), cpuset=CpuSet([0, 1, 2]))
+    process = process.replace(libraries=("libgomp.so.1",))
+    expected = plan("2 3").replace(cpus=CpuSet([2, 3]))
+    report = judge(process, expected, ONLINE)
+    assert [d.kind for d in report.differences] == ["cgroup", "crowded"]
+    assert repair.find_masks(report, observe(process, expected, ONLINE)) == {}
+
+
 def test_what_cannot_be_repaired_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that the kernel lets nobody bind is named once, and looked at no more."""
 
