@@ -150,6 +150,14 @@ def with_room(plan: Plan, options: PlanOptions, machine: Machine | None, *, is_r
     return check_room(plan, machine, linux_root() if options.topology is None else None)
 
 
+def check_waiting(options: PlanOptions) -> None:
+    """Refuse --wait where no cores are claimed that others may not hold. Raises UsageError."""
+    if options.wait is not None and not (claims_cores(options) or options.exclusive):
+        part = "/".join(map(str, options.request.part or ()))
+        text = f"--wait is for cores that nobody else may hold, and part {part} may be held"
+        raise UsageError(text, hint="--part auto/N, or --exclusive")
+
+
 def claims_cores(options: PlanOptions) -> bool:
     """Whether cores are to be chosen that nobody else holds."""
     request = options.request
@@ -232,12 +240,13 @@ def make_new_plan(
     if devices:
         chosen |= find_devices(request, machine.topology.devices, environ, path)
     machine, narrowed = apply_inherited(machine, options, environ)
+    if options.measured is not None or machine.measured is not None:
+        from ompbind.machine.calibration import use_measurement
+
+        machine = use_measurement(machine, options.measured, path)
     binder = choose_binder(request.binder, machine, path, environ)
     request = request.replace(binder=binder, **chosen)
-    if options.wait is not None and not (claims_cores(options) or options.exclusive):
-        part = "/".join(map(str, request.part or ()))
-        text = f"--wait is for cores that nobody else may hold, and part {part} may be held"
-        raise UsageError(text, hint="--part auto/N, or --exclusive")
+    check_waiting(options)
     if claims_cores(options):
         from ompbind.claims import claim_cores
 

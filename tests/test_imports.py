@@ -33,6 +33,7 @@ LAYERS = (
     "saved claims preloads",
     "resolve",
     "cluster compare groups",
+    "measuring",
     "api multiprocessing render",
     "cli",
 )
@@ -44,7 +45,8 @@ OTHERS = {"typer": {"cli.group"}, "rich": {"render"}, "psutil": {"machine.portab
 
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
 OFF_THE_LAUNCH_PATH = {"cli.group", "cli.show", "cli.show_cluster", "cli.shell", "cli.verify",
-                       "cluster", "compare", "groups", "render", "verify", "doctor",
+                       "cluster", "compare", "groups", "render", "measuring",
+                       "machine.measured", "machine.calibration", "verify", "doctor",
                        "exports", "launch.ready", "launch.running", "launch.role_threads", "rebind",
                        "cli.rebind", "cli.pids",
                        "gpus.nvml",
@@ -52,7 +54,7 @@ OFF_THE_LAUNCH_PATH = {"cli.group", "cli.show", "cli.show_cluster", "cli.shell",
                        "machine.darwin", "machine.details",
                        "machine.described", "machine.saving", "machine.synthetic",
                        "machine.archive", "machine.exported", "inputs",
-                       "machine.portable", "launch.portable", "launch.popen", "api",
+                       "machine.portable", "launch.portable", "launch.popen", "launch.crew", "api",
                        "machine.usage", "launch.bill", "launch.oom", "launch.announcement",
                        "cli.output_file", "options.keywords", "options.defaults", "cli.child",
                        "multiprocessing",

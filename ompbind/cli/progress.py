@@ -15,12 +15,30 @@ if TYPE_CHECKING:
 LONG = 60.0  # seconds at most that an experiment takes without a word about how long
 
 
-class ProgressLine:
+class StatusLine:
+    """A line on a terminal that is written over again and again; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self.on_terminal = sys.stderr is not None and sys.stderr.isatty()
+
+    def write(self, text: str) -> None:
+        if self.on_terminal:
+            columns = os.get_terminal_size(2).columns or 80  # 0: it does not say
+            sys.stderr.write(f"\r\x1b[K{cut(text, max(columns - 1, 20))}")
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        if self.on_terminal:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+class ProgressLine(StatusLine):
     """A line on a terminal, written over again and again, that says how far an experiment is; on
     no terminal, one line that says how long it takes, where that is long."""
 
     def __init__(self) -> None:
-        self.on_terminal = sys.stderr is not None and sys.stderr.isatty()
+        super().__init__()
         self.progress: Progress | None = None
         self.since = 0.0
         self.announced = False
@@ -37,16 +55,8 @@ class ProgressLine:
 
     def tick(self) -> None:
         """Show it again, with the time that has passed."""
-        if self.on_terminal and self.progress:
-            columns = os.get_terminal_size(2).columns or 80  # 0: it does not say
-            text = describe(self.progress, time.monotonic() - self.since)
-            sys.stderr.write(f"\r\x1b[K{cut(text, max(columns - 1, 20))}")
-            sys.stderr.flush()
-
-    def clear(self) -> None:
-        if self.on_terminal:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        if self.progress:
+            self.write(describe(self.progress, time.monotonic() - self.since))
 
 
 def describe(progress: Progress, seconds: float) -> str:

@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ompbind.machine.measured import Measurement
     from ompbind.machine.topology import Machine
     from ompbind.options.values import Values
 
@@ -28,11 +29,14 @@ def topo(args: Sequence[str]) -> int:
     if extra:
         raise UsageError(f"topo takes no {quote(extra[0])}", hint="ompbind topo --help")
     path, file = values.get("topology"), values.get("save")
+    measured = measure() if "measure" in values else None
     if file is not None:
         from ompbind.cli.output_file import fill_host
 
-        return save(fill_host(file, os.environ), path, with_name=values.get("with_name") is True)
+        with_name = values.get("with_name") is True
+        return save(fill_host(file, os.environ), path, with_name=with_name, measured=measured)
     machine = read_machine(path, details=True)
+    machine = machine.replace(measured=measured or machine.measured)
     if "svg" in values or "html" in values:
         write_drawing(values, machine)
     elif values.get("format", "table") == "json":
@@ -45,7 +49,23 @@ def topo(args: Sequence[str]) -> int:
     return 0
 
 
-def save(file: str, path: str | None, *, with_name: bool) -> int:
+def measure() -> Measurement:
+    """Measure this machine, with a line on a terminal that says how far it is. Raises
+    OmpbindError."""
+    from ompbind.cli.progress import StatusLine
+    from ompbind.machine import read_machine
+    from ompbind.measuring import measure_machine
+
+    line = StatusLine()
+    try:
+        return measure_machine(read_machine(details=True, devices=False), line.write)
+    finally:
+        line.clear()
+
+
+def save(
+    file: str, path: str | None, *, with_name: bool, measured: Measurement | None = None
+) -> int:
     """Write the machine to a file, or to standard output; return the exit status. Raises
     OmpbindError."""
     from ompbind.machine.saving import pack_machine, save_machine
@@ -62,9 +82,9 @@ def save(file: str, path: str | None, *, with_name: bool) -> int:
                 "--save -: standard output is a terminal, and a snapshot is not text",
                 hint="ompbind topo --save - > FILE, or ompbind topo --format json",
             )
-        write_bytes(pack_machine(path, with_name=with_name)[0])
+        write_bytes(pack_machine(path, with_name=with_name, measured=measured)[0])
         return 0
-    save_machine(file, path, with_name=with_name)
+    save_machine(file, path, with_name=with_name, measured=measured)
     say("note", f"saved to {file}")
     return 0
 

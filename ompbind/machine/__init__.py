@@ -47,9 +47,14 @@ def read_machine(
 
     try:
         described = open_described(path)
-        if isinstance(described, tuple):
-            return read_system(*described, levels, devices=devices, details=details)
-        return described
+        if not isinstance(described, tuple):
+            return described
+        machine = read_system(*described, levels, devices=devices, details=details)
+        if text := described[1].read("ompbind/measured.json"):
+            from ompbind.machine.measured import parse_measurement
+
+            machine = machine.replace(measured=parse_measurement(text))
+        return machine
     except TopologyError as e:
         raise add_path(e, path) from None
 

@@ -6,6 +6,7 @@ import json
 
 from ompbind.cpuset import LIMIT, CpuSet
 from ompbind.errors import ParseError, TopologyError
+from ompbind.machine.measured import make_measurement
 from ompbind.machine.topology import (
     LEVELS,
     Allowed,
@@ -100,6 +101,7 @@ def make_machine(content: dict[str, Any]) -> Machine:
         Allowed(get_set(allowed, "cpus") & online, nodes_allowed, quota),
         model=model,
         caches=tuple(make_cache(row, online) for row in get_rows(content, "caches")),
+        measured=None if content.get("measured") is None else make_measurement(content["measured"]),
     )
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
+
 from ompbind.errors import TopologyError
 from ompbind.machine import read_system, running_system
 from ompbind.machine.described import add_path, open_described
 from ompbind.machine.limits import CONTAINER_FILES
+from ompbind.machine.measured import FILE, to_dict
 from ompbind.machine.roots import RecordingRoot
 from ompbind.machine.snapshot import make_snapshot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ompbind.machine.measured import Measurement
     from ompbind.machine.topology import Machine
 
 
-def pack_machine(path: str | None, *, with_name: bool) -> tuple[bytes, Machine]:
+def pack_machine(
+    path: str | None, *, with_name: bool, measured: Measurement | None = None
+) -> tuple[bytes, Machine]:
     """Return the snapshot of the running machine, or of that whose files `path` has, and the
-    machine. Raises TopologyError."""
+    machine; with what was measured of it, now or when those were saved. Raises TopologyError."""
     try:
         described = running_system() if path is None else open_described(path)
         if not isinstance(described, tuple):
@@ -26,15 +32,21 @@ def pack_machine(path: str | None, *, with_name: bool) -> tuple[bytes, Machine]:
         if system == "linux":
             for name in CONTAINER_FILES:  # who restricted it, for plans elsewhere
                 root.read(name)
+        if measured is not None:
+            root.files[FILE] = json.dumps(to_dict(measured))
+        elif path is not None:
+            root.read(FILE)
     except TopologyError as e:
         raise (e if path is None else add_path(e, path)) from None
     return make_snapshot(system, root, with_name=with_name), machine
 
 
-def save_machine(file: str, path: str | None, *, with_name: bool) -> Machine:
+def save_machine(
+    file: str, path: str | None, *, with_name: bool, measured: Measurement | None = None
+) -> Machine:
     """Write the snapshot of a machine to a file, which `read_machine` can read. Raises
     TopologyError, also when it cannot be written."""
-    data, machine = pack_machine(path, with_name=with_name)
+    data, machine = pack_machine(path, with_name=with_name, measured=measured)
     try:
         with open(file, "wb") as out:
             out.write(data)

@@ -9,6 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
+    from ompbind.machine.measured import Measurement
+
     Level = Literal[
         "core", "package", "die", "cluster", "l2", "l3", "node", "book", "drawer", "kind"
     ]
@@ -178,6 +180,7 @@ class Machine(Record):
     can_bind: bool = True  # whether its system binds processes to cpus and memory
     model: str = ""  # of its processors; "": unknown, or not read (see `details` there)
     caches: tuple[Cache, ...] = ()  # the same; without those whose size is unknown
+    measured: Measurement | None = None  # what topo --measure found, where that was saved with it
 
     def to_json(self) -> str:
         """Return the object that `ompbind topo` prints, as text that ends in a newline. It does not
@@ -212,9 +215,14 @@ class Machine(Record):
             "nohz_full": str(topology.nohz_full),
             "numa": topology.numa,
             "model": self.model,
+            "measured": None,
             "caches": [{"name": c.name, "bytes": c.bytes, "cpus": str(c.cpus)}
                        for c in self.caches],
         }  # fmt: skip
+        if self.measured is not None:
+            from ompbind.machine.measured import to_dict
+
+            data["measured"] = to_dict(self.measured)
         # A line for each cpu, node, row of distances and device: two machines can be diffed.
         lines = []
         for key, value in data.items():

@@ -39,6 +39,7 @@ ENGINE_MARKERS = ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK
 
 class PlanOptions(Record):
     """What a plan is made from, besides the machine. `topology`: the path of another machine;
+    `measured`: of a file that has what topo --measure found;
     `saved`: of a saved plan, for which the request has no more than the command, and
     `saved_variables`: whether that gets all variables of the plan; `from_env`: the tool whose
     variables the request follows; `serve`: the engine whose server's workers the request is for;
@@ -55,6 +56,7 @@ class PlanOptions(Record):
 
     request: Request
     topology: str | None = None
+    measured: str | None = None
     saved: str | None = None
     saved_variables: bool = False
     from_env: str | None = None

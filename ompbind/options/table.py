@@ -567,10 +567,11 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         ("--kind",),
         "value",
-        "Use only the most capable cores of a hybrid machine, only the others, or all, of which "
-        "ranks get equal shares (default)",
+        "Use only the most capable cores of a hybrid machine, only the others, those that were "
+        "measured as the fastest (see --measured), or all, of which ranks get equal shares "
+        "(default)",
         commands=PLACING,
-        choices=("performance", "efficiency", "all"),
+        choices=("performance", "efficiency", "fastest", "all"),
         panel=WHERE,
         fields=("request.kind",),
         places_ranks=True,
@@ -1285,6 +1286,19 @@ OPTIONS: tuple[Option, ...] = (
         on_saved_plan=True,
     ),
     Option(
+        ("--measure",),
+        "flag",
+        "Measure the speed of each core, alone and together, and bandwidth and latency between "
+        "nodes: takes seconds, and should have the machine for itself",
+        commands=("topo",),
+        panel=OUTPUT,
+        brief="measure cores and memory, in seconds",
+        keyword_of=(),
+        excludes=(
+            Rule(("topology",), "{name} measures this machine, and {other} names another one"),
+        ),
+    ),
+    Option(
         ("--save",),
         "value",
         "Write the machine to a small file that --topology takes on any machine; %N in its name is "
@@ -1555,6 +1569,17 @@ OPTIONS: tuple[Option, ...] = (
         panel=ELSEWHERE,
         suggest=("<file>",),
         fields=("plan.topology",),
+    ),
+    Option(
+        ("--measured",),
+        "value",
+        "Plan by what ompbind topo --measure found on this machine: a file of its --save or "
+        "--format json",
+        "FILE",
+        commands=PLACING,
+        panel=WHERE,
+        suggest=("<file>",),
+        fields=("plan.measured",),
     ),
     Option(
         ("--hosts",),

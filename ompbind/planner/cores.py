@@ -82,6 +82,8 @@ def find_excluded(machine: Machine, request: Request) -> CpuSet:
 def keep_kind(machine: Machine, request: Request, cores: tuple[Core, ...]) -> tuple[Core, ...]:
     """Return the cores of --kind; all are performance cores where there is one kind only. Raises
     PlanError."""
+    if request.kind == "fastest":
+        return keep_fastest(machine, cores)
     kinds = {c.kind for c in machine.topology.cpus if c.kind is not None}
     if request.kind == "all" or (not kinds and request.kind == "performance"):
         return cores
@@ -100,6 +102,26 @@ def keep_kind(machine: Machine, request: Request, cores: tuple[Core, ...]) -> tu
             available=0,
         )
     return kept
+
+
+def keep_fastest(machine: Machine, cores: tuple[Core, ...]) -> tuple[Core, ...]:
+    """Return those of the cores that were measured as the fastest; all, where they were measured as
+    equally fast. Raises PlanError."""
+    if machine.measured is None:
+        raise PlanError(
+            "--kind fastest: the cores of this machine were not measured",
+            hint="ompbind topo --measure --save FILE measures them, then --measured FILE",
+        )
+    from ompbind.machine.measured import find_fastest, is_unsure  # seldom wanted
+
+    usable = union(core.threads for core in cores)
+    fastest = [group & usable for group in find_fastest(machine.measured) if group & usable]
+    if not fastest[1:] and is_unsure(machine.measured, usable):
+        raise PlanError(
+            "--kind fastest: the measurement could not tell which cores are faster",
+            hint="ompbind topo --measure again, while nothing else runs",
+        )
+    return tuple(core for core in cores if core.cpus & fastest[0])
 
 
 def group_cores(machine: Machine, cpus: CpuSet) -> list[tuple[CpuSet, Cpu]]:

@@ -21,10 +21,12 @@ from ompbind.render.inventory import (
 )
 from ompbind.render.lists import Pieces, list_pieces
 from ompbind.render.map import count_lines, fold_blocks, lay_out
+from ompbind.render.measured import describe_cores, make_access_rows
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
+    from ompbind.machine.measured import Measurement
     from ompbind.machine.topology import Machine, Topology
     from ompbind.render.blocks import Block
     from ompbind.render.map import Fold
@@ -50,7 +52,26 @@ def draw_machine(machine: Machine) -> RenderableType:
         parts += [Text("\ndistances between nodes", style="bold"), distance_table(topology)]
     if topology.devices:
         parts += [Text("\ndevices", style="bold"), device_table(topology)]
+    if machine.measured is not None:
+        parts += draw_measured(machine.measured)
     return Group(*parts)
+
+
+def draw_measured(measurement: Measurement) -> list[RenderableType]:
+    """Draw what was measured, and what could not be told."""
+    title = "\nmeasured: cores, in million steps of a loop per second"
+    parts: list[RenderableType] = [Text(title, style="bold")]
+    parts += [list_pieces(line) for line in describe_cores(measurement)]
+    if measurement.accesses:
+        rows = make_access_rows(measurement)
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
+        for name in rows.columns:
+            table.add_column(name, justify="right")
+        for row in rows.rows:
+            table.add_row(*row.cells)
+        parts += [Text("\nmeasured: reading memory", style="bold"), table]
+        parts += [Text(rows.note, style="dim")] * bool(rows.note)
+    return parts + [list_pieces(f"note: {note}", "dim") for note in measurement.notes]
 
 
 def machine_headline(machine: Machine) -> Text:
