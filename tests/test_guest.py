@@ -245,6 +245,10 @@ def test_topology_agrees_with_numactl(booted: Seen, name: str) -> None:
 REFUSED = {
     "cpu offline": ("rank 0: cpu 1 is offline", "allowed cpus: 0,2-7"),
     "node without cpus": ("rank 0: node 4 has no cpus", "the nearest is 1"),
+    "more than there is": (
+        "rank 0 needs 3.0 GiB (--mem-need) of node 3, which has ",
+        "nodes 0-1,4 have ",
+    ),
     "a newer kernel's policy": (
         "rank 0: this kernel is too old for memory: weighted-interleave 0-1: Linux 6.9 has it",
         "--mem interleave takes as much of each node",

@@ -309,7 +309,13 @@ SHOWN = {
 
 # A package to each pair of nodes, cpus numbered round them: node 1 has cpus 4 and 12.
 EIGHT_NODES = Machine(
-    packages=4, nodes=2, cores=1, threads=2, numbering="interleaved", memory=(288,)
+    packages=4,
+    nodes=2,
+    cores=1,
+    threads=2,
+    numbering="interleaved",
+    memory=(288,),
+    speeds=(*[40000] * 6, 160000, 160000),
 )
 BY_NODE = ("0", "4", "1", "5", "2", "6", "3", "7")
 EIGHT_CASES = {
@@ -337,6 +343,15 @@ EIGHT_CASES = {
             ),
         ),
         touch=64,
+    ),
+    "the nearest fast memory": Case(
+        "By the firmware's table nodes 6 and 7 have HBM, for cpus of any node.",
+        "--numa-bind-nodes 0 7 --mem-kind hbm",
+        (
+            Got("0", "0", "bind", "6", pages={"6": 1}),
+            Got("7", "7", "bind", "7", pages={"7": 1}),
+        ),
+        touch=32,
     ),
     "each package of eight nodes": Case(
         "A rank for each package is on two nodes, and binds to both.",
@@ -387,6 +402,14 @@ UNEVEN_CASES = {
         (Got("6-7", "6 7", "bind", "4", pages={"4": 1}),),
         touch=64,
     ),
+    "two nodes, two of memory": Case(
+        "A rank on two nodes, and each rank's memory where it is named.",
+        "--numa-bind-nodes 0+1 3 --mem-nodes 0,4 3",
+        (
+            Got("0,2-3", "0 2 3", "bind", "0,4"),
+            Got("6-7", "6 7", "bind", "3", pages={"3": 1}),
+        ),
+    ),
     "near a network card": Case(
         "The cores of the node that the card is on.",
         "--near 0000:62:01.0 --mem bind",
@@ -398,6 +421,7 @@ UNEVEN_SCRIPTS = {
     "cpu offline": "$OMPBIND show --numa-bind-cpus 0-1",
     "node without cpus": "$OMPBIND show --numa-bind-nodes 4",
     "no driver": "$OMPBIND show --per gpu",
+    "more than there is": "$OMPBIND run --numa-bind-nodes 3 --mem-need 3G -- echo started",
     "a newer kernel's policy": "$OMPBIND run --mem weighted-interleave --mem-nodes 0-1 -- echo x",
     "between plan and launch": f"""
         $OMPBIND show --numa-bind-cpus 6-7 --format json -- echo started >/tmp/plan &&

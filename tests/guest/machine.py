@@ -18,7 +18,8 @@ class Machine:
     `numbering` of cpus: "adjacent", threads of a core follow each other; "spread", all cores' first
     threads before all second ones, as most servers have it; "interleaved", that, with the packages
     in turn. `memory`: MiB of each node, one for all, or 0 for none; `distances`: the whole table;
-    `devices`: QEMU's name of a PCI device, and the node that it is on.
+    `devices`: QEMU's name of a PCI device, and the node that it is on; `speeds`: MB/s of each
+    node's memory for the cpus nearest to it, which the firmware then says (HMAT).
     """
 
     packages: int = 1
@@ -31,6 +32,7 @@ class Machine:
     offline: tuple[int, ...] = ()
     numbering: str = "adjacent"
     devices: tuple[tuple[str, int], ...] = ()
+    speeds: tuple[int, ...] = ()
 
     @property
     def cpu_nodes(self) -> int:
@@ -49,6 +51,10 @@ class Machine:
         if len(sizes) != self.all_nodes or sizes[0] < 256 or not all(sizes[self.cpu_nodes :]):
             raise ValueError(f"memory {self.memory}: one for each node; node 0 holds the kernel")
         return sizes
+
+    def initiator(self, node: int) -> int:
+        """The node whose cpus are nearest to a node's memory."""
+        return min(range(self.cpu_nodes), key=lambda n: self.distance(node, n))
 
     def distance(self, a: int, b: int) -> int:
         if self.distances:
@@ -77,8 +83,11 @@ def make_qemu_arguments(machine: Machine) -> list[str]:
     smp = f"sockets={machine.packages},dies={machine.nodes}"
     smp += f",cores={machine.cores},threads={machine.threads}"
     arguments = ["-m", f"{sum(sizes)}M", "-smp", f"{cpus},{smp}"]
+    arguments += ["-machine", "hmat=on"] if machine.speeds else []
     for node, size in enumerate(sizes):
         numa = f"node,nodeid={node}"
+        if machine.speeds:
+            numa += f",initiator={machine.initiator(node)}"
         if node < machine.cpu_nodes:
             numa += f",cpus={node * per_node}-{(node + 1) * per_node - 1}"
         if size:
@@ -87,7 +96,20 @@ def make_qemu_arguments(machine: Machine) -> list[str]:
         arguments += ["-numa", numa]
     for a, b in product(range(machine.all_nodes), repeat=2):
         arguments += ["-numa", f"dist,src={a},dst={b},val={machine.distance(a, b)}"]
-    return arguments + make_device_arguments(machine)
+    return arguments + make_speed_arguments(machine) + make_device_arguments(machine)
+
+
+def make_speed_arguments(machine: Machine) -> list[str]:
+    """The firmware's table of memory: for other cpus than the nearest, half the bandwidth and twice
+    the latency."""
+    arguments = []
+    for cpus, (node, speed) in product(range(machine.cpu_nodes), enumerate(machine.speeds)):
+        factor = 1 if cpus == machine.initiator(node) else 2
+        head = f"hmat-lb,initiator={cpus},target={node},hierarchy=memory,data-type=access-"
+        if speed:  # else it has no memory
+            arguments += ["-numa", f"{head}latency,latency={100 * factor}"]
+            arguments += ["-numa", f"{head}bandwidth,bandwidth={speed // factor}M"]
+    return arguments
 
 
 def make_device_arguments(machine: Machine) -> list[str]:
