@@ -32,6 +32,13 @@ CORE_TYPES = {"IntelAtom": 1, "IntelCore": 2}
 INFOS = {"CPUModel": "model name", "CPUImplementer": "CPU implementer", "CPUPart": "CPU part"}
 CACHE_KINDS = {"0": "", "1": "d", "2": "i"}  # cache_type
 
+# What hwloc calls a node's memory, where it knows (its guess_memory_tiers); the other names do not
+# say how fast it is.
+MEMORY_KINDS = {
+    "HBM": "hbm", "MCDRAM": "hbm", "DRAM": "dram", "NVM": "cxl", "CXL-DRAM": "cxl",
+    "CXL-NVM": "cxl",
+}  # fmt: skip
+
 # hwloc's type, or a Group's subtype, to our level.
 LEVELS = {
     "Package": "package", "Socket": "package", "Die": "die", "L3Cache": "l3", "L2Cache": "l2",
@@ -73,6 +80,7 @@ class XmlReader:
         self.objects = 0
         self.cpus: dict[int, dict[str, int]] = {}
         self.nodes: dict[int, tuple[CpuSet, int | None]] = {}
+        self.memories: dict[int, str] = {}  # the kind of a node's memory
         self.devices: list[Device] = []
         self.kinds: list[tuple[CpuSet, dict[str, str]]] = []  # the cpus, and what is said of them
         self.machine: dict[str, str] = {}
@@ -135,7 +143,9 @@ class XmlReader:
         elif kind == "NUMANode":
             memory = parse_whole(attributes.get("local_memory", "0"))  # absent: mostly none
             cpus = element["cpuset"] or CpuSet()
-            self.nodes[parse_number(attributes, "os_index")] = (cpus, memory)
+            number = parse_number(attributes, "os_index")
+            self.nodes[number] = (cpus, memory)
+            self.memories[number] = MEMORY_KINDS.get(attributes.get("subtype", ""), "")
         elif kind == "Bridge":  # a host bridge has no address, but the buses below it
             below = attributes.get("bridge_pci", "").partition("-")[0].replace("[", "")
             name = attributes.get("pci_busid") or f"pci{below}"
@@ -198,7 +208,7 @@ class XmlReader:
             left -= cpus
             node_of |= dict.fromkeys(cpus, number)
             first = CpuSet() if cpus or near == online else CpuSet(node_of[c] for c in near)
-            nodes.append(Node(number, cpus, memory, first))
+            nodes.append(Node(number, cpus, memory, first, self.memories[number]))
         if all(not node.memory_bytes for node in nodes):  # an export that left it out
             nodes = [node.replace(memory_bytes=None) for node in nodes]
         kinds, capacities = self.make_kinds(online)

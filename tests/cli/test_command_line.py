@@ -70,7 +70,7 @@ REFUSALS: list[tuple[str, str, str | None]] = [
      "give each list one value for every rank"),
     ("-n 1 --numa-bind-nodes 0,1 -- WORKER",
      "the number of ranks is unclear: --numa-bind-nodes is for 2, --ranks is for 1",
-     "one rank on several nodes: --numa-bind-cpus with their cpus, and --mem bind"),
+     "one rank on several nodes: --numa-bind-nodes 0+1"),
     ("--numa-bind-cpus EMPTY -- WORKER", "--numa-bind-cpus, rank 0: an empty list", LIST_HINT),
     ("--numa-bind-nodes EMPTY -- WORKER", "--numa-bind-nodes, rank 0: an empty list",
      "write node numbers, as in 0 0 1 1"),

@@ -39,7 +39,7 @@ SMALL = """<?xml version="1.0" encoding="UTF-8"?>
   <info name="HostName" value="small"/>
   <object type="Package" os_index="0" cpuset="0x00000003">
    <object type="NUMANode" os_index="0" cpuset="0x00000003" local_memory="1024"/>
-   <object type="NUMANode" os_index="2" cpuset="0x00000003" local_memory="4096"/>
+   <object type="NUMANode" os_index="2" cpuset="0x00000003" local_memory="4096" subtype="HBM"/>
    <object type="L3Cache" cpuset="0x00000003">
     <object type="Core" os_index="7" cpuset="0x00000003">
      <object type="PU" os_index="0" cpuset="0x00000001"/>
@@ -75,8 +75,8 @@ def test_small_export_is_read_whole() -> None:
         (2, 1, 1, 1, 1, 0),
         (3, 2, 1, 1, 1, 0),
     ]
-    nodes = [(n.node, str(n.cpus), n.memory_bytes) for n in topology.nodes]
-    assert nodes == [(0, "0-1", 1024), (1, "2-3", 0), (2, "", 4096)]
+    nodes = [(n.node, str(n.cpus), n.memory_bytes, n.kind) for n in topology.nodes]
+    assert nodes == [(0, "0-1", 1024, ""), (1, "2-3", 0, ""), (2, "", 4096, "hbm")]
     assert topology.distances == ((10, 21, 17), (21, 10, 28), (17, 28, 10))
     assert str(topology.possible) == "0-4"
     assert (str(machine.allowed.cpus), str(machine.allowed.nodes)) == ("0-2", "0-1")
