@@ -12,12 +12,19 @@ from ompbind.cpuset import CpuSet, union
 from ompbind.errors import ParseError
 from ompbind.host.holders import name_user, read_leases, read_takers
 from ompbind.host.neighbours import find_held
-from ompbind.machine.processes import parse_environ, parse_stat, parse_user, read_or_reason
+from ompbind.machine.processes import (
+    parse_environ,
+    parse_stat,
+    parse_user,
+    read_or_reason,
+    read_record,
+)
 from ompbind.plans import (
     CPUS_VARIABLE,
     ENGINE_TASK,
     RANK_VARIABLE,
     RANKS_VARIABLE,
+    RECORD_NAME,
     ROLE_VARIABLE,
 )
 from ompbind.record import Record
@@ -178,14 +185,20 @@ def find_ranks(
     root: LivingRoot, processes: Mapping[int, Seen]
 ) -> dict[int, tuple[int | None, CpuSet]]:
     """Return the ranks by pid, each with its number and the cpus that it holds, and those of its
-    roles. Their children have the same variables, and do not count; nor does a rank that has moved
-    elsewhere hold what it was given."""
+    roles. Their children have the same variables, and do not count, nor do those that a supervisor
+    has adopted, by its record; nor does a rank that has moved elsewhere hold what it was given."""
+    records: dict[int, dict[int, bytes]] = {}  # of supervisors
     ranks: dict[int, tuple[int | None, CpuSet]] = {}
     for pid, process in processes.items():
         claim = process.claim
         parent = processes.get(process.parent)
         if claim is None or (parent and parent.claim == claim):
             continue
+        if parent and parent.name in LAUNCHERS:
+            if parent.pid not in records:
+                records[parent.pid] = read_record(root, parent.pid, RECORD_NAME)
+            if records[parent.pid] and pid not in records[parent.pid]:
+                continue
         try:
             cpus = find_held(root, pid, CpuSet.parse_kernel(claim[1]))
             roles = [CpuSet.parse_kernel(value) for name, value in (process.environ or {}).items()

@@ -95,15 +95,16 @@ class Families:
         for pid in list(self.ranks):
             for child in lineage.family_of(pid):
                 if child not in self.ranks and child not in self.foreign:
-                    self.add(lineage, child)
+                    self.add(lineage, child, pid)
         members: list[list[int]] = [[] for _ in self.named]
         for pid, rank in self.ranks.items():
             members[rank].append(pid)
         return members
 
-    def add(self, lineage: Lineage, pid: int) -> None:
-        """Add a process to the rank of the nearest ancestor that has one."""
-        rank = next(self.ranks[p] for p in lineage.list_ancestors(pid) if p in self.ranks)
+    def add(self, lineage: Lineage, pid: int, ancestor: int) -> None:
+        """Add a process to the rank of the nearest ancestor that has one, as `ancestor` has."""
+        known = (self.ranks[p] for p in lineage.list_ancestors(pid) if p in self.ranks)
+        rank = next(known, self.ranks[ancestor])
         if not is_same(lineage.find_claim(pid), self.claims[rank]):
             self.foreign.add(pid)
         elif started := read_start(self.root, pid):  # else it has exited

@@ -13,13 +13,14 @@ import pytest
 from ompbind import host
 from ompbind.cli import main
 from ompbind.cpuset import CpuSet
-from ompbind.host.launches import Launch, Member, Survey, subtract, survey
+from ompbind.host.launches import Launch, Member, Seen, Survey, find_ranks, subtract, survey
 from ompbind.machine.topology import Machine
 from ompbind.render import make_text
 from ompbind.render.launches import describe_age, draw_survey
 from tests.support.commands import OMPBIND, TIMEOUT, environment
 from tests.support.confine import among_no_others
 from tests.support.needs import need_cpus
+from tests.support.processes import Processes as ProcessFiles
 from tests.support.trees import MemoryRoot, Shape, make_machine
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="leases are Linux's")
@@ -67,6 +68,25 @@ for process in (several, single, other):
 out["after"] = look(0)
 print(json.dumps(out))
 """
+
+
+def test_what_a_rank_leaves_behind_is_no_launch(tmp_path: Path) -> None:
+    """A process that has lost its parents, and that the supervisor has adopted, is none of the
+    ranks that its record names; without a record nobody can tell."""
+    made = ProcessFiles(tmp_path)
+    claim = {"OMPBIND_RANK": "0", "OMPBIND_CPUS": "0-3"}
+    made.add(10, name="ompbind")
+    made.add(11, 10, claim, masks=["0-3"])
+    made.add(12, 10, claim, masks=["0-3"])
+    processes = {
+        pid: Seen(pid, parent, 1, name, 0, CpuSet(range(4)), (name,), environ)
+        for pid, parent, name, environ in (
+            (10, 1, "ompbind", {}), (11, 10, "w", claim), (12, 10, "orphan", claim),
+        )
+    }  # fmt: skip
+    assert sorted(find_ranks(made.root, processes)) == [11, 12]
+    made.keep(10, {11: claim})
+    assert find_ranks(made.root, processes) == {11: (0, CpuSet(range(4)))}
 
 
 def test_launches_are_seen_from_outside() -> None:
