@@ -44,7 +44,7 @@ def main() -> None:
     ranks: tuple[int, ...]
     sizes: tuple[int, ...]
     if args.smoke:
-        rounds, ranks, sizes, real = 1, (1, 4), (64,), 0
+        rounds, ranks, sizes, real = 1, (1, 2), (64,), 0
     elif args.quick:
         rounds, ranks, sizes, real = 5, startup.RANKS[:-1], (1024, 4096), 1
     else:

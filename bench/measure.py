@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 TIMEOUT = 20.0  # seconds for one run of a program; Open MPI's mpirun sometimes hangs
-WARM_UP = 1  # rounds that do not count
+WARM_UP = 1  # rounds that do not count, unless one round is all
 
 
 class FailedError(Exception):
@@ -35,7 +35,8 @@ class Contender:
 def measure(contenders: Sequence[Contender], rounds: int) -> None:
     """Fills in `seconds`; in each round all contenders take their turn, in a random order."""
     order = random.Random(1)  # noqa: S311
-    for n in range(WARM_UP + rounds):
+    warm_up = WARM_UP if rounds > 1 else 0
+    for n in range(warm_up + rounds):
         for contender in order.sample(contenders, len(contenders)):
             if len(contender.failures) > 2:  # it won't do; do not wait for more of it
                 continue
@@ -44,7 +45,7 @@ def measure(contenders: Sequence[Contender], rounds: int) -> None:
             except FailedError as e:
                 contender.failures.append(str(e))
                 seconds = float("nan")
-            if n >= WARM_UP:
+            if n >= warm_up:
                 contender.seconds.append(seconds)
 
 

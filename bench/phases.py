@@ -60,7 +60,9 @@ def bench(python: str, rounds: int, ranks: Sequence[int] = RANKS) -> None:
     for count in ranks:
         for binder in ("native", "numactl") if count == 1 else ("native",):
             few = max(rounds // 5, 1) if count > 2 else rounds
-            profiles = [profile(python, binder, count) for _ in range(few + 1)][1:]
+            if few > 1:  # one that does not count, unless one is all
+                profile(python, binder, count)
+            profiles = [profile(python, binder, count) for _ in range(few)]
             many = "" if count == 1 else "s"
             print_phases(f"startup-phases: {count} rank{many} of true, {binder}", profiles)
 
