@@ -70,9 +70,12 @@ print(json.dumps(out))
 """
 
 
-def test_what_a_rank_leaves_behind_is_no_launch(tmp_path: Path) -> None:
+def test_what_a_rank_leaves_behind_is_no_launch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process that has lost its parents, and that the supervisor has adopted, is none of the
     ranks that its record names; without a record nobody can tell."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
     made = ProcessFiles(tmp_path)
     claim = {"OMPBIND_RANK": "0", "OMPBIND_CPUS": "0-3"}
     made.add(10, name="ompbind")
