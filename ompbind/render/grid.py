@@ -84,5 +84,6 @@ def draw_row(block: Block, row: Sequence[int | None], mark: Mark) -> Text:
         text.append(" " if n in block.gaps else "")
         sign, style = mark(cpu) if cpu is not None else ("", "")
         blank = block.cell > 1 and n == 0  # the first cell has none before it
-        text.append(sign.rjust(block.cell - blank), style="not dim " + style)
+        text.append(" " * (block.cell - blank - len(sign)))
+        text.append(sign, style=f"not dim {style}" if "dim" not in style else style)
     return text

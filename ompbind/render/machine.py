@@ -35,7 +35,7 @@ MAX_NODES = 8  # without cpus, and in the table of distances
 # Of the map: a longer one is folded, and one that is longer still has signs for cpus.
 MAX_LINES, MAX_FOLDED = 24, 40
 # Of cpus that are not simply usable: what follows their number, the sign, and the style.
-SIGNS = {"not allowed": ("x", "x", "dim strike"), "isolated": ("i", "i", "magenta")}
+SIGNS = {"not allowed": ("x", "x", "dim"), "isolated": ("i", "i", "magenta")}
 KINDS = {"performance": ("", "P", "cyan"), "efficiency": ("", "E", "green"),
          "": ("", "o", "cyan")}  # fmt: skip
 
