@@ -268,6 +268,20 @@ def test_what_such_a_machine_cannot_do_is_refused(booted: Seen, script: str) -> 
     assert told in hint
 
 
+def test_huge_pages_are_on_the_ranks_node(booted: Seen) -> None:
+    """A rank has reserved pages of the node to which its memory is bound; where that has none, it
+    is not started."""
+    error, hint, *maps = booted("uneven")["scripts"]["huge pages"].splitlines()
+    assert error == (
+        "ompbind: error: --huge-pages 2M: rank 0: no page of 2 MiB is free on node 3, to which its "
+        "memory is bound"
+    )
+    assert hint.startswith("hint: node 1 has 32; as root: ")
+    assert maps
+    assert all(" bind:1 " in ln and ln.endswith(" kernelpagesize_kB=2048") for ln in maps)
+    assert any(" N1=" in ln for ln in maps)
+
+
 def test_a_cpu_that_went_offline_between_plan_and_launch(booted: Seen) -> None:
     """The saved plan runs while its cpus are there; then it is refused, nothing started."""
     lines = booted("uneven")["scripts"]["between plan and launch"].splitlines()

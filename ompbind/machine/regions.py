@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ompbind.machine.roots import LivingRoot
 
 
+# What numa_maps calls private memory in reserved huge pages, as if that were a file.
+RESERVED_PAGES = "/anon_hugepage"
+
+
 class Region(Record):
     """A mapping of a process. `start`: its address; `policy`: as the kernel writes it; `page`: the
     bytes of a page; `pages`: (node, number of pages) of those that are in memory; `end`: the
@@ -52,7 +56,7 @@ def parse_regions(numa_maps: bytes) -> Iterator[Region]:
             if name == "stack":
                 is_stack = True
             elif name == "file":
-                is_file = True
+                is_file = not value.startswith(RESERVED_PAGES)
             elif name == "kernelpagesize_kB":
                 size = parse_whole(value) or 0
             elif name[:1] == "N" and (node := parse_whole(name[1:])) is not None:

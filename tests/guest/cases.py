@@ -417,12 +417,18 @@ UNEVEN_CASES = {
     ),
 }
 CPU7 = "/sys/devices/system/cpu/cpu7/online"
+RESERVED = "/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages"
 UNEVEN_SCRIPTS = {
     "cpu offline": "$OMPBIND show --numa-bind-cpus 0-1",
     "node without cpus": "$OMPBIND show --numa-bind-nodes 4",
     "no driver": "$OMPBIND show --per gpu",
     "more than there is": "$OMPBIND run --numa-bind-nodes 3 --mem-need 3G -- echo started",
     "a newer kernel's policy": "$OMPBIND run --mem weighted-interleave --mem-nodes 0-1 -- echo x",
+    "huge pages": f"""
+        echo 32 >{RESERVED}
+        $OMPBIND run --huge-pages 2M --numa-bind-nodes 3 -- echo started
+        $OMPBIND run --huge-pages 2M --numa-bind-nodes 1 -- cat /proc/self/numa_maps | grep huge
+        echo 0 >{RESERVED}""",
     "between plan and launch": f"""
         $OMPBIND show --numa-bind-cpus 6-7 --format json -- echo started >/tmp/plan &&
         $OMPBIND run --plan /tmp/plan

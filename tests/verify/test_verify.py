@@ -119,6 +119,7 @@ NUMA_MAPS = b"""\
 7f01 weighted interleave:0-1 anon=1 dirty=1 N1=1 kernelpagesize_kB=4
 7f02 default file=/usr/lib/libgomp.so.1.0.0 mapped=1 N1=1 kernelpagesize_kB=4
 7f03 default file=/opt/libgomp-1/libother.so
+7f04 bind:0 file=/anon_hugepage\\040(deleted) huge anon=2 dirty=2 N0=2 kernelpagesize_kB=2048
 7ffd bind:0 stack anon=4 dirty=4 N0=4 kernelpagesize_kB=4
 7ffe default
 """
@@ -130,7 +131,7 @@ def test_numa_maps_are_read() -> None:
     memory = parse_numa_maps(NUMA_MAPS)
     assert memory.policy == "bind:0"
     assert memory.private == (
-        ("bind:0", 0, 12 * 4096),
+        ("bind:0", 0, 12 * 4096 + (2 << 21)),
         ("bind:0", 1, 2 * 4096),
         ("prefer (many):0-1", 1, 2 << 21),
         ("weighted interleave:0-1", 1, 4096),
