@@ -66,6 +66,7 @@ class ProcessReport(Record):
                 "threads": expected.threads,
                 "mem": expected.mem,
                 "mems": str(expected.mems),
+                **({"mem_balancing": True} if expected.balancing else {}),
             },
             "threads": [
                 {"tid": t.tid, "name": t.name, "state": t.state, "cpus": str(t.cpus & online),

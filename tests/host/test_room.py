@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 
 from ompbind.cli import main
@@ -152,6 +156,24 @@ def test_nothing_starts(command: str, groups: bool, capfd: pytest.CaptureFixture
     lines = err.splitlines()
     assert "(--mem-need)" in lines[0]
     assert lines[0].startswith("ompbind: error: ")
+
+
+def test_a_saved_plan(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What its ranks need is looked for again where it runs."""
+    words = ["--numa-bind-cpus", str(min(os.sched_getaffinity(0))), "--mem-need", "1M"]
+    assert main(["show", *words, "--format", "json", "--", "echo", "started"]) == 0
+    plan = json.loads(capfd.readouterr().out)
+    plan["ranks"][0]["mem_need_bytes"] = 1 << 59
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(plan))
+    assert main(["run", "--plan", str(file)]) == 125
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("ompbind: error: rank 0 needs 524288 TiB (--mem-need) of ")
+    plan["ranks"][0]["mem_need_bytes"] = -1
+    file.write_text(json.dumps(plan))
+    assert main(["show", "--plan", str(file)]) == 125
+    assert "mem_need_bytes is out of range" in capfd.readouterr().err
 
 
 def read_total() -> int:

@@ -690,7 +690,8 @@ def test_all_ranks_are_forked(
     t.s.fork_all()
     native = binder == "native"
     node, none = CpuSet([0]), CpuSet()
-    memory = [("bind", "bind", node), ("bind", "bind", node), ("bind", "none", none)]
+    memory = [("bind", *policy, False)
+              for policy in (("bind", node), ("bind", node), ("none", none))]  # fmt: skip
     cpus = [[("bind", CpuSet([0]), 30)], [("bind", CpuSet([1]), 31)], []]
     expected: Calls = [("connect", 3)]
     for n in range(3):
@@ -884,13 +885,14 @@ def test_a_start_without_what_was_denied(stage: Make, monkeypatch: pytest.Monkey
 # --- the trampoline ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("binder", ["native", "numactl"])
-def test_a_binding_as_words(binder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("binder", "balancing"), [("native", True), ("numactl", False)])
+def test_a_binding_as_words(binder: str, balancing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the process that binds itself makes of them is the same."""
-    binding = Binding(CpuSet([1, 2]), "bind", CpuSet([0]), binder)
+    binding = Binding(CpuSet([1, 2]), "bind", CpuSet([0]), binder, balancing)
     rank = RankPlan(3, binding, (), CpuSet(), (), (), ())
     words = trampoline.make_words(rank, ["a", "b"], "degrade")
-    assert words == ["3", binder, "degrade", "1-2", "bind", "0", "a", "b"]
+    flag = "balancing" if balancing else ""
+    assert words == ["3", binder, "degrade", "1-2", "bind", "0", flag, "a", "b"]
     ran: list[Any] = []
     tried: Calls = []
     monkeypatch.setattr(launch, "run", lambda *args: ran.extend(args) or 7)  # type: ignore[func-returns-value]

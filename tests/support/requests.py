@@ -238,7 +238,8 @@ def requests(
     places = ["threads", "cores", "one", "wide"]
     places += ["l3"] * bool(asking.sizes.groups("l3")) + ["numa"] * asking.sizes.known("node")
     policies = [] if where == "cpus" and bound else ["local", "none"]  # nodes are for memory
-    policies += ["bind", "preferred", "interleave"] * (bound or asking.sizes.bindable)
+    named = ["bind", "preferred", "interleave", "weighted-interleave"]
+    policies += named * (bound or asking.sizes.bindable)
     asking.maybe("--places", st.sampled_from(places), 2)
     asking.maybe("--proc-bind", st.sampled_from(["close", "spread", "primary", "true", "false"]))
     asking.maybe("--threads", st.integers(1, 40).map(str) | st.just("cores"), 4)
@@ -278,7 +279,8 @@ def wild_requests(draw: st.DrawFn, machine: Machine) -> Request:
     maybe("--per", st.sampled_from(["numa", "package", "l3", "core", "die", "l2", "book"]))
     if draw(st.integers(1, 4)) == 1:
         named = draw(st.lists(st.sampled_from(nodes), min_size=1, max_size=6))
-        asked.append(["--numa-bind-nodes", *map(str, named)])
+        plus = draw(st.sampled_from(["", "+0", "+99"]))
+        asked.append(["--numa-bind-nodes", *(f"{node}{plus}" for node in named)])
     if draw(st.integers(1, 4)) == 1:
         sets = st.sets(st.sampled_from([*cpus, cpus[-1] + 1]), min_size=1).map(CpuSet)
         lists = draw(st.lists(sets, min_size=1, max_size=3))
@@ -290,7 +292,12 @@ def wild_requests(draw: st.DrawFn, machine: Machine) -> Request:
     maybe("--role", st.sampled_from(["kv=1", "kv=2", "kv=1/rank", "kv=1/rank,io=1"]))
     maybe("--cores-per-rank", st.integers(1, 5) | st.sampled_from(["1,2", "3,1,1", "2,2"]))
     maybe("--threads", st.sampled_from(["cores", "3"]))
-    maybe("--mem-nodes", st.sampled_from([*map(str, nodes), "all"]))
+    if draw(st.integers(1, 4)) == 1:
+        each = st.sampled_from([*map(str, nodes), "all"])
+        asked.append(["--mem-nodes", *draw(st.lists(each, min_size=1, max_size=3))])
+    maybe("--mem-kind", st.sampled_from(["hbm", "dram", "cxl"]))
+    maybe("--mem-need", st.sampled_from(["1G", "3K/rank"]))
+    asked += [["--mem-balancing"]] * (draw(st.integers(1, 6)) == 1)
     maybe("--distribution", st.sampled_from(["cyclic", "spread"]))
     maybe("--kind", st.sampled_from(["performance", "efficiency"]))
     maybe("--part", st.sampled_from(["1/1", "1/2", "2/2", "3/3", "1/4"]))
