@@ -150,6 +150,7 @@ def plan(
     rank_env: bool | None = None,
     gpu_env: bool = False,
     nic_env: bool = False,
+    warm: Path | Sequence[Path] | None = None,
     template: bool = False,
     env: Mapping[str, str] | Sequence[str] | None = None,
     env_file: Path | Sequence[Path] | None = None,

@@ -377,6 +377,16 @@ class Server(Record):
     words: tuple[str, ...] = ()
 
 
+class WarmFile(Record):
+    """A file that is read into memory before the ranks start. `bytes`: its size; `mem`, `mems`:
+    "preferred" for one node, "interleave" for several, "none" where there is nothing to choose."""
+
+    path: str
+    bytes: int
+    mem: str
+    mems: CpuSet
+
+
 class Caution(Record):
     """A warning that goes with a plan: its kind, a word that programs may test, and its text.
 
@@ -414,6 +424,7 @@ class Plan(Record):
     reset_inherited: bool = False  # whether the launcher's own mask and policy are reset first
     task: Task = Task()  # what this launch is for the engine that started it
     groups: tuple[Group, ...] = ()  # of ranks with commands of their own; () for one command
+    warm: tuple[WarmFile, ...] = ()
     pools: tuple[ThreadPool, ...] = ()  # of threads beside OpenMP's; () where they are left alone
     huge_pages: str = ""  # "thp" or "2M", which ranks' allocators take; "" where nobody asks
 
@@ -554,6 +565,10 @@ class Plan(Record):
             "engine": self.task_to_dict(),
             "command": list(self.command),
             "template": self.template,
+            "warm": [
+                {"file": f.path, "bytes": f.bytes, "mem": f.mem, "mems": str(f.mems)}
+                for f in self.warm
+            ],
         }
 
 
@@ -672,6 +687,7 @@ def parse_plan(text: str) -> Plan:
         server=read_server(top),
         task=task,
         groups=groups,
+        warm=read_warm(top),
         pools=read_pools(top),
         huge_pages=top.one_of("huge_pages", ("", "thp", "2M"), ""),
     )  # fmt: skip
@@ -729,6 +745,14 @@ def read_server(plan: Reader) -> Server | None:
     return Server(server.get("engine", str), server.get("name", str), server.get("version", str),
                   workers, server.cpus("rest"), server.get("variable", str, ""),
                   server.texts("words", []))  # fmt: skip
+
+
+def read_warm(plan: Reader) -> tuple[WarmFile, ...]:
+    readers = [Reader(f, f"warm[{n}]") for n, f in enumerate(plan.get("warm", list, []))]
+    return tuple(
+        WarmFile(f.get("file", str), f.get("bytes", int), f.one_of("mem", POLICIES), f.cpus("mems"))
+        for f in readers
+    )
 
 
 def read_inherited(plan: Reader, key: str) -> tuple[Inherited, ...]:

@@ -83,6 +83,10 @@ def resolve_plan(
 
         root = linux_root() if options.topology is None else None
         plan = add_huge_pages(plan, options.huge_pages, environ, root)
+    if options.warm or plan.warm:
+        from ompbind.warming import add_files, check_files
+
+        plan = add_files(check_files(plan) if is_run else plan, options.warm)
     if any(rank.need for rank in plan.ranks):
         plan = with_room(plan, options, machine, is_run=is_run)
     if any(caution.kind == "neighbours" for caution in plan.cautions):  # those of then, when saved

@@ -304,3 +304,23 @@ def group(pairs: Any) -> list[list[int]]:
     for cpu, number in pairs:
         groups.setdefault(number, []).append(cpu)
     return sorted(groups.values())
+
+
+def test_files_are_put_on_the_ranks_nodes(booted: Seen) -> None:
+    """--warm moves a file's pages from another node to the rank's, or over the ranks' nodes; not
+    those that somebody maps, which is said."""
+    lines = booted("four nodes")["scripts"]["warm files"].splitlines()
+    before, after, mapped, spread = (json.loads(line) for line in lines if line[:1] == "{")
+    total = sum(before.values())
+    assert before == {"0": total}
+    assert total > 10 * PAGES_IN_MIB
+    assert after == {"2": total}
+    assert mapped == {"2": total}
+    assert sorted(spread) == ["0", "1"]
+    assert sum(spread.values()) == total
+    assert spread["0"] / total == pytest.approx(0.5, abs=0.05)
+    said = "\n".join(lines)
+    assert re.search(r"note: qemu-system-x86_64: [\d.]+ MiB in memory, on node 2; [\d.]+ MiB were "
+                     r"elsewhere before", said)  # fmt: skip
+    assert re.search(r"warning: --warm '\S+': planned for node 3, but [\d.]+ MiB on node 2 stay "
+                     r"there: process \d+ \(python\S*\) has it mapped", said)  # fmt: skip

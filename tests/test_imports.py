@@ -30,7 +30,7 @@ LAYERS = (
     "engines rebind",
     "options doctor",
     "huge_pages",
-    "saved claims preloads",
+    "saved claims preloads warming",
     "resolve",
     "cluster compare groups",
     "measuring",

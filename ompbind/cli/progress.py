@@ -1,4 +1,4 @@
-"""How far an experiment is, on standard error while it runs."""
+"""How far an experiment, or the reading of files, is, on standard error while it runs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import os
 import sys
 import time
 
-from ompbind.messages import counted, cut, say
+from ompbind.messages import counted, cut, format_size, label, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ompbind.compare.experiment import Progress
+    from collections.abc import Sequence
 
+    from ompbind.compare.experiment import Progress
+    from ompbind.launch.warm import Warmed
+
+BAR = 30  # characters
 LONG = 60.0  # seconds at most that an experiment takes without a word about how long
 
 
@@ -75,3 +79,42 @@ def format_time(seconds: float) -> str:
         return f"{seconds} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class WarmingBar:
+    """A bar on a terminal while files are read into memory, and a note on each when they are."""
+
+    def __init__(self) -> None:
+        self.on_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self.started = time.monotonic()
+
+    def show(self, name: str, done: int, total: int) -> None:
+        """Draw it, `done` of `total` bytes of all files."""
+        if not self.on_terminal:
+            return
+        filled = BAR * done // max(total, 1)
+        speed = format_size(int(done / max(time.monotonic() - self.started, 0.001)))
+        text = (
+            f"warming [{'#' * filled:.<{BAR}}] {done * 100 // max(total, 1):3} % {speed}/s {name}"
+        )
+        columns = os.get_terminal_size(2).columns or 80
+        sys.stderr.write(f"\r\x1b[K{cut(text, max(columns - 1, 20))}")
+        sys.stderr.flush()
+
+    def finish(self, results: Sequence[Warmed]) -> None:
+        """Report what has become of each file."""
+        if self.on_terminal:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+        for result in results:
+            say("note", describe_warmed(result))
+
+
+def describe_warmed(result: Warmed) -> str:
+    """Return `model.bin: 57.2 MiB in memory, on node 1; 57.2 MiB were elsewhere before`."""
+    file, where = result.file, ""
+    if file.mems and not result.left:  # what is left elsewhere is warned of
+        where = f", {'on' if file.mem == 'preferred' else 'over'} {label('node', file.mems)}"
+    moved = f"; {format_size(result.moved)} were elsewhere before" if result.moved else ""
+    name = os.path.basename(file.path)
+    return f"{name}: {format_size(result.read)} in memory{where}{moved}"

@@ -102,6 +102,10 @@ def start(values: Values, command: Sequence[str], groups: Groups | None = None) 
         settings = settings.replace(report=find_report(settings.report, plan, environ))
     if settings.verbose or settings.report_bindings:
         settings = settings.replace(announce=make_announcer())
+    if plan.warm and not settings.quiet:
+        from ompbind.cli.progress import WarmingBar
+
+        settings = settings.replace(warming=WarmingBar())
     if not settings.quiet:
         say_what_matters(plan, verbose=settings.verbose)
     settings = settle_supervision(settings, values, plan)

@@ -21,6 +21,7 @@ from ompbind.resolve import (
     wants_devices,
     with_neighbours,
 )
+from ompbind.warming import join_files
 from ompbind.worker.template import fill, make_names
 
 TYPE_CHECKING = False
@@ -315,6 +316,7 @@ def join(machine: Machine, planned: Sequence[Planned]) -> Plan:
         omp=modes.pop() if len(modes) == 1 else "all",
         omp_why=join_reasons([(p.request.name, p.plan.omp_why) for p in planned]),
         groups=tuple(groups),
+        warm=join_files(file for plan in plans for file in plan.warm),
         pools=join_pools([plan.pools for plan in plans if plan.pools]),
         huge_pages=next((plan.huge_pages for plan in plans if plan.huge_pages), ""),
     )

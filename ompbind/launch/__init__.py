@@ -56,6 +56,12 @@ def run(
         lease = None
     elif lease is None and (lease := Lease.open()):
         lease.hold(union(map(plan.held_by, plan.ranks)))
+    if plan.warm:
+        from ompbind.launch.warm import warm_files
+
+        results = warm_files(plan.warm, settings.on_denied, say, settings.warming)
+        if settings.warming:
+            settings.warming.finish(results)
     if not hasattr(os, "fork"):
         from ompbind.launch.portable import run_portably
 

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
     from ompbind.cpuset import CpuSet
     from ompbind.host import Lease
+    from ompbind.launch.warm import Warming
     from ompbind.plans import Plan, RankPlan
 
     Say = Callable[[str, str], None]  # a kind ("note", "warning", "error") and a text
     # Returns what is reported of a plan's ranks when they start, a line each.
     Announce = Callable[[Plan], Sequence[str]]
+
     # By rank: the pids of the living, and of the others the seconds from start to exit.
     Prove = Callable[[Plan, Mapping[int, int], Mapping[int, float], Say], float | None]
 
@@ -49,6 +51,7 @@ class Settings(Record):
     report: str = ""  # the file for what each rank has used, "" for none
     report_bindings: bool = False
     announce: Announce | None = None  # for --report-bindings
+    warming: Warming | None = None  # shows how far --warm is
     verify: float | None = None  # seconds within which ranks are to be as planned
     verify_strict: bool = False  # ranks that are not as planned are an error
     # Called when all ranks have executed, again after the seconds that it returns, and when all

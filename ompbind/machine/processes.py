@@ -41,6 +41,7 @@ class Memory(Record):
     policy: str  # the main thread's, as the kernel writes it
     private: tuple[tuple[str, int, int], ...] = ()  # (policy, node, bytes) of pages of no file
     files: tuple[tuple[int, int], ...] = ()  # (node, bytes) of pages of files, often shared
+    mapped: tuple[tuple[str, int, int], ...] = ()  # (file, node, bytes) of those with a name
 
 
 class HugePages(Record):
@@ -389,16 +390,20 @@ def parse_numa_maps(data: bytes) -> Memory:
     """Sum up the regions of numa_maps; pages without a file are private."""
     private: dict[tuple[str, int], int] = {}
     files: dict[int, int] = {}
+    mapped: dict[tuple[str, int], int] = {}
     regions = list(parse_regions(data))
     for region in regions:
         for node, count in region.pages:
             size = count * region.page
             if region.is_file:
                 files[node] = files.get(node, 0) + size
+                if region.file:
+                    mapped[region.file, node] = mapped.get((region.file, node), 0) + size
             else:
                 private[region.policy, node] = private.get((region.policy, node), 0) + size
     by_node = tuple((*key, size) for key, size in sorted(private.items()))
-    return Memory(find_policy(regions), by_node, tuple(sorted(files.items())))
+    by_file = tuple((*key, size) for key, size in sorted(mapped.items()))
+    return Memory(find_policy(regions), by_node, tuple(sorted(files.items())), by_file)
 
 
 def parse_huge_pages(data: bytes) -> HugePages:

@@ -32,6 +32,7 @@ class Region(Record):
     page: int
     pages: tuple[tuple[int, int], ...]
     end: int = 0
+    file: str = ""  # "": of none, or of another name than a file's
 
     def count_outside(self, nodes: CpuSet) -> int:
         """Return how many of its pages are on other nodes than these."""
@@ -50,19 +51,31 @@ def parse_regions(numa_maps: bytes) -> Iterator[Region]:
         policy, rest = words[1], 2
         if policy in ("prefer", "weighted") and words[2:]:
             policy, rest = f"{policy} {words[2]}", 3
-        pages, is_file, is_stack, size = [], False, False, 4
+        pages, is_file, is_stack, size, file = [], False, False, 4, ""
         for word in words[rest:]:
             name, _, value = word.partition("=")
             if name == "stack":
                 is_stack = True
             elif name == "file":
-                is_file = not value.startswith(RESERVED_PAGES)
+                is_file, file = not value.startswith(RESERVED_PAGES), unescape(value)
             elif name == "kernelpagesize_kB":
                 size = parse_whole(value) or 0
             elif name[:1] == "N" and (node := parse_whole(name[1:])) is not None:
                 pages.append((node, parse_whole(value) or 0))
         start = parse_address(words[0])
-        yield Region(start, policy, is_file, is_stack, size * 1024, tuple(pages), start)
+        yield Region(start, policy, is_file, is_stack, size * 1024, tuple(pages), start,
+                     file)  # fmt: skip
+
+
+def unescape(path: str) -> str:
+    """Return a path in which the kernel has written blanks and the like as \\040."""
+    first, *parts = path.split("\\")
+    done = [first]
+    for part in parts:
+        digits = part[:3]
+        plain = len(digits) == 3 and all(c in "01234567" for c in digits)
+        done.append(chr(int(digits, 8) & 127) + part[3:] if plain else f"\\{part}")
+    return "".join(done)
 
 
 def find_policy(regions: Iterable[Region]) -> str:

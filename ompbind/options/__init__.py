@@ -47,9 +47,10 @@ class PlanOptions(Record):
     launches, None where neither way was asked for; `exclusive`: whether they may hold none of the
     plan's cpus, and `wait`: the seconds to wait for cpus that nobody holds, None for not at all;
     `variables`: what the workers' environment gets, None for nothing; `preload`: the names or paths
-    of libraries to preload; `pools`: whether thread pools beside OpenMP's get as many threads, None
-    for where a quota limits these; `huge_pages`: those of --huge-pages; `fixes`: their names, with
-    commas; `fix_children`: whether they reach the workers' children, None for not asked for;
+    of libraries to preload; `warm`: the files to read into memory before; `pools`: whether thread
+    pools beside OpenMP's get as many threads, None for where a quota limits these; `huge_pages`:
+    those of --huge-pages; `fixes`: their names, with commas; `fix_children`: whether they reach the
+    workers' children, None for not asked for;
     `rank`: the only rank to start, a number or the variable that holds it and what that counts
     from; `engine`: the name of the engine, or `none`; `within`: what to plan under it; `found`: the
     engine's rank that this process is, None where nothing was looked for."""
@@ -67,6 +68,7 @@ class PlanOptions(Record):
     wait: float | None = None
     variables: Variables | None = None
     preload: tuple[str, ...] = ()
+    warm: tuple[str, ...] = ()
     pools: bool | None = None
     huge_pages: str = ""
     fixes: str | None = None

@@ -776,6 +776,27 @@ OPTIONS: tuple[Option, ...] = (
         panel=MEMORY,
         fields=("plan.huge_pages",),
     ),
+    Option(
+        ("--warm",),
+        "list",
+        "Read these files into memory before the ranks start, onto the node of the ranks or "
+        "interleaved over their nodes; pages that lie elsewhere and nobody uses are dropped and "
+        "read again; with {rank}, each rank's own",
+        "FILE...",
+        commands=("run", "show"),
+        panel=MEMORY,
+        suggest=("<file>",),
+        parse=parse_texts,
+        fields=("plan.warm",),
+        excludes=(
+            Rule(
+                ("topology",),
+                "{name} is for files of this machine, {other} is another",
+                "leave {other} out",
+            ),
+        ),
+        on_saved_plan=True,
+    ),
     # --- GPUs and the ranks' variables
     Option(
         ("--gpu-env",),
@@ -1115,6 +1136,14 @@ OPTIONS: tuple[Option, ...] = (
         commands=("show",),
         panel=OUTPUT,
         brief="how to print the plan",
+        excludes=(
+            Rule(
+                ("warm",),
+                "{other} is done by ompbind, {option} is for another tool",
+                "leave {other} out",
+                when=EXPORTS,
+            ),
+        ),
         keyword_of=(),
         on_saved_plan=True,
     ),
@@ -1595,6 +1624,7 @@ OPTIONS: tuple[Option, ...] = (
         brief="plan a whole job on these hosts",
         keyword_of=(),
         excludes=(
+            Rule(("warm",), "{other} is for files of this machine, {name} names many"),
             Rule(("from_env",), "{other} follows the variables of one machine, {name} names many"),
             Rule(
                 tuple(f"format={form}" for form in EXPORTS),

@@ -20,6 +20,7 @@ from ompbind.render.rows import (
     RIGHT,
     command_text,
     describe_engine,
+    describe_files,
     describe_groups,
     describe_huge_pages,
     describe_plan,
@@ -91,8 +92,10 @@ def draw_ranks(
         plan.omp_text or plan.places_why,
         *describe_thread_pools(plan),
         *describe_huge_pages(plan),
+        *describe_preloads(plan),
+        *describe_files(plan),
     ]
-    about = [text for text in (*about, *describe_preloads(plan)) if text]
+    about = [text for text in about if text]
     if about:
         parts += [*(Text(line, overflow="fold") for line in about), Text()]
     parts += [PlanMap(plan.host.cpus, machine, make_owners(plan), make_role_marks(plan)), Text()]

@@ -237,6 +237,18 @@ def describe_preloads(plan: Plan) -> list[str]:
     return lines
 
 
+def describe_files(plan: Plan) -> list[str]:
+    """Return a line for each file: `warm: /m/model.bin, 14.2 GiB on node 1`."""
+    lines = []
+    for file in plan.warm:
+        where = {
+            "preferred": f" on {label('node', file.mems)}",
+            "interleave": f" interleaved over {label('node', file.mems)}",
+        }.get(file.mem, " in memory")
+        lines.append(f"warm: {file.path}, {format_size(file.bytes)}{where}")
+    return lines
+
+
 def name_preload(path: str) -> str:
     """Return a library's path, with the name of the allocator or OpenMP runtime that it is."""
     file = os.path.basename(path)

@@ -43,7 +43,8 @@ def explain(plan: Plan, machine: Machine | None = None) -> list[str]:
     each = explain_server(plan, plan.server) if plan.server else explain_ranks(plan)
     pools = [f"Other thread pools: {describe_pools(plan.pools)}."] if plan.pools else []
     huge = [HUGE_PAGES[plan.huge_pages]] if plan.huge_pages else []
-    more = [*pools, *huge, *explain_preloads(plan), *explain_sharing(plan, machine)]
+    more = [*pools, *huge, *explain_preloads(plan), *explain_files(plan)]
+    more += explain_sharing(plan, machine)
     return [*explain_machine(plan), *explain_budget(plan), *each, *more]
 
 
@@ -127,6 +128,19 @@ def explain_ranks(plan: Plan) -> list[str]:
     elif plan.places_why:
         lines.append(f"OpenMP places: {plan.places_why}.")
     return lines
+
+
+def explain_files(plan: Plan) -> list[str]:
+    """Return a sentence for each file that is read into memory before."""
+    places = {
+        "preferred": "onto {mems}, and from elsewhere dropped and read again",
+        "interleave": "page by page over {mems}, and from elsewhere dropped and read again",
+    }
+    return [
+        f"{f.path} ({format_size(f.bytes)}) is read into memory before the ranks start"
+        f"{', ' * bool(f.mems)}{places.get(f.mem, '').format(mems=label('node', f.mems))}."
+        for f in plan.warm
+    ]
 
 
 def explain_preloads(plan: Plan) -> list[str]:

@@ -24,6 +24,8 @@ KERNEL_WORDS = {
 }
 # Pages on the wrong node are ignored below this share of the memory, and below these bytes.
 MIN_SHARE, MIN_BYTES = 0.01, 256 << 10
+MIN_FILE_BYTES = 16 << 20  # of a file, below which it is no more than a library
+MAX_FILES = 3  # that are named
 
 
 def judge_memory(observation: Observation) -> Iterator[Difference | str]:
@@ -47,6 +49,25 @@ def judge_memory(observation: Observation) -> Iterator[Difference | str]:
         yield f"the program set another policy for some of its memory: {sizes}"
     if expected.mem != "local":
         yield from judge_pages(observation, memory, plan)
+        yield from judge_files(observation.expected.mems, memory)
+
+
+def judge_files(mems: CpuSet, memory: Memory) -> Iterator[str]:
+    """Yield a note on each large file that lies on other nodes than the rank's memory: the first
+    reader of a page has put it there, and all others read it from afar."""
+    sizes: dict[str, tuple[int, int]] = {}
+    for path, node, size in memory.mapped:
+        total, wrong = sizes.get(path, (0, 0))
+        sizes[path] = total + size, wrong + (size if node not in mems else 0)
+    far = [(wrong, total, path) for path, (total, wrong) in sizes.items()
+           if wrong >= max(MIN_FILE_BYTES, MIN_SHARE * total)]  # fmt: skip
+    for wrong, total, path in sorted(far, reverse=True)[:MAX_FILES]:
+        nodes = CpuSet(node for name, node, _ in memory.mapped if name == path and node not in mems)
+        yield (
+            f"{format_size(wrong)} of the file {path} ({wrong / total:.0%} of what is mapped) is "
+            f"on {label('node', nodes)}, the rank's memory on {mems}: ompbind run --warm FILE puts "
+            "it there"
+        )
 
 
 def judge_pages(observation: Observation, memory: Memory, plan: str) -> Iterator[Difference | str]:

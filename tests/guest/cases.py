@@ -438,10 +438,31 @@ UNEVEN_SCRIPTS = {
         echo 1 >{CPU7}""",
 }
 
+# A file whose pages are put on node 0 first; `nodes` prints where they are, from outside.
+WARM_SCRIPTS = {
+    "warm files": """
+        file=$(command -v qemu-system-x86_64)
+        python=$(dirname $OMPBIND)/python
+        nodes="$python -m tests.support.file_nodes $file"
+        numactl --physcpubind=0 --membind=0 cat $file >/dev/null
+        $nodes
+        $OMPBIND run --numa-bind-nodes 2 --warm $file -- $nodes
+        $nodes $OMPBIND run --numa-bind-nodes 3 --warm $file -- true
+        $OMPBIND run --numa-bind-nodes 0 1 --warm $file -- true
+        $nodes""",
+}
+
 # The longest first: two guests run at a time.
 BOOTS = {
     "every runtime": Boot("The same machine, each runtime.", MACHINE, {}, matrix=MATRIX),
-    "four nodes": Boot("Two packages of two nodes, hardware threads.", MACHINE, CASES, SHOWN, True),
+    "four nodes": Boot(
+        "Two packages of two nodes, hardware threads.",
+        MACHINE,
+        CASES,
+        SHOWN,
+        True,
+        scripts=WARM_SCRIPTS,
+    ),
     "eight nodes": Boot("Four packages of two nodes.", EIGHT_NODES, EIGHT_CASES),
     "uneven": Boot(
         "A node without cpus, one without memory, a cpu offline, devices on nodes.",

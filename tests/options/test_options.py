@@ -102,8 +102,8 @@ def test_every_field_has_its_option() -> None:
     found = {"request.places_why", "request.omp_why", "request.place_list", "request.limit",
              "request.visible", "request.cards", "request.inherited", "request.command",
              "request.serving", "request.world", "request.by_thread", "request.only", "plan.found",
-             "settings.watched", "settings.may_switch", "settings.prove", "settings.announce",
-             "variables.fixes",
+             "settings.watched", "settings.warming", "settings.may_switch", "settings.prove",
+             "settings.announce", "variables.fixes",
              "plan.request", "plan.variables"}  # fmt: skip
     known = {f"{key}.{name}" for key, record in RECORDS.items() for name in record._fields}
     assert known == given | found

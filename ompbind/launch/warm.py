@@ -1,0 +1,188 @@
+"""Reads files into memory, onto the nodes that the plan says, before the ranks start.
+
+Pages of a file are put where the policy of the process says that reads them first, and stay there:
+a rank bound to another node reads them from afar, each time (numactl#87, llama.cpp#18166). Dropping
+a clean page that nobody maps needs no privilege: posix_fadvise(2), POSIX_FADV_DONTNEED.
+
+A file is gone through in pieces. Each is read under the policy, mapped, and its pages are counted
+by node; if they are elsewhere, it is unmapped, dropped, read again and counted again.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ompbind.errors import DeniedError
+from ompbind.launch.syscalls import Library
+from ompbind.machine import living_root
+from ompbind.machine.page_cache import find_mappers, read_mapped_nodes
+from ompbind.messages import format_size, label, quote
+from ompbind.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Protocol
+
+    from ompbind.cpuset import CpuSet
+    from ompbind.machine.roots import LivingRoot
+    from ompbind.plans import WarmFile
+
+    class Warming(Protocol):
+        """Shows how far the files of --warm are."""
+
+        def show(self, name: str, done: int, total: int) -> None:
+            """`done` of `total` bytes of all files have been gone through, `name` at last."""
+
+        def finish(self, results: Sequence[Warmed]) -> None:
+            """Report what has become of each."""
+
+
+PIECE = 32 << 20  # bytes that are mapped at once
+BLOCK = 1 << 20  # bytes that are read at once
+UNEVEN = 1.5  # so many times its part of an interleaved piece is too much for a node
+
+
+class Warmed(Record):
+    """What became of a file. `read`: how much of it has been gone through, in bytes; `counted`: of
+    which the nodes are known; `moved`: of these, what was on other nodes before; `left`: by node,
+    what still is; `users`: the processes that map it, for which it is left where it is."""
+
+    file: WarmFile
+    read: int = 0
+    counted: int = 0
+    moved: int = 0
+    left: tuple[tuple[int, int], ...] = ()
+    users: tuple[tuple[int, str], ...] = ()
+
+
+def warm_files(
+    files: tuple[WarmFile, ...],
+    on_denied: str,
+    say: Callable[[str], None],
+    warming: Warming | None = None,
+) -> list[Warmed]:
+    """Bring the files into memory, and report what could not be done. Raises DeniedError where the
+    kernel denies the memory policy, unless that may be left out."""
+    library = Library()
+    root = living_root()
+    total, before = sum(f.bytes for f in files), 0
+    results: list[Warmed] = []
+    for file in files:
+        name, result = os.path.basename(file.path), Warmed(file)
+        try:
+            policy = set_policy(library, file)
+        except OSError as e:
+            if on_denied != "degrade":
+                raise DeniedError(
+                    f"--warm: the kernel denies a memory policy ({e.strerror})",
+                    hint="--on-denied degrade reads the files wherever the kernel puts them",
+                ) from None
+            say(f"--warm: the kernel denies a memory policy ({e.strerror}): {name} is only read")
+            file, policy = file.replace(mem="none"), None  # noqa: PLW2901
+        try:
+            for result in warm_file(root, file):
+                if warming:
+                    warming.show(name, before + result.read, total)
+        except OSError as e:
+            say(f"--warm {quote(file.path, 400)}: {e.strerror}")
+            continue
+        finally:
+            if policy is not None:
+                library.memory(0, *policy)
+        before += file.bytes
+        results.append(result)
+        if text := explain_left(result):
+            say(text)
+    return results
+
+
+def set_policy(library: Library, file: WarmFile) -> tuple[int, CpuSet] | None:
+    """Set this thread's memory policy for reading a file, and return the one that it had; None
+    where there is nothing to choose. Raises OSError."""
+    if file.mem == "none":
+        return None
+    mode, nodes = library.memory(1)
+    library.memory(0, {"preferred": 1, "interleave": 3}[file.mem], file.mems)
+    return mode, nodes
+
+
+def warm_file(root: LivingRoot, file: WarmFile) -> Iterator[Warmed]:
+    """Bring a file into memory; yield what has become of it after each piece. Raises OSError."""
+    fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        whole = os.fstat(fd).st_size
+        users: list[tuple[int, str]] | None = None
+        size, moved, left = 0, 0, dict[int, int]()
+        for start in range(0, whole, PIECE):
+            length = min(PIECE, whole - start)
+            read_piece(fd, start, length)
+            nodes = count_nodes(root, fd, start, length) if file.mem != "none" else {}
+            wrong = find_misplaced(nodes, file)
+            if wrong:
+                if users is None:
+                    users = find_mappers(root, fd, but=os.getpid())
+                if not users:
+                    drop_piece(fd, start, length)
+                    read_piece(fd, start, length)
+                    nodes = count_nodes(root, fd, start, length)
+                    still = find_misplaced(nodes, file)
+                    moved += max(sum(wrong.values()) - sum(still.values()), 0)
+                    wrong = still
+            size += sum(nodes.values())
+            for node, count in wrong.items():
+                left[node] = left.get(node, 0) + count
+            far, holders = tuple(sorted(left.items())), tuple(users or ())
+            yield Warmed(file, start + length, size, moved, far, holders)
+    finally:
+        os.close(fd)
+
+
+def read_piece(fd: int, start: int, length: int) -> None:
+    """Read a piece of a file, so that it is in memory. Raises OSError."""
+    for at in range(start, start + length, BLOCK):
+        os.pread(fd, min(BLOCK, start + length - at), at)
+
+
+def drop_piece(fd: int, start: int, length: int) -> None:
+    """Drop the pages of a piece that nobody maps; those not yet written are written first. Raises
+    OSError."""
+    os.fdatasync(fd)
+    os.posix_fadvise(fd, start, 0 if length < PIECE else length, os.POSIX_FADV_DONTNEED)
+
+
+def count_nodes(root: LivingRoot, fd: int, start: int, length: int) -> dict[int, int]:
+    """Return the bytes of a piece on each node. Raises OSError."""
+    import mmap
+
+    flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0x8000)
+    with mmap.mmap(fd, length, flags=flags, prot=mmap.PROT_READ, offset=start):
+        return read_mapped_nodes(root, fd)
+
+
+def find_misplaced(nodes: dict[int, int], file: WarmFile) -> dict[int, int]:
+    """Return the bytes on each node that should be elsewhere: on nodes that are not the file's, or
+    of an interleaved piece far more than a node's part."""
+    wrong = {node: size for node, size in nodes.items() if node not in file.mems}
+    if file.mem != "interleave":
+        return wrong if file.mem == "preferred" else {}
+    part = sum(nodes.values()) / len(file.mems)
+    for node, size in nodes.items():
+        if node in file.mems and size > max(UNEVEN * part, part + BLOCK):
+            wrong[node] = size - int(part)
+    return wrong
+
+
+def explain_left(result: Warmed) -> str:
+    """Return what to warn of; "" for nothing."""
+    total = sum(size for _, size in result.left)
+    if not total:
+        return ""
+    nodes = ", ".join(f"{format_size(size)} on node {node}" for node, size in result.left)
+    planned = label("node", result.file.mems)
+    text = f"--warm {quote(result.file.path, 400)}: planned for {planned}, but {nodes} stay there"
+    if result.users:
+        pid, name = result.users[0]
+        more = f" and {len(result.users) - 1} more" if result.users[1:] else ""
+        return f"{text}: process {pid} ({name}){more} has it mapped"
+    return f"{text}: {planned} may be full, or its file system keeps files in memory (tmpfs)"
