@@ -214,7 +214,9 @@ class Namer:
         ]
         caches = sorted(size for c in cpus for size in self.sizes.get(c.cpu, ()))
         return (
-            tuple(round_memory(node.memory_bytes) if node else None for node in memory),
+            tuple(
+                (round_memory(node.memory_bytes), node.kind) if node else None for node in memory
+            ),
             tuple(caches),
             tuple(c.kind for c in cpus),
         )

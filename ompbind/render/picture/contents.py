@@ -7,7 +7,7 @@ from ompbind.gpus.visible import VENDORS, make_visible, why_not
 from ompbind.machine.topology import Topology
 from ompbind.messages import counted, format_size
 from ompbind.record import Record
-from ompbind.render.inventory import name_kind, number_gpus
+from ompbind.render.inventory import describe_memory, name_kind, number_gpus
 from ompbind.render.outline import (
     HOLDERS,
     Part,
@@ -31,10 +31,12 @@ OTHER_VENDORS = {"1a03": "ASPEED", "102b": "Matrox", "15b3": "Mellanox", "14e4":
 
 
 class Memory(Record):
-    """The memory of a NUMA node. `bytes`: None if unknown; `ranks`: those that are bound to it."""
+    """The memory of a NUMA node. `bytes`: None if unknown; `text`: that in words, with its kind;
+    `ranks`: those that are bound to it."""
 
     node: int
     bytes: int | None
+    text: str
     ranks: tuple[int, ...] = ()
     allowed: bool = True
 
@@ -174,7 +176,8 @@ def make_memory(node: Node, machine: Machine, plan: Plan | None) -> Memory:
         ranks = tuple(w.worker for w in plan.server.workers if node.node in w.mems)
     elif plan is not None:
         ranks = tuple(r.number for r in plan.ranks if node.node in r.mems)
-    return Memory(node.node, node.memory_bytes, ranks, node.node in machine.allowed.nodes)
+    text = describe_memory(node) or "memory"
+    return Memory(node.node, node.memory_bytes, text, ranks, node.node in machine.allowed.nodes)
 
 
 def is_worth_drawing(memory: Memory) -> bool:
@@ -260,9 +263,3 @@ def shorten_chips(chips: Sequence[Chip]) -> tuple[Chip, ...]:
     rest = chips[MAX_CHIPS - 1 :]
     more = Chip(f"{len(rest)} more", "; ".join(chip.text for chip in rest))
     return (*chips[: MAX_CHIPS - 1], more)
-
-
-def memory_text(memory: Memory) -> str:
-    if memory.bytes is None:
-        return "memory"
-    return format_size(memory.bytes) if memory.bytes else "no memory"

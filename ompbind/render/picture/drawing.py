@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ompbind.cpuset import label_numbers
 from ompbind.record import Record
-from ompbind.render.picture.contents import memory_text
 from ompbind.render.picture.layout import (
     CACHE_SIZE,
     CHIP_HEIGHT,
@@ -119,7 +118,7 @@ class Drawer:
         """Draw a node's memory as a bar, with a piece for each rank that is bound to it."""
         ranks = memory.ranks
         bound = label_numbers(self.noun, ranks) if ranks else ""
-        text = memory_text(memory)
+        text = memory.text
         parts = [f"memory of node {memory.node}: {text}", f"bound to it: {bound}" if bound else ""]
         if not memory.allowed:
             parts.append("not allowed")

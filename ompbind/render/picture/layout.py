@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ompbind.record import Record
-from ompbind.render.picture.contents import memory_text
 from ompbind.render.picture.shapes import measure
 
 TYPE_CHECKING = False
@@ -102,7 +101,7 @@ class Arranger:
                 block.look, len(block.name), bool(block.detail),
                 tuple(map(len, block.cores)), self.pattern(block.cores),
                 tuple(map(self.key, block.blocks)),
-                tuple(len(memory_text(m)) for m in block.memories),
+                tuple(len(m.text) for m in block.memories),
                 tuple(chip.text for chip in block.chips),
             )  # fmt: skip
             self.key_of[id(block)] = self.keys.setdefault(parts, len(self.keys))
@@ -143,7 +142,7 @@ class Arranger:
         widths = [name_width(block)]
         if block.look in ("group", "memory"):
             widths[0] += measure(block.detail, LABEL_SIZE) + 9
-        widths += [measure(memory_text(m), LABEL_SIZE) + 10 for m in block.memories]
+        widths += [measure(m.text, LABEL_SIZE) + 10 for m in block.memories]
         return max(widths)
 
     def fit_cores(self, cores: Sequence[CpuSet], room: float) -> Frame:

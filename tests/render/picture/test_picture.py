@@ -125,6 +125,15 @@ def test_memory_shows_whose_it_is() -> None:
     assert package.y < inner.y < inner.y + inner.height < package.y + package.height
 
 
+def test_memory_shows_its_kind() -> None:
+    """HBM and CXL are called so, as in topo's text."""
+    machine = MACHINES["expander"]
+    nodes = tuple(n.replace(kind="" if n.cpus else "hbm") for n in machine.topology.nodes)
+    machine = machine.replace(topology=machine.topology.replace(nodes=nodes))
+    texts = set(texts_of(make_machine_picture(machine)))
+    assert {"memory 1.0 GiB", "3.0 GiB HBM"} <= texts
+
+
 def test_a_gpu_is_linked_to_its_rank() -> None:
     """It has the rank's colour, and a line leads to one of the rank's cores; a display is no GPU
     to compute with."""
