@@ -259,7 +259,7 @@ def test_no_pages(tmp_path: os.PathLike[str]) -> None:
          "the worker's own options follow its command; see ompbind run --help"),
         (["topo", "--cores", "2"], "'--cores' is not an option", "see ompbind topo --help"),
         (["topo", "--json"], "'--json' is not an option",
-         "use --format json, an option of ompbind show, topo, verify and doctor"),
+         "use --format json, an option of all commands but ompbind run"),
         (["topo", "--frobnicate"], "'--frobnicate' is not an option", "see ompbind topo --help"),
         # values
         (["show", "--per", "Numa"], "--per: 'Numa' is not one of numa, package, l3, core, "
