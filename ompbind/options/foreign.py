@@ -95,7 +95,7 @@ NAMES: tuple[tuple[str, str], ...] = (
     ("-m --membind --cpuset-mems --mem-bind-nodes", "--mem bind --mem-nodes {NODES}"),
     ("-P", "--mem preferred --mem-nodes {NODES}, or -n N"),
     ("--preferred --preferred-many", "--mem preferred --mem-nodes {NODES}"),
-    ("-p", "--mem preferred --mem-nodes NODES; of a running process: ompbind verify PID"),
+    ("-p", "--mem preferred --mem-nodes NODES; of a running process: ompbind rebind PID"),
     ("-l --localalloc --local", "--mem local"),
     ("--balancing -balancing", "--mem bind --mem-balancing"),
     ("--mem-bind --mem_bind --policy --mempolicy --memory-policy",
