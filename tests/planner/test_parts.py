@@ -19,9 +19,11 @@ from ompbind.planner.mapping import Share
 from ompbind.planner.memory import (
     choose_nodes,
     find_memory,
+    find_nodes_of_kind,
     keep_allowed,
     node_with_memory,
     warn_of_denied_nodes,
+    warn_of_weights,
 )
 from ompbind.planner.request import Pool, Request
 from ompbind.planner.reservation import set_aside
@@ -388,6 +390,58 @@ def test_a_ranks_memory(args: str, cpus: list[int], wanted: tuple[str, str, list
     mem, mems, texts = find(args, *cpus)
     assert (mem, mems, len(texts)) == (*wanted[:2], len(wanted[2]))
     assert all(text.startswith(start) for text, start in zip(texts, wanted[2], strict=True))
+
+
+def facts(kinds: str = "", weights: Sequence[int | None] = (None,) * 4) -> Machine:
+    """The four nodes, with kinds of memory, by their first letters, and weights."""
+    names = {"h": "hbm", "d": "dram", "c": "cxl", "?": ""}
+    pairs = zip(FOUR.nodes, kinds or "????", weights, strict=True)
+    nodes = tuple(n.replace(kind=names[kind], weight=weight) for n, kind, weight in pairs)
+    return Machine(FOUR.replace(nodes=nodes), Allowed(CpuSet(range(3)), CpuSet([0, 1, 3])))
+
+
+@pytest.mark.parametrize(
+    ("weights", "nodes", "warned"),
+    [
+        ((5, 1, None, 1), "0-1", False), ((5, 1, None, 1), "1,3", True),
+        ((5, None, None, 1), "0-1", False), ((1, 1, None, 1), "0", False),
+    ],
+)  # fmt: skip
+def test_weights_that_make_no_difference(
+    weights: tuple[int | None, ...], nodes: str, warned: bool
+) -> None:
+    """They are named, where there are several and all are known."""
+    cautions = warn_of_weights(facts(weights=weights), CpuSet.parse_kernel(nodes))
+    texts = [f"the kernel's weights of nodes {nodes} are all 1: their pages are interleaved evenly"]
+    assert [c.text for c in cautions] == texts * warned
+
+
+@pytest.mark.parametrize(
+    ("kinds", "kind", "near", "nodes"),
+    [
+        ("dh?h", "hbm", "0", "1"), ("dh?h", "hbm", "3", "3"), ("dh?h", "hbm", "0,3", "1,3"),
+        ("dd?c", "cxl", "0-1", "3"), ("dd?c", "dram", "3", "0"),
+    ],
+)  # fmt: skip
+def test_nodes_of_a_kind(kinds: str, kind: str, near: str, nodes: str) -> None:
+    """For each of a rank's nodes the nearest, by distance here."""
+    found = find_nodes_of_kind(facts(kinds), kind, CpuSet.parse_kernel(near))
+    assert str(found) == nodes
+
+
+@pytest.mark.parametrize(
+    ("kinds", "problem", "hint"),
+    [
+        ("dd??", "no node of this machine is known to have such memory", "dram: 0-1; unknown: 2-3"),
+        ("ddhc", "memory of node 2 is not allowed (cgroup cpuset)", "dram: 0-1; hbm: 2; cxl: 3"),
+    ],
+)
+def test_a_kind_that_is_nowhere(kinds: str, problem: str, hint: str) -> None:
+    """What there is instead is said."""
+    with pytest.raises(PlanError) as caught:
+        find_nodes_of_kind(facts(kinds), "hbm", CpuSet([0]))
+    assert caught.value.message == f"--mem-kind hbm: {problem}"
+    assert caught.value.hint == f"kinds of the nodes: {hint}; --mem-nodes names nodes"
 
 
 def test_memory_goes_by_the_node_that_a_rank_is_for() -> None:
