@@ -208,7 +208,7 @@ def explain_problem(path: str, program: Elf | None, linker: Linker) -> str:
         return f"is built for another kind of processor than {who}"
     if not elf.shared:
         return "is not a shared library"
-    if os.statvfs(path).f_flag & os.ST_NOEXEC:
+    if os.statvfs(path).f_flag & getattr(os, "ST_NOEXEC", 0):  # macOS has none
         return "lies in a file system that is mounted noexec"
     return explain_needs(elf, program, linker)
 

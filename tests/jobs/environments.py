@@ -23,7 +23,7 @@ SIZES = {
     "intelmpi": 300,
     "torchrun": 950,
     "pools": 330,
-    "frameworks": 420,
+    "frameworks": 440,
     "kubernetes": 120,
     "compose": 25,
 }
