@@ -202,6 +202,18 @@ def test_a_program_that_runs_goes_to_another_node(booted: Seen) -> None:
     assert process["bytes_left"] == 0
 
 
+def test_memory_is_measured_on_the_node_it_is_said_to_be_on(booted: Seen) -> None:
+    """Each block that a process reads has its pages on the node asked for, as the kernel shows
+    them; every pair of nodes has its figures."""
+    seen = booted("four nodes")["measured"]
+    assert {node for _, node, _ in seen["placed"]} == {0, 1, 2, 3}
+    assert all(grown == [node] for _, node, grown in seen["placed"]), seen["placed"]
+    memory = seen["measured"]["memory"]
+    assert [(a["node"], a["memory"]) for a in memory] == [(2, node) for node in range(4)]
+    assert all(a["bandwidth"]["value"] > 0 for a in memory)
+    assert [core["cpus"] for core in seen["measured"]["cores"]] == ["4"]
+
+
 @pytest.mark.parametrize("name", BOOTS)
 def test_topology_agrees_with_lscpu(booted: Seen, name: str) -> None:
     """`topo` groups cpus into cores, packages, nodes and caches exactly as lscpu does."""

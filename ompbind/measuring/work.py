@@ -103,12 +103,13 @@ class Worker:
         return self.measure(lambda: spin(int(steps)))
 
     def spin_for(self, seconds: float) -> list[float]:
-        """Run for so long; return the steps and both times."""
-        count = 0
+        """Run for so long, and a little at the least; return the steps and both times."""
+        count, passed = 0, 0.0
         start, used = time.perf_counter(), time.thread_time()
-        while (passed := time.perf_counter() - start) < seconds:
+        while not count or passed < seconds:
             spin(CHUNK)
             count += CHUNK
+            passed = time.perf_counter() - start
         return [count, time.thread_time() - used, passed]
 
     def place(self, number: float, node: float, size: float, with_ring: float) -> list[float]:
@@ -129,12 +130,14 @@ class Worker:
         return self.measure(self.blocks[int(number)].read)
 
     def read_for(self, number: float, seconds: float) -> list[float]:
-        """Read block `number` for so long; return the bytes and both times."""
-        block, count = self.blocks[int(number)], 0
+        """Read block `number` for so long, and once at the least; return the bytes and both
+        times."""
+        block, count, passed = self.blocks[int(number)], 0, 0.0
         start, used = time.perf_counter(), time.thread_time()
-        while (passed := time.perf_counter() - start) < seconds:
+        while not count or passed < seconds:
             block.read()
             count += block.size
+            passed = time.perf_counter() - start
         return [count, time.thread_time() - used, passed]
 
     def walk(self, number: float, steps: float) -> list[float]:

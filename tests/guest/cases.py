@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.guest.machine import Machine
+from tests.guest.measured import measure
 from tests.guest.rebound import rebind
 from tests.guest.spoiled import spoil_all
 from tests.support import forks
@@ -499,6 +500,7 @@ def main(name: str, ompbind: str, *programs: str) -> None:
             },
             "spoiled": spoil_all(ompbind, workers["libgomp"]) if boot.spoil else {},
             "rebound": rebind(ompbind, workers["libgomp"]) if boot.spoil else {},
+            "measured": measure() if boot.spoil else {},
             "scripts": {
                 name: capture(
                     "env", f"OMPBIND={ompbind}", f"WHERE={workers['libgomp']}", "sh", "-c", script

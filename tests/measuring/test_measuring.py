@@ -304,6 +304,10 @@ def test_a_worker_s_tasks() -> None:
     worker.perform("place", [0, -1, 1 << 16, 1])
     worker.perform("place", [1, -1, 1 << 16, 0])
     assert all(t >= 0 for t in worker.perform("spin", [100]))
+    for task in ("spin_for 0", "read_for 1 0"):  # the time is over before it begins
+        name, *numbers = task.split()
+        count, *_ = worker.perform(name, list(map(float, numbers)))
+        assert count > 0
     steps, used, passed = worker.perform("spin_for", [1e-4])
     assert steps >= 2000
     assert passed >= 1e-4
