@@ -69,6 +69,7 @@ def names_a_part(request: Request) -> bool:
         or request.near
         or request.serving
         or request.group
+        or (request.world and request.per)  # an engine sets their number, which it warns of itself
     )
 
 
