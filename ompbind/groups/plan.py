@@ -296,6 +296,8 @@ def join(machine: Machine, planned: Sequence[Planned]) -> Plan:
                   make_ready(p), p.request.background)
         )  # fmt: skip
         cautions += [c.replace(text=f"group {name}: {c.text}") for c in p.plan.cautions]
+    if len({rank.binding.binder for rank in ranks}) > 1:  # numactl lacks a policy of one group
+        ranks = [rank.rebind(rank.binding.without(["numactl"])) for rank in ranks]
     plans = [p.plan for p in planned]
     reserved = union(plan.reserved for plan in plans)
     taken = union([reserved, *(r.cpus for r in ranks), *(r.cpus for r in roles)])

@@ -155,8 +155,9 @@ def test_policies_of_recent_kernels(name: str, tmp_path: Path, ranks: int, start
 
 
 def test_a_numactl_that_lacks_a_policy(tmp_path: Path) -> None:
-    """It is replaced by the system calls, or where it was asked for, that is refused."""
-    (cpu,) = need_cpus(1)
+    """It is replaced by the system calls, for all groups of a launch; where it was asked for, that
+    is refused."""
+    node, (cpu, other) = need_numa(), need_cpus(2)[:2]
     old = tmp_path / "numactl"
     old.write_text("#!/bin/sh\necho 'usage: numactl [--membind= | -m <nodes>]' >&2\nexit 1\n")
     old.chmod(0o755)
@@ -164,6 +165,12 @@ def test_a_numactl_that_lacks_a_policy(tmp_path: Path) -> None:
     words = ["--numa-bind-cpus", str(cpu), "--mem", "bind", "--mem-balancing", "--", "true"]
     shown = ompbind_run("show", "--format", "argv", *words, env=environ)
     assert (shown.returncode, shown.stdout) == (0, "true\n")
+    look = ["--mem", "bind", "--", "head", "-n1", "/proc/self/numa_maps"]
+    groups = ["--numa-bind-cpus", str(other), *look, ":::"]
+    groups += ["--numa-bind-cpus", str(cpu), "--mem-balancing", *look]
+    done = ompbind_run("run", "--output", "inherit", *groups, env=environ)
+    policies = sorted(line.split()[1] for line in done.stdout.splitlines())
+    assert policies in ([f"bind:{node}", f"bind={flag}:{node}"] for flag in ("", "balancing"))
     done = ompbind_run("run", "--binder", "numactl", *words, env=environ)
     assert done.returncode == 125
     assert done.stderr == (
