@@ -53,6 +53,7 @@ def names_a_part(request: Request) -> bool:
     return bool(
         request.per not in (None, *LEVELS)
         or request.nodes is not None
+        or request.mem_nodes[1:]  # of each rank
         or request.cpus is not None
         or request.place_list is not None
         or request.cores_per_rank

@@ -96,7 +96,8 @@ def test_few_ranks_on_many_nodes(args: str, text: str, hint: str) -> None:
         "--numa-bind -n 2 --cores-per-rank 2", "--numa-bind -n 2 --threads 2",
         "--numa-bind -n 1 --part 1/2", "--numa-bind -n 2 --reserve 1",
         "--numa-bind -n 2 --role kv=1", "--numa-bind -n 2 --distribution spread",
-        "--numa-bind -n 2 --exclude 8-15", "--numa-bind -n 2 --exclude-cpus 12",
+        "--numa-bind -n 2 --mem-nodes 0 1", "--numa-bind -n 2 --exclude 8-15",
+        "--numa-bind -n 2 --exclude-cpus 12",
     ],
 )  # fmt: skip
 def test_who_says_which_part_is_not_warned(args: str) -> None:
