@@ -1078,7 +1078,7 @@ def test_ranks_are_dealt_in_blocks_or_round(args: list[str], expected: list[str]
         ),
         (["-n", "2", "--distribution", "cyclic"], "maps ranks to what --per names"),
         (["-n", "2", "--distribution", "spread"], "maps ranks to what --per names"),
-        (["--per", "gpu", "--distribution", "spread"], "--per gpu takes GPUs in order"),
+        (["--per", "gpu", "--distribution", "spread"], "--per gpu takes devices in order"),
         (["--cores-per-rank", "2", "--reserve", "1"], "--reserve"),
         (
             ["--cores-per-rank", "5,4"],
