@@ -150,6 +150,9 @@ class Rebinding:
             self.restore()
             text = f"the kernel denies sched_setaffinity: {e.strerror or e}"
             raise DeniedError(text, hint="all threads are bound as before", part="cpus") from None
+        except KeyboardInterrupt:
+            self.restore()
+            raise
         self.move_pages()
         try:
             self.bind_threads()
@@ -182,10 +185,10 @@ class Rebinding:
             before = CpuSet(os.sched_getaffinity(tid))
             if before == cpus:
                 return False
+            self.masks.setdefault(tid, before)
             set_mask(tid, cpus)
         except ProcessLookupError:
             return False
-        self.masks.setdefault(tid, before)
         return True
 
     def restore(self) -> None:

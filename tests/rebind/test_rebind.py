@@ -271,6 +271,27 @@ def test_masks_are_restored_where_the_kernel_denies_some(
     assert first in before[0]
 
 
+def test_an_interrupted_rebinding_leaves_masks_as_they_were(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while threads are bound."""
+    _, second = need_cpus(2)
+    pid = start("start(2)")
+    before = masks(pid)
+    bind = syscalls.set_affinity
+
+    def interrupt(cpus: CpuSet, tid: int) -> None:
+        bind(cpus, tid)
+        if cpus == CpuSet([second]) and sum(m == [second] for m in masks(pid)) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "set_affinity", interrupt)
+    rebinding = make_rebinding(pid, str(second))
+    with pytest.raises(KeyboardInterrupt):
+        rebinding.carry_out()
+    assert masks(pid) == before
+
+
 def test_cores_that_others_hold_are_refused(
     start: Starter, capfd: pytest.CaptureFixture[str]
 ) -> None:
