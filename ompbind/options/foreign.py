@@ -344,6 +344,8 @@ def read_mask(text: str) -> str:
 def hint_for_value(option: Option, value: str) -> str:
     """Return the hint for a value that is not one of the option's choices."""
     lower = value.lower()
+    if option.key == "mem" and value[:1].isdigit() and value.isalnum():  # srun's --mem
+        return f"--mem-need {value} starts nothing unless so much is free; --mem is the policy"
     meant = lower if lower in option.choices else VALUES.get(option.names[0], {}).get(lower, "")
     if meant.partition(",")[0] not in option.choices:
         meant = ""

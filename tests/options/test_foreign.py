@@ -232,3 +232,8 @@ def test_list_without_mark() -> None:
 def test_other_commands(command: str, words: str, hint: str) -> None:
     """What a command has no use for is not suggested to it."""
     assert refuse(words, command).hint == hint
+
+
+def test_sizes_of_memory() -> None:
+    """srun's --mem is a size; here that is another option."""
+    assert refuse("--mem 40G").hint.startswith("--mem-need 40G starts nothing unless so much")
