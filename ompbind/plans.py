@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 POLICIES = ("bind", "preferred", "interleave", "weighted-interleave", "local", "none")
+WARM_POLICIES = ("preferred", "interleave", "none")  # under which files are read
 BINDERS = ("numactl", "native", "none")
 OMP_MODES = ("all", "threads", "off")
 POOL_MODES = ("kept", "set", "unreached", "openmp", "mask")
@@ -748,11 +749,18 @@ def read_server(plan: Reader) -> Server | None:
 
 
 def read_warm(plan: Reader) -> tuple[WarmFile, ...]:
-    readers = [Reader(f, f"warm[{n}]") for n, f in enumerate(plan.get("warm", list, []))]
-    return tuple(
-        WarmFile(f.get("file", str), f.get("bytes", int), f.one_of("mem", POLICIES), f.cpus("mems"))
-        for f in readers
-    )
+    files = []
+    for n, data in enumerate(plan.get("warm", list, [])):
+        f = Reader(data, f"warm[{n}]")
+        file = WarmFile(
+            f.get("file", str), f.get("bytes", int), f.one_of("mem", WARM_POLICIES), f.cpus("mems")
+        )
+        if (file.mem == "none") == bool(file.mems):
+            raise ParseError(f"{f.where}: mem {file.mem!r} does not go with its mems", text="")
+        if not is_argument(file.path) or file.bytes < 0:
+            raise ParseError(f"{f.where} is no file with a size", text="")
+        files.append(file)
+    return tuple(files)
 
 
 def read_inherited(plan: Reader, key: str) -> tuple[Inherited, ...]:

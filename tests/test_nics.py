@@ -11,6 +11,7 @@ from ompbind.cpuset import CpuSet
 from ompbind.machine.ports import parse_gigabits
 from ompbind.machine.topology import Device, Port
 from ompbind.nics import VARIABLES, find_cards
+from ompbind.render.inventory import device_remark
 
 MELLANOX, INTEL, AMAZON, CRAY = "15b3", "8086", "1d0f", "17db"
 CARDS = "examples/cards.topo"
@@ -206,6 +207,12 @@ def test_machine_and_its_json_have_the_ports(capfd: pytest.CaptureFixture[str]) 
     device = json.loads(capfd.readouterr().out)["devices"][2]
     assert device["bridges"] == ["pci0000:17", "0000:17:01.0"]
     assert device["ports"][0] == {"name": "mlx5_0:1", "kind": "rdma", "up": True, "rate": 400_000}
+
+
+def test_a_card_without_a_link_is_marked() -> None:
+    """topo says why a card is not used."""
+    assert device_remark(nic("18", rdma("mlx5_0", up=False))) == "has no link"
+    assert device_remark(nic("18", rdma("mlx5_0", up=False), net("ib0"))) == ""
 
 
 def test_show_has_a_column(capfd: pytest.CaptureFixture[str]) -> None:

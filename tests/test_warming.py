@@ -14,7 +14,7 @@ import pytest
 from ompbind.cli import main
 from ompbind.cli.progress import WarmingBar, describe_warmed
 from ompbind.cpuset import CpuSet
-from ompbind.errors import DeniedError, UsageError
+from ompbind.errors import DeniedError, ParseError, UsageError
 from ompbind.launch import warm
 from ompbind.launch.warm import Warmed, explain_left, find_misplaced, warm_file, warm_files
 from ompbind.machine import living_root
@@ -111,6 +111,17 @@ def test_json_both_ways(model: Path) -> None:
         {"file": str(model), "bytes": 3 * MIB + 5, "mem": "preferred", "mems": "2"}
     ]
     assert parse_plan(plan.to_json()).warm == plan.warm
+
+
+@pytest.mark.parametrize(
+    "change", [{"mem": "bind"}, {"mems": ""}, {"file": "a\0b"}, {"bytes": -1}, {"bytes": "1"}]
+)
+def test_a_damaged_plan(change: dict[str, object], model: Path) -> None:
+    """What no planner writes is refused as it is read."""
+    plan = json.loads(add_files(plan_for("--numa-bind-nodes 2"), [str(model)]).to_json())
+    plan["warm"][0] |= change
+    with pytest.raises(ParseError, match=r"warm\[0\]"):
+        parse_plan(json.dumps(plan))
 
 
 def test_show_and_its_explanation(model: Path, capfd: pytest.CaptureFixture[str]) -> None:

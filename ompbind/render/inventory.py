@@ -136,4 +136,6 @@ def device_remark(device: Device) -> str:
         remarks.append(reason)
     elif device.driver == "":
         remarks.append("has no driver")
+    elif device.ports and all(port.up is False for port in device.ports):
+        remarks.append("has no link")
     return ", ".join(remarks)
