@@ -92,7 +92,7 @@ def check_devices(request: Request) -> None:
     """Refuse what needs GPUs or network cards where there are none. Raises PlanError."""
     visible, cards = request.visible, request.cards
     if request.per in ("gpu", "accel") and (not visible or visible.problem or not visible.gpus):
-        problem = visible.problem if visible else "no device to compute with was found"
+        problem = visible.problem if visible else "no GPU to compute with was found"
         raise PlanError(f"--per {request.per}: {problem}", hint=visible.hint if visible else "")
     if request.gpu_env and request.per == "accel" and visible and not visible.variable:
         raise PlanError(

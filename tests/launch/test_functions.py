@@ -2030,7 +2030,7 @@ class Ways:
         reset = more.pop("reset", False)
         plan: Any = SimpleNamespace(
             ranks=[make_rank(n) for n in range(ranks)], binder=binder, reset_inherited=reset,
-            host=SimpleNamespace(allowed=CpuSet([5])), groups=(), names_threads=False,
+            host=SimpleNamespace(allowed=CpuSet([5])), groups=(), names_threads=False, warm=(),
         )  # fmt: skip
         plan.replace = lambda **changes: SimpleNamespace(**(vars(plan) | changes))
         lease: Any = SimpleNamespace(make_inheritable=noting(self.calls, "lease"))
@@ -2080,6 +2080,7 @@ def test_a_system_whose_children_send_no_signal(
         ranks=[make_rank(0)],
         binder="none",
         reset_inherited=False,
+        warm=(),
         replace=lambda **_: plan,
         names_threads=False,
     )
