@@ -20,12 +20,9 @@ from ompbind.render.rows import (
     RIGHT,
     command_text,
     describe_engine,
-    describe_files,
     describe_groups,
-    describe_huge_pages,
     describe_plan,
-    describe_preloads,
-    describe_thread_pools,
+    describe_programs,
     list_oddities,
     list_unassigned,
     make_rows,
@@ -88,15 +85,7 @@ def draw_ranks(
     parts += [rank_table(plan, rank), Text()]
     if plan.groups:
         parts += [*(Text(line, overflow="fold") for line in describe_groups(plan)), Text()]
-    about = [
-        plan.omp_text or plan.places_why,
-        *describe_thread_pools(plan),
-        *describe_huge_pages(plan),
-        *describe_preloads(plan),
-        *describe_files(plan),
-    ]
-    about = [text for text in about if text]
-    if about:
+    if about := describe_programs(plan):
         parts += [*(Text(line, overflow="fold") for line in about), Text()]
     parts += [PlanMap(plan.host.cpus, machine, make_owners(plan), make_role_marks(plan)), Text()]
     lines = [*describe_sharing(plan, machine), *list_unassigned(plan, machine)]

@@ -204,6 +204,14 @@ def describe_groups(plan: Plan) -> list[str]:
     return lines or ["all groups are started at once"]
 
 
+def describe_programs(plan: Plan) -> list[str]:
+    """Return lines on what ranks' programs have beside their binding: OpenMP's places, threads of
+    other pools, huge pages, libraries and files."""
+    lines = [plan.omp_text or plan.places_why, *describe_thread_pools(plan)]
+    lines += [*describe_huge_pages(plan), *describe_preloads(plan), *describe_files(plan)]
+    return [line for line in lines if line]
+
+
 def describe_thread_pools(plan: Plan) -> list[str]:
     """Return a line on thread pools beside OpenMP's, if the plan gives them threads."""
     if not plan.pools:

@@ -18,6 +18,7 @@ from ompbind.render.rows import (
     describe_engine,
     describe_groups,
     describe_plan,
+    describe_programs,
     list_oddities,
     list_unassigned,
     make_rows,
@@ -46,8 +47,11 @@ def make_plan_page(plan: Plan, machine: Machine | None, explanation: Sequence[st
         parts.append(write_paragraph(f"warning: {caution.text}{hint}", "bad"))
     parts.append(write_figure(make_plan_picture(plan, machine, legend=False)))
     parts.append(write_table(make_rows(plan)))
-    parts.append(write_paragraph(plan.omp_text or plan.places_why))
-    lines = [*describe_sharing(plan, machine), *list_unassigned(plan, machine)]
+    lines = [
+        *describe_programs(plan),
+        *describe_sharing(plan, machine),
+        *list_unassigned(plan, machine),
+    ]
     parts += [write_paragraph(line) for line in lines]
     if explanation:
         parts.append(write_heading("explanation"))

@@ -13,7 +13,7 @@ from ompbind.cpuset import CpuSet
 from ompbind.machine.processes import Memory, Process, Thread
 from ompbind.machine.topology import Device
 from ompbind.planner import make_plan
-from ompbind.plans import Caution, Inherited
+from ompbind.plans import Caution, Inherited, ThreadPool
 from ompbind.render.pages import make_machine_page, make_plan_page, make_report_page
 from ompbind.verify.expected import make_expected
 from ompbind.verify.report import Difference, ProcessReport, Report
@@ -45,7 +45,12 @@ def test_a_plan_s_page() -> None:
     plan = make_plan(MACHINE, ask("-n", "3", "--mem", "bind"))
     plan = plan.replace(
         command=("./worker",),
-        ranks=tuple(r.replace(command=("./worker",)) for r in plan.ranks),
+        ranks=tuple(
+            r.replace(command=("./worker",), env=(*r.env, ("LD_PRELOAD", "/x/libjemalloc.so.2")))
+            for r in plan.ranks
+        ),
+        huge_pages="thp",
+        pools=(ThreadPool("Numba", "kept", "NUMBA_NUM_THREADS"),),
         cautions=(Caution("memory", "something is slow", "do it otherwise"),),
         inherited=(Inherited("OMP_PLACES", "cores", "removed", "the plan has places"),),
     )
@@ -54,7 +59,8 @@ def test_a_plan_s_page() -> None:
     assert len(root.findall(f".//{SVG}svg")) == 1
     for words in ("3 ranks", "24-31", "bind 0", "warning: something is slow (do it otherwise)",
                   "OMP_PLACES cores removed", "A sentence.", "OMPBIND_RANK=2",
-                  "idle: "):  # fmt: skip
+                  "idle: ", "preloaded: jemalloc (/x/libjemalloc.so.2)", "you set them: Numba",
+                  "huge pages: transparent"):  # fmt: skip
         assert words in text
     assert len(root.findall(".//details")) == 3
     assert len(root.findall(".//td/span")) == 3
