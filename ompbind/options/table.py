@@ -1325,6 +1325,9 @@ OPTIONS: tuple[Option, ...] = (
         keyword_of=(),
         excludes=(
             Rule(("topology",), "{name} measures this machine, and {other} names another one"),
+            Rule(
+                ("svg",), "a picture has no figures, so {name} would have no effect", "use --html"
+            ),
         ),
     ),
     Option(

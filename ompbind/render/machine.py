@@ -21,7 +21,7 @@ from ompbind.render.inventory import (
 )
 from ompbind.render.lists import Pieces, list_pieces
 from ompbind.render.map import count_lines, fold_blocks, lay_out
-from ompbind.render.measured import describe_cores, make_access_rows
+from ompbind.render.measured import CORES, READING, describe_cores, make_access_rows
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -59,8 +59,7 @@ def draw_machine(machine: Machine) -> RenderableType:
 
 def draw_measured(measurement: Measurement) -> list[RenderableType]:
     """Draw what was measured, and what could not be told."""
-    title = "\nmeasured: cores, in million steps of a loop per second"
-    parts: list[RenderableType] = [Text(title, style="bold")]
+    parts: list[RenderableType] = [Text(f"\n{CORES}", style="bold")]
     parts += [list_pieces(line) for line in describe_cores(measurement)]
     if measurement.accesses:
         rows = make_access_rows(measurement)
@@ -69,7 +68,7 @@ def draw_measured(measurement: Measurement) -> list[RenderableType]:
             table.add_column(name, justify="right")
         for row in rows.rows:
             table.add_row(*row.cells)
-        parts += [Text("\nmeasured: reading memory", style="bold"), table]
+        parts += [Text(f"\n{READING}", style="bold"), table]
         parts += [Text(rows.note, style="dim")] * bool(rows.note)
     return parts + [list_pieces(f"note: {note}", "dim") for note in measurement.notes]
 

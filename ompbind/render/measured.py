@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from ompbind.machine.measured import Figure, Measurement
 
 MAX_ROWS = 64  # of pairs of nodes
+CORES, READING = (
+    "measured: cores, in million steps of a loop per second",
+    "measured: reading memory",
+)
 
 
 def describe_cores(measurement: Measurement) -> list[str]:

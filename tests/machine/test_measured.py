@@ -176,6 +176,12 @@ def test_topo_measures_saves_and_plans_use_it(
     drawn = capfd.readouterr().out
     assert "\nmeasured: cores, in million steps of a loop per second\n" in drawn
     assert "\nnote: noted\n" in drawn
+    page = tmp_path / "machine.html"
+    assert topo(["--measure", "--html", str(page)]) == 0
+    assert "million steps of a loop" in page.read_text()
+    with pytest.raises(OmpbindError, match="a picture has no figures"):
+        topo(["--measure", "--svg", str(page)])
+    capfd.readouterr()
     assert topo(["--measure", "--format", "json"]) == 0
     exported = tmp_path / "machine.json"
     exported.write_text(capfd.readouterr().out)

@@ -10,6 +10,7 @@ from ompbind.render.inventory import (
     make_distance_rows,
     make_node_rows,
 )
+from ompbind.render.measured import CORES, READING, describe_cores, make_access_rows
 from ompbind.render.pages.html import (
     make_page,
     write_figure,
@@ -21,6 +22,7 @@ from ompbind.render.picture import make_machine_picture
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ompbind.machine.measured import Measurement
     from ompbind.machine.topology import Machine
 
 
@@ -40,4 +42,15 @@ def make_machine_page(machine: Machine) -> str:
         parts += [write_heading("distances between nodes"), write_table(rows, rows.columns)]
     if topology.devices:
         parts += [write_heading("devices"), write_table(make_device_rows(topology))]
+    if machine.measured is not None:
+        parts += write_measured(machine.measured)
     return make_page(machine.name or "machine", parts)
+
+
+def write_measured(measurement: Measurement) -> list[str]:
+    parts = [write_heading(CORES)]
+    parts += [write_paragraph(line) for line in describe_cores(measurement)]
+    if measurement.accesses:
+        rows = make_access_rows(measurement)
+        parts += [write_heading(READING), write_table(rows), write_paragraph(rows.note, "soft")]
+    return parts + [write_paragraph(f"note: {note}", "soft") for note in measurement.notes]
