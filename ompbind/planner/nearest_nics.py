@@ -45,12 +45,11 @@ def give_nics(machine: Machine, request: Request, shares: Sequence[Share]) -> li
         return list(shares)
     nearest = [find_nearest(machine, share, cards) for share in shares]
     choices = [numbers for numbers, _ in nearest]
-    world = request.world
-    if world is not None and world.local_size > len(shares):
+    world, wishes = request.world, None
+    if request.group or (world is not None and world.local_size > len(shares)):
         positions = [find_position(machine, share) for share in shares]
-        chosen = [pick_by_position(c, p) for c, p in zip(choices, positions, strict=True)]
-    else:
-        chosen = distribute(choices, len(cards))
+        wishes = [pick_by_position(c, p) for c, p in zip(choices, positions, strict=True)]
+    chosen = distribute(choices, len(cards), wishes)
     noun = "accelerator" if request.per == "accel" else "GPU"
     result = []
     for share, number, (numbers, near) in zip(shares, chosen, nearest, strict=True):
@@ -97,14 +96,18 @@ def find_distance(machine: Machine, nodes: CpuSet, other: int | None) -> int:
     return min(rows[numbers.index(node)][column] for node in nodes)
 
 
-def distribute(choices: Sequence[Sequence[int]], count: int) -> list[int]:
+def distribute(
+    choices: Sequence[Sequence[int]], count: int, wishes: Sequence[int] | None = None
+) -> list[int]:
     """Return one of its choices for each rank, so that each of `count` cards is chosen as evenly as
-    possible. Ranks with fewer choices choose first: the sets of nearest cards lie inside one
-    another or apart, as the parts of a tree do, so that nobody can choose better later."""
+    possible; of several as empty ones its wish, else the first. Ranks with fewer choices choose
+    first: the sets of nearest cards lie inside one another or apart, as the parts of a tree do, so
+    that nobody can choose better later."""
     loads = [0] * count
     chosen = [0] * len(choices)
     for rank in sorted(range(len(choices)), key=lambda r: (len(choices[r]), r)):
-        best = min(choices[rank], key=lambda card: (loads[card], card))
+        wish = -1 if wishes is None else wishes[rank]
+        best = min(choices[rank], key=lambda card, wish=wish: (loads[card], card != wish, card))  # type: ignore[misc]
         chosen[rank] = best
         loads[best] += 1
     return chosen
@@ -120,8 +123,9 @@ def find_position(machine: Machine, share: Share) -> float:
 
 
 def pick_by_position(choices: Sequence[int], position: float) -> int:
-    """Return one of the choices for a rank whose neighbours are planned by others, such as one of
-    an engine's ranks with cpus of its own: they stand elsewhere in the node, and choose others."""
+    """Return one of the choices for a rank whose neighbours are planned apart, such as one of an
+    engine's ranks with cpus of its own, or of one of several groups: they stand elsewhere in the
+    node, and choose others."""
     return choices[int(position * len(choices))]
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ompbind.cpuset import CpuSet
 from ompbind.gpus.visible import make_visible
 from ompbind.machine.topology import Port
 from ompbind.nics import find_cards
@@ -38,8 +39,6 @@ def plan_for(devices: tuple[Pci, ...], args: str, world: World | None = None,
              cpus: str = "") -> Plan:  # fmt: skip
     machine = make_machine(replace(SERVER, devices=devices))
     if cpus:
-        from ompbind.cpuset import CpuSet
-
         allowed = machine.allowed.replace(cpus=CpuSet.parse_user(cpus))
         machine = machine.replace(allowed=allowed)
     found = machine.topology.devices
@@ -109,6 +108,19 @@ def test_a_rank_of_an_engine_goes_by_its_cpus() -> None:
         for n, cpus in enumerate(["0-1", "2-3", "4-5", "6-7"])
     ]
     assert Counter(chosen) == {"a:1": 2, "b:1": 2}
+
+
+def test_groups_go_by_their_cpus() -> None:
+    """Groups that are planned one after the other do not all begin with the first card; the ranks
+    of each are even all the same."""
+    machine = make_machine(replace(SERVER, devices=(card("18", "a", 0), card("19", "b", 0))))
+    cards = find_cards(machine.topology.devices)
+    chosen = []
+    for cpus, ranks in (("0-3", "1"), ("4-7", "1"), ("0-7", "4")):
+        part = machine.replace(allowed=machine.allowed.replace(cpus=CpuSet.parse_user(cpus)))
+        request = make_asked(["-n", ranks, "--nic-env"]).replace(cards=cards, group="router")
+        chosen.append(sorted(nics(make_plan(part, request))))
+    assert chosen == [["a:1"], ["b:1"], ["a:1", "a:1", "b:1", "b:1"]]
 
 
 @given(st.integers(1, 4), st.data())
