@@ -178,8 +178,8 @@ def is_nvidia(device: Device) -> bool:
 
 
 def add_nvidia(root: Root, devices: Sequence[Device]) -> tuple[Device, ...]:
-    """Add each GPU's UUID, device file number and MIG instances. A GPU that the driver has but does
-    not list is hidden, as in a container that was given others."""
+    """Add each GPU's UUID, device file number, MIG instances and memory. A GPU that the driver has
+    but does not list is hidden, as in a container that was given others."""
     listed = root.names(f"{NVIDIA}/gpus")
     result = []
     for d in devices:
@@ -192,11 +192,18 @@ def add_nvidia(root: Root, devices: Sequence[Device]) -> tuple[Device, ...]:
                 uuid="" if "?" in uuid else uuid,  # GPU-????????-…: not yet initialized
                 minor=minor,
                 parts=0 if minor is None else count_mig(root, minor),
+                memory_node=read_memory_node(root, d.pci),
             )
         elif is_nvidia(d) and listed and d.driver in ("nvidia", None):
             d = d.replace(hidden=True)  # noqa: PLW2901
         result.append(d)
     return tuple(result)
+
+
+def read_memory_node(root: Root, pci: str) -> int | None:
+    """Return the NUMA node that is a GPU's memory (POWER9's NVLink, Grace); None: there is none."""
+    fields = read_fields(root, f"{NVIDIA}/gpus/{pci}/numa_status", ":")
+    return parse_whole(fields.get("Node", "")) if fields.get("Status") == "online" else None
 
 
 def count_mig(root: Root, minor: int) -> int:

@@ -123,15 +123,18 @@ def make_cpu(row: dict[str, Any]) -> Cpu:
 def make_device(row: dict[str, Any], online: CpuSet) -> Device:
     texts = [row[key] for key in ("kind", "pci", "vendor", "model")]
     names, driver = row["names"], row["driver"]
-    row = {"bridges": [], "ports": [], "virtual": False, **row}  # absent in earlier versions
+    # Absent in earlier versions:
+    row = {"bridges": [], "ports": [], "virtual": False, "memory_node": None, **row}
     bridges = row["bridges"]
     if not all(isinstance(text, str) for text in (*texts, *names, *bridges, driver or "")):
         refuse("a device has a value that is no text")
     kind, pci, vendor, model = texts
-    node = None if row["node"] is None else get_number(row, "node")
+    node, memory_node = (
+        None if row[key] is None else get_number(row, key) for key in ("node", "memory_node")
+    )
     return Device(kind, pci, node, get_set(row, "cpus") & online, vendor, model, tuple(names),
                   driver, virtual=row["virtual"] is True, hidden=row["hidden"] is True,
-                  bridges=tuple(bridges),
+                  memory_node=memory_node, bridges=tuple(bridges),
                   ports=tuple(map(make_port, get_rows(row, "ports"))))  # fmt: skip
 
 

@@ -34,7 +34,7 @@ KEPT_LINES = {
 }
 # Of GPUs' files these lines, and with the host's name those that identify a GPU worldwide.
 KEPT_OF_GPUS = (
-    ("driver/nvidia/gpus/", ("Device Minor",), ("GPU UUID",)),
+    ("driver/nvidia/gpus/", ("Device Minor", "Node", "Status"), ("GPU UUID",)),
     ("kfd/topology/nodes/", ("simd_count", "location_id", "domain"), ("unique_id",)),
 )
 # What differs between the snapshots of equal machines, as it stands in the JSON: the number of a

@@ -97,6 +97,7 @@ class Device(Record):
     minor: int | None = None  # the number of its device file
     position: int | None = None  # in the driver's order
     parts: int = 0  # MIG instances, partitions or tiles; 0: it is not divided
+    memory_node: int | None = None  # the NUMA node that is its own memory; None: it is none
     hidden: bool = False  # from this process, as in a container that was given others
     # What is above it on its way to the cpus, outermost first: "pci0000:17", "0000:17:01.0", ...
     bridges: tuple[str, ...] = ()
@@ -204,6 +205,7 @@ class Machine(Record):
                 {"kind": d.kind, "pci": d.pci, "node": d.node, "cpus": str(d.cpus),
                  "vendor": d.vendor, "model": d.model, "names": list(d.names),
                  "driver": d.driver, "hidden": d.hidden, "virtual": d.virtual,
+                 "memory_node": d.memory_node,
                  "bridges": list(d.bridges), "ports": [dict(vars(p)) for p in d.ports]}
                 for d in topology.devices
             ],

@@ -79,9 +79,12 @@ def has_holder(part: Part) -> bool:
 
 def find_home(topology: Topology, node: Node) -> CpuSet:
     """Return the cpus that are nearest to a node without any: of one node or of several that are
-    equally near; none where nothing is known."""
+    equally near, or near the GPU whose memory it is; none where nothing is known."""
     if node.initiators:
         return union(n.cpus for n in topology.nodes if n.node in node.initiators)
+    gpu = next((d for d in topology.devices if d.memory_node == node.node), None)
+    if gpu and gpu.cpus and gpu.cpus != topology.online:
+        return gpu.cpus
     if not topology.distances:
         return CpuSet()
     position = [n.node for n in topology.nodes].index(node.node)

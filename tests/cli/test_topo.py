@@ -15,6 +15,8 @@ from ompbind.cli.topo import topo
 from ompbind.cpuset import CpuSet
 from ompbind.errors import UsageError
 from ompbind.machine import read_machine
+from ompbind.machine.exported import parse_json
+from ompbind.machine.saving import save_machine
 from ompbind.machine.topology import LEVELS, Allowed, Cache, Machine
 from ompbind.render import make_text
 from ompbind.render.machine import TopologyMap, draw_machine
@@ -163,6 +165,19 @@ node 6  16.0 GiB, no cpus
 """
         in text
     )
+
+
+def test_the_memory_of_gpus_is_near_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all distances are equal, as the driver says of each GPU; from a snapshot, too."""
+    need_topologies()
+    machine = read_tree("nvidiagpunumanodes")
+    save_machine(str(tmp_path / "x.topo"), str(unpacked("nvidiagpunumanodes")), with_name=False)
+    for same in (machine, read_machine(str(tmp_path / "x.topo"))):
+        lines = drawn(same, monkeypatch, 80).splitlines()
+        assert "+ nodes 253-255  15.0 GiB each, no cpus" in lines
+        assert "+ nodes 250-252  15.0 GiB each, no cpus" in lines
+    gpus = [d for d in parse_json(machine.to_json().encode()).topology.devices if d.kind == "gpu"]
+    assert [d.memory_node for d in gpus] == [255, 254, 253, 252, 251, 250]
 
 
 def test_more_cores_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
