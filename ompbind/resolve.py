@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ompbind.machine.topology import Device, Machine
+    from ompbind.memory.preloads import Preload
     from ompbind.options import PlanOptions
     from ompbind.planner.request import Request
     from ompbind.plans import Plan
-    from ompbind.preloads import Preload
 
 
 # The variables by which vLLM and SGLang bind their CPU workers, and the value that binds none.
@@ -46,7 +46,7 @@ def resolve_plan(
     OmpbindError."""
     preloads: tuple[Preload, ...] = ()
     if options.preload:
-        from ompbind.preloads import find_preloads
+        from ompbind.memory.preloads import find_preloads
 
         here = options.topology is None
         preloads = find_preloads(options.preload, options.request.command, environ, check=here)
@@ -79,12 +79,12 @@ def resolve_plan(
     if preloads or variables or options.saved is not None:
         plan = with_preloads(plan, preloads, options, environ)
     if options.huge_pages:
-        from ompbind.huge_pages import add_huge_pages
+        from ompbind.memory.huge_pages import add_huge_pages
 
         root = linux_root() if options.topology is None else None
         plan = add_huge_pages(plan, options.huge_pages, environ, root)
     if options.warm or plan.warm:
-        from ompbind.warming import add_files, check_files
+        from ompbind.memory.warming import add_files, check_files
 
         plan = add_files(check_files(plan) if is_run else plan, options.warm)
     if any(rank.need for rank in plan.ranks):
@@ -108,7 +108,7 @@ def see_worker(
     given = options.variables.assignments if options.variables else ()
     if not preloads and not any(name == PRELOAD_VARIABLE for name, _ in given):
         return environ
-    from ompbind.preloads import see_environment
+    from ompbind.memory.preloads import see_environment
 
     return see_environment(environ, preloads, given)
 
@@ -135,7 +135,7 @@ def with_preloads(
     not do for them."""
     if not preloads and not any(rank.preloads for rank in plan.ranks):
         return plan
-    from ompbind.preloads import put_first, warn_of_preloads
+    from ompbind.memory.preloads import put_first, warn_of_preloads
 
     if preloads:
         plan = put_first(plan, preloads, environ)
@@ -279,7 +279,7 @@ def make_new_plan(
     elif options.from_env is None and options.serve is None:
         plan = warn_of_lists(plan, environ)
     if request.omp == "all" and options.request.places_why and seen.get(PRELOAD_VARIABLE):
-        from ompbind.preloads import warn_of_runtimes
+        from ompbind.memory.preloads import warn_of_runtimes
 
         plan = plan if options.preload else warn_of_runtimes(plan, seen)
     if not narrowed:
@@ -408,19 +408,19 @@ def find_gpus(
     """Return the request's fields about the GPUs, or for --per accel the other accelerators, that
     its workers will see. On this machine the driver is asked."""
     if request.per == "accel":
-        from ompbind.gpus import accelerators
+        from ompbind.devices import accelerators
 
         if path is None:
-            from ompbind.gpus.nvml import hide_accelerators
+            from ompbind.devices.nvml import hide_accelerators
 
             devices = hide_accelerators(devices)
         visible = accelerators.make_visible(devices, environ)
     elif path is None:
-        from ompbind.gpus.nvml import find_visible
+        from ompbind.devices.nvml import find_visible
 
         visible = find_visible(devices, environ)
     else:
-        from ompbind.gpus.visible import make_visible
+        from ompbind.devices.visible import make_visible
 
         visible = make_visible(devices, environ)
     if not request.gpu_env:
@@ -438,7 +438,7 @@ def find_nics(
     request: Request, devices: Sequence[Device], environ: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the request's fields about network cards. A variable that is set stays as it is."""
-    from ompbind.nics import find_cards
+    from ompbind.devices.nics import find_cards
 
     cards = find_cards(devices)
     if not request.nic_env:

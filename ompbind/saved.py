@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ompbind import nics
 from ompbind.cpuset import CpuSet, union
+from ompbind.devices import accelerators, nics
 from ompbind.errors import OmpbindError, ParseError, PlanError, UsageError
-from ompbind.gpus import accelerators
 from ompbind.inputs import read_input
 from ompbind.launch.binding import check_binder
 from ompbind.machine import read_machine
@@ -127,7 +126,7 @@ def foreign_variables(rank: RankPlan) -> dict[str, str]:
     """Return a rank's variables but those that tell it its place. PYTHONPATH counts as planned
     beside ompbind's fixes, as it is made anew then; code of other fixes is foreign."""
     from ompbind.fixes.environment import FIXES_VARIABLE, names_other_code
-    from ompbind.huge_pages import is_planned as is_huge
+    from ompbind.memory.huge_pages import is_planned as is_huge
     from ompbind.openmp.thread_pools import is_planned
 
     env = dict(rank.env)

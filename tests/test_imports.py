@@ -25,12 +25,12 @@ LAYERS = (
     "messages",
     "cpuset colours hostlist",
     "plans machine",
-    "gpus nics openmp worker host",
+    "devices openmp worker host",
     "planner launch verify fixes exports",
     "engines rebind",
     "options doctor",
-    "huge_pages",
-    "saved claims preloads warming",
+    "memory",
+    "saved claims",
     "resolve",
     "cluster compare groups",
     "measuring",
@@ -40,7 +40,7 @@ LAYERS = (
 
 # Who may import what does not come with Python.
 OTHERS = {"typer": {"cli.group"}, "rich": {"render"}, "psutil": {"machine.portable"},
-          "pynvml": {"gpus.nvml"}, "tomli": {"groups.file"},
+          "pynvml": {"devices.nvml"}, "tomli": {"groups.file"},
           "tomllib": {"groups.file"}}  # of Python from 3.11 on  # fmt: skip
 
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
@@ -49,7 +49,7 @@ OFF_THE_LAUNCH_PATH = {"cli.group", "cli.show", "cli.show_cluster", "cli.shell",
                        "machine.measured", "machine.calibration", "verify", "doctor",
                        "exports", "launch.ready", "launch.running", "launch.role_threads", "rebind",
                        "cli.rebind", "cli.pids",
-                       "gpus.nvml",
+                       "devices.nvml",
                        "hostlist", "machine.processes", "machine.hwloc", "machine.snapshot",
                        "machine.darwin", "machine.details",
                        "machine.described", "machine.saving", "machine.synthetic",
@@ -182,10 +182,10 @@ def module_name(imported: str) -> str:
 def test_the_core_knows_nothing_above_it() -> None:
     """The planner and what it stands on read nothing, start nothing and print nothing."""
     core = {"errors", "record", "cpuset", "openmp", "plans", "planner", "machine.topology",
-            "gpus.variables", "gpus.visible"}  # fmt: skip
+            "devices.variables", "devices.visible"}  # fmt: skip
     outside = {"launch", "machine.cpus", "machine.limits", "machine.devices", "machine.roots",
-               "machine.__init__", "machine.processes", "gpus.nvml", "worker.__init__", "resolve",
-               "cli", "render"}  # fmt: skip
+               "machine.__init__", "machine.processes", "devices.nvml", "worker.__init__",
+               "resolve", "cli", "render"}  # fmt: skip
     for name in (n for n in NAMES if is_one_of(n, core)):
         used = {i.name.removeprefix("ompbind.") for i in imports(name)}
         assert not any(is_one_of(u, outside) for u in used), name

@@ -241,7 +241,7 @@ def look_up(kind: str, words: Sequence[str]) -> Iterable[tuple[str, str]]:
         most = max((len(core & allowed) for core in topology.groups("core")), default=1)
         return [(str(threads), "") for threads in range(1, most + 1)]
     if kind == "<device>":
-        from ompbind.gpus.visible import make_visible
+        from ompbind.devices.visible import make_visible
 
         gpus = make_visible(topology.devices, os.environ).gpus
         named = [(f"gpu{n}", gpu.device.pci) for n, gpu in enumerate(gpus)]

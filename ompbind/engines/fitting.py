@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from ompbind.cpuset import CpuSet
+    from ompbind.devices.nics import Card
+    from ompbind.devices.visible import Gpu
     from ompbind.engines import Found
     from ompbind.engines.sharing import Sharing
     from ompbind.engines.table import Engine
-    from ompbind.gpus.visible import Gpu
     from ompbind.machine.topology import Level, Machine
-    from ompbind.nics import Card
     from ompbind.planner.request import Pool, Request
     from ompbind.plans import Inherited, Plan, Task
 

@@ -6,6 +6,7 @@ from ompbind.cpuset import CpuSet, union
 from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.machine import linux_root, read_machine
 from ompbind.machine.topology import TREE
+from ompbind.memory.warming import join_files
 from ompbind.messages import counted, label
 from ompbind.openmp.thread_pools import join_pools
 from ompbind.options import is_under_engine, make_plan_options
@@ -21,7 +22,6 @@ from ompbind.resolve import (
     wants_devices,
     with_neighbours,
 )
-from ompbind.warming import join_files
 from ompbind.worker.template import fill, make_names
 
 TYPE_CHECKING = False
@@ -220,8 +220,8 @@ def with_devices(
     `CUDA_VISIBLE_DEVICES=0,1` is what --per gpu distributes, and --gpu-env divides."""
     if options.variables is None:
         return options, environ
-    from ompbind.gpus import accelerators
-    from ompbind.gpus.visible import VARIABLES
+    from ompbind.devices import accelerators
+    from ompbind.devices.visible import VARIABLES
 
     names = {name for several in VARIABLES.values() for name in several}
     names |= set(accelerators.VARIABLES)

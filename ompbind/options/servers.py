@@ -316,7 +316,7 @@ def uses_gpus(
         return False
     if not machine.topology.devices:
         return False
-    from ompbind.gpus.visible import make_visible
+    from ompbind.devices.visible import make_visible
 
     return bool(make_visible(machine.topology.devices, environ).gpus)
 

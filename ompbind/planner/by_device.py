@@ -23,9 +23,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ompbind.gpus.visible import Gpu
+    from ompbind.devices.nics import Card
+    from ompbind.devices.visible import Gpu
     from ompbind.machine.topology import Device, Machine
-    from ompbind.nics import Card
     from ompbind.planner.cores import Core
     from ompbind.planner.request import Request
 

@@ -25,9 +25,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ompbind.gpus.visible import Gpu
+    from ompbind.devices.nics import Card
+    from ompbind.devices.visible import Gpu
     from ompbind.machine.topology import Level, Machine
-    from ompbind.nics import Card
     from ompbind.planner.request import Request
 
 EVERY_CORE = "every allowed core"  # the reason for a single rank's cores

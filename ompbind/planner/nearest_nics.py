@@ -13,8 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ompbind.devices.nics import Card
     from ompbind.machine.topology import Device, Machine
-    from ompbind.nics import Card
     from ompbind.planner.mapping import Share
     from ompbind.planner.request import Request
 

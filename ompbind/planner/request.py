@@ -7,8 +7,8 @@ from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ompbind.gpus.visible import Visible
-    from ompbind.nics import Cards
+    from ompbind.devices.nics import Cards
+    from ompbind.devices.visible import Visible
     from ompbind.plans import Inherited, World
 
 

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ompbind.gpus.visible import why_not
+from ompbind.devices.visible import why_not
 from ompbind.messages import counted, plural
 from ompbind.render.escape import escape
 from ompbind.render.machine import machine_headline

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ompbind.gpus.visible import VENDORS, make_visible, why_not
+from ompbind.devices.visible import VENDORS, make_visible, why_not
 from ompbind.messages import counted, format_size
 from ompbind.render.lists import short_list
 from ompbind.render.rows import Row, Rows

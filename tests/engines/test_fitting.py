@@ -303,7 +303,7 @@ def test_a_local_rank_that_is_not_known() -> None:
 
 def test_gpus_by_local_rank() -> None:
     """Rank r gets the r-th GPU and the cores near it, also within a mask of its own."""
-    from ompbind.gpus.visible import make_visible
+    from ompbind.devices.visible import make_visible
 
     gpus = tuple(
         Pci(f"0000:{bus:02x}:00.0", "030200", node=node, cpus="0-7" if node == 0 else "8-15")

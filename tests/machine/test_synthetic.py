@@ -77,8 +77,10 @@ REFUSED = [
 
 
 def without_sizes(machine: Machine) -> dict[str, Any]:
-    """The machine's JSON without the sizes of nodes: hwloc makes up 1 GiB where none is said."""
+    """The machine's JSON without the sizes of nodes and caches: hwloc makes up 1 GiB, and sizes of
+    all caches, where none is said."""
     content: dict[str, Any] = json.loads(machine.to_json())
+    del content["caches"]
     for node in content["nodes"]:
         node["memory_bytes"] = None
     return content

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ompbind.gpus import accelerators
-from ompbind.gpus.visible import make_visible
+from ompbind.devices import accelerators
+from ompbind.devices.nics import find_cards
+from ompbind.devices.visible import make_visible
 from ompbind.machine import read_machine
 from ompbind.machine.devices import PCI
-from ompbind.nics import find_cards
 from ompbind.planner import make_plan
 from tests.support.machines import make_asked
 from tests.support.trees import Pci, Shape, make_machine

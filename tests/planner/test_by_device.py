@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet, union
+from ompbind.devices.nvml import find_visible, read_nvml
+from ompbind.devices.visible import Visible, make_visible
 from ompbind.errors import PlanError
-from ompbind.gpus.nvml import find_visible, read_nvml
-from ompbind.gpus.visible import Visible, make_visible
 from ompbind.machine import read_machine
 from ompbind.machine.cpus import read_topology
 from ompbind.machine.topology import Allowed, Machine
@@ -1064,9 +1064,9 @@ def test_a_launch_without_gpus_looks_at_none(ompbind: str, tmp_path: Path) -> No
     """Nothing about devices is imported, and no PCI device is read, unless it is asked for."""
     code = "import sys; from ompbind.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-S", "-X", "importtime", "-c", code, "run"]
-    about = {"ompbind.planner.by_device", "ompbind.gpus.visible", "ompbind.gpus.nvml",
+    about = {"ompbind.planner.by_device", "ompbind.devices.visible", "ompbind.devices.nvml",
              "ompbind.machine.devices", "pynvml",
-             "ompbind.gpus.variables"}  # fmt: skip
+             "ompbind.devices.variables"}  # fmt: skip
 
     def imported(*args: str) -> set[str]:
         done = subprocess.run(
@@ -1080,7 +1080,7 @@ def test_a_launch_without_gpus_looks_at_none(ompbind: str, tmp_path: Path) -> No
     assert imported("-n", "2") == set()
     if not any(Path("/sys/bus/pci/drivers").glob("*/0000:*/drm")):
         assert imported("--numa-bind") == {"ompbind.machine.devices"}
-    assert "ompbind.gpus.visible" in imported("--per", "gpu")
+    assert "ompbind.devices.visible" in imported("--per", "gpu")
 
 
 def test_near_a_card_of_this_machine(ompbind: str) -> None:

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
-from ompbind.gpus.visible import make_visible
+from ompbind.devices.nics import find_cards
+from ompbind.devices.visible import make_visible
 from ompbind.machine.topology import Port
-from ompbind.nics import find_cards
 from ompbind.planner import make_plan
 from ompbind.planner.nearest_nics import distribute, pick_by_position
 from ompbind.plans import Plan, World

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ompbind.cpuset import CpuSet
+from ompbind.devices.visible import make_visible
 from ompbind.errors import PlanError
-from ompbind.gpus.visible import make_visible
 from ompbind.machine.topology import Allowed, Cpu, Device, Machine, Node, Topology
 from ompbind.planner import LARGEST_WEIGHT, explain_sizes, make_plan, warn_of_sizes
 from ompbind.planner.by_device import NearestNode, find_nearest_node

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
-from ompbind.gpus.visible import VENDORS, make_visible, why_not
+from ompbind.devices.visible import VENDORS, make_visible, why_not
 from ompbind.machine.topology import Topology
 from ompbind.messages import counted, format_size
 from ompbind.record import Record

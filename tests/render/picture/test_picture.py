@@ -10,7 +10,7 @@ import pytest
 
 from ompbind.cli import main
 from ompbind.cpuset import CpuSet
-from ompbind.gpus.visible import make_visible
+from ompbind.devices.visible import make_visible
 from ompbind.machine.topology import Device, Machine
 from ompbind.planner import make_plan
 from ompbind.planner.request import Request

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ompbind.gpus.variables import Selection, pick_cuda, pick_hip, pick_level_zero, pick_rocr
+from ompbind.devices.variables import Selection, pick_cuda, pick_hip, pick_level_zero, pick_rocr
 from tests.support.needs import unavailable
 
 UUIDS = ("GPU-8932f937-d72c-4106", "GPU-8932aaaa-0000-1111", "GPU-b5c92e4d-8a1f-6c3b")

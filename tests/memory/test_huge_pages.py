@@ -14,8 +14,8 @@ from ompbind.cli import main
 from ompbind.cpuset import CpuSet
 from ompbind.errors import OmpbindError
 from ompbind.host.huge_pages import HugePages, parse_mounts, read_huge_pages
-from ompbind.huge_pages import SETTINGS, add_huge_pages, is_planned
 from ompbind.machine.processes import parse_huge_pages
+from ompbind.memory.huge_pages import SETTINGS, add_huge_pages, is_planned
 from ompbind.options import make_plan_options
 from ompbind.options.table import OPTIONS
 from ompbind.plans import Plan
@@ -26,7 +26,7 @@ from tests.support.needs import unavailable
 from tests.support.programs import compile_library
 from tests.support.trees import MemoryRoot
 
-SERVER = str(Path(__file__).parents[1] / "examples/server.topo")
+SERVER = str(Path(__file__).parents[2] / "examples/server.topo")
 ENV = {"PATH": os.environ["PATH"]}
 MODE = "sys/kernel/mm/transparent_hugepage/enabled"
 POOL = "sys/kernel/mm/hugepages/hugepages-2048kB"
@@ -127,10 +127,10 @@ def test_pages_are_on_the_ranks_nodes() -> None:
 
 def test_an_old_c_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before 2.35 it knows nothing of huge pages; musl's never does."""
-    monkeypatch.setattr("ompbind.huge_pages.OLDEST_GLIBC", "GLIBC_2.999")
+    monkeypatch.setattr("ompbind.memory.huge_pages.OLDEST_GLIBC", "GLIBC_2.999")
     with pytest.raises(OmpbindError, match="the C library of 'true' is older than"):
         told("thp", MADVISE)
-    monkeypatch.setattr("ompbind.huge_pages.GLIBC", "libc.musl-x86_64.so.1")
+    monkeypatch.setattr("ompbind.memory.huge_pages.GLIBC", "libc.musl-x86_64.so.1")
     with pytest.raises(OmpbindError, match="the C library of 'true' is not GNU's"):
         told("thp", MADVISE)
     assert told("thp", MADVISE, "libjemalloc.so.2") == {"MALLOC_CONF": "thp:always"}

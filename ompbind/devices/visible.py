@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ompbind.gpus.variables import pick_cuda, pick_hip, pick_level_zero, pick_rocr
+from ompbind.devices.variables import pick_cuda, pick_hip, pick_level_zero, pick_rocr
 from ompbind.machine.topology import Device
 from ompbind.record import Record
 

@@ -8,9 +8,9 @@ import pytest
 
 from ompbind.cli import main
 from ompbind.cpuset import CpuSet
+from ompbind.devices.nics import VARIABLES, find_cards
 from ompbind.machine.ports import parse_gigabits
 from ompbind.machine.topology import Device, Port
-from ompbind.nics import VARIABLES, find_cards
 from ompbind.render.inventory import device_remark
 
 MELLANOX, INTEL, AMAZON, CRAY = "15b3", "8086", "1d0f", "17db"

@@ -18,8 +18,8 @@ Any device of PCI class 12 counts, and AWS's by name, which are of another class
 from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, parse_whole
+from ompbind.devices.visible import KINDS, Gpu, Visible, pci_place, shorten
 from ompbind.errors import ParseError
-from ompbind.gpus.visible import KINDS, Gpu, Visible, pci_place, shorten
 from ompbind.messages import quote
 from ompbind.record import Record
 

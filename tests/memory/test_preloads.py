@@ -15,7 +15,7 @@ import pytest
 import ompbind
 from ompbind.cli import main
 from ompbind.errors import UsageError
-from ompbind.preloads import Preload, find_preloads, join_preload
+from ompbind.memory.preloads import Preload, find_preloads, join_preload
 from ompbind.worker.libraries import ALLOCATORS, Finder
 from tests.support.commands import ompbind_run
 from tests.support.needs import unavailable
@@ -125,7 +125,7 @@ def test_a_library_of_the_linkers(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says what installs it; two allocators in one process make no sense."""
-    monkeypatch.setattr("ompbind.preloads.Finder.find", lambda *_: "")
+    monkeypatch.setattr("ompbind.memory.preloads.Finder.find", lambda *_: "")
     with pytest.raises(UsageError, match="--preload mimalloc: not found here") as caught:
         find_preloads(["mimalloc"], [], ENV)
     assert caught.value.hint.startswith("apt-get install libmimalloc")

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 
-from ompbind.gpus.visible import NvmlGpu, make_visible
+from ompbind.devices.visible import NvmlGpu, make_visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from typing import Any
 
-    from ompbind.gpus.visible import Visible
+    from ompbind.devices.visible import Visible
     from ompbind.machine.topology import Device
 
 

@@ -21,10 +21,10 @@ from ompbind.machine import living_root
 from ompbind.machine.page_cache import find_mappers
 from ompbind.machine.processes import Memory, parse_numa_maps
 from ompbind.machine.regions import parse_regions, unescape
+from ompbind.memory.warming import add_files, join_files
 from ompbind.planner import make_plan
 from ompbind.plans import Plan, Task, WarmFile, parse_plan
 from ompbind.verify.memory import judge_files
-from ompbind.warming import add_files, join_files
 from tests.support.machines import MACHINES, make_asked
 
 MIB = 1 << 20
@@ -124,8 +124,11 @@ def test_a_damaged_plan(change: dict[str, object], model: Path) -> None:
         parse_plan(json.dumps(plan))
 
 
-def test_show_and_its_explanation(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_show_and_its_explanation(
+    model: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """show names the file and where it goes; nothing is read."""
+    monkeypatch.setenv("COLUMNS", "300")  # the name is long
     assert main(["show", "--explain", "--warm", str(model), "--", "true"]) == 0
     text = " ".join(capfd.readouterr().out.split())
     assert f"warm: {model}, 3.0 MiB" in text

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ompbind.devices.accelerators import VARIABLES, make_visible
+from ompbind.devices.nvml import hide_accelerators
 from ompbind.errors import PlanError
-from ompbind.gpus.accelerators import VARIABLES, make_visible
-from ompbind.gpus.nvml import hide_accelerators
 from ompbind.machine.devices import NEURON, PCI
 from ompbind.machine.topology import Machine
 from ompbind.planner import make_plan

@@ -1,0 +1,1 @@
+"""The devices that ranks use: GPUs, other accelerators, network cards."""

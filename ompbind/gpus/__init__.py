@@ -1,1 +1,0 @@
-"""Which GPUs a worker will see."""
