@@ -64,9 +64,18 @@ def run_supervised(launch: Launch) -> int:
             raise parse_error(message)
         return status
     finally:
-        while pending := signal.sigpending() & awaited:  # too late to be passed on
-            signal.sigwait(pending)
+        drop_pending(awaited)
         signal.pthread_sigmask(signal.SIG_SETMASK, sigmask)
+
+
+def drop_pending(awaited: set[int]) -> None:
+    """Take the signals that came too late to be passed on. Another thread of this process may take
+    one before, so this does not wait for it, where the system can do without."""
+    while pending := signal.sigpending() & awaited:
+        if hasattr(signal, "sigtimedwait"):
+            signal.sigtimedwait(pending, 0)
+        else:
+            signal.sigwait(pending)
 
 
 def list_children() -> list[int]:

@@ -1299,6 +1299,24 @@ def test_the_user_s_process_and_its_pipes(outcome: str, monkeypatch: pytest.Monk
             os.fstat(fd)
 
 
+def test_a_signal_that_another_thread_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is not waited for: it was pending when this thread looked, and is so no more."""
+    pending = [{18}, set()]
+    monkeypatch.setattr(signal, "sigpending", lambda: pending.pop(0))
+
+    def fail(*_: object) -> NoReturn:
+        raise AssertionError("waits")
+
+    handler = signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, 5)
+    try:
+        parent.drop_pending({18})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+    assert pending == []
+
+
 def test_the_supervisor_has_its_ends_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else it would not see that the process which the user started has exited; its parent is the
     watcher, which adopts before it forks."""
