@@ -185,12 +185,14 @@ def parse_mounts(text: str) -> list[Mount]:
 
 
 def unescape(path: str) -> str:
-    """Decode a path of the mount tables, which write blanks and backslashes in octal, `\\040`."""
-    if "\\" not in path:
-        return path
-    for octal, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        path = path.replace(octal, char)
-    return path
+    """Decode a path in which the kernel has written blanks and backslashes in octal, `\\040`."""
+    first, *parts = path.split("\\")
+    done = [first]
+    for part in parts:
+        digits = part[:3]
+        plain = len(digits) == 3 and not digits.strip("01234567")
+        done.append(chr(int(digits, 8) & 127) + part[3:] if plain else f"\\{part}")
+    return "".join(done)
 
 
 def parse_cgroups(text: str) -> dict[str, str]:

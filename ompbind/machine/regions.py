@@ -6,6 +6,7 @@ Source: numa(7) for numa_maps, the kernel's mpol_to_str().
 from __future__ import annotations
 
 from ompbind.cpuset import parse_whole
+from ompbind.machine.limits import unescape
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -65,17 +66,6 @@ def parse_regions(numa_maps: bytes) -> Iterator[Region]:
         start = parse_address(words[0])
         yield Region(start, policy, is_file, is_stack, size * 1024, tuple(pages), start,
                      file)  # fmt: skip
-
-
-def unescape(path: str) -> str:
-    """Return a path in which the kernel has written blanks and the like as \\040."""
-    first, *parts = path.split("\\")
-    done = [first]
-    for part in parts:
-        digits = part[:3]
-        plain = len(digits) == 3 and all(c in "01234567" for c in digits)
-        done.append(chr(int(digits, 8) & 127) + part[3:] if plain else f"\\{part}")
-    return "".join(done)
 
 
 def find_policy(regions: Iterable[Region]) -> str:

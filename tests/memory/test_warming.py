@@ -18,9 +18,10 @@ from ompbind.errors import DeniedError, ParseError, UsageError
 from ompbind.launch import warm
 from ompbind.launch.warm import Warmed, explain_left, find_misplaced, warm_file, warm_files
 from ompbind.machine import living_root
+from ompbind.machine.limits import unescape
 from ompbind.machine.page_cache import find_mappers
 from ompbind.machine.processes import Memory, parse_numa_maps
-from ompbind.machine.regions import parse_regions, unescape
+from ompbind.machine.regions import parse_regions
 from ompbind.memory.warming import add_files, join_files
 from ompbind.planner import make_plan
 from ompbind.plans import Plan, Task, WarmFile, parse_plan
@@ -307,6 +308,7 @@ def test_names_of_files_in_numa_maps() -> None:
     """Blanks are written in octal."""
     assert unescape("/a\\040b\\011c") == "/a b\tc"
     assert unescape("/a\\b") == "/a\\b"
+    assert unescape("/a\\134040b") == "/a\\040b"  # a backslash, and no blank
     line = b"7f00 default file=/a\\040b mapped=3 N0=1 N2=2 kernelpagesize_kB=4"
     (region,) = parse_regions(line)
     assert (region.file, region.pages) == ("/a b", ((0, 1), (2, 2)))
