@@ -81,31 +81,23 @@ def format_time(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-class WarmingBar:
+class WarmingBar(StatusLine):
     """A bar on a terminal while files are read into memory, and a note on each when they are."""
 
     def __init__(self) -> None:
-        self.on_terminal = sys.stderr is not None and sys.stderr.isatty()
+        super().__init__()
         self.started = time.monotonic()
 
     def show(self, name: str, done: int, total: int) -> None:
         """Draw it, `done` of `total` bytes of all files."""
-        if not self.on_terminal:
-            return
         filled = BAR * done // max(total, 1)
         speed = format_size(int(done / max(time.monotonic() - self.started, 0.001)))
-        text = (
-            f"warming [{'#' * filled:.<{BAR}}] {done * 100 // max(total, 1):3} % {speed}/s {name}"
-        )
-        columns = os.get_terminal_size(2).columns or 80
-        sys.stderr.write(f"\r\x1b[K{cut(text, max(columns - 1, 20))}")
-        sys.stderr.flush()
+        share = done * 100 // max(total, 1)
+        self.write(f"warming [{'#' * filled:.<{BAR}}] {share:3} % {speed}/s {name}")
 
     def finish(self, results: Sequence[Warmed]) -> None:
         """Report what has become of each file."""
-        if self.on_terminal:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        self.clear()
         for result in results:
             say("note", describe_warmed(result))
 
