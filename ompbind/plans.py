@@ -258,6 +258,12 @@ class Binding(Record):
         return self.replace(mems=kept) if kept or not self.mems else self.without(["memory"])
 
 
+def describe_policy(mem: str, mems: CpuSet, *, balancing: bool = False) -> str:
+    """Return a memory policy in words: `bind 0-1`, `local`, `bind 0-1 with balancing`."""
+    words = f"{mem} {mems}".rstrip()
+    return f"{words} with balancing" if balancing else words
+
+
 class RankPlan(Record):
     """One worker. `rank`: its position in the plan; `numbers`: its own, where the plan has only a
     part of a job's ranks; `group`: the name of the group that it is in, "" without groups, and
@@ -392,9 +398,10 @@ class Caution(Record):
     """A warning that goes with a plan: its kind, a word that programs may test, and its text.
 
     The kinds: "exclude", "no-binding", "no-cores", "no-numa", "uneven", "oversubscribed",
-    "threads", "shared-threads", "quota", "isolated", "shared-core", "memory", "gpu", "nic",
-    "numa-balancing", "neighbours", "engine", "fix", "openmp", "preload", "idle"; "" in a plan
-    saved before there were kinds. `hint`: what to do about it, where the text does not say it.
+    "threads", "shared-threads", "quota", "isolated", "shared-core", "memory", "gpu",
+    "accel", "nic", "numa-balancing", "neighbours", "engine", "fix", "openmp", "preload", "idle";
+    "" in a plan saved before there were kinds. `hint`: what to do about it, where the text does not
+    say it.
     """
 
     kind: str
@@ -437,6 +444,14 @@ class Plan(Record):
     def warn(self, *cautions: Caution) -> Plan:
         """Return the plan with further warnings."""
         return self.replace(cautions=(*self.cautions, *cautions))
+
+    def bind_natively(self) -> Plan:
+        """Return the plan with the same bindings by system calls, where numactl is the binder."""
+        if self.binder != "numactl":
+            return self
+        return self.replace(
+            ranks=tuple(r.rebind(r.binding.without(["numactl"])) for r in self.ranks)
+        )
 
     def numbers_of(self, rank: RankPlan) -> Numbers:
         """Return a rank's numbers."""

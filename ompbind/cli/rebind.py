@@ -69,7 +69,6 @@ def within_limits(root: LivingRoot, machine: Machine, named: Sequence[ProcessId]
 
 def make_plan(values: Values, named: Sequence[ProcessId], machine: Machine) -> Plan:
     """Return the plan of a rank for each process. Raises OmpbindError."""
-    from ompbind.compare.variants import bind_natively
     from ompbind.resolve import resolve_plan
     from ompbind.saved import check_plan
 
@@ -91,7 +90,7 @@ def make_plan(values: Values, named: Sequence[ProcessId], machine: Machine) -> P
     plan = resolve_plan(options.replace(request=request), environ, machine)
     if "plan" in wanted:
         check_plan(plan)
-    plan = bind_natively(plan)
+    plan = plan.bind_natively()
     if len(plan.ranks) != len(named):
         raise PlanError(
             f"the plan has {counted(len(plan.ranks), 'rank')}, and "

@@ -203,17 +203,9 @@ def make_variant(
     texts = merge_texts(common, wish.changes)
     plan = make_plan(texts, command, environ, lease)
     if not {"binder", "plan"} & texts.keys():
-        plan = bind_natively(plan)
+        plan = plan.bind_natively()  # numactl's start would be in the figures
     on_denied = str(texts.get("on_denied", "error"))
     return Variant(wish.name, tuple(write_words(texts)), plan, on_denied=on_denied)
-
-
-def bind_natively(plan: Plan) -> Plan:
-    """Return the plan without numactl, whose start would be in the figures of what it binds."""
-    if plan.binder != "numactl":
-        return plan
-    ranks = (r.rebind(r.binding.replace(binder="native")) for r in plan.ranks)
-    return plan.replace(ranks=tuple(ranks))
 
 
 def merge_texts(common: Texts, changes: Changes) -> Texts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ompbind.cpuset import label_numbers
 from ompbind.errors import UsageError
 from ompbind.messages import counted, label, one_line
-from ompbind.plans import CPUS_VARIABLE, MEMORY_VARIABLE
+from ompbind.plans import CPUS_VARIABLE, MEMORY_VARIABLE, describe_policy
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -35,7 +35,8 @@ def describe(rank: RankPlan) -> str:
     """Return what a rank gets, on one line, for a comment."""
     parts = [label("cpu", rank.cpus)] if rank.cpus else []
     parts += [label("node", rank.nodes)] if rank.nodes else []
-    parts += [f"memory {rank.mem} {rank.mems}".rstrip()] if rank.mem != "none" else []
+    policy = describe_policy(rank.mem, rank.mems, balancing=rank.binding.balancing)
+    parts += [f"memory {policy}"] if rank.mem != "none" else []
     return one_line(f"rank {rank.name}: {', '.join(parts) or 'not bound'}")
 
 

@@ -8,7 +8,7 @@ import os
 from ompbind.cpuset import CpuSet, parse_whole, union
 from ompbind.errors import DeniedError, PlanError
 from ompbind.launch import syscalls
-from ompbind.plans import Binding
+from ompbind.plans import Binding, describe_policy
 from ompbind.record import Record
 from ompbind.worker import require_program
 
@@ -197,9 +197,8 @@ def is_older(need: Need) -> bool:
 
 
 def memory_words(rank: RankPlan) -> str:
-    """Return a rank's memory policy for a message: `bind 0-1`, `bind 0-1 with balancing`."""
-    words = f"{rank.mem} {rank.mems}".strip()
-    return f"{words} with balancing" if rank.binding.balancing else words
+    """Return a rank's memory policy for a message."""
+    return describe_policy(rank.mem, rank.mems, balancing=rank.binding.balancing)
 
 
 # --- --on-denied ---------------------------------------------------------------------------------

@@ -35,8 +35,7 @@ def replace_numactl(plan: Plan, environ: Mapping[str, str], *, required: bool) -
             f"--binder numactl: the installed numactl has no {missing}; {RELEASES[missing]} has",
             hint="--binder native makes the same system calls without numactl",
         )
-    ranks = (r.rebind(r.binding.without(["numactl"])) for r in plan.ranks)
-    return plan.replace(ranks=tuple(ranks))
+    return plan.bind_natively()
 
 
 def find_missing(bindings: list[Binding], usage: str) -> str:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ompbind.messages import counted, format_size
+from ompbind.plans import describe_policy
 from ompbind.render.escape import escape
 from ompbind.verify.report import bytes_by_node
 
@@ -63,8 +64,9 @@ def draw_headline(report: ProcessReport) -> Text:
     if report.parent:
         text.append(f", started by {report.parent}")
     if expected is not None:
-        memory = "" if expected.mem == "none" else f", memory {expected.mem} {expected.mems}"
-        text.append(f": planned cpus {expected.cpus}{memory.rstrip()}", style="dim")
+        policy = describe_policy(expected.mem, expected.mems, balancing=expected.balancing)
+        memory = "" if expected.mem == "none" else f", memory {policy}"
+        text.append(f": planned cpus {expected.cpus}{memory}", style="dim")
     if report.runtimes:
         text.append(f"; {', '.join(report.runtimes)}", style="dim")
     if report.allocators:

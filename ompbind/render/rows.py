@@ -6,7 +6,7 @@ import os
 
 from ompbind.cpuset import label_numbers, union
 from ompbind.messages import counted, format_size, label
-from ompbind.plans import DEVICES, describe_numbers
+from ompbind.plans import DEVICES, describe_numbers, describe_policy
 from ompbind.record import Record
 from ompbind.render.escape import quote_word
 from ompbind.render.lists import short_list
@@ -110,7 +110,7 @@ def make_server_rows(rank: RankPlan, server: Server) -> Rows:
     workers."""
     with_gpus = any(w.gpus for w in server.workers)
     none = ["-"] if with_gpus else []
-    policy = f"{rank.mem} {rank.mems}".strip()
+    policy = describe_policy(rank.mem, rank.mems)
     rows = [
         Row(("server", short_list(rank.cpus), short_list(rank.nodes) or "-", policy, *none,
              "all that it starts stays here"))
@@ -118,7 +118,7 @@ def make_server_rows(rank: RankPlan, server: Server) -> Rows:
     for w in server.workers:
         gpus = [" ".join(w.gpus) or "-"] if with_gpus else []
         cells = (f"worker {w.worker}", short_list(w.cpus), short_list(w.nodes) or "-",
-                 f"{w.mem} {w.mems}".strip(), *gpus, w.why)  # fmt: skip
+                 describe_policy(w.mem, w.mems), *gpus, w.why)  # fmt: skip
         rows.append(Row(cells, w.worker))
     if server.rest:
         rows.append(Row(("the rest", short_list(server.rest), "-", policy, *none,

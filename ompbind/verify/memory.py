@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
 from ompbind.messages import format_size, label
+from ompbind.plans import describe_policy
 from ompbind.verify.report import Difference
 
 TYPE_CHECKING = False
@@ -34,7 +35,7 @@ def judge_memory(observation: Observation) -> Iterator[Difference | str]:
     expected, memory = observation.expected, observation.process.memory
     if expected.mem == "none":
         return
-    plan = f"{expected.mem} {expected.mems}".rstrip() + " with balancing" * expected.balancing
+    plan = describe_policy(expected.mem, expected.mems, balancing=expected.balancing)
     if memory is None:
         if dict(observation.process.unreadable).get("memory"):
             yield unreadable(observation.process, "memory", f"{plan} cannot be verified")
