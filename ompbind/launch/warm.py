@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 
 from ompbind.errors import DeniedError
-from ompbind.launch.syscalls import Library
+from ompbind.launch.syscalls import Library, set_memory
 from ompbind.machine import living_root
 from ompbind.machine.page_cache import find_mappers, read_mapped_nodes
 from ompbind.messages import format_size, label, quote
@@ -102,9 +102,9 @@ def set_policy(library: Library, file: WarmFile) -> tuple[int, CpuSet] | None:
     where there is nothing to choose. Raises OSError."""
     if file.mem == "none":
         return None
-    mode, nodes = library.memory(1)
-    library.memory(0, {"preferred": 1, "interleave": 3}[file.mem], file.mems)
-    return mode, nodes
+    before = library.memory(1)
+    set_memory(file.mem, file.mems, library)
+    return before
 
 
 def warm_file(root: LivingRoot, file: WarmFile) -> Iterator[Warmed]:

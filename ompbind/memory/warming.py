@@ -81,9 +81,13 @@ def make_file(path: str, nodes: CpuSet, plan: Plan) -> WarmFile:
         raise UsageError(
             f"--warm {quote(path, 400)} is {kind}", hint="name its files, as in DIR/*.safetensors"
         )
-    if len(plan.host.nodes) < 2 or not nodes:
-        return WarmFile(path, status.st_size, "none", CpuSet())
-    return WarmFile(path, status.st_size, "interleave" if len(nodes) > 1 else "preferred", nodes)
+    nodes = nodes if len(plan.host.nodes) > 1 else CpuSet()
+    return WarmFile(path, status.st_size, choose_policy(nodes), nodes)
+
+
+def choose_policy(nodes: CpuSet) -> str:
+    """Return the memory policy under which a file is read onto these nodes."""
+    return "none" if not nodes else "interleave" if len(nodes) > 1 else "preferred"
 
 
 def join_files(files: Iterable[WarmFile]) -> tuple[WarmFile, ...]:
@@ -93,7 +97,6 @@ def join_files(files: Iterable[WarmFile]) -> tuple[WarmFile, ...]:
         other = joined.get(file.path)
         if other is not None:
             mems = file.mems | other.mems
-            mem = "none" if not mems else "interleave" if len(mems) > 1 else "preferred"
-            file = file.replace(mem=mem, mems=mems)  # noqa: PLW2901
+            file = file.replace(mem=choose_policy(mems), mems=mems)  # noqa: PLW2901
         joined[file.path] = file
     return tuple(joined.values())
