@@ -93,7 +93,7 @@ class Worker:
     def perform(self, name: str, numbers: list[float]) -> list[float]:
         """Return what the named task returns. Raises OSError."""
         tasks: dict[str, Callable[..., list[float]]] = {
-            "spin": self.spin, "spin_for": self.spin_for, "place": self.place, "free": self.free,
+            "spin": self.spin, "spin_for": self.spin_for, "place": self.place,
             "read": self.read, "read_for": self.read_for, "walk": self.walk,
         }  # fmt: skip
         return tasks[name](*numbers)
@@ -118,11 +118,6 @@ class Worker:
             block = self.blocks[int(number)] = Block(int(size))
             if with_ring:
                 block.lay(self.ring)
-        return []
-
-    def free(self) -> list[float]:
-        """Give back all blocks."""
-        self.blocks.clear()
         return []
 
     def read(self, number: float) -> list[float]:
