@@ -64,7 +64,9 @@ class Migration:
 
     def move(self, pid: int, nodes: CpuSet) -> Moved:
         """Move a process's pages that are on other nodes than these. What cannot be moved is
-        counted, and so is all of it where the kernel denies the call."""
+        counted, and so is all of it where the kernel denies the call. Without nodes nothing is."""
+        if not nodes:
+            return Moved()
         before = self.count(pid, nodes)
         moved = 0
         last = Moved()

@@ -64,7 +64,8 @@ def expect_plan(rank: RankPlan) -> Expected:
 def expect_environ(environ: Mapping[str, str]) -> Expected | None:
     """Return what a worker's own environment says; None if ompbind did not start it.
 
-    Without cpus there (an earlier version's launcher), they are those of the places.
+    Without cpus there (an earlier version's launcher), they are those of the places. A policy that
+    lacks its nodes, or has nodes although it takes none, counts as "none": no launcher writes it.
     """
     rank = parse_whole(environ.get(RANK_VARIABLE, ""))
     if rank is None:
@@ -76,8 +77,10 @@ def expect_environ(environ: Mapping[str, str]) -> Expected | None:
         nodes = CpuSet.parse_kernel(mems)
     except ParseError:
         return None
+    if mem not in POLICIES or bool(nodes) != (mem not in ("local", "none")):
+        mem, nodes, flag = "none", CpuSet(), ""
     cpus = cpus or union(read_places(environ.get("OMP_PLACES", "")))
-    expected = make_expected(rank, cpus, environ, mem if mem in POLICIES else "none", nodes)
+    expected = make_expected(rank, cpus, environ, mem, nodes)
     return expected.replace(balancing=True) if flag == "balancing" else expected
 
 

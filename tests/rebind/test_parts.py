@@ -314,7 +314,7 @@ def test_what_was_moved_is_what_is_elsewhere_no_more(
     migration.mover = Mover()
     assert migration.move(9, CpuSet([1])) == result
     assert starts == [0x7F0000000000] * (2 if moved.left else 1)
-    assert migration.move(8, CpuSet([1])) == Moved()
+    assert migration.move(8, CpuSet([1])) == migration.move(9, CpuSet()) == Moved()
 
 
 def test_a_rebound_process_keeps_its_policy() -> None:

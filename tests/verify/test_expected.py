@@ -508,6 +508,10 @@ def test_what_a_plan_expects_of_a_rank() -> None:
         ({}, "none", []),
         ({"OMPBIND_MEM": "bind:0-1"}, "bind", []),
         ({"OMPBIND_MEM": "other:0"}, "none", []),
+        ({"OMPBIND_MEM": "bind"}, "none", []),
+        ({"OMPBIND_MEM": "bind=balancing:"}, "none", []),
+        ({"OMPBIND_MEM": "local"}, "local", []),
+        ({"OMPBIND_MEM": "local:0"}, "none", []),
         ({"OMP_PLACES": "{0},{1}"}, "none", []),
         ({"OMP_PLACES": "{0},{1}", "OMP_PROC_BIND": "false"}, "none", []),
         ({"OMP_PLACES": "{0},{1}", "OMP_PROC_BIND": " Close,spread"}, "none", [0, 1]),
@@ -520,6 +524,8 @@ def test_what_an_environment_expects_of_its_worker(
     expected = expect_environ({**worker(0), **environ})
     assert expected is not None
     assert (expected.mem, expected.places) == (mem, tuple(CpuSet([n]) for n in places))
+    assert bool(expected.mems) == (mem == "bind")
+    assert not expected.balancing
     assert expected.cpus == CpuSet(range(4))
 
 
