@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ompbind.machine.roots import LivingRoot
 
 KERNEL_THREAD = 0x00200000  # PF_KTHREAD
+FIXED = 0x04000000  # PF_NO_SETAFFINITY
 NO_SUCH_PROCESS = (errno.ENOENT, errno.ESRCH)  # nor thread
 
 
@@ -33,6 +34,7 @@ class Thread(Record):
     state: str  # the kernel's letter
     cpus: CpuSet  # where the kernel lets it run; also cpus that are offline
     last: int | None  # the cpu it last ran on
+    fixed: bool = False  # whether the kernel lets nobody bind it, as some of its io_uring workers
 
 
 class Memory(Record):
@@ -181,7 +183,8 @@ def read_threads(root: LivingRoot, path: str) -> list[Thread]:
         except OSError:  # it has exited since
             continue
         if stat.state not in "ZX":
-            threads.append(Thread(tid, stat.name, stat.state, parse_mask(status, masks), stat.last))
+            mask, fixed = parse_mask(status, masks), bool(stat.flags & FIXED)
+            threads.append(Thread(tid, stat.name, stat.state, mask, stat.last, fixed))
     pid = path.rpartition("/")[2]
     return sorted(threads, key=lambda t: str(t.tid) != pid)
 
@@ -216,16 +219,17 @@ class Stat(Record):
     parent: int
     started: int
     last: int | None
+    flags: int = 0
 
 
 def parse_stat(data: bytes) -> Stat:
-    """Parse `7 (a name) S 1 …`: fields 2, 3, 4, 22 and 39; the name may contain anything."""
+    """Parse `7 (a name) S 1 …`: fields 2, 3, 4, 9, 22 and 39; the name may contain anything."""
     name = data[data.find(b"(") + 1 : data.rfind(b")")].decode("utf-8", "replace")
     fields = data[data.rfind(b")") + 2 :].split()
     if len(fields) < 37:  # a hostile or truncated copy
         return Stat(name, "?", 0, 0, None)
     return Stat(name, fields[0].decode("ascii", "replace"), number(fields[1]), number(fields[19]),
-                number(fields[36]))  # fmt: skip
+                number(fields[36]), number(fields[6]))  # fmt: skip
 
 
 def number(field: bytes) -> int:
@@ -278,6 +282,14 @@ def is_kernel_thread(root: LivingRoot, pid: int) -> bool:
         return False
     fields = data[data.rfind(b")") + 2 :].split()
     return len(fields) > 6 and bool(number(fields[6]) & KERNEL_THREAD)
+
+
+def is_fixed(root: LivingRoot, tid: int) -> bool:
+    """Whether the kernel lets nobody bind a thread that it has made itself."""
+    try:
+        return bool(parse_stat(root.read_whole(f"proc/{tid}/stat")).flags & FIXED)
+    except OSError:
+        return False
 
 
 def read_privileges(root: LivingRoot) -> int:

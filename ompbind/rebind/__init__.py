@@ -8,14 +8,15 @@ all is read back.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import DeniedError, PlanError
 from ompbind.launch.running import Moved, set_mask
 from ompbind.machine.cpus import read_online
-from ompbind.machine.processes import list_tasks, read_process
-from ompbind.messages import label
+from ompbind.machine.processes import is_fixed, list_tasks, read_process
+from ompbind.messages import counted, label
 from ompbind.rebind.conflicts import (
     FORCE,
     check_limits,
@@ -65,17 +66,24 @@ class Rebinding:
         self.families = Families(root, named)
         self.notes: list[str] = []
         self.masks: dict[int, CpuSet] = {}  # before, of the threads that were bound, by tid
+        self.fixed: set[int] = set()  # threads that the kernel lets nobody bind
         self.rebound: dict[int, set[int]] = {}  # which these are, by pid
         self.moved: dict[int, Moved] = {}  # by pid
         self.changes: dict[int, Change] = {}  # by pid
         for rank, pids in zip(plan.ranks, self.families.look(), strict=True):
             for pid in pids:
-                process = read_process(root, pid)
+                process = self.read(pid)
                 if process is not None and not process.ended:
                     self.check(process, rank)
                     self.changes[pid] = self.make_change(process, rank)
         self.check_leases()
         self.report_foreign()
+
+    def read(self, pid: int) -> Process | None:
+        """Return what can be read of a process, without threads that nobody can bind."""
+        process = read_process(self.root, pid)
+        threads = tuple(t for t in process.threads if not t.fixed) if process else ()
+        return process.replace(threads=threads) if process and threads else process
 
     # --- checks -----------------------------------------------------------------------------------
 
@@ -158,6 +166,9 @@ class Rebinding:
             self.bind_threads()
         except OSError as e:
             self.notes.append(f"a thread that has started since cannot be bound: {e.strerror or e}")
+        if count := len(self.fixed):
+            text = f"{counted(count, 'thread')} of the kernel's (io_uring), which nobody can bind"
+            self.notes.append(f"{text}: left {'where it is' if count == 1 else 'where they are'}")
         return self.make_result(self.verify())
 
     def bind_threads(self) -> None:
@@ -181,6 +192,8 @@ class Rebinding:
 
     def bind(self, tid: int, cpus: CpuSet) -> bool:
         """Bind a thread; return whether it was bound otherwise. Raises OSError."""
+        if tid in self.fixed:
+            return False
         try:
             before = CpuSet(os.sched_getaffinity(tid))
             if before == cpus:
@@ -188,6 +201,12 @@ class Rebinding:
             self.masks.setdefault(tid, before)
             set_mask(tid, cpus)
         except ProcessLookupError:
+            return False
+        except OSError as e:
+            if e.errno != errno.EINVAL or not is_fixed(self.root, tid):
+                raise
+            self.fixed.add(tid)
+            del self.masks[tid]
             return False
         return True
 
@@ -216,7 +235,7 @@ class Rebinding:
             expected = expect_rebound(rank, self.nodes[rank.rank])
             leader: ProcessReport | None = None
             for pid in pids:
-                process = read_process(self.root, pid)
+                process = self.read(pid)
                 if process is not None and not (process.ended and leader):
                     reports.append(judge(process, expected, self.online, leader))
                     leader = leader or reports[-1]

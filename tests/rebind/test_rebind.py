@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,12 +15,13 @@ import pytest
 
 from ompbind.cli import main
 from ompbind.cpuset import CpuSet
-from ompbind.errors import DeniedError
+from ompbind.errors import DeniedError, PlanError
 from ompbind.host import Lease
 from ompbind.launch import running, syscalls
 from ompbind.machine import living_root, read_machine
 from ompbind.machine.processes import find_process, read_process
 from ompbind.machine.regions import read_regions
+from ompbind.machine.roots import DirectoryRoot
 from ompbind.planner import make_plan
 from ompbind.rebind import Rebinding
 from tests.support.commands import environment
@@ -272,6 +274,45 @@ def test_masks_are_restored_where_the_kernel_denies_some(
         make_rebinding(pid, str(second)).carry_out()
     assert masks(pid) == before
     assert first in before[0]
+
+
+def test_threads_that_nobody_can_bind_are_left(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the workers that io_uring makes on some kernels: they are no threads with places of their
+    own, and the others are bound all the same."""
+    first, second = need_cpus(2)
+    pid = start("start(2)")
+    fixed = max(map(int, os.listdir(f"/proc/{pid}/task")))
+    os.sched_setaffinity(fixed, [first])
+    bind, read = os.sched_setaffinity, DirectoryRoot.read_whole
+
+    def deny_one(tid: int, cpus: CpuSet) -> None:
+        if tid == fixed:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        bind(tid, cpus)
+
+    def read_flags(root: DirectoryRoot, path: str) -> bytes:
+        data = read(root, path)
+        if path.endswith(f"/{fixed}/stat"):
+            head, end, rest = data.rpartition(b") ")
+            fields = rest.split(b" ")
+            fields[6] = b"%d" % (0x04000000 | int(fields[6]))
+            data = head + end + b" ".join(fields)
+        return data
+
+    monkeypatch.setattr(os, "sched_setaffinity", deny_one)
+    with pytest.raises(PlanError, match="1 of 3 threads has a place of its own"):
+        make_rebinding(pid, str(second))
+    monkeypatch.setattr(DirectoryRoot, "read_whole", read_flags)
+    rebinding = make_rebinding(pid, str(second))
+    assert [(c.threads, c.rebound) for c in rebinding.make_result().changes] == [(2, 2)]
+    result = rebinding.carry_out()
+    assert result.report is not None
+    assert result.report.holds
+    assert sorted(masks(pid)) == sorted([[first], [second], [second]])
+    text = "1 thread of the kernel's (io_uring), which nobody can bind: left where it is"
+    assert result.notes == (text,)
 
 
 def test_an_interrupted_rebinding_leaves_masks_as_they_were(
