@@ -166,13 +166,12 @@ def make_measurement(data: Any) -> Measurement:
     try:
         cores = tuple(
             CoreSpeed(CpuSet.parse_kernel(c["cpus"]), make_figure(c["alone"]),
-                      c["together"] and make_figure(c["together"]))
+                      make_figure_or_none(c["together"]))
             for c in data["cores"]
         )  # fmt: skip
         accesses = tuple(
             Access(make_node(a["node"]), make_node(a["memory"]), make_figure(a["bandwidth"]),
-                   a["together"] and make_figure(a["together"]),
-                   a["latency"] and make_figure(a["latency"]))
+                   make_figure_or_none(a["together"]), make_figure_or_none(a["latency"]))
             for a in data["memory"]
         )  # fmt: skip
         texts = [data["model"], data["shape"], *data["notes"]]
@@ -196,6 +195,10 @@ def make_figure(row: Mapping[str, Any]) -> Figure:
         if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < 1e30:
             damaged_number(number)
     return Figure(*(None if n is None else float(n) for n in numbers))  # type: ignore[arg-type]
+
+
+def make_figure_or_none(row: Mapping[str, Any] | None) -> Figure | None:
+    return None if row is None else make_figure(row)
 
 
 def damaged_number(value: object) -> int:

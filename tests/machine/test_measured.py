@@ -65,6 +65,10 @@ def test_json_both_ways() -> None:
                                 "together": None}  # fmt: skip
 
 
+FIGURE = {"value": 1, "low": None, "high": None}
+NOTHING: tuple[object, ...] = ("", 0, [], False)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -76,6 +80,12 @@ def test_json_both_ways() -> None:
                     "together": None}]},
         {"cores": [{"cpus": "0", "alone": {"value": True, "low": None, "high": None},
                     "together": None}]},
+        *({"cores": [{"cpus": "0", "alone": FIGURE, "together": nothing}]}
+          for nothing in NOTHING),
+        {"memory": [{"node": 0, "memory": 0, "bandwidth": FIGURE, "together": 0,
+                     "latency": None}]},
+        {"memory": [{"node": 0, "memory": 0, "bandwidth": FIGURE, "together": None,
+                     "latency": ""}]},
         {"memory": [{"node": "0"}]},
         {"memory": [{"node": -1, "memory": 0, "bandwidth": {}, "together": None, "latency": None}]},
         {"notes": [3]},
