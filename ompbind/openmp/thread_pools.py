@@ -2,9 +2,10 @@
 Pure.
 
 Sources: the manuals of OpenBLAS, MKL, BLIS, NumExpr, Numba, Polars, Rayon, Julia, Go and Python
-(os.cpu_count), java(1) of the JDK, and the documentation of ONNX Runtime and oneTBB. How each
-counts where its variable is not set, and that the variable is obeyed, was tried with the real
-library: tests/jobs/test_thread_pools.py.
+(os.cpu_count), java(1) of the JDK, and the documentation of ONNX Runtime and oneTBB. How pools
+count where their variable is not set, and that they obey it, is tried with the real libraries in
+tests/jobs/test_thread_pools.py; MKL was tried by hand. BLIS, Go, Julia and oneTBB are by their
+documentation alone.
 """
 
 from __future__ import annotations
