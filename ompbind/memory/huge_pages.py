@@ -105,7 +105,16 @@ def add_huge_pages(
                     why = "it says already whether memory is in huge pages"
                     notes[setting.name] = Inherited(setting.name, before, "respected", why)
                 continue
-            value = setting.value.replace(HUGETLBFS, find_writable(pages.mounts) if pages else "")
+            value = setting.value
+            if HUGETLBFS in value:
+                if pages is None:
+                    raise UsageError(
+                        f"--huge-pages {kind}: {allocator} takes reserved pages from a hugetlbfs, "
+                        "and where the other machine has one is not known",
+                        hint=f"--env {setting.name}=DIRECTORY/ompbind says where; or --preload "
+                        "mimalloc, which needs none",
+                    )
+                value = value.replace(HUGETLBFS, find_writable(pages.mounts))
             env[setting.name] = setting.separator.join(filter(None, (before, value)))
         ranks.append(rank.replace(env=tuple(env.items())))
     inherited = (*plan.inherited, *notes.values())

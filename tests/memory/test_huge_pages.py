@@ -156,6 +156,23 @@ def test_it_is_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "huge_pages" not in ompbind.plan(topology=SERVER, command=["true"]).to_dict()
 
 
+def test_another_machine_s_file_system_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    """Where an allocator needs one: it is refused, and not given a file in / instead."""
+    words = ["show", "--topology", SERVER, "--huge-pages", "2M", "--format", "json"]
+    preload = ["--env", "LD_PRELOAD=/x/libtcmalloc.so.4"]
+    assert main([*words, *preload, "--", "true"]) == 125
+    error, hint = capfd.readouterr().err.splitlines()
+    assert error == (
+        "ompbind: error: --huge-pages 2M: tcmalloc takes reserved pages from a hugetlbfs, and "
+        "where the other machine has one is not known"
+    )
+    setting = "TCMALLOC_MEMFS_MALLOC_PATH={}/ompbind"
+    assert hint.startswith(f"hint: --env {setting.format('DIRECTORY')} says where")
+    assert main([*words, *preload, "--env", setting.format("/mnt/huge"), "--", "true"]) == 0
+    env = json.loads(capfd.readouterr().out)["ranks"][0]["env"]
+    assert env["TCMALLOC_MEMFS_MALLOC_PATH"] == "/mnt/huge/ompbind"
+
+
 def test_only_what_a_plan_sets_is_planned() -> None:
     assert is_planned("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     assert is_planned("MALLOC_CONF", "thp:always")
