@@ -19,7 +19,7 @@ def verify(args: Sequence[str]) -> int:
     """Carry out `ompbind verify`; return the exit status. Raises OmpbindError."""
     from ompbind.machine import living_root
     from ompbind.saved import read_plan
-    from ompbind.verify import check, find_targets
+    from ompbind.verify import add_huge_pages, check, find_targets
 
     values, pids = parse_pids(args, "verify")
     if not pids:
@@ -34,8 +34,13 @@ def verify(args: Sequence[str]) -> int:
         from ompbind.rebind.repair import repair
 
         report = repair(root, report, lambda: check(root, targets))
+    report = add_huge_pages(root, report)
     if interval is not None:
-        return watch(report, lambda: check(root, targets), interval, values.get("format"))
+
+        def look() -> Report:
+            return add_huge_pages(root, check(root, targets))
+
+        return watch(report, look, interval, values.get("format"))
     if values.get("format") == "json":
         write_output(report.to_json())
     elif "html" in values:

@@ -68,7 +68,7 @@ class Process(Record):
     cpuset: CpuSet | None = None  # its cgroup's cpus
     mems: CpuSet | None = None  # the nodes whose memory it may use
     libraries: tuple[str, ...] = ()  # the file names of the shared libraries that it has loaded
-    huge_pages: HugePages | None = None  # None: unknown
+    huge_pages: HugePages | None = None  # None: not read, or unknown
     unreadable: tuple[tuple[str, str], ...] = ()  # the part that could not be read, and why
 
     @property
@@ -95,7 +95,6 @@ def read_process(root: LivingRoot, pid: int) -> Process | None:
     maps = numa_maps
     if numa_maps is None:  # a kernel without NUMA: maps names the libraries as well
         maps, _ = read_or_reason(root, f"{living}/maps")
-    rollup, _ = read_or_reason(root, f"{path}/smaps_rollup")  # threads have none of their own
     overwritten = is_overwritten(environ or b"")
     if overwritten:
         no_environ = "overwritten by the program"
@@ -108,9 +107,15 @@ def read_process(root: LivingRoot, pid: int) -> Process | None:
         cpuset=read_cpuset_of(root, pid),
         mems=parse_status_list(status or b"", b"Mems_allowed_list"),
         libraries=parse_libraries(maps or b""),
-        huge_pages=None if rollup is None else parse_huge_pages(rollup),
         unreadable=tuple((part, reason) for part, reason in unreadable if reason),
     )
+
+
+def read_huge_pages_of(root: LivingRoot, pid: int) -> HugePages | None:
+    """Return what a process has in huge pages; None if that cannot be read. The kernel walks all of
+    its memory for it, and holds up whoever maps some meanwhile."""
+    rollup, _ = read_or_reason(root, f"proc/{pid}/smaps_rollup")  # threads have none of their own
+    return None if rollup is None else parse_huge_pages(rollup)
 
 
 def read_argument_place(root: LivingRoot) -> tuple[int, int]:

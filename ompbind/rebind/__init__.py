@@ -27,6 +27,7 @@ from ompbind.rebind.conflicts import (
 from ompbind.rebind.families import Families, check_owner, describe
 from ompbind.rebind.pages import Migration, count_outside, explain, find_nodes, find_other_nodes
 from ompbind.rebind.result import Change, Result
+from ompbind.verify import add_huge_pages
 from ompbind.verify.expected import Expected
 from ompbind.verify.judge import judge
 from ompbind.verify.report import ProcessReport, Report
@@ -239,7 +240,7 @@ class Rebinding:
                 if process is not None and not (process.ended and leader):
                     reports.append(judge(process, expected, self.online, leader))
                     leader = leader or reports[-1]
-        return Report(tuple(reports), self.online)
+        return add_huge_pages(self.root, Report(tuple(reports), self.online))
 
     # --- the result -------------------------------------------------------------------------------
 

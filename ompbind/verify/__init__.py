@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from ompbind.errors import UsageError
 from ompbind.machine.cpus import read_online
-from ompbind.machine.processes import Process, find_process, read_process
+from ompbind.machine.processes import (
+    Process,
+    find_process,
+    read_huge_pages_of,
+    read_process,
+)
 from ompbind.messages import quote
 from ompbind.record import Record
 from ompbind.verify.expected import expect_environ, expect_plan
@@ -127,6 +132,17 @@ def check(root: LivingRoot, targets: Sequence[Target]) -> Report:
         r for pid in strays if pid not in seen if (r := check_stray(lineage, pid, reports, online))
     ]
     return Report(tuple(reports), online)
+
+
+def add_huge_pages(root: LivingRoot, report: Report) -> Report:
+    """Return a report that also says what processes have in huge pages: for those who read it, as
+    nothing is judged by them."""
+    processes = [
+        r if r.process.ended else
+        r.replace(process=r.process.replace(huge_pages=read_huge_pages_of(root, r.process.pid)))
+        for r in report.processes
+    ]  # fmt: skip
+    return report.replace(processes=tuple(processes))
 
 
 def check_family(

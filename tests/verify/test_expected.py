@@ -12,11 +12,12 @@ import pytest
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import DeniedError, UsageError
-from ompbind.machine.processes import is_exiting, read_process
+from ompbind.machine.processes import HugePages, is_exiting, read_process
 from ompbind.planner import make_plan
 from ompbind.plans import Numbers, Plan
 from ompbind.verify import (
     Target,
+    add_huge_pages,
     check,
     check_family,
     check_stray,
@@ -242,6 +243,20 @@ def test_a_process_without_parents_is_of_the_rank_that_it_names(processes: Proce
         for pids in ((10, 20), (50,)):
             assert stray(pid, *pids) == (None, 0, 1)
     assert stray(33, 10) is None
+
+
+def test_huge_pages_are_read_only_to_be_shown(processes: Processes) -> None:
+    """The kernel walks all of a process's memory for them: not at each of many looks."""
+    processes.add(10, environ=worker(0), masks=["0-3"])
+    processes.add(11, state="Z", masks=())
+    rollup = processes.path / "proc/10/smaps_rollup"
+    rollup.write_text("0-1 ---p 0 00:00 0 [rollup]\nAnonHugePages: 2048 kB\n")
+    report = check(processes.root, find_targets(processes.root, [10, 11], None))
+    assert [p.process.huge_pages for p in report.processes] == [None, None]
+    shown = add_huge_pages(processes.root, report)
+    assert [p.process.huge_pages for p in shown.processes] == [HugePages(2 << 20), None]
+    rollup.unlink()
+    assert add_huge_pages(processes.root, report) == report
 
 
 def test_who_is_inside_a_ranks_cpus(processes: Processes) -> None:
