@@ -11,7 +11,8 @@ from ompbind.machine import read_machine
 from ompbind.messages import quote
 from ompbind.openmp import judge_environment
 from ompbind.openmp.places import parse_places
-from ompbind.plans import RANK_VARIABLE, Caution, parse_plan
+from ompbind.plan_json import parse_plan
+from ompbind.plans import RANK_VARIABLE, Caution
 from ompbind.worker import may_bind_workers
 
 TYPE_CHECKING = False

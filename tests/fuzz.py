@@ -14,7 +14,7 @@ from collections.abc import Callable
 import atheris
 
 with atheris.instrument_imports(include=["ompbind"]):
-    from ompbind import cpuset, openmp, plans
+    from ompbind import cpuset, openmp, plan_json
     from ompbind.errors import OmpbindError
     from ompbind.machine import exported, hwloc, read_system, snapshot, synthetic
     from ompbind.machine import limits as procfs
@@ -73,8 +73,8 @@ def saved(text: str) -> None:
 
 
 def saved_plan(text: str) -> None:
-    found = plans.parse_plan(text)
-    assert plans.parse_plan(found.to_json()) == found
+    found = plan_json.parse_plan(text)
+    assert plan_json.parse_plan(found.to_json()) == found
 
 
 def command_line(text: str) -> None:

@@ -19,7 +19,7 @@ from typing import IO, Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 import ompbind
-from ompbind import plans
+from ompbind import plan_json
 from ompbind.host import DESCRIPTOR
 from ompbind.options.keywords import options_for
 from tests.support.commands import environment, ompbind_run
@@ -760,7 +760,7 @@ def test_run_raises_what_the_command_line_refuses(plan: ompbind.Plan) -> None:
 def test_run_takes_any_plan_with_its_command() -> None:
     """The plan's own command by default; one that is not from `ompbind.plan` will do."""
     made = two_ranks(command=["sh", "-c", "exit {rank}"], template=True)
-    assert ompbind.run(plans.parse_plan(made.to_json())) == 1
+    assert ompbind.run(plan_json.parse_plan(made.to_json())) == 1
 
 
 INTERRUPTED = """

@@ -25,6 +25,7 @@ LAYERS = (
     "messages",
     "cpuset colours hostlist",
     "plans machine",
+    "plan_json",
     "devices openmp worker host",
     "planner launch verify fixes exports",
     "engines rebind",
@@ -44,7 +45,8 @@ OTHERS = {"typer": {"cli.group"}, "rich": {"render"}, "psutil": {"machine.portab
           "tomllib": {"groups.file"}}  # of Python from 3.11 on  # fmt: skip
 
 # Modules that `ompbind run` on Linux never imports; the others must stay quick to import.
-OFF_THE_LAUNCH_PATH = {"cli.group", "cli.show", "cli.show_cluster", "cli.shell", "cli.verify",
+OFF_THE_LAUNCH_PATH = {"cli.group", "plan_json", "cli.show", "cli.show_cluster",
+                       "cli.shell", "cli.verify",
                        "cluster", "compare", "groups", "render", "measuring",
                        "machine.measured", "machine.calibration", "verify", "doctor",
                        "exports", "launch.ready", "launch.running", "launch.role_threads", "rebind",

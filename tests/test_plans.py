@@ -12,18 +12,9 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import ParseError
+from ompbind.plan_json import parse_plan
 from ompbind.planner import make_plan
-from ompbind.plans import (
-    BINDERS,
-    Binding,
-    Caution,
-    Host,
-    Inherited,
-    Plan,
-    RankPlan,
-    Role,
-    parse_plan,
-)
+from ompbind.plans import BINDERS, Binding, Caution, Host, Inherited, Plan, RankPlan, Role
 from ompbind.saved import check_agreement
 from tests.support.machines import MACHINES, make_asked
 

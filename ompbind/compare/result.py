@@ -13,7 +13,7 @@ from ompbind.compare.statistics import Verdict, judge
 from ompbind.compare.variants import Omitted, Variant
 from ompbind.errors import OmpbindError, ParseError, UsageError
 from ompbind.messages import quote
-from ompbind.plans import Reader, parse_plan, read_object
+from ompbind.plan_json import Reader, parse_plan, read_object
 from ompbind.record import Record
 
 if TYPE_CHECKING:

@@ -22,8 +22,9 @@ from ompbind.cli.verify import verify as main_of_verify
 from ompbind.cpuset import CpuSet
 from ompbind.errors import UsageError
 from ompbind.machine import read_machine
+from ompbind.plan_json import parse_plan
 from ompbind.planner import make_plan
-from ompbind.plans import Caution, parse_plan
+from ompbind.plans import Caution
 from tests.support.commands import (
     OMPBIND,
     TIMEOUT,

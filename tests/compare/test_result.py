@@ -15,7 +15,7 @@ from ompbind.compare.metric import Metric
 from ompbind.compare.result import Result, parse_result, read_result, to_csv, to_json
 from ompbind.compare.variants import Omitted, make_grid, make_variants
 from ompbind.errors import ParseError, UsageError
-from ompbind.plans import parse_plan
+from ompbind.plan_json import parse_plan
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="plans are for Linux")
 

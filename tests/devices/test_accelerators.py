@@ -9,8 +9,9 @@ from ompbind.devices.nvml import hide_accelerators
 from ompbind.errors import PlanError
 from ompbind.machine.devices import NEURON, PCI
 from ompbind.machine.topology import Machine
+from ompbind.plan_json import parse_plan
 from ompbind.planner import make_plan
-from ompbind.plans import Plan, parse_plan
+from ompbind.plans import Plan
 from ompbind.saved import foreign_variables
 from tests.support.machines import make_asked
 from tests.support.trees import Pci, Shape, make_machine

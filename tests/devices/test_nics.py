@@ -176,7 +176,7 @@ def test_a_variable_that_is_set_stays(
 
 def test_a_saved_plan_keeps_its_cards(capfd: pytest.CaptureFixture[str]) -> None:
     """A plan read back has the same cards, which are no foreign variables."""
-    from ompbind.plans import parse_plan
+    from ompbind.plan_json import parse_plan
     from ompbind.saved import foreign_variables
 
     assert main(["show", "--topology", CARDS, "--format", "json", "-n", "4", "--nic-env"]) == 0

@@ -25,8 +25,9 @@ from ompbind.engines.variables import fit_variables
 from ompbind.errors import PlanError, UsageError
 from ompbind.machine.processes import Process
 from ompbind.machine.topology import Machine
+from ompbind.plan_json import parse_plan
 from ompbind.planner import make_plan
-from ompbind.plans import Plan, parse_plan
+from ompbind.plans import Plan
 from ompbind.verify.after_start import describe_exits
 from ompbind.verify.expected import expect_plan
 from ompbind.verify.report import ProcessReport

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ompbind.cli import main
-from ompbind.plans import parse_plan
+from ompbind.plan_json import parse_plan
 from tests.jobs.slurm import free_ports
 from tests.support.commands import OMPBIND, TIMEOUT, environment
 from tests.support.needs import REPOSITORY

@@ -22,7 +22,8 @@ from ompbind.groups.line import make_name
 from ompbind.groups.plan import check_engine, join, plan_all, plan_groups
 from ompbind.groups.request import GroupRequest
 from ompbind.options import make_plan_options, read_arguments
-from ompbind.plans import Plan, parse_plan
+from ompbind.plan_json import parse_plan
+from ompbind.plans import Plan
 from tests.support.needs import REPOSITORY
 from tests.support.trees import Shape, make_files, make_machine, write_tree
 

@@ -27,8 +27,9 @@ from ompbind.launch.role_threads import GROWTH, LONGEST, SHORTEST, RoleThreads
 from ompbind.machine import living_root
 from ompbind.machine.processes import Process, Thread
 from ompbind.options.values import parse_roles
+from ompbind.plan_json import parse_plan
 from ompbind.planner import make_plan
-from ompbind.plans import Role, is_called, parse_plan
+from ompbind.plans import Role, is_called
 from ompbind.rebind.repair import find_named
 from ompbind.saved import check_agreement
 from ompbind.verify.expected import Expected, NamedThreads, expect_environ

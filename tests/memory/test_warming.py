@@ -23,8 +23,9 @@ from ompbind.machine.page_cache import find_mappers
 from ompbind.machine.processes import Memory, parse_numa_maps
 from ompbind.machine.regions import parse_regions
 from ompbind.memory.warming import add_files, join_files
+from ompbind.plan_json import parse_plan
 from ompbind.planner import make_plan
-from ompbind.plans import Plan, Task, WarmFile, parse_plan
+from ompbind.plans import Plan, Task, WarmFile
 from ompbind.verify.memory import judge_files
 from tests.support.machines import MACHINES, make_asked
 

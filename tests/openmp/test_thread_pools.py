@@ -17,7 +17,8 @@ from ompbind.cli import main
 from ompbind.machine import read_machine
 from ompbind.openmp.thread_pools import POOLS, choose_pools, is_planned
 from ompbind.options import make_plan_options
-from ompbind.plans import POOL_MODES, parse_plan
+from ompbind.plan_json import parse_plan
+from ompbind.plans import POOL_MODES
 from ompbind.resolve import resolve_plan
 from tests.support.commands import environment, ompbind_run
 from tests.support.needs import need_cpus, unavailable

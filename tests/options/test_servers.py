@@ -14,9 +14,10 @@ from ompbind.cpuset import CpuSet, union
 from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.options import make_plan_options, read_arguments
 from ompbind.options.servers import ENGINES, Count, count_sglang, count_vllm, find_word
+from ompbind.plan_json import parse_plan
 from ompbind.planner import make_plan
 from ompbind.planner.request import Request, Serving
-from ompbind.plans import Plan, parse_plan
+from ompbind.plans import Plan
 from ompbind.render import make_text
 from ompbind.render.plan import draw_plan
 from ompbind.render.sentences import explain

@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import OmpbindError, PlanError
 from ompbind.machine.topology import TREE, Allowed, Cpu, Machine, Node, Topology
+from ompbind.plan_json import parse_plan
 from ompbind.planner import make_plan
 from ompbind.planner.cores import levels_for
 from ompbind.planner.quota import scale
 from ompbind.planner.request import Request
 from ompbind.planner.sizes import assign
-from ompbind.plans import Plan, parse_plan
+from ompbind.plans import Plan
 from tests.support.machines import MACHINES, make_asked, make_machine
 from tests.support.requests import cores_of, machines, requests, usable_cpus, wild_requests
 from tests.support.trees import Shape, make_files, write_tree

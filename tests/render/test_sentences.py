@@ -13,8 +13,9 @@ from ompbind.host.kernel import advise
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.options import make_request
 from ompbind.options.keywords import make_values
+from ompbind.plan_json import parse_plan
 from ompbind.planner import make_plan
-from ompbind.plans import Inherited, Plan, parse_plan
+from ompbind.plans import Inherited, Plan
 from ompbind.render.rows import make_rows
 from ompbind.render.sentences import explain
 from tests.support.machines import MACHINES, make_asked

@@ -11,8 +11,9 @@ import pytest
 from ompbind.cli.show import show
 from ompbind.cpuset import CpuSet
 from ompbind.machine import read_machine
+from ompbind.plan_json import parse_plan
 from ompbind.planner import make_plan
-from ompbind.plans import Server, ServerWorker, parse_plan
+from ompbind.plans import Server, ServerWorker
 from ompbind.render.sharing import describe_sharing, explain_sharing
 from tests.support.machines import MACHINES, make_asked
 

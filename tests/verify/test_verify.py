@@ -52,7 +52,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="verify reads Li
 def test_plans_and_environments_say_the_same() -> None:
     """What is expected of a rank comes out alike from its plan and from its own environment."""
     done = ompbind_run("show", "--mem", "local", "--format", "json", "--", "true")
-    from ompbind.plans import parse_plan
+    from ompbind.plan_json import parse_plan
 
     rank = parse_plan(done.stdout).ranks[0]
     by_plan = expect_plan(rank)
@@ -697,7 +697,7 @@ def test_a_worker_that_fails_early_keeps_its_status() -> None:
 
 def test_looking_waits_for_the_threads() -> None:
     """The look is late enough for threads that come one after another, and not later than asked."""
-    from ompbind.plans import parse_plan
+    from ompbind.plan_json import parse_plan
     from ompbind.verify.after_start import LATER, Verifier
 
     done = ompbind_run("show", "--threads", "3", "--format", "json", "--", "true")

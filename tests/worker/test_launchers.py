@@ -13,8 +13,9 @@ import pytest
 
 from ompbind.errors import PlanError
 from ompbind.options import make_plan_options, read_arguments
+from ompbind.plan_json import parse_plan
 from ompbind.planner.request import Request
-from ompbind.plans import Plan, parse_plan
+from ompbind.plans import Plan
 from ompbind.render.sentences import explain
 from ompbind.resolve import resolve_plan
 from ompbind.saved import load_plan
