@@ -9,6 +9,7 @@ from ompbind.cpuset import CpuSet
 from ompbind.errors import OmpbindError
 from ompbind.launch.pipes import make_pipe, send, split_frames
 from ompbind.launch.syscalls import Library, restore_signals, set_affinity, set_memory, signal
+from ompbind.machine.usage import OOM_SCORE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Crew:
             for other in self.members:  # or its pipe would not end while this process lives
                 os.close(other.requests)
                 os.close(other.answers)
+            offer_to_killer()
             serve(cpus, make_perform, theirs, ours)
         finally:
             os._exit(0)
@@ -99,6 +101,15 @@ class Crew:
         for member in self.members:
             os.waitpid(member.pid, 0)
         self.members = []
+
+
+def offer_to_killer() -> None:
+    """Have the kernel end this process first where memory runs out: raising needs no privilege."""
+    try:
+        with open(OOM_SCORE, "w", encoding="ascii") as file:
+            file.write("1000")
+    except OSError:
+        pass
 
 
 def read_answer(fd: int) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from ompbind.record import Record
 
 NODES = "sys/devices/system/node"
 NO_LIMIT = 1 << 60  # bytes: version 1 writes a number near 2^63
+OOM_SCORE = "/proc/self/oom_score_adj"  # 1000: the kernel ends this process first
 AVAILABLE = ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable")
 
 TYPE_CHECKING = False

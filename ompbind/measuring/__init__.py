@@ -15,6 +15,8 @@ from ompbind.errors import TopologyError
 from ompbind.launch.crew import TaskError
 from ompbind.machine.calibration import make_shape
 from ompbind.machine.measured import Access, CoreSpeed, Measurement
+from ompbind.machine.roots import DirectoryRoot
+from ompbind.machine.usage import read_cgroup_room, read_machine_room, read_node_memory
 from ompbind.measuring.figures import count_rounds, make_figures, median
 from ompbind.measuring.work import start_crew
 from ompbind.messages import format_size, label
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from ompbind.launch.crew import Crew
     from ompbind.machine.measured import Figure
+    from ompbind.machine.roots import Root
     from ompbind.machine.topology import Machine
 
     Thing = TypeVar("Thing")
@@ -40,7 +43,8 @@ LINE = 64
 READ, WALKED, SHARED = range(3)
 LINES = (1 << 20, 1 << 22)  # of the ring through memory: 64 MiB, or up to 256 for larger caches
 SHARED_BLOCK = 16 << 20  # bytes that each core reads while all do
-MEMORY_SHARE = 8  # at most one byte of so many is taken
+MEMORY_SHARE = 8  # at most one byte of so many that are available is taken
+NODE_SHARE = 2  # and of one node, or it is left out: others may be bound to it
 SAMPLE_STEPS = 20_000  # of the loop, before it is known how many a sample takes
 BUSY = 0.9  # of its time that a sample has the core, or it was disturbed
 TICK = 1e-9  # seconds: no time is shorter
@@ -58,15 +62,25 @@ class Procedure(Record):
     lines: tuple[int, int] = LINES
 
 
+class Room(Record):
+    """The memory in bytes that may be taken now. `nodes`: of each node, as far as that is known;
+    `whole`: of all together, which the cgroup may limit; None: not known."""
+
+    nodes: Mapping[int, int]
+    whole: int | None = None
+
+
 def measure_machine(
     machine: Machine,
     report: Report,
     procedure: Procedure | None = None,
     make_crew: MakeCrew = start_crew,
     seed: int | None = None,
+    root: Root | None = None,
 ) -> Measurement:
     """Return what was measured of the running machine, which was read with its details. `report` is
-    told how far it is. Raises TopologyError where the system binds no process, or denies it."""
+    told how far it is; `root`: where free memory is read, None: "/". Raises TopologyError where the
+    system binds no process, or denies it."""
     if not machine.can_bind:
         raise TopologyError("this system binds no process to a core: nothing can be measured")
     procedure = procedure or Procedure()
@@ -74,10 +88,12 @@ def measure_machine(
     cores = machine.topology.groups("core", allowed)
     cores += [CpuSet([cpu]) for cpu in allowed - union(cores)]
     pinned = [CpuSet([core.first]) for core in cores]
-    lines, notes = choose_lines(machine, procedure.lines)
+    room = read_room(machine, root or DirectoryRoot("/"))
+    lines, notes = choose_lines(machine, procedure.lines, room)
     try:
         with make_crew(pinned, lines) as crew:
-            bench = Bench(machine, cores, crew, report, procedure, random.Random(seed))  # noqa: S311
+            chance = random.Random(seed)  # noqa: S311
+            bench = Bench(machine, room, cores, crew, report, procedure, chance)
             bench.notes += notes
             speeds = bench.measure_cores()
             accesses = bench.measure_memory(lines * LINE)
@@ -90,16 +106,41 @@ def measure_machine(
     return Measurement(machine.model, shape, speeds, accesses, tuple(bench.notes))
 
 
-def choose_lines(machine: Machine, bounds: tuple[int, int]) -> tuple[int, list[str]]:
+def read_room(machine: Machine, root: Root) -> Room:
+    """Return the memory that may be taken: what is free, or holds files that can be read again. A
+    node that does not say has its size."""
+    nodes = {}
+    for node in machine.topology.nodes:
+        state = read_node_memory(root, node.node)
+        size = state.available if state else node.memory_bytes
+        if size is not None and node.node in list_memories(machine):
+            nodes[node.node] = size
+    rooms = [sum(nodes.values())] if nodes else []
+    if (state := read_machine_room(root)) is not None:
+        rooms.append(state.available)
+    if (rest := read_cgroup_room(root)) is not None:
+        rooms.append(rest)
+    return Room(nodes, min(rooms, default=None))
+
+
+def list_memories(machine: Machine) -> list[int]:
+    """Return the nodes that have memory and may be used."""
+    if not machine.topology.numa:
+        return [node.node for node in machine.topology.nodes]
+    return [n.node for n in machine.topology.nodes
+            if n.memory_bytes != 0 and n.node in machine.allowed.nodes]  # fmt: skip
+
+
+def choose_lines(machine: Machine, bounds: tuple[int, int], room: Room) -> tuple[int, list[str]]:
     """Return how many lines the ring has: twice what the largest cache does, within bounds and
-    what memory there is; with a note where that is less."""
+    what memory may be taken; with a note where that is less."""
     cache = max((c.bytes for c in machine.caches), default=0)
     lines = bounds[0]
     while lines * LINE < 2 * cache and lines < bounds[1]:
         lines *= 2
-    nodes = [n.memory_bytes for n in machine.topology.nodes if n.memory_bytes]
-    blocks = 2 * max(1, len(nodes)) ** 2
-    while nodes and lines * LINE * blocks > sum(nodes) // MEMORY_SHARE and lines > 1024:
+    blocks = 2 * max(1, len(machine.topology.nodes)) ** 2
+    most = lines * LINE * blocks if room.whole is None else room.whole // MEMORY_SHARE
+    while lines * LINE * blocks > most and lines > 1024:
         lines //= 2
     if lines * LINE >= 2 * cache:
         return lines, []
@@ -116,6 +157,7 @@ class Bench:
     def __init__(
         self,
         machine: Machine,
+        room: Room,
         cores: Sequence[CpuSet],
         crew: Crew,
         report: Report,
@@ -123,6 +165,7 @@ class Bench:
         chance: random.Random,
     ) -> None:
         self.machine = machine
+        self.room = room
         self.cores = cores
         self.crew = crew
         self.report = report
@@ -197,7 +240,7 @@ class Bench:
     def measure_memory(self, size: int) -> tuple[Access, ...]:
         """Return the way from each node's cores to each node's memory; () where the system does not
         say which nodes there are, or denies all of them. `size`: of what one core reads, bytes."""
-        sources, memories = self.list_sources(), self.list_memories()
+        sources, memories = self.list_sources(), list_memories(self.machine)
         if not sources or not memories:
             self.notes.append("the system does not say which node a cpu is on: memory not measured")
             return ()
@@ -227,22 +270,24 @@ class Bench:
                 sources.setdefault(node, []).append(position)
         return sources
 
-    def list_memories(self) -> list[int]:
-        """Return the nodes that have memory and may be used."""
-        machine = self.machine
-        if not machine.topology.numa:
-            return [node.node for node in machine.topology.nodes]
-        return [n.node for n in machine.topology.nodes
-                if n.memory_bytes != 0 and n.node in machine.allowed.nodes]  # fmt: skip
-
     def place(
         self, sources: Mapping[int, Sequence[int]], memories: Sequence[int], size: int
     ) -> list[Pair]:
-        """Have memory placed for each pair that the kernel allows; a single node needs no policy.
-        Return these pairs."""
+        """Have memory placed for each pair that the kernel allows, and whose node has enough; a
+        single node needs no policy. Return these pairs."""
         pairs, denied = [], dict[str, list[int]]()
         shared = self.choose_block(sources, memories)
+        need = 2 * size * len(sources) + shared * sum(map(len, sources.values()))
+        whole = self.room.whole
         for memory in memories:
+            rooms = [room for room in (self.room.nodes.get(memory), whole) if room is not None]
+            if rooms and need > min(rooms) // NODE_SHARE:
+                reason = f"{format_size(NODE_SHARE * need)} must be available, and "
+                reason += f"{format_size(min(rooms))} are"
+                denied.setdefault(reason, []).append(memory)
+                continue
+            if whole is not None:
+                whole -= need
             self.report(f"taking memory of node {memory}")
             node = memory if memories[1:] else -1
             try:
@@ -265,9 +310,8 @@ class Bench:
         caches = sum(c.bytes for c in self.machine.caches if c.name == "L3")
         count = sum(map(len, sources.values()))
         size = max(SHARED_BLOCK, 2 * caches // count)
-        total = sum(n.memory_bytes or 0 for n in self.machine.topology.nodes)
-        if total:
-            size = min(size, total // MEMORY_SHARE // (count * len(memories)))
+        if self.room.whole is not None:
+            size = min(size, self.room.whole // MEMORY_SHARE // (count * len(memories)))
         return max(1 << 20, size >> 12 << 12)
 
     def sample_pairs(

@@ -4,6 +4,7 @@ once with real processes, which are looked at from outside."""
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,12 +20,12 @@ from ompbind.launch.crew import Crew, TaskError
 from ompbind.machine import read_machine
 from ompbind.machine.measured import Measurement, find_fastest, find_spread, group_figures
 from ompbind.machine.topology import Cache, Machine
-from ompbind.measuring import Procedure, choose_lines, measure_machine
+from ompbind.measuring import Procedure, choose_lines, measure_machine, read_room
 from ompbind.measuring.figures import count_rounds, make_figures
 from ompbind.measuring.work import SMALL, STRIDE, Block, Worker, make_ring, start_crew
 from ompbind.render.measured import describe_cores, make_access_rows
 from tests.support.machines import MACHINES, make_machine
-from tests.support.trees import Shape
+from tests.support.trees import MemoryRoot, Shape, cgroup2_files
 
 Rates = Callable[[int], float]
 
@@ -93,8 +94,9 @@ class FakeCrew(Crew):
         return [near + self.vary(numbers[1] * seconds), near]
 
 
-def measured(machine: Machine, crew: FakeCrew) -> Measurement:
-    return measure_machine(machine, lambda _: None, make_crew=crew, seed=1)
+def measured(machine: Machine, crew: FakeCrew, files: dict[str, str] | None = None) -> Measurement:
+    root = MemoryRoot(files or {})
+    return measure_machine(machine, lambda _: None, make_crew=crew, seed=1, root=root)
 
 
 HYBRID = MACHINES["hybrid"]  # 4 cores of two threads, 8 of one
@@ -233,12 +235,60 @@ def test_memory_is_not_exhausted() -> None:
     machine = TWO_NODES.replace(caches=(Cache("L3", 48 << 20, CpuSet(range(4))),))
     nodes = tuple(n.replace(memory_bytes=1 << 36) for n in machine.topology.nodes)
     large = machine.replace(topology=machine.topology.replace(nodes=nodes))
-    assert choose_lines(large, (1 << 20, 1 << 22)) == (1 << 21, [])
+    room = read_room(large, MemoryRoot({}))
+    assert choose_lines(large, (1 << 20, 1 << 22), room) == (1 << 21, [])
     nodes = tuple(n.replace(memory_bytes=256 << 20) for n in machine.topology.nodes)
     small = machine.replace(topology=machine.topology.replace(nodes=nodes))
-    lines, notes = choose_lines(small, (1 << 20, 1 << 22))
+    lines, notes = choose_lines(small, (1 << 20, 1 << 22), read_room(small, MemoryRoot({})))
     assert lines * 64 * 2 * 9 <= (3 * 256 << 20) // 8
     assert "partly the cache's" in notes[0]
+
+
+def make_meminfo(node: int, free: int) -> dict[str, str]:
+    """A node of 64 GiB of which so many MiB are free."""
+    path = f"sys/devices/system/node/node{node}/meminfo"
+    return {path: f"Node {node} MemTotal: {64 << 20} kB\nNode {node} MemFree: {free << 10} kB\n"}
+
+
+class CountingCrew(FakeCrew):
+    """It counts the bytes that are placed."""
+
+    placed = 0
+
+    def answer(self, position: int, name: str, *numbers: float) -> list[float]:
+        if name == "place":
+            self.placed += int(numbers[2])
+        return super().answer(position, name, *numbers)
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_only_memory_that_is_available_is_taken(limited: bool) -> None:
+    """A small part of what the cgroup's limit leaves and of what is free, whatever is in all."""
+    files: dict[str, str] = {}
+    for node in range(3):
+        files |= make_meminfo(node, 63 << 10 if limited else 256)
+    if limited:
+        files |= cgroup2_files("/a") | {
+            "sys/fs/cgroup/a/memory.max": f"{1 << 30}\n",
+            "sys/fs/cgroup/a/memory.current": f"{256 << 20}\n",
+        }
+    crew = CountingCrew(lambda n: 2e7)
+    measurement = measured(TWO_NODES, crew, files)
+    assert len(measurement.accesses) == 6
+    assert 0 < crew.placed <= 2 * (768 << 20) // 8
+
+
+def test_a_node_with_too_little_memory_left_is_left_out() -> None:
+    """Taking its last would end those who are bound to it; it is said."""
+    files = make_meminfo(0, 8 << 10) | make_meminfo(1, 8 << 10) | make_meminfo(2, 100)
+    measurement = measured(TWO_NODES, FakeCrew(lambda n: 2e7), files)
+    assert {a.memory for a in measurement.accesses} == {0, 1}
+    [note] = measurement.notes
+    assert re.fullmatch(
+        r"memory of node 2 not measured: \S+ MiB must be available, and 100 MiB are", note
+    )
+    files = make_meminfo(0, 0) | make_meminfo(1, 0) | make_meminfo(2, 0)
+    assert measured(TWO_NODES, FakeCrew(lambda n: 2e7), files).accesses == ()
 
 
 def test_a_ring_goes_through_every_line() -> None:
@@ -265,6 +315,7 @@ def test_processes_measure_and_leave_nothing_behind() -> None:
                 self.ask([self.members.index(member)], "spin", 10)
                 status = Path(f"/proc/{member.pid}/status").read_text()
                 assert f"\nCpus_allowed_list:\t{cpus}\n" in status
+                assert Path(f"/proc/{member.pid}/oom_score_adj").read_text() == "1000\n"
                 pids.append(member.pid)
             return self
 
