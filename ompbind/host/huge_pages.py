@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SIZES = "sys/kernel/mm/hugepages"
 NODES = "sys/devices/system/node"
 SIZE = "hugepages-2048kB"
+BYTES = 2 << 20
 MODE = "sys/kernel/mm/transparent_hugepage/enabled"
 # What root can do about it: give transparent ones on request, or always; reserve pages on a node.
 GIVE_ON_REQUEST = f"as root: echo madvise >/{MODE}"

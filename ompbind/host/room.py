@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ompbind.plans import Plan
 
 
+ACCOUNTING = "memory_hugetlb_accounting"  # an option with which cgroups are mounted
+
+
 class Demand(Record):
     """What a rank, or a server's worker, needs: bytes under its memory policy."""
 
@@ -55,6 +58,8 @@ def check_room(plan: Plan, machine: Machine, root: Root | None) -> Plan:
     the size is known. Raises PlanError where there is less than the ranks need together."""
     demands = list_demands(plan)
     room = read_room(machine, root)
+    if plan.huge_pages == "2M" and root is not None:
+        room = add_reserved(room, root)
     check_nodes(demands, room)
     check_total(demands, room)
     cautions = warn_of_overflow(demands, room)
@@ -80,6 +85,28 @@ def read_room(machine: Machine, root: Root | None) -> Room:
     states = {node: read_node_memory(root, node) for node in allowed}
     known = {node: state for node, state in states.items() if state is not None}
     return Room(known, read_machine_room(root), read_cgroup_room(root))
+
+
+def add_reserved(room: Room, root: Root) -> Room:
+    """Return the memory that may be taken with the huge pages that are reserved and free: the
+    kernel counts these as used, and a cgroup's limit of memory holds for them only where cgroups
+    are mounted so. Source: the kernel's cgroup-v2.rst (memory_hugetlb_accounting)."""
+    from ompbind.host.huge_pages import BYTES, read_huge_pages
+
+    pages = read_huge_pages(root)
+    # Pages on demand are made of memory that is free, and counted there.
+    free = max((pages.reserved or 0) - pages.on_demand, 0)
+    counts = dict(pages.by_node)
+    nodes = {
+        node: state.replace(available=state.available + min(counts.get(node, 0), free) * BYTES)
+        for node, state in room.nodes.items()
+    }
+    whole, cgroup = room.whole, room.cgroup
+    if whole is not None:
+        whole = whole.replace(available=whole.available + free * BYTES)
+    if cgroup is not None and ACCOUNTING not in (root.read("proc/self/mounts") or ""):
+        cgroup += free * BYTES
+    return room.replace(nodes=nodes, whole=whole, cgroup=cgroup)
 
 
 def check_nodes(demands: Sequence[Demand], room: Room) -> None:

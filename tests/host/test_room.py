@@ -32,11 +32,17 @@ FILES = {
 }
 
 
-def check(args: str, files: dict[str, str] | None = None, machine: str = "server") -> Plan:
+def check(
+    args: str,
+    files: dict[str, str] | None = None,
+    machine: str = "server",
+    huge_pages: str = "",
+) -> Plan:
     """The plan for a machine of four such nodes."""
     made: Machine = MACHINES[machine]
     root = MemoryRoot(FILES | (files or {}))
-    return check_room(make_plan(made, make_asked(args.split())), made, root)
+    plan = make_plan(made, make_asked(args.split())).replace(huge_pages=huge_pages)
+    return check_room(plan, made, root)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +122,50 @@ def test_the_cgroup_s_limit() -> None:
     assert caught.value.message == (
         "ranks 0-1 need 8.2 GiB (--mem-need), and the cgroup's limit leaves 8.0 GiB"
     )
+
+
+POOL = "sys/kernel/mm/hugepages/hugepages-2048kB"
+# Of 1536 reserved pages on node 0, 512 are promised to somebody.
+RESERVED = {
+    f"{POOL}/free_hugepages": "1536\n", f"{POOL}/resv_hugepages": "512\n",
+    f"{POOL}/nr_overcommit_hugepages": "4096\n",
+    "sys/devices/system/node/node0/hugepages/hugepages-2048kB/free_hugepages": "1536\n",
+}  # fmt: skip
+
+
+def test_reserved_huge_pages_are_room() -> None:
+    """For ranks that take these, and for nobody else: no node counts them as free, nor a cgroup as
+    its memory unless it is told to."""
+    bound = "--numa-bind-nodes 0 --mem-need 8G"
+    check(bound, RESERVED, huge_pages="2M")
+    for kind in ("", "thp"):
+        with pytest.raises(PlanError, match=r"node 0, which has 6\.0 GiB free"):
+            check(bound, RESERVED, huge_pages=kind)
+    with pytest.raises(PlanError, match=r"node 0, which has 8\.0 GiB free"):
+        check("--numa-bind-nodes 0 --mem-need 8.1G", RESERVED, huge_pages="2M")
+    check("-n 2 --mem local --mem-need 20G", RESERVED, huge_pages="2M")
+    with pytest.raises(PlanError, match=r"are allowed, which have 20\.0 GiB free"):
+        check("-n 2 --mem local --mem-need 20.1G", RESERVED, huge_pages="2M")
+    limit = {"sys/fs/cgroup/a/memory.max": f"{6 << 30}\n", "sys/fs/cgroup/a/memory.current": "0\n"}
+    limited = RESERVED | cgroup2_files("/a") | limit
+    check(bound, limited, huge_pages="2M")
+    with pytest.raises(PlanError, match=r"the cgroup's limit leaves 8\.0 GiB"):
+        check("-n 2 --mem local --mem-need 8.1G", limited, huge_pages="2M")
+    option = "cgroup2 /sys/fs/cgroup cgroup2 rw,memory_hugetlb_accounting 0 0\n"
+    with pytest.raises(PlanError, match=r"the cgroup's limit leaves 6\.0 GiB"):
+        check(bound, limited | {"proc/self/mounts": option}, huge_pages="2M")
+
+
+def test_reserved_huge_pages_of_a_machine_without_nodes() -> None:
+    """They are room of the whole."""
+    machine = MACHINES["server"]
+    plan = make_plan(machine, make_asked(["--numa-bind-nodes", "0", "--mem-need", "10G"]))
+    root = MemoryRoot(
+        {"proc/meminfo": f"MemTotal: {16 * GIB} kB\nMemAvailable: {8 * GIB} kB\n"} | RESERVED
+    )
+    assert check_room(plan.replace(huge_pages="2M"), machine, root)
+    with pytest.raises(PlanError, match=r"which have 8\.0 GiB free"):
+        check_room(plan, machine, root)
 
 
 def test_another_machine() -> None:
