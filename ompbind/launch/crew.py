@@ -23,6 +23,10 @@ class TaskError(OmpbindError):
     """A process could not do a task: the kernel denies it, or there is no memory."""
 
 
+class CrewEnded(TaskError):  # noqa: N818 - a state of the crew
+    """A process has died: the crew can do nothing more."""
+
+
 class Member:
     """One process: its pid and our ends of its pipes."""
 
@@ -79,14 +83,22 @@ class Crew:
 
     def ask(self, positions: Sequence[int], name: str, *numbers: float) -> list[list[float]]:
         """Have processes do the same task at the same time; return what each returns. Raises
-        TaskError, also when one has died."""
+        TaskError; CrewEnded when one has died."""
         request = f"{' '.join([name, *map(repr, numbers)])}\n".encode()
+        asked, answers, ended = [], [], None
         for position in positions:
             try:
                 os.write(self.members[position].requests, request)
+                asked.append(self.members[position])
             except OSError as e:
-                raise TaskError(f"a process has ended: {e.strerror}") from None
-        answers = [read_answer(self.members[position].answers) for position in positions]
+                ended = CrewEnded(f"a process has ended: {e.strerror}")
+        for member in asked:  # all of them: an answer left unread would be the next task's
+            try:
+                answers.append(read_answer(member.answers))
+            except CrewEnded as e:
+                ended = e
+        if ended is not None:
+            raise ended
         for kind, *texts in answers:
             if kind != "done":
                 raise TaskError(texts[0])
@@ -113,12 +125,12 @@ def offer_to_killer() -> None:
 
 
 def read_answer(fd: int) -> tuple[str, ...]:
-    """Return the next message of a pipe. Raises TaskError if it ends before."""
+    """Return the next message of a pipe. Raises CrewEnded if it ends before."""
     data = b""
     while not (frames := split_frames(data)):
         more = os.read(fd, 65536)
         if not more:
-            raise TaskError("a process has ended")
+            raise CrewEnded("a process has ended")
         data += more
     return tuple(text.decode() for text in split_frames(frames[0]))
 

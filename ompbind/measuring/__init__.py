@@ -12,7 +12,7 @@ import random
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import TopologyError
-from ompbind.launch.crew import TaskError
+from ompbind.launch.crew import CrewEnded, TaskError
 from ompbind.machine.calibration import make_shape
 from ompbind.machine.measured import Access, CoreSpeed, Measurement
 from ompbind.machine.roots import DirectoryRoot
@@ -295,6 +295,8 @@ class Bench:
                     self.crew.ask(positions[:1], "place", 3 * memory + READ, node, size, 0)
                     self.crew.ask(positions[:1], "place", 3 * memory + WALKED, node, size, 1)
                     self.crew.ask(positions, "place", 3 * memory + SHARED, node, shared, 0)
+            except CrewEnded:
+                raise
             except TaskError as e:
                 denied.setdefault(e.message, []).append(memory)
                 continue

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import TopologyError
-from ompbind.launch.crew import Crew, TaskError
+from ompbind.launch.crew import Crew, CrewEnded, TaskError
 from ompbind.machine import read_machine
 from ompbind.machine.measured import Measurement, find_fastest, find_spread, group_figures
 from ompbind.machine.topology import Cache, Machine
@@ -204,6 +204,33 @@ def test_a_machine_that_cannot_be_measured_is_refused() -> None:
 
     with pytest.raises(TopologyError, match="cannot be measured: a process has"):
         measured(HYBRID, Dead(lambda n: 2e7))
+
+    class Dying(FakeCrew):
+        def answer(self, position: int, name: str, *numbers: float) -> list[float]:
+            if name == "place":
+                raise CrewEnded("a process has ended")
+            return super().answer(position, name, *numbers)
+
+    with pytest.raises(TopologyError, match="cannot be measured: a process has"):
+        measured(TWO_NODES, Dying(lambda n: 2e7))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.parametrize("dies", [0, 1])
+def test_answers_of_a_crew_that_lost_a_process_are_not_mixed_up(dies: int) -> None:
+    """What the others still answer is read before the death is reported."""
+    cpus = CpuSet([min(os.sched_getaffinity(0))])
+
+    def perform(name: str, numbers: list[float]) -> list[float]:
+        return [*numbers, len(name)]
+
+    with Crew([cpus] * 3, lambda: perform) as crew:
+        assert crew.ask([0, 1, 2], "add", 5) == [[5, 3]] * 3
+        os.kill(crew.members[dies].pid, 9)
+        for _ in range(2):
+            with pytest.raises(CrewEnded, match="a process has ended"):
+                crew.ask([0, 1, 2], "multiply", 1)
+        assert crew.ask([2, 1 - dies], "add", 5) == [[5, 3]] * 2
 
 
 @given(st.lists(st.floats(0.5, 2), min_size=20, max_size=20), st.floats(1.2, 3))
