@@ -49,19 +49,36 @@ class RoleThreads:
         """Bind the threads that are new, or have another name, and return the seconds until the
         next look. `pids`: of the ranks that run, by rank."""
         began = time.thread_time()
-        families = make_family(pids.values(), read_parents(self.root))
         names: dict[int, str] = {}
+        try:
+            placed = self.place_new(pids, names)
+        except OSError:  # no descriptors or memory left for now: the ranks run on, so do looks
+            self.names.update(names)
+            self.pause = LONGEST
+        else:
+            self.names = names
+            self.pause = SHORTEST if placed else min(GROWTH * self.pause, LONGEST)
+        return max(self.pause, COST * (time.thread_time() - began))
+
+    def place_new(self, pids: Mapping[int, int], names: dict[int, str]) -> int:
+        """Bind the threads that are new, or have another name; put the names of all into `names`,
+        and return how many were bound. Raises OSError."""
         placed = 0
+        families = make_family(pids.values(), read_parents(self.root))
         for rank, pid in pids.items():
             roles = [role for role in self.roles if rank in role.ranks]
             for process in (pid, *families[pid]) if roles else ():
                 for tid in list_tasks(self.root, process):
-                    names[tid] = read_task_name(self.root, process, tid)
-                    if names[tid] != self.names.get(tid):
-                        placed += self.place(tid, names[tid], roles)
-        self.names = names
-        self.pause = SHORTEST if placed else min(GROWTH * self.pause, LONGEST)
-        return max(self.pause, COST * (time.thread_time() - began))
+                    before = self.names.get(tid)
+                    name = read_task_name(self.root, process, tid)
+                    if name is None:  # what is read again later is no new name
+                        name = before
+                    if name is None:
+                        continue
+                    names[tid] = name
+                    if name != before:
+                        placed += self.place(tid, name, roles)
+        return placed
 
     def place(self, tid: int, name: str, roles: Sequence[Role]) -> bool:
         """Bind a thread to the cpus of the first role that its name belongs to; return whether it

@@ -313,12 +313,12 @@ def list_tasks(root: LivingRoot, pid: int) -> list[int]:
     return sorted(tids, key=lambda tid: tid != pid)
 
 
-def read_task_name(root: LivingRoot, pid: int, tid: int) -> str:
-    """Return the name of a process's thread; "" if it has exited."""
+def read_task_name(root: LivingRoot, pid: int, tid: int) -> str | None:
+    """Return the name of a process's thread; None if it cannot be read: it has exited, say."""
     try:
         return root.read_whole(f"proc/{pid}/task/{tid}/comm").decode("utf-8", "replace")[:-1]
     except OSError:
-        return ""
+        return None
 
 
 def read_parents(root: LivingRoot) -> dict[int, int]:

@@ -3,6 +3,7 @@ verify says of them."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from ompbind.launch.rank import Settings
 from ompbind.launch.role_threads import GROWTH, LONGEST, SHORTEST, RoleThreads
 from ompbind.machine import living_root
 from ompbind.machine.processes import Process, Thread
+from ompbind.machine.roots import DirectoryRoot
 from ompbind.options.values import parse_roles
 from ompbind.plan_json import parse_plan
 from ompbind.planner import make_plan
@@ -276,6 +278,42 @@ def test_what_cannot_be_bound_is_said_once(looking: int, monkeypatch: pytest.Mon
     watch.look({0: os.getpid()})
     text = f"thread {looking} (pt_worker) cannot be put on cpu {cpu} of role io: Invalid argument"
     assert said == [("warning", text)]
+
+
+class ShortRoot(DirectoryRoot):
+    """The machine, where descriptors can run out: for the paths that begin so."""
+
+    missing = "none"
+
+    def names(self, path: str) -> list[str]:
+        if path.startswith(self.missing):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().names(path)
+
+    def read_whole(self, path: str) -> bytes:
+        if path.startswith(self.missing):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().read_whole(path)
+
+
+def test_a_look_that_fails_is_tried_again_later(looking: int) -> None:
+    """Without descriptors the ranks run on, and a thread that was bound is not bound again."""
+    first, second = need_cpus(2)
+    root = ShortRoot("/")
+    role = Role("io", CpuSet([second]), CpuSet([0]), ("pt_*",))
+    watch = RoleThreads(root, [role], print)
+    pids = {0: os.getpid()}
+    rename(looking, "pt_worker")
+    root.missing = "proc"
+    assert watch.look(pids) == LONGEST
+    root.missing = "none"
+    watch.look(pids)
+    assert os.sched_getaffinity(looking) == {second}
+    os.sched_setaffinity(looking, {first})
+    for missing in ("proc", f"proc/{os.getpid()}/task/{looking}/", "none"):
+        root.missing = missing
+        watch.look(pids)
+    assert os.sched_getaffinity(looking) == {first}
 
 
 # --- what verify says ---------------------------------------------------------------------------
