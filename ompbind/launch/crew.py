@@ -107,11 +107,17 @@ class Crew:
     def end(self) -> None:
         """Kill and reap the processes."""
         for member in self.members:
-            os.kill(member.pid, signal.SIGKILL)
             os.close(member.requests)
             os.close(member.answers)
+            try:
+                os.kill(member.pid, signal.SIGKILL)
+            except ProcessLookupError:  # it has exited, and the kernel has reaped it
+                continue
         for member in self.members:
-            os.waitpid(member.pid, 0)
+            try:
+                os.waitpid(member.pid, 0)
+            except ChildProcessError:  # where SIGCHLD is ignored, the kernel reaps
+                continue
         self.members = []
 
 

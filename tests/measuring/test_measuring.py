@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -231,6 +232,27 @@ def test_answers_of_a_crew_that_lost_a_process_are_not_mixed_up(dies: int) -> No
             with pytest.raises(CrewEnded, match="a process has ended"):
                 crew.ask([0, 1, 2], "multiply", 1)
         assert crew.ask([2, 1 - dies], "add", 5) == [[5, 3]] * 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_crew_ends_where_sigchld_is_ignored(dies: bool) -> None:
+    """The kernel has reaped its processes then; what they did is not lost."""
+    cpus = CpuSet([min(os.sched_getaffinity(0))])
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with Crew([cpus] * 2, lambda: lambda _, numbers: numbers) as crew:
+            assert crew.ask([0, 1], "return", 5) == [[5]] * 2
+            pids = [member.pid for member in crew.members]
+            if dies:
+                os.kill(pids[0], signal.SIGKILL)
+                with pytest.raises(ChildProcessError):
+                    os.waitpid(pids[0], 0)  # returns when it is gone
+        for pid in pids:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 @given(st.lists(st.floats(0.5, 2), min_size=20, max_size=20), st.floats(1.2, 3))
