@@ -18,7 +18,7 @@ from ompbind.machine.measured import Access, CoreSpeed, Measurement
 from ompbind.machine.roots import DirectoryRoot
 from ompbind.machine.usage import read_cgroup_room, read_machine_room, read_node_memory
 from ompbind.measuring.figures import count_rounds, make_figures, median
-from ompbind.measuring.work import start_crew
+from ompbind.measuring.work import LINE, start_crew
 from ompbind.messages import format_size, label
 from ompbind.record import Record
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     MakeCrew = Callable[[Sequence[CpuSet], int], Crew]
     Report = Callable[[str], None]
 
-LINE = 64
 # Of each node's memory, the blocks that are read by one core, walked through, and read by each.
 READ, WALKED, SHARED = range(3)
 LINES = (1 << 20, 1 << 22)  # of the ring through memory: 64 MiB, or up to 256 for larger caches
