@@ -46,7 +46,8 @@ UNEVEN = 1.5  # so many times its part of an interleaved piece is too much for a
 class Warmed(Record):
     """What became of a file. `read`: how much of it has been gone through, in bytes; `counted`: of
     which the nodes are known; `moved`: of these, what was on other nodes before; `left`: by node,
-    what still is; `users`: the processes that map it, for which it is left where it is."""
+    what still is; `users`: the processes that map it, for which it is left where it is;
+    `uncounted`: why the nodes of its pages, or of the last of them, are not known."""
 
     file: WarmFile
     read: int = 0
@@ -54,6 +55,7 @@ class Warmed(Record):
     moved: int = 0
     left: tuple[tuple[int, int], ...] = ()
     users: tuple[tuple[int, str], ...] = ()
+    uncounted: str = ""
 
 
 def warm_files(
@@ -85,13 +87,17 @@ def warm_files(
                 if warming:
                     warming.show(name, before + result.read, total)
         except OSError as e:
-            say(f"--warm {quote(file.path, 400)}: {e.strerror}")
+            say(f"--warm {quote(file.path, 400)}: {e.strerror or e}")
             continue
         finally:
             if policy is not None:
                 library.memory(0, *policy)
         before += file.bytes
         results.append(result)
+        if result.uncounted:
+            which = "not all of its pages" if result.counted else "its pages"
+            verb = "can be counted" if result.counted else "cannot be counted"
+            say(f"--warm {quote(file.path, 400)}: {which} {verb} by node: {result.uncounted}")
         if text := explain_left(result):
             say(text)
     return results
@@ -113,11 +119,13 @@ def warm_file(root: LivingRoot, file: WarmFile) -> Iterator[Warmed]:
     try:
         whole = os.fstat(fd).st_size
         users: list[tuple[int, str]] | None = None
-        size, moved, left = 0, 0, dict[int, int]()
+        size, moved, left, reason = 0, 0, dict[int, int](), ""
         for start in range(0, whole, PIECE):
             length = min(PIECE, whole - start)
             read_piece(fd, start, length)
-            nodes = count_nodes(root, fd, start, length) if file.mem != "none" else {}
+            nodes: dict[int, int] = {}
+            if file.mem != "none" and not reason:
+                nodes, reason = try_count(root, fd, start, length)
             wrong = find_misplaced(nodes, file)
             if wrong:
                 if users is None:
@@ -125,15 +133,16 @@ def warm_file(root: LivingRoot, file: WarmFile) -> Iterator[Warmed]:
                 if not users:
                     drop_piece(fd, start, length)
                     read_piece(fd, start, length)
-                    nodes = count_nodes(root, fd, start, length)
+                    nodes, reason = try_count(root, fd, start, length)
                     still = find_misplaced(nodes, file)
-                    moved += max(sum(wrong.values()) - sum(still.values()), 0)
+                    if not reason:
+                        moved += max(sum(wrong.values()) - sum(still.values()), 0)
                     wrong = still
             size += sum(nodes.values())
             for node, count in wrong.items():
                 left[node] = left.get(node, 0) + count
             far, holders = tuple(sorted(left.items())), tuple(users or ())
-            yield Warmed(file, start + length, size, moved, far, holders)
+            yield Warmed(file, start + length, size, moved, far, holders, reason)
     finally:
         os.close(fd)
 
@@ -147,8 +156,17 @@ def read_piece(fd: int, start: int, length: int) -> None:
 def drop_piece(fd: int, start: int, length: int) -> None:
     """Drop the pages of a piece that nobody maps; those not yet written are written first. Raises
     OSError."""
-    os.fdatasync(fd)
+    write_back(fd)
     os.posix_fadvise(fd, start, 0 if length < PIECE else length, os.POSIX_FADV_DONTNEED)
+
+
+def write_back(fd: int) -> bool:
+    """Write what has changed in a file; return whether that could be done."""
+    try:
+        os.fdatasync(fd)
+    except OSError:  # EINVAL on squashfs, erofs, iso9660, which have nothing to write
+        return False
+    return True
 
 
 def count_nodes(root: LivingRoot, fd: int, start: int, length: int) -> dict[int, int]:
@@ -158,6 +176,15 @@ def count_nodes(root: LivingRoot, fd: int, start: int, length: int) -> dict[int,
     flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0x8000)
     with mmap.mmap(fd, length, flags=flags, prot=mmap.PROT_READ, offset=start):
         return read_mapped_nodes(root, fd)
+
+
+def try_count(root: LivingRoot, fd: int, start: int, length: int) -> tuple[dict[int, int], str]:
+    """Return the bytes of a piece on each node, and why there are none: the file system cannot map
+    files (ENODEV), or the file is shorter by now (ValueError)."""
+    try:
+        return count_nodes(root, fd, start, length), ""
+    except (OSError, ValueError) as e:
+        return {}, getattr(e, "strerror", None) or str(e)
 
 
 def find_misplaced(nodes: dict[int, int], file: WarmFile) -> dict[int, int]:

@@ -226,6 +226,56 @@ def test_a_file_that_somebody_maps_is_left(model: Path, monkeypatch: pytest.Monk
     assert f"process {holder.pid} (python" in explain_left(result)
 
 
+def test_a_file_system_without_writing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """squashfs has no fdatasync(): its pages are dropped all the same."""
+
+    def refuse(fd: int) -> None:
+        raise OSError(22, "Invalid argument")
+
+    dropped: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    monkeypatch.setattr(os, "posix_fadvise", lambda fd, start, size, advice: dropped.append(start))
+    warm.drop_piece(5, 0, 10)
+    assert dropped == [0]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(OSError(19, "No such device"), "No such device"), (ValueError("is short"), "is short")],
+)
+@pytest.mark.parametrize("known", [0, 1])
+def test_a_file_that_cannot_be_counted_is_read(
+    error: Exception, reason: str, known: int, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system without mmap(), or a file that gets shorter: said once for all pieces."""
+    size, calls = model.stat().st_size, []
+
+    def count(root: object, fd: int, start: int, length: int) -> dict[int, int]:
+        calls.append(start)
+        if len(calls) > known:
+            raise error
+        return {0: length}
+
+    monkeypatch.setattr(warm, "PIECE", MIB)
+    monkeypatch.setattr(warm, "count_nodes", count)
+    monkeypatch.setattr(warm, "set_policy", lambda *_: None)
+    said: list[str] = []
+    (result,) = warm_files((WarmFile(str(model), size, "preferred", CpuSet([0])),), "error",
+                           said.append)  # fmt: skip
+    assert (result.read, result.counted, result.moved) == (size, known * MIB, 0)
+    assert calls == [n * MIB for n in range(known + 1)]
+    which = "not all of its pages can" if known else "its pages cannot"
+    assert said == [f"--warm '{model}': {which} be counted by node: {reason}"]
+
+
+def test_a_file_that_gets_shorter(model: Path) -> None:
+    """Its pages cannot be mapped; that is no internal error."""
+    with model.open("rb") as file:
+        nodes, reason = warm.try_count(living_root(), file.fileno(), 0, 64 * MIB)
+    assert nodes == {}
+    assert "greater than file size" in reason
+
+
 def test_the_kernels_count(model: Path) -> None:
     """Each page of a piece is counted once, also where the name has blanks."""
     if not os.path.exists("/proc/self/numa_maps"):
