@@ -106,6 +106,8 @@ def describe_warmed(result: Warmed) -> str:
     """Return `model.bin: 57.2 MiB in memory, on node 1; 57.2 MiB were elsewhere before`."""
     file, where = result.file, ""
     if file.mems and not result.left:  # what is left elsewhere is warned of
+        where = ", on nodes that are not known"
+    if where and result.counted and not result.uncounted:
         where = f", {'on' if file.mem == 'preferred' else 'over'} {label('node', file.mems)}"
     moved = f"; {format_size(result.moved)} were elsewhere before" if result.moved else ""
     name = os.path.basename(file.path)

@@ -14,16 +14,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ompbind.machine.roots import LivingRoot
 
+WRITTEN = {ord(c): f"\\{ord(c):03o}" for c in "\n\t= "}  # the kernel's show_numa_map()
+
 
 def read_mapped_nodes(root: LivingRoot, fd: int) -> dict[int, int]:
     """Return how many bytes of the file at this descriptor are mapped into this process, by node.
     Raises OSError."""
-    name = root.resolve(f"proc/self/fd/{fd}") or ""
+    name = root.resolve(f"proc/self/fd/{fd}")
+    if not name:
+        return {}
+    # As numa_maps has it: some bytes in octal, but a backslash as it is, so no way back is sure.
+    word = b" file=" + os.fsencode(name.translate(WRITTEN)) + b" "
+    numa_maps = root.read_whole("proc/self/numa_maps")
+    lines = (line for line in numa_maps.split(b"\n") if word in line + b" ")
     sizes: dict[int, int] = {}
-    for region in parse_regions(root.read_whole("proc/self/numa_maps")):
-        if region.file and region.file == name:
-            for node, count in region.pages:
-                sizes[node] = sizes.get(node, 0) + count * region.page
+    for region in parse_regions(b"\n".join(lines)):
+        for node, count in region.pages:
+            sizes[node] = sizes.get(node, 0) + count * region.page
     return sizes
 
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from ompbind.launch import warm
 from ompbind.launch.warm import Warmed, explain_left, find_misplaced, warm_file, warm_files
 from ompbind.machine import living_root
 from ompbind.machine.limits import unescape
-from ompbind.machine.page_cache import find_mappers
+from ompbind.machine.page_cache import find_mappers, read_mapped_nodes
 from ompbind.machine.processes import Memory, parse_numa_maps
 from ompbind.machine.regions import parse_regions
 from ompbind.memory.warming import add_files, join_files
@@ -285,6 +286,56 @@ def test_the_kernels_count(model: Path) -> None:
         warm.drop_piece(file.fileno(), 0, 3 * MIB + 5)
     pages = -(-(3 * MIB + 5) // mmap.PAGESIZE)
     assert sum(counted.values()) == pages * mmap.PAGESIZE
+
+
+class NumaMaps:
+    """A process that has one file mapped, of which numa_maps has the name so."""
+
+    def __init__(self, name: bytes, written: bytes) -> None:
+        self.name, self.written = name, written
+
+    def resolve(self, path: str) -> str:
+        return os.fsdecode(self.name)
+
+    def read_whole(self, path: str) -> bytes:
+        other = b"7e00 default file=/other mapped=9 N0=9 kernelpagesize_kB=4"
+        return b"%b\n7f00 default file=%b mapped=2 N1=2 kernelpagesize_kB=4\n" % (
+            other, self.written
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        (b"/x_\xff", b"/x_\xff"), (b"/x_\\101x", b"/x_\\101x"), (b"/a b=c", b"/a\\040b\\075c"),
+        (b"/a\nb", b"/a\\012b"), ("/ü".encode(), "/ü".encode()),
+    ],
+)  # fmt: skip
+def test_any_name_is_found_in_numa_maps(name: bytes, written: bytes) -> None:
+    """Also bytes that are no text, and a backslash, which the kernel leaves as it is."""
+    root: Any = NumaMaps(name, written)
+    assert read_mapped_nodes(root, 5) == {1: 8192}
+
+
+@pytest.mark.parametrize("name", [b"x_\xff", b"x_\\101x", b"a b=\n\tc"])
+def test_the_kernel_writes_names_so(name: bytes, tmp_path: Path) -> None:
+    if not os.path.exists("/proc/self/numa_maps"):
+        pytest.skip("this kernel has no NUMA")
+    path = os.path.join(os.fsencode(tmp_path), name)
+    with open(path, "w+b") as file:
+        file.write(b"x" * mmap.PAGESIZE)
+        file.flush()
+        counted = warm.count_nodes(living_root(), file.fileno(), 0, mmap.PAGESIZE)
+    assert sum(counted.values()) == mmap.PAGESIZE
+
+
+def test_nodes_are_named_only_where_pages_were_counted() -> None:
+    """Not by the plan alone."""
+    file = WarmFile("/m", MIB, "preferred", CpuSet([1]))
+    unknown = "m: 1.0 MiB in memory, on nodes that are not known"
+    assert describe_warmed(Warmed(file, MIB)) == unknown
+    assert describe_warmed(Warmed(file, MIB, 4096, uncounted="is short")) == unknown
+    assert describe_warmed(Warmed(file, MIB, MIB)) == "m: 1.0 MiB in memory, on node 1"
 
 
 def test_this_process_is_no_user_of_its_file(model: Path) -> None:
