@@ -147,8 +147,8 @@ def try_wheel(wheel: Path, version: str, directory: Path) -> None:
     away = directory / "away"
     away.mkdir()
     run(python, "-m", "pip", "check", cwd=away)
-    if (printed := run(ompbind, "--version", cwd=away).strip()) != f"ompbind {version}":
-        raise ReleaseError(f"ompbind --version prints {printed!r}")
+    if (printed := run(ompbind, "-V", cwd=away).strip()) != f"ompbind {version}":
+        raise ReleaseError(f"ompbind -V prints {printed!r}")
     plan = json.loads(run(ompbind, "show", "--format", "json", "--", "true", cwd=away))
     if len(plan["ranks"]) != 1:
         raise ReleaseError("ompbind show does not plan one rank")
