@@ -94,9 +94,10 @@ def split_ports(device: Device) -> tuple[list[Port], str]:
     return [], "has no link" if device.ports else "has no interface here"
 
 
-def explain_none(reasons: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(reasons) - most} more" if len(reasons) > most else ""
-    shown = f": {', '.join(reasons[:most])}{more}" if reasons else ""
+def explain_none(reasons: Sequence[str]) -> str:
+    from ompbind.devices.visible import shorten  # saved plans need the variables alone
+
+    shown = f": {shorten(reasons)}" if reasons else ""
     return f"no network card to use was found{shown}"
 
 
