@@ -150,6 +150,17 @@ WITH_METRIC = Rule(
     "--metric 'tok/s: ([0-9.]+)' takes it from the output",
 )
 
+WITH_POLICY = Rule(
+    ("mem", "numa_bind", "numa_bind_nodes"),
+    "{name} is for a memory policy, and none is set",
+    "--mem bind, preferred or interleave",
+)
+NODES_TWICE = Rule(
+    ("numa_bind_nodes",),
+    "{name} and --numa-bind-nodes beside --numa-bind-cpus both name nodes for memory",
+    beside="numa_bind_cpus",
+)
+
 OPTIONS: tuple[Option, ...] = (
     # --- how many ranks
     Option(
@@ -689,19 +700,9 @@ OPTIONS: tuple[Option, ...] = (
         fields=("request.mem_nodes",),
         excludes=(
             Rule(("mem=none", "mem=local"), "{name} names nodes, {other} is for no node"),
-            Rule(
-                ("numa_bind_nodes",),
-                "{name} and --numa-bind-nodes beside --numa-bind-cpus both name nodes for memory",
-                beside="numa_bind_cpus",
-            ),
+            NODES_TWICE,
         ),
-        needs=(
-            Rule(
-                ("mem", "numa_bind", "numa_bind_nodes"),
-                "{name} is for a memory policy, and none is set",
-                "--mem bind, preferred or interleave",
-            ),
-        ),
+        needs=(WITH_POLICY,),
     ),
     Option(
         ("--mem-kind",),
@@ -715,19 +716,9 @@ OPTIONS: tuple[Option, ...] = (
         excludes=(
             Rule(("mem=none", "mem=local"), "{name} is for nodes, {other} is for no node"),
             Rule(("mem_nodes",), "{name} and {other} both say which nodes"),
-            Rule(
-                ("numa_bind_nodes",),
-                "{name} and --numa-bind-nodes beside --numa-bind-cpus both name nodes for memory",
-                beside="numa_bind_cpus",
-            ),
+            NODES_TWICE,
         ),
-        needs=(
-            Rule(
-                ("mem", "numa_bind", "numa_bind_nodes"),
-                "{name} is for a memory policy, and none is set",
-                "--mem bind, preferred or interleave",
-            ),
-        ),
+        needs=(WITH_POLICY,),
     ),
     Option(
         ("--mem-need",),
