@@ -182,11 +182,14 @@ def test_its_numactl_is_told_by_our_words(manager: ProcessManager, ranks: int) -
         assert manager.numactl_of(w.worker, nodes, cpus) == wanted
 
 
+HALVES = tuple(CpuSet([node]) for node in (0, 0, 1, 1))
+
+
 # vLLM's own options, what each worker runs under, and the README's equivalent.
 @pytest.mark.parametrize(
     ("nodes", "cpus", "values"),
     [
-        ([0, 0, 1, 1], None, {"nodes": (0, 0, 1, 1), "share": True, "smt": None}),
+        ([0, 0, 1, 1], None, {"nodes": HALVES, "share": True, "smt": None}),
         ([0, 1], ["0-3", "4-7"], {"cpus": (CpuSet(range(4)), CpuSet(range(4, 8)))}),
     ],
 )
