@@ -92,7 +92,7 @@ def test_a_program_with_more_threads_than_it_has_cpus(
     subprocess.run(["gcc", "-O2", "-fopenmp", "-o", program, source], check=True)
     cpu = str(min(os.sched_getaffinity(0)))
     args = [*QUICK, "--no-unbound", "--numa-bind-cpus", cpu, "--vary", "threads=1,8"]
-    args += ["--metric", r"(\S+) us for each barrier", "--better", "lower", "--format", "json"]
+    args += ["--metric", r"(\S+) with its work", "--better", "lower", "--format", "json"]
     status, out, _ = compare(capfd, *args, "--", str(program), "100")
     kinds = {v["name"]: v["verdict"]["kind"] for v in json.loads(out)["variants"]}
     assert (status, kinds) == (0, {"threads=1": "best", "threads=8": "worse"})
