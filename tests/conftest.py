@@ -33,6 +33,8 @@ from tests.support.shared import (
 
 # Set where output is wanted at once, it makes several writes of one print: ranks' lines would mix.
 os.environ.pop("PYTHONUNBUFFERED", None)
+# pytest's processes beside the first have it, and a pipe has no width.
+os.environ.pop("COLUMNS", None)
 # Whoever else runs ompbind here meanwhile is no business of the tests.
 os.environ["OMPBIND_NEIGHBOURS"] = "no"
 

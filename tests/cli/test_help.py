@@ -101,7 +101,6 @@ def on_a_terminal(columns: int, *args: str, **changes: str) -> str:
         pytest.skip("no `script` to make a terminal")
     command = f"stty cols {columns}; {OMPBIND} {' '.join(args)}"
     env = environment(TERM="xterm-256color", **changes)
-    env.pop("COLUMNS", None)
     done = subprocess.run(
         ["script", "-qec", command, "/dev/null"], env=env, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=TIMEOUT, check=False,

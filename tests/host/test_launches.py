@@ -243,9 +243,8 @@ def made_up(machine: Machine = SERVER) -> Survey:
     return Survey(machine, launches, CpuSet.parse_kernel("0-4"), 2)
 
 
-def test_a_survey_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_survey_drawn() -> None:
     """A row for each launch with its sign in the map, and what is free; no control characters."""
-    monkeypatch.delenv("COLUMNS", raising=False)
     lines = make_text(draw_survey(made_up(), 1000.0 + 7500)).splitlines()
     assert lines[0].split() == ["pid", "user", "ranks", "cpus", "nodes", "since", "known", "by",
                                 "command"]  # fmt: skip

@@ -127,11 +127,8 @@ def test_a_damaged_plan(change: dict[str, object], model: Path) -> None:
         parse_plan(json.dumps(plan))
 
 
-def test_show_and_its_explanation(
-    model: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_show_and_its_explanation(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """show names the file and where it goes; nothing is read."""
-    monkeypatch.setenv("COLUMNS", "300")  # the name is long
     assert main(["show", "--explain", "--warm", str(model), "--", "true"]) == 0
     text = " ".join(capfd.readouterr().out.split())
     assert f"warm: {model}, 3.0 MiB" in text

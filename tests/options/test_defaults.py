@@ -122,7 +122,6 @@ def test_refusals(
 
 def test_show_tells(monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:
     """The table names the variable, its options, and what the command line has itself."""
-    monkeypatch.delenv("COLUMNS", raising=False)  # xdist's processes have it
     monkeypatch.setenv("OMPBIND_OPTIONS", "-n 4 --smt all")
     assert main(["show", "--topology", SERVER, "-n", "2"]) == 0
     lines = capfd.readouterr().out.splitlines()

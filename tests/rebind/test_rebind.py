@@ -141,11 +141,8 @@ def test_every_thread_of_a_family_is_bound(
     assert [p["rebound"] for p in again["ranks"][0]["processes"]] == [0, 0, 0]
 
 
-def test_the_table_says_what_was_done(
-    start: Starter, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_says_what_was_done(start: Starter, capfd: pytest.CaptureFixture[str]) -> None:
     """A dry run shows the plan and a row for each process; else the rows, and the verification."""
-    monkeypatch.setenv("COLUMNS", "120")
     (cpu,) = need_cpus(1)
     pid = start("start(1)")
     assert main(["rebind", str(pid), "--numa-bind-cpus", str(cpu), "--dry-run"]) == 0

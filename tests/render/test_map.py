@@ -164,9 +164,8 @@ def test_a_block_wider_than_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(len(signs) for _, signs in rows) == 128
 
 
-def test_without_a_terminal_lines_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_lines_are_whole() -> None:
     """Nothing is wrapped or padded with blanks for a pipe."""
-    monkeypatch.delenv("COLUMNS", raising=False)
     machine = make_machine(SERVER)
     plan = make_plan(machine, ask("-n", "2"))
     plan = plan.replace(ranks=tuple(r.replace(command=("./w", "x" * 300)) for r in plan.ranks))
