@@ -39,11 +39,12 @@ def resolve_plan(
     *,
     is_run: bool = False,
     lease: Lease | None = None,
+    is_shown: bool = True,
 ) -> Plan:
     """Return the plan that is asked for, on this machine or on the one that is named, with all that
     its workers get. `machine`: that machine, where it has been read; `is_run`: a saved plan is for
-    this machine, whatever it was made for; `lease`: it then holds the plan's cpus. Raises
-    OmpbindError."""
+    this machine, whatever it was made for; `lease`: it then holds the plan's cpus; `is_shown`:
+    whether anybody is told what restricted this process. Raises OmpbindError."""
     preloads: tuple[Preload, ...] = ()
     if options.preload:
         from ompbind.memory.preloads import find_preloads
@@ -64,7 +65,9 @@ def resolve_plan(
             plan = without_foreign(plan, {*given, *asked})
     else:
         seen = see_worker(options, preloads, environ)
-        plan, machine = make_new_plan(options, environ, machine, lease, seen=seen, is_run=is_run)
+        plan, machine = make_new_plan(
+            options, environ, machine, lease, seen=seen, is_run=is_run, is_shown=is_shown
+        )
     variables = options.variables
     if variables and options.found:
         from ompbind.engines.variables import fit_variables
@@ -226,10 +229,12 @@ def make_new_plan(
     *,
     seen: Mapping[str, str] | None = None,
     is_run: bool = False,
+    is_shown: bool = True,
 ) -> tuple[Plan, Machine]:
     """Return a plan for this or another machine's topology, and that machine. `lease`: what is to
     hold cpus that nobody else does; `seen`: the environment in which the worker's libraries are
-    looked for, None for `environ`. Raises OmpbindError."""
+    looked for, None for `environ`; `is_shown`: whether anybody is told what restricted this
+    process. Raises OmpbindError."""
     seen = environ if seen is None else seen
     request, path, found = options.request, options.topology, options.found
     devices = wants_devices(request, path)
@@ -243,7 +248,8 @@ def make_new_plan(
         chosen = choose_default_places(request, seen)
     if devices:
         chosen |= find_devices(request, machine.topology.devices, environ, path)
-    machine, narrowed = apply_inherited(machine, options, environ)
+    found_here = machine
+    machine, narrowed = apply_inherited(machine, options, environ, is_shown=is_shown)
     if options.measured is not None or machine.measured is not None:
         from ompbind.machine.calibration import use_measurement
 
@@ -260,6 +266,8 @@ def make_new_plan(
         from ompbind.engines.fitting import fit_here
 
         fitted = fit_here(machine, request, found, environ, options.within, levels)
+        if fitted.widened and not narrowed:
+            _, narrowed = apply_inherited(found_here, options, environ)
         machine, request, narrowed = fitted.machine, fitted.request, fitted.narrow(narrowed)
     plan = with_able_binder(
         make_plan(with_memory(machine, request, path), request), options, environ
@@ -268,12 +276,8 @@ def make_new_plan(
         plan = fitted.complete(plan)
     elif found:
         plan = plan.replace(task=found.task)
-    if path is None and machine.topology.nodes[1:] and (root := linux_root()):
-        from ompbind.host.kernel import advise
-        from ompbind.machine.limits import read_sysctl
-
-        if cautions := advise(plan, read_sysctl(root, "kernel/numa_balancing") or ""):
-            plan = plan.warn(*cautions)
+    if path is None and machine.topology.nodes[1:]:
+        plan = warn_of_kernel(plan)
     if request.omp == "all" and options.from_env is None:
         plan = warn_of_binding(plan, environ)
     elif options.from_env is None and options.serve is None:
@@ -289,6 +293,18 @@ def make_new_plan(
     widened = options.inherited == "ignore" or (fitted is not None and fitted.widened)
     reset = widened and binder != "none" and can_be_reset(narrowed)
     return plan.replace(narrowed=narrowed, reset_inherited=reset), machine
+
+
+def warn_of_kernel(plan: Plan) -> Plan:
+    """Return the plan with a warning about settings of this kernel that work against it."""
+    root = linux_root()
+    if root is None:
+        return plan
+    from ompbind.host.kernel import advise
+    from ompbind.machine.limits import read_sysctl
+
+    cautions = advise(plan, read_sysctl(root, "kernel/numa_balancing") or "")
+    return plan.warn(*cautions) if cautions else plan
 
 
 def with_memory(machine: Machine, request: Request, path: str | None) -> Machine:
@@ -348,15 +364,15 @@ def warn_of_lists(plan: Plan, environ: Mapping[str, str]) -> Plan:
 
 
 def apply_inherited(
-    machine: Machine, options: PlanOptions, environ: Mapping[str, str]
+    machine: Machine, options: PlanOptions, environ: Mapping[str, str], *, is_shown: bool = True
 ) -> tuple[Machine, tuple[Inherited, ...]]:
     """Return the machine with what may be used of it under --inherited, and the inherited
-    restrictions, which are not looked for where all of the machine may be used. Raises PlanError.
-    """
+    restrictions, which are not looked for where all of the machine may be used, or where nobody is
+    told. Raises PlanError."""
     allowed, topology = machine.allowed, machine.topology
     how, path = options.inherited, options.topology
     whole = allowed.cpus == topology.online and allowed.nodes == topology.node_numbers
-    if whole and how == "intersect":
+    if (whole or not is_shown) and how == "intersect":
         return machine, ()
     root = linux_root(path)
     if root is None and path is None:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.needs import need_cpus
+
 SOURCE = Path(__file__).parents[1] / "ompbind"
 
 LAYERS = (
@@ -309,6 +311,19 @@ def test_run_imports_next_to_nothing(args: list[str]) -> None:
             "dataclasses", "typing", "enum", "inspect", "argparse", "pathlib", "signal",
             "difflib", "collections", "functools", "contextlib", "logging", "shlex"}  # fmt: skip
     assert not {i.partition(".")[0] for i in imported} & slow
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="run binds on Linux only")
+def test_who_restricted_a_launch_is_for_show() -> None:
+    """Within a mask `run` does as `show`, and does not look for who made it."""
+    code = f"import os; os.sched_setaffinity(0, [{need_cpus(2)[0]}]); {START}"
+    for command, expected in (("run", set()), ("show", {"ompbind.host.restrictions"})):
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-c", code, command, "--", "true"],
+            cwd=SOURCE.parent, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        imported = {ln.rpartition("|")[2].strip() for ln in done.stderr.splitlines()}
+        assert imported & {"ompbind.host.restrictions"} == expected
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="run binds on Linux only")

@@ -91,7 +91,7 @@ def start(values: Values, command: Sequence[str], groups: Groups | None = None) 
         from ompbind.resolve import resolve_plan
 
         options = make_plan_options(values, command, environ)
-        plan = resolve_plan(options, environ, is_run=True, lease=lease)
+        plan = resolve_plan(options, environ, is_run=True, lease=lease, is_shown=False)
     if "plan" in values:
         from ompbind.saved import check_plan
 
