@@ -62,9 +62,11 @@ def claim_cores(
 ) -> Request:
     """Return the request for cores that nobody else holds, of --free or --part auto/N, which
     `lease` holds from now on where there is one. Raises OmpbindError."""
+    from ompbind.planner.free import choose_free, name_free
+
     found = options.found
     count = request.part[1] if request.part else 0
-    asked = f"--part auto/{count}" if count else f"--free {request.free.cores}"
+    asked = f"--part auto/{count}" if count else name_free(request)
     problem = ""
     if options.topology is not None:
         problem = "which cores of another machine are free is not known here"
@@ -73,6 +75,10 @@ def claim_cores(
         problem += "themselves"
     if problem:
         raise UsageError(f"{asked}: {problem}", hint="--part 1/2, or leave it out")
+    if request.free:
+        # What is too much even where nobody holds a core is not waited for: that would never end,
+        # and keep out all who come later.
+        choose_free(machine, request, CpuSet())
     looking = lease or (None if is_run else Lease.open())
     if looking is None:
         raise cannot_hold(asked)
@@ -83,8 +89,6 @@ def claim_cores(
         held = view.find_held(machine.allowed.cpus, machine)
         if parts:
             return choose_part(parts, held)
-        from ompbind.planner.free import choose_free
-
         return choose_free(machine, request, held)
 
     cpus = take(lease, look, view, options, asked) if lease else look()

@@ -228,6 +228,14 @@ def test_what_is_refused(words: str, problem: str) -> None:
     assert caught.value.message.startswith(problem)
 
 
+@pytest.mark.parametrize("words", ["--free 65535", "-n 9 --free 7281/rank"])
+def test_nobody_waits_for_more_cores_than_there_are(words: str) -> None:
+    """That would never end, and the first in line keeps out all who come later."""
+    with pytest.raises(PlanError, match=rf"^{words[words.index('--free') :]}: ") as caught:
+        resolve([*words.split(), "--wait"])
+    assert caught.value.hint.startswith("at most ")
+
+
 def test_where_cpus_cannot_be_held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What asks for them is refused; all other launches run."""
     monkeypatch.setattr(host, "CPUS", str(tmp_path / "none"))

@@ -45,11 +45,16 @@ def choose_free(machine: Machine, request: Request, held: CpuSet) -> CpuSet:
     return union(core.threads for core in chosen)
 
 
+def name_free(request: Request) -> str:
+    """Return the option as it was given: `--free 8`, `--free 8/rank`."""
+    return f"--free {request.free.cores}{'/rank' * request.free.per_rank}"
+
+
 def make_too_few(
     request: Request, count: int, free: Cores, usable: Cores, held: CpuSet
 ) -> PlanError:
     """Return the error for more cores than are free."""
-    message = f"--free {request.free.cores}{'/rank' * request.free.per_rank}: "
+    message = f"{name_free(request)}: "
     are = "is" if 1 in (len(free), len(usable)) else "are"
     message += f"{len(free)} of {counted(len(usable), 'core')} {are} free"
     if count > len(usable):
