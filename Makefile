@@ -6,6 +6,8 @@ VENV ?= .venv
 # What `make test ARGS="-k cpuset"` and the like pass on.
 ARGS ?=
 QUICK ?=
+# The architecture of test-guest; none: those of every run of the tests.
+ARCH ?=
 # How many processes run tests: one more than there are cpus, as tests wait much.
 JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
@@ -37,8 +39,8 @@ demo: $(VENV)/.installed $(WHERE) ## see it work: the plan for this machine, the
 test: $(VENV)/.developed system-test ## run all tests (ARGS="-k word" for some)
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(ARGS)
 
-test-guest: $(VENV)/.developed system-test ## only the tests in a virtual machine with four NUMA nodes
-	@$(BIN)/python -m pytest -q tests/test_guest.py $(ARGS)
+test-guest: $(VENV)/.developed $(if $(filter-out amd64 arm64,$(ARCH)),system-guest-$(ARCH),system-test) ## only the tests in virtual machines (ARCH=arm64 for one kind: amd64, arm64)
+	@OMPBIND_TEST_GUEST=$(ARCH) $(BIN)/python -m pytest -q tests/test_guest.py $(ARGS)
 
 test-engines: $(VENV)/.developed system-engines ## real engines: Slurm, MPI of each kind, torchrun, Ray, Dask (kept in the user's cache: 2 GB)
 	@$(BIN)/python -m tests.jobs

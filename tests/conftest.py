@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.guest.architectures import ARCHITECTURES
 from tests.guest.boots import end_boots, start_boots
-from tests.guest.cases import RUNTIMES
+from tests.guest.cases import BOOTS
+from tests.guest.cases.case import RUNTIMES
 from tests.guest.guest import why_no_boots
 from tests.support.commands import OMPBIND, TIMEOUT, environment
 from tests.support.forks import Server
@@ -96,10 +98,23 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
         and not session.config.option.collectonly
         and any(map(is_of_guest, session.items))
-        and not why_no_boots()
     ):
-        programs = [f"{name}={compile_where(name)}" for name in RUNTIMES if can_compile(name)]
-        start_boots(shared_folder("guest"), OMPBIND, programs)
+        start_boots(shared_folder("guest"), OMPBIND, compile_programs())
+
+
+def compile_programs() -> list[str]:
+    """For each architecture that can be booted here its workers, as ARCHITECTURE/RUNTIME=PATH."""
+    programs = []
+    for name in dict.fromkeys(boot.architecture for boot in BOOTS.values()):
+        architecture = ARCHITECTURES[name]
+        if why_no_boots(architecture):
+            continue
+        if architecture.is_native:
+            workers = {r: compile_where(r) for r in RUNTIMES if can_compile(r)}
+        else:
+            workers = {"libgomp": compile_where("libgomp", architecture.compiler)}
+        programs += [f"{name}/{runtime}={path}" for runtime, path in workers.items()]
+    return programs
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,8 +1,9 @@
-"""Machines with several nodes: a real kernel in QEMU, where the kernel's own word on threads and
-pages is compared with the plan, and the plan with what each case expects.
+"""Machines with several nodes, and those of other architectures: a real kernel in QEMU, where the
+kernel's own word on threads and pages is compared with the plan, and the plan with what each case
+expects.
 
-One boot for all cases of a machine (tests/guest/cases.py); the largest takes a minute or two, as
-the processor is emulated.
+One boot for all cases of a machine (tests/guest/cases/); the largest takes a minute or two, as the
+processor is emulated.
 """
 
 from __future__ import annotations
@@ -14,35 +15,51 @@ from typing import Any
 
 import pytest
 
+from tests.guest.architectures import ARCHITECTURES
 from tests.guest.boots import wait_for_boot
-from tests.guest.cases import BINDERS, BOOTS, MATRIX, RUNTIMES, SHOWN, Case
+from tests.guest.cases import BOOTS, CHOSEN
+from tests.guest.cases.case import BINDERS, RUNTIMES, Case
 from tests.guest.guest import why_no_boots
+from tests.guest.machine import Machine
 from tests.support.needs import unavailable
 from tests.support.observe import Rank, expand, expected_threads, policy_text
 from tests.support.shared import shared_folder
 
 Seen = Callable[[str], dict[str, Any]]
 
-PAGES_IN_MIB = 256
+
+def make_pairs(field: str) -> list[Any]:
+    """What to call a test with: each boot, and each name in a table of its."""
+    return [
+        pytest.param(boot, name, id=name if boot in name else f"{boot}-{name}")
+        for boot in BOOTS
+        for name in getattr(BOOTS[boot], field) or ()
+    ]
 
 
 @pytest.fixture(scope="session")
 def booted() -> Seen:
     """What a machine's one boot brought; conftest.py has started them all."""
-    if reason := why_no_boots():
-        unavailable(reason)
-    return lambda name: wait_for_boot(shared_folder("guest"), name)
+
+    def wait(name: str) -> dict[str, Any]:
+        if name not in BOOTS:
+            pytest.skip(f"guests of {' and '.join(CHOSEN)} were asked for")
+        if reason := why_no_boots(ARCHITECTURES[BOOTS[name].architecture]):
+            unavailable(reason)
+        return wait_for_boot(shared_folder("guest"), name)
+
+    return wait
 
 
 @pytest.fixture(params=[(boot, case) for boot in BOOTS for case in BOOTS[boot].cases],
-                ids=lambda pair: pair[1])  # fmt: skip
+                ids=" ".join)  # fmt: skip
 def chosen(request: pytest.FixtureRequest, booted: Seen) -> tuple[Case, dict[str, Any]]:
     """A case, and what was seen of it."""
     boot, name = request.param
-    seen = booted(boot)["cases"]
-    if name not in seen:
+    seen = booted(boot)
+    if name not in seen["cases"]:
         unavailable("there is no clang; `tools/setup-system test` installs it")
-    return BOOTS[boot].cases[name], seen[name]
+    return BOOTS[boot].cases[name], seen["cases"][name] | {"page": seen["page"]}
 
 
 @pytest.fixture
@@ -95,24 +112,27 @@ def test_every_thread_is_in_its_place(case: Case, plan: dict[str, Any], ranks: l
         assert rank.threads == expected_threads(planned)
 
 
-def test_pages_are_on_their_nodes(case: Case, plan: dict[str, Any], ranks: list[Rank]) -> None:
+def test_pages_are_on_their_nodes(
+    chosen: tuple[Case, dict[str, Any]], plan: dict[str, Any], ranks: list[Rank]
+) -> None:
     """Touched memory has the planned policy, and its pages lie where that puts them."""
+    case, seen = chosen
     for planned, expected, rank in zip(plan["ranks"], case.ranks, ranks, strict=True):
         balancing = planned.get("mem_balancing", False)
         assert rank.policy in policy_text(planned["mem"], planned["mems"], balancing=balancing)
         total = sum(rank.pages.values())
-        assert total >= case.touch * PAGES_IN_MIB
+        assert total >= (case.touch << 20) // seen["page"]
         if expected.pages is not None:
             shares = {node: pages / total for node, pages in rank.pages.items()}
             assert shares == pytest.approx(expected.pages, abs=0.05), case.why
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-@pytest.mark.parametrize("name", MATRIX)
-def test_every_way_to_place_and_bind(booted: Seen, name: str, runtime: str) -> None:
+@pytest.mark.parametrize(("boot", "name"), make_pairs("matrix"))
+def test_every_way_to_place_and_bind(booted: Seen, boot: str, name: str, runtime: str) -> None:
     """On nodes, caches and hardware threads every runtime does what --places and --proc-bind say,
     and has nothing to complain of."""
-    seen = booted("every runtime")["matrix"][name]
+    seen = booted(boot)["matrix"][name]
     planned, run = json.loads(seen["show"]), seen.get(runtime)
     if run is None:
         unavailable(f"there is no {runtime}: `tools/setup-system test`, `pip install --group dev`")
@@ -128,78 +148,120 @@ def make_rank(fields: dict[str, Any]) -> Rank:
 
 
 @pytest.mark.parametrize("binder", BINDERS)
-@pytest.mark.parametrize("shown", SHOWN)
-def test_numactl_shows_the_binding(booted: Seen, shown: str, binder: str) -> None:
+@pytest.mark.parametrize(("boot", "shown"), make_pairs("shown"))
+def test_numactl_shows_the_binding(booted: Seen, boot: str, shown: str, binder: str) -> None:
     """`numactl --show`, run as the worker, reports the policy, the cpus and the nodes."""
-    text = booted("four nodes")["shown"][f"{shown} {binder}"]
+    text = booted(boot)["shown"][f"{shown} {binder}"]
     told = {k: v.strip() for k, v in re.findall(r"^([\w ]+):(.*)$", text, re.M)}
-    _, expected = SHOWN[shown]
+    _, expected = BOOTS[boot].shown[shown]
     assert {key: told.get(key) for key in expected} == expected, text
 
 
-@pytest.mark.parametrize(
-    ("name", "kinds", "words"),
-    [
-        (
-            "pages moved",
-            ["memory"],
-            r"on node 1; the plan says bind 2 .*migratepages \d+ 1 2 brings",
-        ),
-        (
-            "cpu offline",
-            ["offline"],
-            r"cpu 7 of the plan is offline, and 1 thread bound to no other",
-        ),
-        (
-            "cgroup shrunk",
-            ["cgroup", "crowded"],
-            r"no longer allows cpu 3 of the plan: its cpuset is 2",
-        ),
-    ],
-)
-def test_spoiled_workers_are_found(booted: Seen, name: str, kinds: list[str], words: str) -> None:
+@pytest.mark.parametrize(("boot", "name"), make_pairs("spoiled"))
+def test_spoiled_workers_are_found(booted: Seen, boot: str, name: str) -> None:
     """Memory moved to another node, a cpu that went offline, a cpuset that shrank: verify says what
     has become of a rank that was as planned before."""
-    result = booted("four nodes")["spoiled"][name]
+    spoiling, result = BOOTS[boot].spoiled[name], booted(boot)["spoiled"][name]
     assert "error" not in result, result["error"]
     assert result["before"]["holds"], result["before"]
     assert not result["after"]["holds"]
     found = result["after"]["processes"][0]["differences"]
-    assert [d["kind"] for d in found] == kinds
+    assert tuple(d["kind"] for d in found) == spoiling.kinds
     said = " ".join(f"{d['text']} {d['cause']} {d['remedy']}" for d in found)
-    assert re.search(words, said), said
+    assert re.search(spoiling.words, said), said
 
 
-def test_pages_that_were_moved_are_brought_back(booted: Seen) -> None:
-    """By verify --repair, to the node of the plan; a cpu that is lost it cannot bring back."""
-    spoiled = booted("four nodes")["spoiled"]
-    report = spoiled["pages moved"]["repaired"]
+@pytest.mark.parametrize(
+    ("boot", "name"),
+    [(boot, n) for boot in BOOTS for n, s in BOOTS[boot].spoiled.items() if s.kinds == ("memory",)],
+)
+def test_pages_that_were_moved_are_brought_back(booted: Seen, boot: str, name: str) -> None:
+    """By verify --repair, to the node of the plan."""
+    report = booted(boot)["spoiled"][name]["repaired"]
     assert report["holds"], report
     (repair,) = report["repairs"]
     assert (repair["kind"], repair["done"]) == ("memory", True)
-    assert re.search(r": 3\d\.\d MiB of its memory: to node 2$", repair["text"])
-    assert set(report["processes"][0]["memory"]["bytes"]) == {"2"}
-    assert not spoiled["cpu offline"]["repaired"]["holds"]
+    (node,) = report["processes"][0]["memory"]["bytes"]
+    assert node == report["processes"][0]["planned"]["mems"]
+    assert re.search(rf": 3\d\.\d MiB of its memory: to node {node}$", repair["text"])
 
 
-def test_a_program_that_runs_goes_to_another_node(booted: Seen) -> None:
+def test_a_lost_cpu_is_not_brought_back(booted: Seen) -> None:
+    """By verify --repair: the rank is still not as planned."""
+    assert not booted("four nodes")["spoiled"]["cpu offline"]["repaired"]["holds"]
+
+
+@pytest.mark.parametrize("name", [name for name in BOOTS if BOOTS[name].rebound])
+def test_a_program_that_runs_goes_to_another_node(booted: Seen, name: str) -> None:
     """With all its threads and pages, as the kernel shows them; a dry run says how much it is, and
     changes nothing."""
-    rebound = booted("four nodes")["rebound"]
+    rebinding, rebound = BOOTS[name].rebound, booted(name)["rebound"]
+    assert rebinding is not None
     before, dry, done = rebound["before"], rebound["dry run"], rebound["done"]
-    assert before["masks"] == [[4, 5]] * 2
-    assert set(before["pages"]) == {"2"}
+    assert before["masks"] == [expand(rebinding.first)] * 2
+    assert set(before["pages"]) == {str(rebinding.old_node)}
     assert (dry["status"], dry["seen"]) == (0, before), dry["err"]
     (process,) = dry["result"]["ranks"][0]["processes"]
     assert process["rebound"] == 2
     assert process["bytes_outside"] >= 32 << 20
     assert (done["status"], done["err"]) == (0, "")
-    assert done["seen"]["masks"] == [[2, 3]] * 2
-    assert set(done["seen"]["pages"]) == {"1"}
+    assert done["seen"]["masks"] == [expand(rebinding.cpus)] * 2
+    assert set(done["seen"]["pages"]) == {str(rebinding.new_node)}
     assert sum(done["seen"]["pages"].values()) == sum(before["pages"].values())
     (process,) = done["result"]["ranks"][0]["processes"]
     assert process["bytes_moved"] >= 32 << 20
     assert process["bytes_left"] == 0
+
+
+@pytest.mark.parametrize(("boot", "name"), make_pairs("stopped"))
+def test_a_signal_ends_all_of_a_launch(booted: Seen, boot: str, name: str) -> None:
+    """TERM, INT and KILL leave nothing of two ranks with a child each; the status says which."""
+    seen = booted(boot)["stopped"][name]
+    assert (seen["status"], seen["left"]) == (BOOTS[boot].stopped[name], 0)
+    assert seen["processes"] >= 4
+
+
+@pytest.mark.parametrize("name", BOOTS)
+def test_the_guest_is_the_machine_that_is_meant(booted: Seen, name: str) -> None:
+    """The kernel is the architecture's, with pages of its size, and has as many cpus."""
+    seen, architecture = booted(name), ARCHITECTURES[BOOTS[name].architecture]
+    assert (seen["kernel"], seen["page"]) == (architecture.machine, architecture.page)
+    assert seen["order"] == architecture.order
+    assert len(seen["files"]["topology/core_cpus_list"]) == (
+        BOOTS[name].machine.cpus - len(BOOTS[name].machine.offline)
+    )
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in BOOTS if ARCHITECTURES[BOOTS[n].architecture].device_tree]
+)
+def test_a_device_tree_gives_clusters_caches_and_kinds(booted: Seen, name: str) -> None:
+    """The kernel shows what the device tree says, and `topo` has the same groups."""
+    seen, machine = booted(name), BOOTS[name].machine
+    cpus = json.loads(seen["topo"])["cpus"]
+    for level, (file, count) in {
+        "core": ("topology/core_cpus_list", machine.threads),
+        "cluster": ("topology/cluster_cpus_list", machine.cores * machine.threads),
+        "l2": ("cache/index2/shared_cpu_list", machine.cores * machine.threads),
+        "l3": ("cache/index3/shared_cpu_list", machine.nodes * machine.cpus_of_node),
+        "package": ("topology/package_cpus_list", machine.nodes * machine.cpus_of_node),
+    }.items():
+        groups = [[*range(n, n + count)] for n in range(0, machine.cpus, count)]
+        assert sorted(map(expand, set(seen["files"][file].values()))) == groups, file
+        assert group((cpu["cpu"], cpu[level]) for cpu in cpus) == groups, level
+    if machine.capacities:
+        capacities = [capacity_of(machine, cpu) for cpu in range(machine.cpus)]
+        told = [int(seen["files"]["cpu_capacity"][str(cpu)]) for cpu in range(machine.cpus)]
+        assert told == capacities
+        assert [cpu["capacity"] for cpu in cpus] == capacities
+        order = sorted(set(capacities))
+        assert [cpu["kind"] for cpu in cpus] == [order.index(c) for c in capacities]
+
+
+def capacity_of(machine: Machine, cpu: int) -> int:
+    """What the case's author gave to the cpu's cluster."""
+    cluster = cpu // (machine.cores * machine.threads)
+    return machine.capacities[cluster % len(machine.capacities)]
 
 
 def test_memory_is_measured_on_the_node_it_is_said_to_be_on(booted: Seen) -> None:
@@ -325,7 +387,7 @@ def test_files_are_put_on_the_ranks_nodes(booted: Seen) -> None:
     before, after, mapped, spread = (json.loads(line) for line in lines if line[:1] == "{")
     total = sum(before.values())
     assert before == {"0": total}
-    assert total > 10 * PAGES_IN_MIB
+    assert total > 10 << 8  # 10 MiB in pages of 4 KiB
     assert after == {"2": total}
     assert mapped == {"2": total}
     assert sorted(spread) == ["0", "1"]

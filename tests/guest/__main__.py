@@ -4,17 +4,25 @@ import argparse
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
+from tests.guest.architectures import ARCHITECTURES
 from tests.guest.guest import run
-from tests.guest.image import GuestError, make_image
+from tests.guest.image import make_image
 from tests.guest.machine import parse_machine
+from tests.guest.packages import GuestError
+
+REPOSITORY = Path(__file__).parents[2]
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.guest", description=__doc__)
     commands = parser.add_subparsers(dest="name", required=True)
-    commands.add_parser("setup", help="fetch the kernel and make the image, once")
+    setup = commands.add_parser("setup", help="fetch the kernel and make the image, once")
+    setup.add_argument("architecture", nargs="?", choices=ARCHITECTURES, default="amd64")
     runner = commands.add_parser("run", help="boot, run a command, print what it printed")
+    runner.add_argument("--architecture", choices=ARCHITECTURES, default="amd64")
     runner.add_argument("--numbering", choices=("adjacent", "spread", "interleaved"))
     runner.add_argument("--offline", metavar="CPU", type=int, action="append", default=[])
     runner.add_argument("--timeout", type=float, default=300, metavar="SECONDS")
@@ -23,15 +31,23 @@ def main() -> int:
     options = parser.parse_args()
     try:
         if options.name == "setup":
-            make_image()
+            make_image(ARCHITECTURES[options.architecture])
             return 0
+        architecture = ARCHITECTURES[options.architecture]
         machine = replace(
             parse_machine(options.machine),
             offline=tuple(options.offline),
             numbering=options.numbering or "adjacent",
         )
         began = time.monotonic()
-        outcome = run(machine, options.command, timeout=options.timeout)
+        outcome = run(
+            machine,
+            options.command,
+            env=None if architecture.is_native else {"PATH": PATH, "PYTHONPATH": str(REPOSITORY)},
+            timeout=options.timeout,
+            architecture=architecture,
+            folders=[] if architecture.is_native else [REPOSITORY],
+        )
     except (GuestError, ValueError) as e:
         print(f"guest: {e}", file=sys.stderr)
         return 125

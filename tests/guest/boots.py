@@ -1,6 +1,6 @@
-"""All boots of tests/guest/cases.py, in the background of the tests, which they outlast otherwise:
+"""All boots of tests/guest/cases/, in the background of the tests, which they outlast otherwise:
 
-    python -m tests.guest.boots FOLDER OMPBIND RUNTIME=WHERE...
+    python -m tests.guest.boots FOLDER OMPBIND ARCHITECTURE/RUNTIME=WHERE...
 
 writes a file for each into the folder as soon as it has ended. Each guest takes a cpu: two run at a
 time.
@@ -20,12 +20,18 @@ from pathlib import Path
 from typing import Any
 
 from tests.guest import guest
-from tests.guest.cases import BOOTS, ENVIRONMENT
-from tests.guest.image import GuestError
+from tests.guest.architectures import ARCHITECTURES
+from tests.guest.cases import BOOTS
+from tests.guest.packages import GuestError
 from tests.support.needs import REPOSITORY
 
 START_LIMIT = 600  # seconds until the first boot begins
 TIMEOUT = 1800  # seconds of one boot, with all that is run in it
+ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C",
+    "OMP_WAIT_POLICY": "passive",  # threads that spin cost much where cpus take turns
+}
 
 
 def start_boots(folder: Path, ompbind: str, programs: list[str]) -> None:
@@ -79,13 +85,23 @@ def wait_for_boot(folder: Path, name: str) -> dict[str, Any]:
 
 def boot(name: str, ompbind: str, programs: list[str]) -> str:
     """One boot: the JSON that the cases printed, or an object that has only an error."""
+    architecture = ARCHITECTURES[BOOTS[name].architecture]
+    prefix = f"{architecture.name}/"
+    workers = [p.removeprefix(prefix) for p in programs if p.startswith(prefix)]
+    if architecture.is_native:
+        python, variables, folders = sys.executable, {}, []
+    else:
+        python, variables = "python3", {"PYTHONPATH": str(REPOSITORY)}
+        folders = [REPOSITORY, *{Path(worker.partition("=")[2]).parent for worker in workers}]
     try:
         outcome = guest.run(
             BOOTS[name].machine,
-            [sys.executable, "-m", "tests.guest.cases", name, ompbind, *programs],
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", **ENVIRONMENT},
+            [python, "-m", "tests.guest.session", name, ompbind, *workers],
+            env=ENVIRONMENT | variables,
             cwd=REPOSITORY,
             timeout=TIMEOUT,
+            architecture=architecture,
+            folders=folders,
         )
     except GuestError as e:
         return json.dumps({"error": str(e)})
@@ -98,8 +114,9 @@ def main(folder: str, ompbind: str, *programs: str) -> None:
         path.with_suffix(".part").write_text(boot(name, ompbind, list(programs)))
         path.with_suffix(".part").rename(path)
 
+    runnable = {program.partition("/")[0] for program in programs}
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(write, BOOTS))
+        list(pool.map(write, [n for n, boot in BOOTS.items() if boot.architecture in runnable]))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Runs one command on a made-up machine: boots a kernel over this machine's files, which are
-read-only under an overlay, runs the command as root, and hands back its output and exit status.
+"""Runs one command on a made-up machine: boots a kernel over this machine's files, or over those of
+another architecture, which are read-only under an overlay, runs the command as root, and hands back
+its output and exit status.
 
 The processor is emulated, one host thread for all cpus: placement can be judged there, speed and
 races cannot.
@@ -16,16 +17,18 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.guest.image import GuestError, Image, find_image, make_cpio
+from tests.guest.architectures import NATIVE, Architecture
+from tests.guest.devicetree import describe_cpus, make_blob, parse_tree
+from tests.guest.image import Image, find_image, make_cpio
 from tests.guest.machine import Machine, make_processor_table, make_qemu_arguments
+from tests.guest.packages import GuestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-QEMU = "qemu-system-x86_64"
 # Code is translated once for each address that it is mapped at: every process has the same ones.
 KERNEL_ARGUMENTS = (
-    "console=ttyS0 quiet panic=-1 nokaslr norandmaps mitigations=off no_timer_check "
+    "console={console} quiet panic=-1 nokaslr norandmaps mitigations=off no_timer_check "
     "random.trust_cpu=on"
 )
 
@@ -40,25 +43,29 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def why_not() -> str:
+def why_not(architecture: Architecture = NATIVE) -> str:
     """Why no guest can be had here; "" when one can."""
-    if platform.machine() != "x86_64":
+    if architecture.is_native and platform.machine() != architecture.machine:
         return f"the guest is for x86-64, this is {platform.machine()}"
-    if not shutil.which(QEMU):
-        return f"there is no {QEMU}; `tools/setup-system test` installs it"
+    if not shutil.which(architecture.qemu):
+        return (
+            f"there is no {architecture.qemu}; `tools/setup-system {architecture.setup}` "
+            "installs it"
+        )
     try:
-        find_image()
+        find_image(architecture)
     except GuestError as e:
         return str(e)
     return ""
 
 
-def why_no_boots() -> str:
-    """Why the boots of tests/guest/cases.py cannot be had here; "" when they can."""
-    if reason := why_not():
+def why_no_boots(architecture: Architecture) -> str:
+    """Why the boots of tests/guest/cases/ cannot be had here; "" when they can."""
+    if reason := why_not(architecture):
         return reason
-    if not shutil.which("numactl"):
-        return "there is no numactl; `tools/setup-system test` installs it"
+    needed = "numactl" if architecture.is_native else architecture.compiler
+    if not shutil.which(needed):
+        return f"there is no {needed}; `tools/setup-system {architecture.setup}` installs it"
     return ""
 
 
@@ -69,12 +76,15 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float = 300,
+    architecture: Architecture = NATIVE,
+    folders: Sequence[Path] = (),
 ) -> Outcome:
     """Boots, runs, and powers off within `timeout` seconds. `env`: instead of PATH and HOME as
-    they are here; a GuestError tells what went wrong before the command's own end."""
-    if reason := why_not():
+    they are here; `folders`: of this machine's, which a guest of another architecture has as well;
+    a GuestError tells what went wrong before the command's own end."""
+    if reason := why_not(architecture):
         raise GuestError(reason)
-    image = find_image()
+    image = find_image(architecture)
     with tempfile.TemporaryDirectory(prefix="ompbind-guest-") as name:
         folder = Path(name)
         job = folder / "job"
@@ -82,11 +92,20 @@ def run(
         (job / "seconds").write_text(f"{timeout:.0f}\n")
         (job / "prepare").write_text(make_prepare_script(machine))
         (job / "command").write_text(make_command_script(command, env, cwd or Path.cwd()))
+        (job / "folders").write_text("".join(f"folder{n} {f}\n" for n, f in enumerate(folders)))
         root = folder / "root"
-        root.write_bytes(make_root(machine, image))
-        problem = boot(
-            make_arguments(machine, image.kernel, root, job, folder / "console"), timeout
-        )
+        root.write_bytes(make_root(machine, image, architecture))
+        arguments = make_arguments(machine, architecture)
+        if architecture.device_tree:
+            arguments += make_tree_arguments(machine, arguments, folder / "tree")
+        arguments += ["-kernel", str(image.kernel), "-initrd", str(root)]
+        arguments += ["-append", KERNEL_ARGUMENTS.format(console=architecture.console)]
+        arguments += architecture.port.format(folder / "console").split()
+        shares = {"host": image.files, "job": job}
+        shares |= {f"folder{n}": path for n, path in enumerate(folders)}
+        for tag, path in shares.items():
+            arguments += make_share_arguments(tag, path, architecture.share)
+        problem = boot(arguments, timeout)
         if not (job / "status").exists():
             raise GuestError(f"{problem or 'the guest ended early'}\n{describe_end(folder)}")
         status, booted, ended = (job / "status").read_text().split()
@@ -111,28 +130,37 @@ def boot(arguments: Sequence[str], timeout: float) -> str:
     return done.stderr.strip() if done.returncode else ""
 
 
-def make_arguments(
-    machine: Machine, kernel: Path, root: Path, job: Path, console: Path
-) -> list[str]:
-    """QEMU's. With a thread for each cpu, those that spin would starve the one they wait for."""
-    arguments = [QEMU, "-nodefaults", "-no-reboot", "-display", "none", "-machine", "q35"]
-    if os.environ.get("OMPBIND_GUEST_ACCEL") == "kvm":
-        arguments += ["-accel", "kvm", "-cpu", "host"]
-    else:  # an AMD processor would not tell its dies
-        arguments += ["-accel", "tcg,thread=single", "-cpu", "max,vendor=GenuineIntel"]
-    arguments += make_qemu_arguments(machine)
-    arguments += ["-kernel", str(kernel), "-initrd", str(root), "-append", KERNEL_ARGUMENTS]
-    arguments += ["-serial", f"file:{console}"]
-    for tag, path, mode in (("host", "/", ",readonly=on"), ("job", str(job), "")):
-        shared = f"local,id={tag},path={path.replace(',', ',,')},security_model=none"
-        arguments += ["-fsdev", f"{shared},multidevs=remap{mode}"]
-        arguments += ["-device", f"virtio-9p-pci,bus=pcie.0,fsdev={tag},mount_tag={tag}"]
-    return arguments
+def make_arguments(machine: Machine, architecture: Architecture) -> list[str]:
+    """QEMU's for the machine."""
+    arguments = [architecture.qemu, "-nodefaults", "-no-reboot", "-display", "none"]
+    if architecture.is_native and os.environ.get("OMPBIND_GUEST_ACCEL") == "kvm":
+        arguments += ["-machine", "q35", "-accel", "kvm", "-cpu", "host"]
+    else:
+        arguments += architecture.board
+    return arguments + make_qemu_arguments(machine, dies=architecture.dies, numa=architecture.numa)
 
 
-def make_root(machine: Machine, image: Image) -> bytes:
-    """The initramfs: archives one after the other, the processor table where the kernel looks."""
-    table = make_processor_table(machine)
+def make_tree_arguments(machine: Machine, arguments: Sequence[str], file: Path) -> list[str]:
+    """Those for a device tree with the machine's processors, which is written to a file. QEMU says
+    what it would be."""
+    if problem := boot([*arguments, "-machine", f"dumpdtb={file}"], timeout=60):
+        raise GuestError(problem)
+    root, reserved = parse_tree(file.read_bytes())
+    describe_cpus(root, machine)
+    file.write_bytes(make_blob(root, reserved))
+    return ["-dtb", str(file)]
+
+
+def make_share_arguments(tag: str, path: Path, device: str) -> list[str]:
+    shared = f"local,id={tag},path={str(path).replace(',', ',,')},security_model=none"
+    mode = "" if tag == "job" else ",readonly=on"
+    arguments = ["-fsdev", f"{shared},multidevs=remap{mode}"]
+    return [*arguments, "-device", f"{device},fsdev={tag},mount_tag={tag}"]
+
+
+def make_root(machine: Machine, image: Image, architecture: Architecture) -> bytes:
+    """The initramfs: archives one after another, a PC's processor table where the kernel looks."""
+    table = make_processor_table(machine) if architecture.is_native else b""
     early = make_cpio({"kernel/firmware/acpi/processors.aml": table}) if table else b""
     init = Path(__file__).with_name("init.sh").read_bytes()
     return early + image.root.read_bytes() + make_cpio({"init": init})

@@ -1,19 +1,32 @@
-"""What the guest boots from: a kernel and a small root (initramfs), made once from packages that
-are unpacked, not installed."""
+"""What a guest boots from: a kernel, a small root (initramfs), and for another architecture the
+programs that run there, made once from packages that are unpacked, not installed."""
 
 from __future__ import annotations
 
 import fcntl
-import io
 import lzma
 import os
 import re
 import shutil
 import subprocess
-import tarfile
+import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.guest.packages import (
+    GuestError,
+    download_all,
+    make_archive,
+    need_tools,
+    package_files,
+    unpack,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tests.guest.architectures import Architecture
 
 # In the order in which they can be loaded, as far as one order fits all kernels; what a package
 # lacks is built into its kernel.
@@ -22,59 +35,67 @@ MODULES = (
     *("netfs", "fscache", "9pnet", "9pnet_virtio", "9p", "overlay"),
 )
 KERNELS = ("linux-image-amd64", "linux-image-generic")  # Debian's, Ubuntu's
+# What a guest of another architecture runs; libraries come with them.
+PROGRAMS = (
+    *("coreutils", "dash", "libc-bin", "libgomp1", "libpython3-stdlib", "numactl"),
+    *("python3-minimal", "util-linux"),
+)
 COMPLETE = "complete"  # written last; tools/setup-system looks for it
 
 
-class GuestError(Exception):
-    """The guest cannot be had, or did not do what it was asked; the message says why."""
-
-
 class Image(NamedTuple):
+    """`root`: the initramfs; `files`: the folder that is the guest's root, over which it has an
+    overlay."""
+
     kernel: Path
     root: Path
+    files: Path
 
 
-def cache_directory() -> Path:
-    if given := os.environ.get("OMPBIND_GUEST_CACHE"):
-        return Path(given).absolute()
+def cache_directory(architecture: Architecture) -> Path:
+    given = os.environ.get("OMPBIND_GUEST_CACHE")
     caches = os.environ.get("XDG_CACHE_HOME") or os.environ.get("HOME", "") + "/.cache"
-    return Path(caches, "ompbind", "guest")
+    folder = Path(given).absolute() if given else Path(caches, "ompbind", "guest")
+    return folder if architecture.is_native else folder / architecture.name
 
 
-def find_image() -> Image:
+def find_image(architecture: Architecture) -> Image:
     """Raises GuestError."""
-    cache = cache_directory()
+    cache = cache_directory(architecture)
     if not (cache / COMPLETE).exists():
-        raise GuestError(f"no guest kernel in {cache}; `tools/setup-system test` makes it")
-    return Image(cache / "kernel", cache / "root")
+        raise GuestError(
+            f"no guest kernel in {cache}; `tools/setup-system {architecture.setup}` makes it"
+        )
+    files = Path("/") if architecture.is_native else cache / "files"
+    return Image(cache / "kernel", cache / "root", files)
 
 
-def make_image() -> None:
+def make_image(architecture: Architecture) -> None:
     """Fetches the packages and fills the cache, unless that is done. Raises GuestError."""
-    cache = cache_directory()
+    cache = cache_directory(architecture)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with open(cache / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (cache / COMPLETE).exists():
-                fill(cache)
+                need_tools()
+                if architecture.is_native:
+                    fill(cache, kernel_packages(KERNELS, {}), {})
+                else:
+                    fill_foreign(cache, architecture)
     except OSError as e:
         raise GuestError(f"cannot make the guest's image in {cache}: {e}") from None
 
 
-def fill(cache: Path) -> None:
-    for tool in ("apt-get", "apt-cache", "dpkg-deb"):
-        if not shutil.which(tool):
-            raise GuestError(
-                f"the guest's kernel and busybox come as Debian packages, and there is no {tool}"
-            )
+def fill(cache: Path, packages: list[str], environ: Mapping[str, str]) -> None:
+    """Make the kernel and the initramfs."""
     names = "|".join(MODULES)
-    wanted = re.compile(rf"(?:/boot/vmlinuz-[^/]*|/(?:{names})\.ko(?:\.xz|\.zst)?)$")
+    wanted = re.compile(rf"(?:/boot/vmlinu[xz]-[^/]*|/(?:{names})\.ko(?:\.xz|\.zst)?)$")
     files: dict[str, bytes] = {}
-    for package in kernel_packages():
-        files |= package_files(package, wanted)
-    kernels = [name for name in files if name.startswith("vmlinuz")]
-    busybox = package_files("busybox-static", re.compile(r"/bin/busybox$")).get("busybox")
+    for package in packages:
+        files |= package_files(package, wanted, environ)
+    kernels = [name for name in files if name.startswith("vmlinu")]
+    busybox = package_files("busybox-static", re.compile(r"/bin/busybox$"), environ).get("busybox")
     if not kernels or not busybox:
         raise GuestError("the kernel's or busybox's package does not hold what it should")
     root: dict[str, bytes | None] = {"bin": None, "bin/busybox": busybox, "modules": None}
@@ -87,46 +108,62 @@ def fill(cache: Path) -> None:
     (cache / COMPLETE).write_text(kernels[0] + "\n")
 
 
-def kernel_packages() -> list[str]:
+def fill_foreign(cache: Path, architecture: Architecture) -> None:
+    """The same for another architecture, and its programs."""
+    with tempfile.TemporaryDirectory(prefix="ompbind-image-") as name:
+        folder = Path(name)
+        environ = make_archive(folder, architecture.name, architecture.suite)
+        files = cache / "files"
+        shutil.rmtree(files, ignore_errors=True)
+        files.mkdir()
+        for link in ("bin", "sbin", "lib", "lib64"):
+            (files / "usr" / link).mkdir(parents=True)
+            (files / link).symlink_to(f"usr/{link}")
+        for link in ("dev", "etc", "proc", "root", "run", "sys", "tmp", "var/cache/ldconfig"):
+            (files / link).mkdir(parents=True, exist_ok=True)
+        (folder / "programs").mkdir()
+        for package in download_all(PROGRAMS, folder / "programs", environ):
+            unpack(package, files)
+        compile_library(files)
+        fill(cache, kernel_packages([architecture.package], environ), environ)
+
+
+def compile_library(files: Path) -> None:
+    """Make the bytecode of the guest's standard library here, if there is a Python of the same
+    version: in the guest it takes many times as long."""
+    for library in (files / "usr/lib").glob("python3.*"):
+        python = find_python(library.name)
+        if python:
+            subprocess.run(
+                [python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash",
+                 "-x", "/(?:test|tests|idlelib|lib2to3|pydoc_data|distutils)/",
+                 "-s", str(files), "-p", "/", str(library)],
+                check=False, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+
+
+def find_python(name: str) -> str:
+    """A Python of this version, which reads and writes the same bytecode; "" without."""
+    ours = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    found = sys.executable if name == ours else shutil.which(name)
+    if not found:
+        return ""
+    tried = subprocess.run([found, "-c", ""], check=False, stderr=subprocess.DEVNULL)
+    return found if tried.returncode == 0 else ""
+
+
+def kernel_packages(names: Sequence[str], environ: Mapping[str, str]) -> list[str]:
     """The packages of the newest kernel: its image and, where they are apart, its modules."""
-    for meta in KERNELS:
+    for meta in names:
         listed = subprocess.run(
             ["apt-cache", "depends", "--important", meta],
-            capture_output=True, text=True, check=False,
+            env={**os.environ, **environ}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         found = re.findall(r"Depends: (linux-(?:image|modules)-\S*\d\S*)", listed.stdout)
         if found:
             modules = [re.sub(r"linux-image(-unsigned)?-", "linux-modules-", f) for f in found]
             return found + (modules if meta == "linux-image-generic" else [])
-    raise GuestError(
-        f"apt knows none of the packages {', '.join(KERNELS)}: run apt-get update first"
-    )
-
-
-def package_files(package: str, wanted: re.Pattern[str]) -> dict[str, bytes]:
-    """The files of a package whose path matches, by their names."""
-    with tempfile.TemporaryDirectory(prefix="ompbind-image-") as folder:
-        # As root apt-get would fetch as a user who may not write into this folder.
-        fetched = subprocess.run(
-            ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package],
-            cwd=folder, capture_output=True, text=True, check=False, timeout=900,
-        )  # fmt: skip
-        archives = list(Path(folder).glob("*.deb"))
-        if fetched.returncode != 0 or not archives:
-            said = [line for line in fetched.stderr.splitlines() if line.startswith("E:")]
-            raise GuestError(
-                f"apt-get cannot download {package} ({'; '.join(said) or 'it says nothing'}): "
-                "run apt-get update first, and be online"
-            )
-        packed = subprocess.run(
-            ["dpkg-deb", "--fsys-tarfile", archives[0]], capture_output=True, check=True
-        )
-    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as tar:
-        return {
-            member.name.rpartition("/")[2]: file.read()
-            for member in tar
-            if wanted.search(member.name) and (file := tar.extractfile(member))
-        }
+    raise GuestError(f"apt knows none of the packages {', '.join(names)}: run apt-get update first")
 
 
 def decompress(data: bytes, ending: str) -> bytes:
@@ -140,7 +177,9 @@ def decompress(data: bytes, ending: str) -> bytes:
 
 
 def without_xz(kernel: bytes) -> bytes:
-    """The kernel proper, where it is packed with xz: unpacking that in the guest takes seconds."""
+    """The kernel proper, where a PC's is packed with xz: that in the guest takes seconds."""
+    if kernel[0x202:0x206] != b"HdrS":
+        return kernel
     start = kernel.find(b"\xfd7zXZ\0")
     return kernel if start < 0 else lzma.LZMADecompressor().decompress(kernel[start:])
 

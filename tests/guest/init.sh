@@ -1,7 +1,8 @@
 #!/bin/busybox sh
 # The guest's first process: mounts the host's files, runs the command, powers off.
-# The host exports two folders: "host", its root, read-only, which gets an overlay in memory; and
-# "job", where the command stands, and where its output and exit status go.
+# The host exports two folders: "host", a root, read-only, which gets an overlay in memory; and
+# "job", where the command stands, and where its output and exit status go. The folders that
+# /job/folders names are below the root as well, read-only.
 export PATH=/bin
 /bin/busybox mkdir -p /proc /sys /dev /host /memory /root /job
 /bin/busybox mount -t proc proc /proc
@@ -31,6 +32,10 @@ mount -t tmpfs -o mode=755 tmpfs /memory
 mkdir /memory/upper /memory/work
 mount -t overlay -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work overlay /root ||
     fail "no overlay"
+while read -r tag folder; do
+    mkdir -p "/root$folder"
+    share "$tag" ro,cache=loose "/root$folder"
+done </job/folders
 mkdir -p /dev/shm /dev/pts
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -t devpts devpts /dev/pts

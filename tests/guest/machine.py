@@ -12,14 +12,15 @@ LOCAL, SAME_PACKAGE, OTHER_PACKAGE, MEMORY_ONLY = 10, 12, 21, 28  # distances
 
 @dataclass(frozen=True)
 class Machine:
-    """packages × nodes × cores × threads, each count within one of the former, and nodes that have
-    only memory after them.
+    """packages × nodes × clusters × cores × threads, each count within one of the former, and nodes
+    that have only memory after them.
 
     `numbering` of cpus: "adjacent", threads of a core follow each other; "spread", all cores' first
     threads before all second ones, as most servers have it; "interleaved", that, with the packages
     in turn. `memory`: MiB of each node, one for all, or 0 for none; `distances`: the whole table;
     `devices`: QEMU's name of a PCI device, and the node that it is on; `speeds`: MB/s of each
-    node's memory for the cpus nearest to it, which the firmware then says (HMAT).
+    node's memory for the cpus nearest to it, which the firmware then says (HMAT); `capacities`: of
+    the clusters' cores, in turn. Clusters and capacities are for a device tree to describe.
     """
 
     packages: int = 1
@@ -33,6 +34,8 @@ class Machine:
     numbering: str = "adjacent"
     devices: tuple[tuple[str, int], ...] = ()
     speeds: tuple[int, ...] = ()
+    clusters: int = 1
+    capacities: tuple[int, ...] = ()
 
     @property
     def cpu_nodes(self) -> int:
@@ -41,6 +44,14 @@ class Machine:
     @property
     def all_nodes(self) -> int:
         return self.cpu_nodes + self.memory_only
+
+    @property
+    def cpus_of_node(self) -> int:
+        return self.clusters * self.cores * self.threads
+
+    @property
+    def cpus(self) -> int:
+        return self.cpu_nodes * self.cpus_of_node
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -75,25 +86,28 @@ def parse_machine(text: str) -> Machine:
     return Machine(packages, nodes, cores, threads, memory_only)
 
 
-def make_qemu_arguments(machine: Machine) -> list[str]:
-    """Processors, memory, nodes and distances. A node of a package is a die to QEMU."""
+def make_qemu_arguments(machine: Machine, *, dies: bool = True, numa: bool = True) -> list[str]:
+    """Processors, memory and devices. A node of a package is a die to QEMU, where it has dies, or
+    a socket of its own."""
     sizes = machine.node_sizes()
-    per_node = machine.cores * machine.threads
-    cpus = machine.cpu_nodes * per_node
-    smp = f"sockets={machine.packages},dies={machine.nodes}"
-    smp += f",cores={machine.cores},threads={machine.threads}"
-    arguments = ["-m", f"{sum(sizes)}M", "-smp", f"{cpus},{smp}"]
+    sockets = f"sockets={machine.packages},dies={machine.nodes}"
+    smp = sockets if dies else f"sockets={machine.cpu_nodes}"
+    smp += f",cores={machine.clusters * machine.cores},threads={machine.threads}"
+    arguments = ["-m", f"{sum(sizes)}M", "-smp", f"{machine.cpus},{smp}"]
+    if not numa:
+        return arguments
     arguments += ["-machine", "hmat=on"] if machine.speeds else []
+    count = machine.cpus_of_node
     for node, size in enumerate(sizes):
-        numa = f"node,nodeid={node}"
+        described = f"node,nodeid={node}"
         if machine.speeds:
-            numa += f",initiator={machine.initiator(node)}"
+            described += f",initiator={machine.initiator(node)}"
         if node < machine.cpu_nodes:
-            numa += f",cpus={node * per_node}-{(node + 1) * per_node - 1}"
+            described += f",cpus={node * count}-{(node + 1) * count - 1}"
         if size:
             arguments += ["-object", f"memory-backend-ram,id=memory{node},size={size}M"]
-            numa += f",memdev=memory{node}"
-        arguments += ["-numa", numa]
+            described += f",memdev=memory{node}"
+        arguments += ["-numa", described]
     for a, b in product(range(machine.all_nodes), repeat=2):
         arguments += ["-numa", f"dist,src={a},dst={b},val={machine.distance(a, b)}"]
     return arguments + make_speed_arguments(machine) + make_device_arguments(machine)

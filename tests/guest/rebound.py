@@ -9,17 +9,17 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.guest.cases.case import Rebinding
 from tests.support import forks
 from tests.support.observe import mask_of, read_memory
 
 LIMIT = 300  # seconds of a command
-FIRST, THEN = "4,5", "1"  # the cpus on which it starts, of node 2, and the node to which it goes
 VARIABLES = {"OMP_PROC_BIND": "false", "OMP_NUM_THREADS": "2"}
 
 
-def rebind(ompbind: str, worker: str) -> dict[str, Any]:
+def rebind(ompbind: str, worker: str, rebinding: Rebinding) -> dict[str, Any]:
     """What was seen before and after, and what the command printed."""
-    command = ["taskset", "-c", FIRST, worker, "--wait", "--touch", "32"]
+    command = ["taskset", "-c", rebinding.first, worker, "--wait", "--touch", "32"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                           env={**os.environ, **VARIABLES}) as process:  # fmt: skip
         assert process.stdin is not None
@@ -31,7 +31,8 @@ def rebind(ompbind: str, worker: str) -> dict[str, Any]:
             if line == "ready\n":
                 break
         try:
-            words = [ompbind, "rebind", str(process.pid), "--numa-bind-nodes", THEN]
+            words = [ompbind, "rebind", str(process.pid), "--numa-bind-nodes"]
+            words.append(str(rebinding.new_node))
             result = {"before": look(process.pid, address)}
             for name, more in (("dry run", ["--dry-run"]), ("done", [])):
                 status, out, err = forks.run([*words, *more, "--format", "json"], timeout=LIMIT)

@@ -7,10 +7,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.guest.cases.case import Spoiling
 from tests.support import forks
 
 LIMIT = 300  # seconds of a command
@@ -19,17 +20,15 @@ CPUS = Path("/sys/devices/system/cpu")
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def spoil_all(ompbind: str, worker: str) -> dict[str, Any]:
+def spoil_all(ompbind: str, worker: str, spoiled: Mapping[str, Spoiling]) -> dict[str, Any]:
     """By name: the reports before and after, and what could not be done, if so."""
-    return {
-        name: spoil(ompbind, worker, options, do, undo)
-        for name, (options, do, undo) in SPOILED.items()
-    }
+    return {name: spoil(ompbind, worker, spoiling) for name, spoiling in spoiled.items()}
 
 
-def spoil(
-    ompbind: str, worker: str, options: str, do: Callable[[int], None], undo: Callable[[], None]
-) -> dict[str, Any]:
+def spoil(ompbind: str, worker: str, spoiling: Spoiling) -> dict[str, Any]:
+    options = spoiling.options
+    do, undo = ACTIONS[spoiling.action]
+    arguments = spoiling.arguments.split()
     command = [ompbind, "run", *options.split(), "--", worker, "--wait", "--touch", "32"]
     plan = f"/tmp/spoiled-{os.getpid()}.json"
     words = [ompbind, "show", *options.split(), "--format", "json", "--", worker]
@@ -45,7 +44,7 @@ def spoil(
                 break
         try:
             result["before"] = verify(ompbind, plan, process.pid)
-            do(process.pid)
+            do(process.pid, *arguments)
             result["after"] = verify(ompbind, plan, process.pid)
             result["repaired"] = verify(ompbind, plan, process.pid, "--repair")
         except (OSError, subprocess.SubprocessError, ValueError) as e:
@@ -53,7 +52,7 @@ def spoil(
         finally:
             process.stdin.close()
             process.wait()
-            undo()
+            undo(*arguments)
     return result
 
 
@@ -66,34 +65,35 @@ def verify(ompbind: str, plan: str, pid: int, *more: str) -> dict[str, Any]:
     return report
 
 
-def move_pages(pid: int) -> None:
-    subprocess.run(["migratepages", str(pid), "2", "1"], check=True, capture_output=True)
+def move_pages(pid: int, old: str, new: str) -> None:
+    subprocess.run(["migratepages", str(pid), old, new], check=True, capture_output=True)
 
 
-def set_online(cpu: int, value: int) -> None:
-    (CPUS / f"cpu{cpu}" / "online").write_text(str(value))
+def set_offline(_: int, cpu: str) -> None:
+    (CPUS / f"cpu{cpu}" / "online").write_text("0")
 
 
-def shrink_cgroup(pid: int) -> None:
+def set_online(cpu: str) -> None:
+    (CPUS / f"cpu{cpu}" / "online").write_text("1")
+
+
+def shrink_cgroup(pid: int, before: str, after: str) -> None:
     """Into a cpuset that has all of the rank's cpus, which then loses one."""
     (CGROUP / "cgroup.subtree_control").write_text("+cpuset")
     group = CGROUP / "spoiled"
     group.mkdir(exist_ok=True)
-    (group / "cpuset.cpus").write_text("2-3")
+    (group / "cpuset.cpus").write_text(before)
     (group / "cgroup.procs").write_text(str(pid))
-    (group / "cpuset.cpus").write_text("2")
+    (group / "cpuset.cpus").write_text(after)
 
 
-def nothing() -> None:
+def nothing(*_: str) -> None:
     pass
 
 
-SPOILED: dict[str, tuple[str, Callable[[int], None], Callable[[], None]]] = {
-    "pages moved": ("--numa-bind-nodes 2", move_pages, nothing),
-    "cpu offline": (
-        "--numa-bind-nodes 3",
-        lambda pid: set_online(7, 0),
-        lambda: set_online(7, 1),
-    ),
-    "cgroup shrunk": ("--numa-bind-nodes 1", shrink_cgroup, nothing),
+# What is done to a worker with a spoiling's arguments, and undone when it has ended.
+ACTIONS: dict[str, tuple[Callable[..., None], Callable[..., None]]] = {
+    "move pages": (move_pages, nothing),
+    "set offline": (set_offline, set_online),
+    "shrink cgroup": (shrink_cgroup, nothing),
 }

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.guest import guest
-from tests.guest.image import GuestError
+from tests.guest.packages import GuestError
 from tests.jobs.environments import cache_folder, need_environment
 from tests.jobs.guest import JOBS, MACHINE
 from tests.support.commands import OMPBIND

@@ -28,11 +28,13 @@ def can_compile(runtime: str) -> bool:
     )
 
 
-def compile_where(runtime: str) -> str:
+def compile_where(runtime: str, cross_compiler: str = "") -> str:
     """The path of examples/openmp/where.c compiled for an OpenMP runtime, once in a run of the
     tests; "torch" stands for the libgomp that torch brings. Skips where it cannot be."""
-    program = shared_folder("where") / f"where-{runtime}"
-    compiler = COMPILERS[runtime]
+    compiler = cross_compiler or COMPILERS[runtime]
+    # A guest of another architecture sees the programs' folder.
+    name = f"where-{compiler}" if cross_compiler else f"where-{runtime}"
+    program = shared_folder("where") / name
     if not shutil.which(compiler):
         unavailable(f"there is no {compiler}; `tools/setup-system test` installs it")
     options = ["-fopenmp"]
@@ -41,7 +43,7 @@ def compile_where(runtime: str) -> str:
         options = ["-fopenmp=libiomp5", f"-L{intel}", f"-Wl,-rpath,{intel}"]
     elif runtime == "torch":
         options += [f"-Wl,-rpath,{find_torch()}"]
-    with locked(f"where-{runtime}"):
+    with locked(name):
         if not program.exists():
             part = f"{program}.part"
             done = subprocess.run(

@@ -1,30 +1,9 @@
-"""The machines to boot with their cases, and the script that runs one machine's in the guest and
-prints what it saw:
-
-    python -m tests.guest.cases BOOT OMPBIND RUNTIME=WHERE...
-
-as one JSON object. It judges nothing; tests/test_guest.py does, outside.
-"""
+"""PCs' processors: most cases, as the guest runs this machine's own programs."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from functools import partial
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
-
+from tests.guest.cases.case import Boot, Case, Got, Rebinding, Spoiling
 from tests.guest.machine import Machine
-from tests.guest.measured import measure
-from tests.guest.rebound import rebind
-from tests.guest.spoiled import spoil_all
-from tests.support import forks
-from tests.support.observe import launch
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
 
 # Two packages of two nodes of two cores of two threads. Cpus are numbered as on most servers: 0-7
 # are the first threads of the cores in order, 8-15 the second ones, so that a node's cpus are no
@@ -37,52 +16,6 @@ MACHINE = Machine(
     numbering="spread",
     distances=((10, 12, 21, 31), (12, 10, 24, 21), (21, 24, 10, 13), (31, 21, 13, 10)),
 )
-BINDERS = ("native", "numactl")
-RUNTIMES = ("libgomp", "libomp", "libiomp5")
-RUN_LIMIT = 300  # seconds; emulated, and beside all other tests
-ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}  # threads that spin cost much where cpus take turns
-
-
-class Got(NamedTuple):
-    """What a rank is to get: cpus, places in order, memory policy and its nodes. `threads`: the
-    cpus of each thread, when they are not just the places in order; `pages`: the share that each
-    node holds of what it touches, where that is settled."""
-
-    cpus: str
-    places: str
-    mem: str = "none"
-    mems: str = ""
-    threads: str = ""
-    pages: dict[str, float] | None = None
-
-
-class Case(NamedTuple):
-    """`touch`: MiB that each rank writes to; `mask`: what the launcher itself may use; `runtime`:
-    the OpenMP library of the worker."""
-
-    why: str
-    options: str
-    ranks: tuple[Got, ...]
-    touch: int = 4
-    mask: str = ""
-    runtime: str = "libgomp"
-
-
-class Boot(NamedTuple):
-    """A machine and what is run on it. `shown`: `numactl --show` as the worker, the options and
-    what its lines are to say; `spoil`: whether workers are spoiled, for verify to find, and one is
-    rebound; `matrix`: options to run with every runtime; `scripts`: what a shell runs, for tests of
-    their own."""
-
-    why: str
-    machine: Machine
-    cases: dict[str, Case]
-    shown: Mapping[str, tuple[str, dict[str, str]]] = MappingProxyType({})
-    spoil: bool = False
-    matrix: Mapping[str, str] = MappingProxyType({})
-    scripts: Mapping[str, str] = MappingProxyType({})
-
-
 CASES = {
     "no options": Case(
         "One rank on every core, one thread of each.",
@@ -453,6 +386,30 @@ WARM_SCRIPTS = {
         $nodes""",
 }
 
+SPOILED = {
+    "pages moved": Spoiling(
+        "--numa-bind-nodes 2",
+        "move pages",
+        "2 1",
+        ("memory",),
+        r"on node 1; the plan says bind 2 .*migratepages \d+ 1 2 brings",
+    ),
+    "cpu offline": Spoiling(
+        "--numa-bind-nodes 3",
+        "set offline",
+        "7",
+        ("offline",),
+        r"cpu 7 of the plan is offline, and 1 thread bound to no other",
+    ),
+    "cgroup shrunk": Spoiling(
+        "--numa-bind-nodes 1",
+        "shrink cgroup",
+        "2-3 2",
+        ("cgroup", "crowded"),
+        r"no longer allows cpu 3 of the plan: its cpuset is 2",
+    ),
+}
+
 # The longest first: two guests run at a time.
 BOOTS = {
     "every runtime": Boot("The same machine, each runtime.", MACHINE, {}, matrix=MATRIX),
@@ -461,7 +418,9 @@ BOOTS = {
         MACHINE,
         CASES,
         SHOWN,
-        True,
+        SPOILED,
+        Rebinding("4-5", 2, 1, "2-3"),
+        measured=True,
         scripts=WARM_SCRIPTS,
     ),
     "eight nodes": Boot("Four packages of two nodes.", EIGHT_NODES, EIGHT_CASES),
@@ -472,96 +431,3 @@ BOOTS = {
         scripts=UNEVEN_SCRIPTS,
     ),
 }
-
-
-def main(name: str, ompbind: str, *programs: str) -> None:
-    forks.load()
-    boot = BOOTS[name]
-    workers = dict(program.split("=", 1) for program in programs)
-    json.dump(
-        {
-            "topo": capture_ompbind(ompbind, "topo", "--format", "json"),
-            "lscpu": capture("lscpu", "-p=CPU,CORE,SOCKET,NODE,CACHE"),
-            "numactl": capture("numactl", "--hardware"),
-            "cases": {
-                name: run_case(ompbind, case, workers[case.runtime])
-                for name, case in boot.cases.items()
-                if case.runtime in workers
-            },
-            "matrix": {
-                name: run_all(ompbind, options, workers) for name, options in boot.matrix.items()
-            },
-            "shown": {
-                f"{name} {binder}": capture_ompbind(
-                    ompbind, "run", *options.split(), "--binder", binder, "--", "numactl", "--show"
-                )
-                for name, (options, _) in boot.shown.items()
-                for binder in BINDERS
-            },
-            "spoiled": spoil_all(ompbind, workers["libgomp"]) if boot.spoil else {},
-            "rebound": rebind(ompbind, workers["libgomp"]) if boot.spoil else {},
-            "measured": measure() if boot.spoil else {},
-            "scripts": {
-                name: capture(
-                    "env", f"OMPBIND={ompbind}", f"WHERE={workers['libgomp']}", "sh", "-c", script
-                )
-                for name, script in boot.scripts.items()
-            },
-        },
-        sys.stdout,
-    )
-
-
-def run_case(ompbind: str, case: Case, worker: str) -> dict[str, Any]:
-    """The plan as `show` prints it, and for each binder what was seen of the ranks."""
-    words = [ompbind, "show", *case.options.split(), "--format", "json", "--", worker]
-    result: dict[str, Any] = {"show": capture_ompbind(*words, cpus=case.mask)}
-    for binder in BINDERS:
-        words = [ompbind, "run", *case.options.split(), "--binder", binder]
-        words += ["--", worker, "--wait", "--touch", str(case.touch)]
-        result[binder] = look_at(words, len(case.ranks), cpus=case.mask)
-    return result
-
-
-def run_all(ompbind: str, options: str, workers: Mapping[str, str]) -> dict[str, Any]:
-    """The plan for two ranks as `show` prints it, and what was seen of them with each runtime."""
-    words = options.split()
-    result: dict[str, Any] = {"show": capture_ompbind(ompbind, "show", *words, "--format", "json")}
-    for runtime, worker in workers.items():
-        result[runtime] = look_at(
-            [ompbind, "run", *words, "--binder", "native", "--", worker, "--wait"], 2
-        )
-    return result
-
-
-def look_at(words: Sequence[str], ranks: int, cpus: str = "") -> dict[str, Any]:
-    """A run with this mask ("": ours), as far as it got."""
-    try:
-        done = launch(words, ranks=ranks, timeout=RUN_LIMIT, start=partial(forks.Fork, cpus=cpus))
-    except AssertionError as e:
-        return {"error": str(e)}
-    return done._asdict() | {"ranks": [rank._asdict() for rank in done.ranks]}
-
-
-def capture_ompbind(*command: str, cpus: str = "") -> str:
-    """What ompbind prints, standard error last."""
-    _, out, err = forks.run(command, timeout=RUN_LIMIT, cpus=cpus)
-    return out + err
-
-
-def capture(*command: str) -> str:
-    """What a command prints on both streams."""
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=RUN_LIMIT,
-        check=False,
-    )
-    return done.stdout
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
