@@ -90,7 +90,6 @@ def watch(probe: Probe) -> None:
     importing: Any = import_module("importlib._bootstrap")
     load = importing._find_and_load
     fork, execute, leave = os.fork, os.execve, os._exit
-    execute_plainly = os.execv
 
     def find_and_load(name: str, import_: Any) -> Any:
         probe.enter(f"import {name}")
@@ -98,6 +97,14 @@ def watch(probe: Probe) -> None:
             module = load(name, import_)
         finally:
             probe.leave()
+        if name == "ompbind.launch.syscalls":  # ranks execute by the C library's function
+            prepare = module.Library._prepare
+
+            def prepare_noted(library: Any, function: str) -> Any:
+                call = prepare(library, function)
+                return noted(call, True) if function == "execve" else call
+
+            module.Library._prepare = prepare_noted
         for function, phase in PHASES.get(name, {}).items():
             setattr(module, function, in_phase(probe, phase, getattr(module, function)))
         if name in METHODS:
@@ -124,7 +131,7 @@ def watch(probe: Probe) -> None:
 
     importing._find_and_load = find_and_load
     os.fork, os._exit = fork_noted, noted(leave, False)
-    os.execve, os.execv = noted(execute, True), noted(execute_plainly, True)
+    os.execve = noted(execute, True)
 
 
 def in_phase(probe: Probe, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:

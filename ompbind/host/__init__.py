@@ -137,6 +137,14 @@ class Lease:
                 continue
         return -1
 
+    def find_descriptor(self) -> int:
+        """Return the number that `make_inheritable` would return, for forked processes to inherit
+        their leases under; -1 where no descriptor is left."""
+        descriptor = self.make_inheritable()
+        if descriptor >= 0:
+            os.close(descriptor)
+        return descriptor
+
     def close(self) -> None:
         """Close this process's descriptor: the cpus are free when no other process has one."""
         os.close(self.fd)

@@ -7,7 +7,7 @@ import sys
 
 from ompbind.errors import CommandError
 from ompbind.launch.binding import make_degraded, make_denied, try_binding
-from ompbind.launch.syscalls import Library, restore_signals, set_memory, signal
+from ompbind.launch.syscalls import Library, restore_signals, signal
 from ompbind.record import Record
 from ompbind.worker import require_program
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
-    from ompbind.cpuset import CpuSet
     from ompbind.host import Lease
     from ompbind.launch.warm import Warming
     from ompbind.plans import Plan, RankPlan
@@ -102,8 +101,10 @@ class Start(Record):
     stderr: int | None = None
 
     @property
-    def redirected(self) -> bool:
-        return self.stdin is not None or self.stdout is not None or self.stderr is not None
+    def moves(self) -> tuple[tuple[int, int], ...]:
+        """Which descriptors become which standard streams."""
+        streams = enumerate((self.stdin, self.stdout, self.stderr))
+        return tuple((fd, number) for number, fd in streams if fd is not None)
 
 
 def find_programs(plan: Plan, environ: Mapping[str, str]) -> Programs:
@@ -180,9 +181,8 @@ def execute(start: Start) -> NoReturn:
 
 def redirect(start: Start) -> None:
     """Make the rank's descriptors this process's standard streams."""
-    for number, fd in enumerate((start.stdin, start.stdout, start.stderr)):
-        if fd is not None:
-            os.dup2(fd, number)  # exec closes `fd`, as every descriptor that Python made
+    for fd, number in start.moves:
+        os.dup2(fd, number)  # exec closes `fd`, as every descriptor that Python made
 
 
 def flush() -> None:
@@ -199,109 +199,8 @@ def cannot_execute(start: Start, reason: str) -> CommandError:
     )
 
 
-# --- a forked child becomes the worker -----------------------------------------------------------
-
-
-class Gate(Record):
-    """What a forked rank needs to wait until all are bound. `library`: loaded before forking;
-    `supervisor`: its parent's pid; `error_pipe`: where it reports that it cannot execute;
-    `start_pipe`: it takes a byte from here before it executes; `sigmask`: the worker's; `files`:
-    its limits of open files, soft and hard, where they are not the supervisor's."""
-
-    library: Library
-    supervisor: int
-    error_pipe: int
-    start_pipe: int
-    sigmask: frozenset[int]
-    files: tuple[int, int] | None = None
-
-
-def exec_rank(start: Start, gate: Gate) -> NoReturn:
-    """In the child, which has inherited its environment and binding: wait for all other ranks and
-    become the worker, or report why that fails.
-
-    It does as little as possible: every page it touches is copied for each rank.
-    """
-    reason = ""
-    try:
-        gate.library.die_with_parent(signal.SIGKILL)
-        if os.getppid() != gate.supervisor:
-            os._exit(125)  # it exited before the kernel knew
-        os.read(gate.start_pipe, 1)
-        if start.redirected:
-            redirect(start)
-        if gate.files:
-            import resource  # loaded before forking
-
-            resource.setrlimit(resource.RLIMIT_NOFILE, gate.files)
-        signal.pthread_sigmask(signal.SIG_SETMASK, gate.sigmask)
-        os.execv(start.path, start.argv)
-    except OSError as e:
-        reason = e.strerror or str(e)
-    except BaseException as e:
-        reason = repr(e)
-    finally:
-        try:
-            report_failure(gate, start, reason)
-        finally:
-            os._exit(125)
-
-
-def report_failure(gate: Gate, start: Start, reason: str) -> None:
-    """Report why a rank cannot execute. All ranks share the pipe, so the message is short."""
-    from ompbind.launch.pipes import send
-
-    send(gate.error_pipe, str(start.rank.rank), "command", reason[:500])
-
-
 def die_with(parent: int) -> None:
     """Ask the kernel to send this process SIGTERM when `parent`, its parent, exits."""
     Library().die_with_parent(signal.SIGTERM)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)  # it exited before the kernel knew
-
-
-class Inheritance:
-    """What a rank's process inherits from this one, set before it is forked: its environment and
-    its memory policy. To set them in the child would cost more than all else it does."""
-
-    def __init__(self, library: Library, envs: Sequence[dict[bytes, bytes]]) -> None:
-        """`envs`: the ranks' environments, in the order of forking."""
-        self.library = library
-        befores = [dict(os.environb), *envs]
-        self.changes = [list_changes(*pair) for pair in zip(befores, envs, strict=False)]
-        self.changes.reverse()
-        self.original: tuple[int, CpuSet] | None = None  # this process's policy while it is changed
-        self.policy: tuple[str, CpuSet, bool] | None = None  # the policy that is set now
-
-    def next_environment(self) -> None:
-        """Set what execv will pass on to the environment of the next rank."""
-        for name, value in self.changes.pop():
-            if value is None:
-                os.unsetenv(name)
-            else:
-                os.putenv(name, value)
-
-    def set_memory(self, mem: str, mems: CpuSet, balancing: bool = False) -> None:
-        """Set the memory policy; "none" is this process's original one. Raises OSError."""
-        policy = (mem, mems, balancing)
-        if mem == "none":
-            self.restore()
-        elif policy != self.policy:
-            original = self.original or self.library.memory(1)
-            set_memory(mem, mems, self.library, balancing=balancing)
-            self.original, self.policy = original, policy
-
-    def restore(self) -> None:
-        """Set this process's original memory policy. Raises OSError."""
-        if self.original is not None:
-            self.library.memory(0, *self.original)
-            self.original = self.policy = None
-
-
-def list_changes(
-    before: dict[bytes, bytes], after: dict[bytes, bytes]
-) -> list[tuple[bytes, bytes | None]]:
-    """Return the variables to set so that one environment becomes the other; None: unset."""
-    gone: list[tuple[bytes, bytes | None]] = [(k, None) for k in before if k not in after]
-    return gone + [(k, v) for k, v in after.items() if before.get(k) != v]

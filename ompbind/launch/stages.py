@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
 
+    from ompbind.launch.forks import Gate
     from ompbind.launch.loop import Loop
     from ompbind.launch.outcome import Ended
-    from ompbind.launch.rank import Gate, Launch, Settings, Start
+    from ompbind.launch.rank import Launch, Settings, Start
     from ompbind.launch.streams import Streams
     from ompbind.plans import Group
 

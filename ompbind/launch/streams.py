@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 NAMES = ("out", "err")
 SPARE = 32  # descriptors that the supervisor needs besides those of its ranks
+BATCH = 16  # ranks whose ends are open at once, so that they can be forked one after another
+EACH = 4  # descriptors that such a rank needs: three streams and a lease
 
 
 class Streams:
@@ -34,6 +36,7 @@ class Streams:
         """`first`: what the first rank is called in tags and the names of files. Raises
         UsageError."""
         self.tagged = is_tagged(settings, count)
+        self.batch = 1  # how many ranks can be connected at once
         self._count, self._first = count, first
         self.names: Sequence[str] = ()  # what ranks are called, where not by their numbers
         # By rank: makes what gets all that a stream of the rank is read from.
@@ -47,7 +50,7 @@ class Streams:
         # The ranks' files, by path. They stay open until all ranks run: in somebody else's
         # directory the same name may be another file by then.
         self._files: dict[str, int] = {}
-        self._theirs: list[int] = []  # what the rank that is being started inherits
+        self._theirs: list[int] = []  # what the ranks that are being started inherit
         # Pipes that ranks write to: rank, our end, the standard streams that they stand for.
         self._outputs: list[tuple[int, int, tuple[int, ...]]] = []
         self._inputs: list[int] = []  # pipes that ranks read from: our ends
@@ -73,7 +76,8 @@ class Streams:
         each = len(group_streams()) if self.tagged else len(NAMES) if self._directory else 0
         each += self._stdin == "all" and self._count > 1
         wanted = used + self._count * each + SPARE
-        if wanted <= os.sysconf("SC_OPEN_MAX"):
+        if wanted <= (limit := os.sysconf("SC_OPEN_MAX")):
+            self.batch = min(1 + (limit - wanted) // EACH, BATCH)
             return None
         import resource
 
@@ -90,23 +94,27 @@ class Streams:
                 rank=rank,
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        unlimited = hard == resource.RLIM_INFINITY
+        self.batch = BATCH if unlimited else min(1 + (hard - wanted) // EACH, BATCH)
         return limits
 
-    def connect(self, starts: Iterable[Start]) -> Iterator[Start]:
-        """Yield each start with the descriptors that become its streams. They stay open until the
-        next is taken: fork the rank before that. Raises OSError."""
+    def connect(self, batches: Iterable[Sequence[Start]]) -> Iterator[list[Start]]:
+        """Yield each batch of starts with the descriptors that become their streams. They stay open
+        until the next is taken: fork the ranks before that. Raises OSError."""
         self._close_pipes()  # of a first attempt, when a binding was denied
-        for start in starts:
-            stdin, stdout, stderr = self._open(start.rank.rank)
-            yield start.replace(stdin=stdin, stdout=stdout, stderr=stderr)
+        for starts in batches:
+            yield [self._connect(start) for start in starts]
             self._close_theirs()
+
+    def _connect(self, start: Start) -> Start:
+        stdin, stdout, stderr = self._open(start.rank.rank)
+        return start.replace(stdin=stdin, stdout=stdout, stderr=stderr)
 
     def connect_alone(self, start: Start) -> Start:
         """Return the start of the only rank, which this process becomes. Raises OSError,
         UsageError."""
         self._make_files()
-        stdin, stdout, stderr = self._open(start.rank.rank)
-        return start.replace(stdin=stdin, stdout=stdout, stderr=stderr)
+        return self._connect(start)
 
     def watch(self, loop: Loop) -> None:
         """Let the loop carry what ranks write and read."""

@@ -12,10 +12,11 @@ from ompbind.errors import CommandError, OmpbindError
 from ompbind.host import Lease, fill_gaps
 from ompbind.launch.binding import Refusal, apply_on_denied
 from ompbind.launch.descendants import can_list, end_descendants, send_to_descendants
+from ompbind.launch.forks import Gate, Inheritance, fork_ranks
 from ompbind.launch.loop import Loop
 from ompbind.launch.outcome import Ended, describe_stop, is_due_to, make_line, make_summaries
 from ompbind.launch.pipes import make_pipe, parse_messages
-from ompbind.launch.rank import Gate, Inheritance, cannot_execute, exec_rank, flush
+from ompbind.launch.rank import cannot_execute, flush
 from ompbind.launch.streams import Streams
 from ompbind.launch.syscalls import name_signal, restore_signals, send_to, set_affinity, signal
 from ompbind.messages import make_message
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from ompbind.launch.role_threads import RoleThreads
     from ompbind.launch.stages import Stages
     from ompbind.launch.syscalls import Library
-    from ompbind.plans import RankPlan
 
 LINGER = 0.5  # seconds in which what the ranks leave behind may exit by itself
 SWEEP = 0.05  # seconds between two rounds of killing
@@ -209,25 +209,21 @@ class Supervisor:
         self.error_pipe, writer = make_pipe()
         self.start_pipe = make_pipe()
         gate = Gate(self.library, os.getpid(), writer, self.start_pipe[0], self.sigmask, self.files)
-        inheritance = Inheritance(self.library, [start.env for start in self.starts])
+        inheritance = Inheritance(self.library)
         plan = self.launch.plan
         if self.launch.lease is not None:
             self.spare = self.launch.lease.cpus - union(map(plan.held_by, plan.ranks))
         binds = plan.binder == "native"
         refusals: list[Refusal] = []
-        pids = []
-        for start in self.streams.connect(self.starts):
-            rank = start.rank
-            inheritance.next_environment()
+        for batch in self.streams.connect(self.make_batches()):
+            first = batch[0]
             if binds:
-                policy = rank.mem, rank.mems, rank.binding.balancing
-                refusals += try_part(start, "memory", inheritance.set_memory, *policy)
-            waits_at = self.stages.make_gate(gate, start) if self.stages else gate
-            pids.append(self.fork(start, waits_at))
+                policy = policy_of(first)
+                refusals += try_part(first, "memory", inheritance.set_memory, *policy)
+            self.fork_batch(batch, self.stages.make_gate(gate, first) if self.stages else gate)
         inheritance.restore()
-        # A second loop: memory written between two forks is copied into every later child.
-        for pid, start in zip(pids, self.starts, strict=True):
-            rank = start.rank
+        for pid, running in self.running.items():
+            start, rank = running.start, running.start.rank
             os.setpgid(pid, self.group if rank.rank == self.foreground else pid)
             if binds and rank.cpus:
                 refusals += try_part(start, "cpus", set_affinity, rank.cpus, pid)
@@ -239,37 +235,47 @@ class Supervisor:
         else:
             self.release()
 
-    def fork(self, start: Start, gate: Gate) -> int:
-        """Fork a rank's process, which alone keeps a lease on the rank's cpus. Raises
-        CommandError."""
-        lease = self.take_lease(start.rank)
-        try:
-            pid = os.fork()
-        except OSError as e:
-            reason = e.strerror or str(e)
-            text = f"rank {start.rank.name}: its process cannot be created: {reason}"
-            raise CommandError(text, found=True) from None
-        if pid == 0:
-            exec_rank(start, gate)
-        if lease >= 0:
-            os.close(lease)
-        self.running[pid] = Running(start, time.monotonic())
-        return pid
+    def make_batches(self) -> list[list[Start]]:
+        """Return the ranks that are forked one right after the other, by turns. They have the same
+        memory policy. Of several groups a rank comes alone: while it waits for its turn it would
+        keep the others' pipes and leases."""
+        size = 1 if self.stages else self.streams.batch
+        batches: list[list[Start]] = []
+        for start in self.starts:
+            batch = batches[-1] if batches else []
+            if not batch or len(batch) == size or policy_of(batch[0]) != policy_of(start):
+                batches.append(batch := [])
+            batch.append(start)
+        return batches
 
-    def take_lease(self, rank: RankPlan) -> int:
-        """Return a descriptor that holds a rank's cpus, for its process to inherit; -1 where there
-        is none, or no descriptor is left for it: the whole launch's lease then stays open here."""
+    def fork_batch(self, starts: Sequence[Start], gate: Gate) -> None:
+        """Fork ranks' processes; each alone will keep a lease on its rank's cpus once it executes.
+        Raises CommandError."""
+        leases = self.take_leases(starts)
+        number = next((lease.find_descriptor() for lease in leases if lease), -1)
+        self.holds_all |= self.launch.lease is not None and number < 0
+        held = [[(lease.fd, number)] if lease and number >= 0 else [] for lease in leases]
+        pids: list[int] = []
+        try:
+            fork_ranks(starts, held, gate, pids)
+        finally:
+            now = time.monotonic()
+            for pid, start in zip(pids, starts, strict=False):  # fewer, if one cannot be forked
+                self.running[pid] = Running(start, now)
+            for lease in leases:
+                if lease:
+                    lease.close()
+
+    def take_leases(self, starts: Sequence[Start]) -> list[Lease | None]:
+        """Return a lease on each rank's cpus; None where there is none, or no descriptor is left
+        for it: the whole launch's lease then stays open here."""
         if self.launch.lease is None:
-            return -1
-        lease = Lease.open()
-        if lease is None:
-            self.holds_all = True
-            return -1
-        held = lease.hold(fill_gaps(self.launch.plan.held_by(rank), self.spare))
-        descriptor = lease.make_inheritable()
-        lease.close()
-        self.holds_all |= not held or descriptor < 0
-        return descriptor
+            return [None] * len(starts)
+        leases = [Lease.open() for _ in starts]
+        for start, lease in zip(starts, leases, strict=True):
+            cpus = fill_gaps(self.launch.plan.held_by(start.rank), self.spare)
+            self.holds_all |= not (lease and lease.hold(cpus))
+        return leases
 
     def on_error_pipe(self) -> None:
         """Raise what a rank reports that cannot execute; the pipe's end: all have executed."""
@@ -716,3 +722,9 @@ def try_part(start: Start, part: str, bind: Callable[..., None], *args: object) 
     except OSError as e:
         return [Refusal(start.rank.rank, part, e.strerror or str(e))]
     return []
+
+
+def policy_of(start: Start) -> tuple[str, CpuSet, bool]:
+    """Return a rank's memory policy, for `Inheritance.set_memory`."""
+    binding = start.rank.binding
+    return binding.mem, binding.mems, binding.balancing

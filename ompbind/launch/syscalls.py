@@ -19,7 +19,11 @@ from ompbind.cpuset import CpuSet
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from typing import Any
+
+    # A function of the C library that returns a negative number if it fails, and its arguments.
+    PreparedCall = tuple[Callable[..., int], tuple[object, ...]]
 else:
     import _signal as signal
 
@@ -92,21 +96,51 @@ def read_memory() -> tuple[int, CpuSet]:
 
 
 class Library:
-    """The C library, for calls that Python has no function for; loaded once, before forking."""
+    """The C library, for calls that Python has no function for; loaded once, before forking.
+
+    By the C module behind `ctypes`, which itself takes three times as long to import, for types
+    and checks that are not needed here.
+    """
 
     def __init__(self) -> None:
-        import ctypes  # slow: needed for several ranks, and for memory without numactl
+        import _ctypes
 
-        library = ctypes.CDLL(None, use_errno=True)
-        self._word, self._long = ctypes.c_ulong, ctypes.c_long
-        self._bits = 8 * ctypes.sizeof(ctypes.c_ulong)
-        self._words = ctypes.c_ulong * (NODES // self._bits)
-        self._errno = ctypes.get_errno
-        self._move = ctypes.memmove
-        self._text = ctypes.c_char_p
-        self._syscall = library.syscall
-        self._syscall.restype = ctypes.c_long
-        self._prctl = library.prctl if sys.platform == "linux" else None
+        c: Any = _ctypes  # its type stubs lack half of it
+
+        class Word(c._SimpleCData):  # type: ignore[misc]
+            _type_ = "L"
+
+        class Long(c._SimpleCData):  # type: ignore[misc]
+            _type_ = "l"
+
+        class Int(c._SimpleCData):  # type: ignore[misc]
+            _type_ = "i"
+
+        class Text(c._SimpleCData):  # type: ignore[misc]
+            _type_ = "z"
+
+        class Call(c.CFuncPtr):  # type: ignore[misc]
+            _flags_ = c.FUNCFLAG_CDECL | c.FUNCFLAG_USE_ERRNO
+            _restype_ = Int
+
+        class PreparedCall(c.CFuncPtr):  # type: ignore[misc]
+            _flags_ = c.FUNCFLAG_CDECL | c.FUNCFLAG_PYTHONAPI  # keeps the interpreter, and no errno
+            _restype_ = Int
+
+        class This:
+            _handle = c.dlopen(None, 0)  # this program, with all that it has loaded
+
+        self._word, self._long = Word, Long
+        self._text: Any = Text
+        self._bits = 8 * c.sizeof(Word)
+        self._words = Word * (NODES // self._bits)
+        self._errno = c.get_errno
+        self._move = Call(c._memmove_addr)
+        self._functions: dict[str, Callable[..., int]] = {}  # of prepared calls, by name
+        self._find: Callable[[str], Callable[..., int]] = lambda name: PreparedCall((name, This))
+        self._syscall = Call(("syscall", This))
+        self._syscall.restype = Long
+        self._prctl = Call(("prctl", This)) if sys.platform == "linux" else None
 
     def memory(self, which: int, mode: int = 0, mems: CpuSet | None = None) -> tuple[int, CpuSet]:
         """Call set_mempolicy (`which` 0) or get_mempolicy (1), and return mode and nodes.
@@ -136,6 +170,41 @@ class Library:
         such call. Raises OSError."""
         self._control(PR_SET_PDEATHSIG, number)
 
+    # What a forked child calls is prepared by its parent: with the arguments made, a call copies a
+    # third of the pages that it would copy otherwise, and none for the error that it does not keep.
+
+    def prepare_death(self, number: int) -> list[PreparedCall]:
+        """Return the call of `die_with_parent`; none where there is no such call."""
+        if self._prctl is None:
+            return []
+        null = self._word(0)
+        words = self._long(PR_SET_PDEATHSIG), self._word(number), null, null, null
+        return [(self._prepare("prctl"), words)]
+
+    def prepare_mask(self, blocked: Collection[int]) -> PreparedCall:
+        """Return the call that makes these signals the blocked ones."""
+        mask, add = self._words(), self._prepare("sigaddset")  # 128 bytes: no system has more
+        self._prepare("sigemptyset")(mask)
+        for number in blocked:
+            add(mask, number)
+        return self._prepare("sigprocmask"), (int(signal.SIG_SETMASK), mask, None)
+
+    def prepare_move(self, fd: int, number: int) -> PreparedCall:
+        """Return the call that makes a descriptor another number, as `os.dup2` does."""
+        return self._prepare("dup2"), (fd, number)
+
+    def prepare_exec(
+        self, path: str, argv: Sequence[str], env: Mapping[bytes, bytes]
+    ) -> PreparedCall | None:
+        """Return the call that executes a program; None for words and variables that C cannot
+        express: `os.execve` has errors for them."""
+        words = [os.fsencode(word) for word in (path, *argv)]
+        variables = [name + b"=" + value for name, value in env.items()]
+        if b"\0" in b"".join(words + variables) or not all(map(is_variable, env)):
+            return None
+        arrays = [(self._text * (len(each) + 1))(*each) for each in (words[1:], variables)]
+        return self._prepare("execve"), (words[0], *arrays)  # the arrays' last words stay NULL
+
     def adopt(self) -> None:
         """Make the calling process the parent of its descendants that lose theirs. Does nothing
         where there is no such call. Raises OSError."""
@@ -149,12 +218,19 @@ class Library:
         """
         if self._prctl is None:
             return
-        null, text = self._word(0), self._text(name.encode())
-        self._call(self._prctl, self._long(PR_SET_NAME), text, null, null, null)
+        null = self._word(0)
+        self._call(self._prctl, self._long(PR_SET_NAME), name.encode(), null, null, null)
         start, end = place
         if end > start:  # the last byte stays 0, or the kernel would read on in the environment
             length = end - start - 1
-            self._move(start, command_line.encode()[:length].ljust(length, b"\0"), length)
+            text = command_line.encode()[:length].ljust(length, b"\0")
+            self._move(self._word(start), text, self._word(length))
+
+    def _prepare(self, name: str) -> Callable[..., int]:
+        """Return a function of the C library for a prepared call."""
+        if name not in self._functions:
+            self._functions[name] = self._find(name)
+        return self._functions[name]
 
     def _control(self, option: int, value: int) -> None:
         if self._prctl is not None:
@@ -165,6 +241,11 @@ class Library:
         if function(*args) != 0:
             code = self._errno()
             raise OSError(code, os.strerror(code))
+
+
+def is_variable(name: bytes) -> bool:
+    """Whether an environment variable can have this name."""
+    return name != b"" and b"=" not in name[1:]
 
 
 def name_signal(number: int) -> str:

@@ -77,6 +77,7 @@ def test_a_lease_is_inherited_and_ends_with_the_last_process(cpus: str) -> None:
 
     def become_two() -> None:
         lease = open_lease("1-3")
+        assert lease.find_descriptor() == DESCRIPTOR
         assert lease.make_inheritable() == DESCRIPTOR
         lease.close()
         child = os.fork()
@@ -143,6 +144,7 @@ def test_where_there_are_no_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         while (descriptor := lease.make_inheritable()) >= 0:
             assert descriptor < 200
         assert Lease.open() is None
+        assert lease.find_descriptor() == -1
 
     assert os.waitpid(fork(lack), 0)[1] == 0
 

@@ -32,7 +32,7 @@ from ompbind.launch import (
 from ompbind.launch import streams as streams_module
 from ompbind.launch.binding import Refusal
 from ompbind.launch.outcome import Ended
-from ompbind.launch.rank import Gate, Settings, Start
+from ompbind.launch.rank import Settings, Start
 from ompbind.launch.syscalls import Library, signal
 from ompbind.plans import Binding, RankPlan
 
@@ -563,12 +563,12 @@ def test_defaults_of_a_launch() -> None:
 
 def test_redirected_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each becomes its standard stream; descriptor 0 is one as any."""
-    assert not make_start().redirected
+    assert make_start().moves == ()
     calls: Calls = []
     monkeypatch.setattr(os, "dup2", noting(calls, "dup2"))
     for n, name in enumerate(("stdin", "stdout", "stderr")):
         start = make_start(**{name: 0})
-        assert start.redirected
+        assert start.moves == ((0, n),)
         rank.redirect(start)
         assert calls.pop() == ("dup2", 0, n)
         assert calls == []
@@ -613,28 +613,6 @@ def test_starts(binder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert environ == {"A": "2", "B": "\udcff", "D": "4"}
 
 
-def test_what_changes_from_one_environment_to_the_next() -> None:
-    """What is gone, and what is new or other."""
-    before, after = {b"a": b"1", b"b": b"2", b"c": b"3"}, {b"b": b"2", b"c": b"4", b"d": b"5"}
-    assert rank.list_changes(before, after) == [(b"a", None), (b"c", b"4"), (b"d", b"5")]
-
-
-def test_the_environment_of_each_rank_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the process' own to the first, and from each to the next."""
-    calls: Calls = []
-    monkeypatch.setattr(os, "environb", {b"a": b"0", b"x": b"1"})
-    monkeypatch.setattr(os, "putenv", noting(calls, "put"))
-    monkeypatch.setattr(os, "unsetenv", noting(calls, "unset"))
-    nothing: Any = None
-    inheritance = rank.Inheritance(nothing, [{b"a": b"0"}, {b"a": b"2"}])
-    inheritance.next_environment()
-    first = list(calls)
-    inheritance.next_environment()
-    monkeypatch.undo()
-    assert first == [("unset", b"x")]
-    assert calls[1:] == [("put", b"a", b"2")]
-
-
 @pytest.mark.parametrize(
     ("mem", "nodes", "balancing", "mode"),
     [
@@ -653,28 +631,6 @@ def test_policies_of_recent_kernels(mem: str, nodes: str, balancing: bool, mode:
     library = SimpleNamespace(memory=noting(calls, "memory", ({5: 1, 6: 3}.get(mode, 2), mems)))
     with pytest.raises(OSError, match="the kernel made mode"):
         syscalls.set_memory(mem, mems, library, balancing=balancing)
-
-
-def test_memory_policies_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is set where it differs, and in the end the original one is there again."""
-    calls: Calls = []
-    library: Any = SimpleNamespace(memory=noting(calls, "memory", (3, CpuSet([7]))))
-    monkeypatch.setattr(rank, "set_memory", noting(calls, "set"))
-    inheritance = rank.Inheritance(library, [])
-    inheritance.restore()
-    assert calls == []
-    node = CpuSet([0])
-    for mem in ("bind", "bind", "preferred"):
-        inheritance.set_memory(mem, node)
-    plain = ("balancing", False)
-    sets = [("set", "bind", node, library, plain), ("set", "preferred", node, library, plain)]
-    assert calls == [("memory", 1), *sets]
-    inheritance.set_memory("none", CpuSet())
-    assert calls[3:] == [("memory", 0, 3, CpuSet([7]))]
-    inheritance.restore()
-    assert len(calls) == 4
-    inheritance.set_memory("preferred", node)
-    assert calls[4:] == [("memory", 1), sets[1]]
 
 
 def test_buffers_are_written_if_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -728,80 +684,6 @@ def test_the_only_rank_whose_binding_is_denied(
         assert ["cpus unbound" in said[0], "memory unbound" in said[1]] == [True, True]
         assert (bound.cpus, bound.mem) == (CpuSet(), "none")
     assert calls == [("try", 0, planned.binding)]
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [(OSError(errno.EACCES, "no right"), "no right"), (OSError("odd"), "odd"),
-     (ValueError("nul"), "ValueError('nul')"), (OSError(1, "x" * 600), "x" * 500)],
-)  # fmt: skip
-def test_a_forked_rank_that_cannot_execute(
-    error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Waits for the others, becomes what it should be, and reports why it cannot."""
-    calls: Calls = []
-    reader, writer = os.pipe()
-    (gate_reader, gate_writer) = os.pipe()
-    os.write(gate_writer, b"xy")
-    library: Any = SimpleNamespace(die_with_parent=noting(calls, "die"))
-    gate = Gate(library, os.getppid(), writer, gate_reader, frozenset([10]), (50, 60))
-
-    def execute(path: str, argv: tuple[str, ...]) -> NoReturn:
-        calls.append(("exec", path, argv))
-        raise error
-
-    def leave(status: int) -> NoReturn:
-        raise ExitedError(status)
-
-    resource = SimpleNamespace(RLIMIT_NOFILE=7, setrlimit=noting(calls, "limit"))
-    monkeypatch.setitem(sys.modules, "resource", resource)
-    monkeypatch.setattr(rank, "redirect", noting(calls, "redirect"))
-    mask = SimpleNamespace(SIGKILL=9, SIG_SETMASK=2, pthread_sigmask=noting(calls, "mask"))
-    monkeypatch.setattr(rank, "signal", mask)
-    monkeypatch.setattr(os, "execv", execute)
-    monkeypatch.setattr(os, "_exit", leave)
-    start = make_start(3, stdout=1)
-    with pytest.raises(ExitedError, match="125"):
-        rank.exec_rank(start, gate)
-    monkeypatch.undo()
-    os.close(writer)
-    assert pipes.receive(reader) == [("3", "command", reason)]
-    assert os.read(gate_reader, 5) == b"y"
-    os.close(gate_reader)
-    os.close(gate_writer)
-    assert calls == [
-        ("die", 9), ("redirect", start), ("limit", 7, (50, 60)), ("mask", 2, frozenset([10])),
-        ("exec", "/bin/true", ("true", "x")),
-    ]  # fmt: skip
-
-
-def test_a_forked_rank_with_ompbinds_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps them, and its streams; one whose supervisor has gone leaves at once."""
-    calls: Calls = []
-    statuses: list[int] = []
-
-    def leave(status: int) -> NoReturn:
-        statuses.append(status)
-        raise ExitedError(status)
-
-    library: Any = SimpleNamespace(die_with_parent=lambda _: None)
-    monkeypatch.setattr(rank, "redirect", noting(calls, "redirect"))
-    monkeypatch.setattr(rank, "report_failure", noting(calls, "failure"))
-    mask = SimpleNamespace(SIGKILL=9, SIG_SETMASK=2, pthread_sigmask=noting(calls, "mask"))
-    monkeypatch.setattr(rank, "signal", mask)
-    monkeypatch.setattr(os, "read", noting(calls, "read"))
-    monkeypatch.setattr(os, "execv", raises(errno.EACCES, "no"))
-    monkeypatch.setattr(os, "_exit", leave)
-    start = make_start(3)
-    with pytest.raises(ExitedError, match="125"):
-        rank.exec_rank(start, Gate(library, os.getppid(), 8, 9, frozenset()))
-    assert [call[0] for call in calls] == ["read", "mask", "failure"]
-    assert calls[0] == ("read", 9, 1)
-    calls.clear()
-    with pytest.raises(ExitedError, match="125"):
-        rank.exec_rank(start, Gate(library, os.getppid() + 1, 8, 9, frozenset()))
-    assert [call[0] for call in calls if call[0] != "failure"] == []
-    assert set(statuses) == {125}
 
 
 @pytest.mark.parametrize("orphan", [False, True])
@@ -1970,11 +1852,16 @@ def test_room_for_the_ranks_pipes(
     monkeypatch.setitem(sys.modules, "resource", resource)
     monkeypatch.setattr(os, "sysconf", lambda _: wanted)
     assert streams.make_room(10) is None
-    assert calls == []
+    assert (calls, streams.batch) == ([], 1)
+    for more_room, batch in ((3, 1), (4, 2), (59, 15), (1000, 16)):
+        monkeypatch.setattr(os, "sysconf", lambda _, room=more_room: wanted + room)
+        assert streams.make_room(10) is None
+        assert streams.batch == batch
     monkeypatch.setattr(os, "sysconf", lambda _: wanted - 1)
-    for hard in (1000, wanted, -1):
+    for hard, batch in ((1000, 16), (wanted, 1), (wanted + 4, 2), (-1, 16)):
         limits[1] = hard
         assert streams.make_room(10) == (5, hard)
+        assert streams.batch == batch
         assert calls.pop() == ("set", 7, (hard, hard))
     limits[1] = wanted - 1
     with pytest.raises(errors.OmpbindError, match=f"{count} ranks need {wanted}") as caught:

@@ -17,7 +17,7 @@ import pytest
 
 from ompbind.cpuset import CpuSet
 from ompbind.host import DESCRIPTOR
-from ompbind.launch.rank import Inheritance
+from ompbind.launch.forks import Inheritance
 from ompbind.launch.syscalls import Library
 from ompbind.machine import living_root, read_machine
 from ompbind.machine.processes import read_process
@@ -329,7 +329,7 @@ def test_memory_policies_of_ranks_that_differ() -> None:
     differs; "none" is the launcher's own, which it has again in the end."""
     kernel = Kernel()
     first, second = CpuSet([0]), CpuSet([1])
-    inheritance = Inheritance(kernel, [])
+    inheritance = Inheritance(kernel)
     seen = []
     for mem, mems in (("bind", first), ("bind", first), ("bind", second), ("interleave", second),
                       ("none", CpuSet()), ("bind", second)):  # fmt: skip

@@ -78,7 +78,7 @@ live()
 """
 
 # Runs ompbind with the N-th call of a function of os held until the end, and that told in a file;
-# in the first process that makes it, or each, where it is execv.
+# in the first process that makes it, or each, where it is execve.
 HOLD = r"""
 import os, sys, time
 name, count, told = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -86,7 +86,7 @@ real = getattr(os, name)
 made = [0]
 def held(*args):
     made[0] += 1
-    if made[0] == count and (name == "execv" or not os.path.exists(told)):
+    if made[0] == count and (name == "execve" or not os.path.exists(told)):
         with open(told, "w") as file:
             file.write(str(os.getpid()))
         while True:
@@ -94,6 +94,9 @@ def held(*args):
     return real(*args)
 setattr(os, name, held)
 from ompbind.cli import main
+from ompbind.launch.syscalls import Library
+prepare = Library._prepare
+Library._prepare = lambda self, word: held if word == name else prepare(self, word)
 sys.exit(main(sys.argv[4:]))
 """
 
@@ -257,7 +260,7 @@ def test_killed_while_ending_what_is_left(victims: Victims, tmp_path: Path, fami
 # What is held: the fork of the watcher, the supervisor, the first, second, last of three ranks;
 # when all are forked, when they are let go; in each rank just before it executes.
 CALLS = [("fork", 1), ("fork", 2), ("fork", 3), ("fork", 4), ("fork", 5), ("set_blocking", 3),
-         ("write", 1), ("execv", 1)]  # fmt: skip
+         ("write", 1), ("execve", 1)]  # fmt: skip
 PHASES = [
     *(("front", *call) for call in CALLS),
     *(("watcher", *call) for call in CALLS[1::3]),
@@ -277,7 +280,7 @@ def test_killed_while_starting(
     wait_for(lambda: told.exists() and told.read_text())
     find = {"watcher": watcher_of, "supervisor": supervisor_of}.get(victim, int)
     os.kill(find(process.pid), signal.SIGKILL)
-    if victim == "front" and name != "execv" and count + (name != "fork") > 1:
+    if victim == "front" and name != "execve" and count + (name != "fork") > 1:
         # The test itself holds the watcher or supervisor: without it, it would see by itself.
         os.kill(int(told.read_text()), signal.SIGKILL)
     assert process.wait(TIMEOUT) == (-9 if victim == "front" else 137)

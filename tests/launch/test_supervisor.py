@@ -651,8 +651,8 @@ def test_a_launch(fails: bool, stage: Make, monkeypatch: pytest.MonkeyPatch) -> 
 def test_all_ranks_are_forked(
     binder: str, denied: bool, stage: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each with its memory policy, then bound; released together if nothing was denied."""
-    t = stage(3)
+    """Those of one memory policy together, then bound; released if nothing was denied."""
+    t = stage(4)
     t.s.running.clear()
     t.s.foreground, t.s.group, t.s.files = 1, 9, (5, 6)
     t.s.starts[2] = make_start(2).replace(
@@ -662,50 +662,49 @@ def test_all_ranks_are_forked(
     t.s.launch = t.s.launch.replace(plan=plan)
     gates: list[Any] = []
 
-    def connect(starts: Sequence[Start]) -> Any:
-        t.calls.append(("connect", len(starts)))
-        for start in starts:
-            yield start.replace(stdin=7)
+    def connect(batches: Sequence[Sequence[Start]]) -> Any:
+        t.calls.append(("connect", *([s.rank.rank for s in batch] for batch in batches)))
+        for batch in batches:
+            yield [start.replace(stdin=7) for start in batch]
 
-    def fork(start: Start, gate: Any) -> int:
+    def fork(starts: Sequence[Start], gate: Any) -> None:
         gates.append(gate)
-        t.calls.append(("fork", start.rank.rank, start.stdin))
-        return 30 + start.rank.rank
+        for start in starts:
+            t.calls.append(("fork", start.rank.rank, start.stdin))
+            t.s.running[30 + start.rank.rank] = Running(start, 1.0)
 
     def refuse(*args: object) -> None:
         t.calls.append(("bind", *args))
         if denied:
             raise OSError(1, "no")
 
-    inheritance = SimpleNamespace(
-        next_environment=t.note("environment"), set_memory=refuse, restore=t.note("restore")
-    )
-    monkeypatch.setattr(supervisor, "Inheritance", lambda *_: inheritance)
+    inheritance = SimpleNamespace(set_memory=refuse, restore=t.note("restore"))
+    monkeypatch.setattr(supervisor, "Inheritance", lambda _: inheritance)
     monkeypatch.setattr(supervisor, "set_affinity", refuse)
-    monkeypatch.setattr(t.s, "fork", fork)
+    monkeypatch.setattr(t.s, "fork_batch", fork)
     monkeypatch.setattr(t.s, "release", t.note("release"))
     monkeypatch.setattr(t.s, "start_again", t.note("again"))
     monkeypatch.setattr(os, "setpgid", t.note("group"))
-    monkeypatch.setattr(t.s, "streams", SimpleNamespace(connect=connect))
+    monkeypatch.setattr(t.s, "streams", SimpleNamespace(connect=connect, batch=5))
     t.s.fork_all()
     native = binder == "native"
     node, none = CpuSet([0]), CpuSet()
-    memory = [("bind", *policy, False)
-              for policy in (("bind", node), ("bind", node), ("none", none))]  # fmt: skip
-    cpus = [[("bind", CpuSet([0]), 30)], [("bind", CpuSet([1]), 31)], []]
-    expected: Calls = [("connect", 3)]
-    for n in range(3):
-        expected += [("environment",), *memory[n : n + 1][:native], ("fork", n, 7)]
+    bind, nothing = ("bind", "bind", node, False), ("bind", "none", none, False)
+    expected: Calls = [("connect", [0, 1], [2], [3])]
+    for policy, ranks in ((bind, (0, 1)), (nothing, (2,)), (bind, (3,))):
+        expected += [*[policy] * native, *(("fork", n, 7) for n in ranks)]
     expected.append(("restore",))
-    for n in range(3):
-        expected += [("group", 30 + n, 9 if n == 1 else 30 + n), *cpus[n][:native]]
+    for n in range(4):
+        cpus = [("bind", CpuSet([n]), 30 + n)] * (native and n != 2)
+        expected += [("group", 30 + n, 9 if n == 1 else 30 + n), *cpus]
     assert t.calls[: len(expected)] == expected
     watch, last = t.calls[len(expected) :]
     assert watch == ("watch", t.s.error_pipe, t.s.on_error_pipe)
     if denied and native:
-        parts = [(r.rank, r.part) for r in last[1]]
-        assert last[0] == "again"
-        assert parts == [(0, "cpus"), (0, "memory"), (1, "cpus"), (1, "memory"), (2, "memory")]
+        assert [last[0], *((r.rank, r.part) for r in last[1])] == [
+            "again", (0, "cpus"), (0, "memory"), (1, "cpus"), (2, "memory"), (3, "cpus"),
+            (3, "memory"),
+        ]  # fmt: skip
     else:
         assert last == ("release",)
     assert not os.get_blocking(t.s.error_pipe)
@@ -715,6 +714,22 @@ def test_all_ranks_are_forked(
     assert (gate.sigmask, gate.files) == (frozenset(), (5, 6))
     for fd in (t.s.error_pipe, *t.s.start_pipe):
         os.close(fd)
+
+
+@pytest.mark.parametrize(("batch", "groups", "sizes"), [(2, False, [2, 2, 1]), (9, False, [5]),
+                                                        (9, True, [1] * 5)])  # fmt: skip
+def test_ranks_are_forked_by_turns(
+    batch: int, groups: bool, sizes: list[int], stage: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many at once as there are descriptors for; of groups one, as it may wait for long."""
+    t = stage(5)
+    t.s.starts = [make_start(0).replace(path=str(n)) for n in range(5)]
+    monkeypatch.setattr(t.s, "streams", SimpleNamespace(batch=batch))
+    stages: Any = object()
+    t.s.stages = stages if groups else None
+    batches = t.s.make_batches()
+    assert [len(b) for b in batches] == sizes
+    assert [start for b in batches for start in b] == t.s.starts
 
 
 @pytest.mark.parametrize(
@@ -784,28 +799,59 @@ def test_the_end_of_the_error_pipe(
         os.fstat(reader)
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EAGAIN, "later"), OSError("odd")])
-def test_a_process_that_cannot_be_forked(
-    error: OSError, stage: Make, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("opened", "held", "number", "kept", "holds_all"),
+    [((7, 8), True, 240, [[(7, 240)], [(8, 240)]], False),
+     ((7, None), True, 3, [[(7, 3)], []], True),
+     ((None, None), True, 240, [[], []], True), ((7, 8), True, -1, [[], []], True),
+     ((7, 8), False, 240, [[(7, 240)], [(8, 240)]], True), ((), True, 240, [[], []], False)],
+)  # fmt: skip
+@pytest.mark.parametrize("fails", [True, False])
+def test_forked_ranks_hold_leases(
+    opened: tuple[int | None, ...],
+    held: bool,
+    number: int,
+    kept: list[Any],
+    holds_all: bool,
+    fails: bool,
+    stage: Make,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Is an error of its rank."""
-    t = stage()
+    """Each its own; where one cannot, the launch's is kept. Those that were forked are known
+    whatever became of the others."""
+    t = stage(2)
+    starts = list(t.s.starts)
+    t.s.running.clear()
+    leases = [
+        None if fd is None else SimpleNamespace(
+            fd=fd, hold=lambda cpus: t.calls.append(("hold", *cpus)) or held,  # type: ignore[func-returns-value]
+            find_descriptor=lambda: number, close=t.note("close"),
+        ) for fd in opened
+    ]  # fmt: skip
+    plan: Any = SimpleNamespace(held_by=lambda rank: CpuSet([rank.rank, rank.rank + 4]))
+    lease: Any = object() if opened else None
+    t.s.launch = t.s.launch.replace(plan=plan, lease=lease)
+    monkeypatch.setattr(supervisor, "Lease", SimpleNamespace(open=iter(leases).__next__))
 
-    def fork() -> NoReturn:
-        raise error
+    def fork(starts: Sequence[Start], moves: Any, gate: Any, pids: list[int]) -> None:
+        t.calls.append(("fork", moves, gate))
+        pids.append(33)
+        if fails:
+            raise errors.CommandError("no process", found=True)
+        pids.append(34)
 
-    gate: Any = None
-    monkeypatch.setattr(os, "fork", fork)
-    reason = error.strerror or "odd"
-    with pytest.raises(errors.CommandError, match=f"rank 1: its process .* created: {reason}"):
-        t.s.fork(make_start(1), gate)
-    monkeypatch.setattr(os, "fork", lambda: 33)
-    assert t.s.fork(make_start(1), gate) == 33
-    assert t.s.running[33] == Running(make_start(1), 100.0)
-    monkeypatch.setattr(os, "fork", lambda: 0)
-    monkeypatch.setattr(supervisor, "exec_rank", t.note("exec"))
-    t.s.fork(make_start(1), gate)
-    assert t.calls == [("exec", make_start(1), None)]
+    monkeypatch.setattr(supervisor, "fork_ranks", fork)
+    gate: Any = "gate"
+    if fails:
+        with pytest.raises(errors.CommandError):
+            t.s.fork_batch(starts, gate)
+    else:
+        t.s.fork_batch(starts, gate)
+    holds = [("hold", n, n + 4) for n, fd in enumerate(opened) if fd is not None]
+    assert t.calls == [*holds, ("fork", kept, "gate"), *[("close",)] * len(holds)]
+    assert t.s.holds_all is holds_all
+    running = {33: Running(starts[0], 100.0), 34: Running(starts[1], 100.0)}
+    assert t.s.running == ({33: running[33]} if fails else running)
 
 
 @pytest.mark.parametrize("pause", [None, 0.5])
