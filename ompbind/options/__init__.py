@@ -302,7 +302,7 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Tex
         elif option.kind == "optional":
             values[option.key] = value or ""
         elif option.kind == "value":
-            if value is None and (not rest or rest[0] == "--"):
+            if value is None and (not rest or rest[0] == "--" or is_name(rest[0], by_name)):
                 raise UsageError(f"{name} needs a value", hint=hint_of(option), option=name)
             text = check_choice(option, rest.pop(0) if value is None else value, option.names[0])
             before = values.get(option.key)
@@ -329,6 +329,12 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Tex
 def looks_like_option(word: str) -> bool:
     """-n and --ranks do; -1 is a (bad) number, and a lone - is a word."""
     return word.startswith("-") and word != "-" and not word[1:2].isdigit()
+
+
+def is_name(word: str, by_name: dict[str, Option]) -> bool:
+    """Whether this is an option where a value should be: `-n` or `--mem=bind` after --report. As a
+    value such a word can be given after `=`."""
+    return word in by_name or (word.startswith("--") and word.partition("=")[0] in by_name)
 
 
 def split_word(word: str, by_name: dict[str, Option]) -> tuple[str, str | None]:

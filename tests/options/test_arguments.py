@@ -40,7 +40,7 @@ def parse(*args: str) -> tuple[Texts, list[str]]:
         (["--plan", "-"], {"plan": "-"}, []),
         # a value is whatever follows, so that -1 reaches the check of numbers
         (["--ranks", "-1"], {"ranks": "-1"}, []),
-        (["--plan", "--share"], {"plan": "--share"}, []),
+        (["--plan=--share"], {"plan": "--share"}, []),
         # repeated: the last one counts, a list grows
         (["-n", "4", "--ranks", "5"], {"ranks": "5"}, []),
         (["--share", "--share"], {"share": True}, []),
@@ -115,6 +115,8 @@ def test_reads(args: list[str], values: dict[str, object], command: list[str]) -
         (["--ranks"], "--ranks needs a value", "--ranks N"),
         (["-n"], "-n needs a value", "--ranks N"),
         (["-n", "--", "cmd"], "-n needs a value", "--ranks N"),
+        (["--near", "-n", "2"], "--near needs a value", "--near DEVICE"),
+        (["--near", "--mem=bind"], "--near needs a value", "--near DEVICE"),
         (["--places"], "--places needs a value",
          "--places threads|cores|l3|numa|one|wide"),
         (["--places", "core"], "--places: 'core' is not one of threads, cores, l3, numa, one, wide",
@@ -134,8 +136,9 @@ def test_reads(args: list[str], values: dict[str, object], command: list[str]) -
 )  # fmt: skip
 def test_refuses(args: list[str], message: str | None, hint: str | None) -> None:
     """What is wrong is said with the option's name, and the nearest right one."""
-    if message is None:  # --rank takes any value, an option's name too
+    if message is None:  # --rank takes any value, an option's name only after =
         assert parse(*args)[0] == {"rank": "--x"}
+        assert parse("--rank=--share")[0] == {"rank": "--share"}
         return
     with pytest.raises(UsageError) as e:
         parse(*args)
