@@ -96,51 +96,22 @@ def read_memory() -> tuple[int, CpuSet]:
 
 
 class Library:
-    """The C library, for calls that Python has no function for; loaded once, before forking.
-
-    By the C module behind `ctypes`, which itself takes three times as long to import, for types
-    and checks that are not needed here.
-    """
+    """The C library, for calls that Python has no function for; loaded once, before forking."""
 
     def __init__(self) -> None:
-        import _ctypes
+        import ctypes  # slow: needed for several ranks, and for memory without numactl
 
-        c: Any = _ctypes  # its type stubs lack half of it
-
-        class Word(c._SimpleCData):  # type: ignore[misc]
-            _type_ = "L"
-
-        class Long(c._SimpleCData):  # type: ignore[misc]
-            _type_ = "l"
-
-        class Int(c._SimpleCData):  # type: ignore[misc]
-            _type_ = "i"
-
-        class Text(c._SimpleCData):  # type: ignore[misc]
-            _type_ = "z"
-
-        class Call(c.CFuncPtr):  # type: ignore[misc]
-            _flags_ = c.FUNCFLAG_CDECL | c.FUNCFLAG_USE_ERRNO
-            _restype_ = Int
-
-        class PreparedCall(c.CFuncPtr):  # type: ignore[misc]
-            _flags_ = c.FUNCFLAG_CDECL | c.FUNCFLAG_PYTHONAPI  # keeps the interpreter, and no errno
-            _restype_ = Int
-
-        class This:
-            _handle = c.dlopen(None, 0)  # this program, with all that it has loaded
-
-        self._word, self._long = Word, Long
-        self._text: Any = Text
-        self._bits = 8 * c.sizeof(Word)
-        self._words = Word * (NODES // self._bits)
-        self._errno = c.get_errno
-        self._move = Call(c._memmove_addr)
-        self._functions: dict[str, Callable[..., int]] = {}  # of prepared calls, by name
-        self._find: Callable[[str], Callable[..., int]] = lambda name: PreparedCall((name, This))
-        self._syscall = Call(("syscall", This))
-        self._syscall.restype = Long
-        self._prctl = Call(("prctl", This)) if sys.platform == "linux" else None
+        library = ctypes.CDLL(None, use_errno=True)
+        self._word, self._long = ctypes.c_ulong, ctypes.c_long
+        self._bits = 8 * ctypes.sizeof(ctypes.c_ulong)
+        self._words = ctypes.c_ulong * (NODES // self._bits)
+        self._errno = ctypes.get_errno
+        self._move = ctypes.memmove
+        self._text = ctypes.c_char_p
+        self._prepared = ctypes.PyDLL(None)  # keeps the interpreter, and no errno
+        self._syscall = library.syscall
+        self._syscall.restype = ctypes.c_long
+        self._prctl = library.prctl if sys.platform == "linux" else None
 
     def memory(self, which: int, mode: int = 0, mems: CpuSet | None = None) -> tuple[int, CpuSet]:
         """Call set_mempolicy (`which` 0) or get_mempolicy (1), and return mode and nodes.
@@ -179,19 +150,19 @@ class Library:
             return []
         null = self._word(0)
         words = self._long(PR_SET_PDEATHSIG), self._word(number), null, null, null
-        return [(self._prepare("prctl"), words)]
+        return [(self._prepared.prctl, words)]
 
     def prepare_mask(self, blocked: Collection[int]) -> PreparedCall:
         """Return the call that makes these signals the blocked ones."""
-        mask, add = self._words(), self._prepare("sigaddset")  # 128 bytes: no system has more
-        self._prepare("sigemptyset")(mask)
+        mask = self._words()  # 128 bytes: no system has more
+        self._prepared.sigemptyset(mask)
         for number in blocked:
-            add(mask, number)
-        return self._prepare("sigprocmask"), (int(signal.SIG_SETMASK), mask, None)
+            self._prepared.sigaddset(mask, number)
+        return self._prepared.sigprocmask, (int(signal.SIG_SETMASK), mask, None)
 
     def prepare_move(self, fd: int, number: int) -> PreparedCall:
         """Return the call that makes a descriptor another number, as `os.dup2` does."""
-        return self._prepare("dup2"), (fd, number)
+        return self._prepared.dup2, (fd, number)
 
     def prepare_exec(
         self, path: str, argv: Sequence[str], env: Mapping[bytes, bytes]
@@ -203,7 +174,7 @@ class Library:
         if b"\0" in b"".join(words + variables) or not all(map(is_variable, env)):
             return None
         arrays = [(self._text * (len(each) + 1))(*each) for each in (words[1:], variables)]
-        return self._prepare("execve"), (words[0], *arrays)  # the arrays' last words stay NULL
+        return self._prepared.execve, (words[0], *arrays)  # the arrays' last words stay NULL
 
     def adopt(self) -> None:
         """Make the calling process the parent of its descendants that lose theirs. Does nothing
@@ -224,13 +195,7 @@ class Library:
         if end > start:  # the last byte stays 0, or the kernel would read on in the environment
             length = end - start - 1
             text = command_line.encode()[:length].ljust(length, b"\0")
-            self._move(self._word(start), text, self._word(length))
-
-    def _prepare(self, name: str) -> Callable[..., int]:
-        """Return a function of the C library for a prepared call."""
-        if name not in self._functions:
-            self._functions[name] = self._find(name)
-        return self._functions[name]
+            self._move(start, text, length)
 
     def _control(self, option: int, value: int) -> None:
         if self._prctl is not None:
