@@ -21,10 +21,11 @@ from tests.jobs.ranks import run_job
 from tests.jobs.slurm import Slurm, free_ports
 from tests.jobs.test_quick import assert_apart
 from tests.jobs.test_recipes import JOBS, recipe_environment, run_script
-from tests.serving.running import STAND_IN, talk
-from tests.serving.running import free_ports as consecutive_ports
+from tests.serving.running import STAND_IN
 from tests.support.commands import OMPBIND, TIMEOUT
 from tests.support.needs import need_cpus, unavailable
+from tests.support.running import free_ports as consecutive_ports
+from tests.support.running import talk
 
 HERE = Path(__file__).parent
 MPIS = ("openmpi5", "mpich5", "intelmpi")

@@ -15,8 +15,9 @@ import statistics
 import sys
 import time
 
-from tests.serving.running import SECONDS, Running, command_of, free_ports, talk, variables_of
+from tests.serving.running import SECONDS, command_of, variables_of
 from tests.support.commands import OMPBIND
+from tests.support.running import Running, free_ports, talk
 
 # What starts each server, and its variables; the first one is what the others are compared with.
 WAYS: dict[str, tuple[list[str], dict[str, str]]] = {

@@ -8,18 +8,10 @@ import subprocess
 import pytest
 
 from tests.serving.environment import model_folder
-from tests.serving.running import (
-    KINDS,
-    SECONDS,
-    Seen,
-    command_of,
-    complete,
-    free_ports,
-    running,
-    variables_of,
-)
+from tests.serving.running import KINDS, SECONDS, command_of, complete, running, variables_of
 from tests.support.commands import OMPBIND
 from tests.support.needs import REPOSITORY, need_cpus
+from tests.support.running import Seen, free_ports
 
 BIND = "VLLM_CPU_OMP_THREADS_BIND"
 

@@ -15,21 +15,11 @@ from typing import Any
 
 import pytest
 
-from tests.serving.running import (
-    KINDS,
-    Running,
-    Seen,
-    ask,
-    command_of,
-    complete,
-    free_ports,
-    running,
-    see,
-    variables_of,
-)
+from tests.serving.running import KINDS, command_of, complete, running, variables_of
 from tests.support.commands import OMPBIND, TIMEOUT
 from tests.support.needs import REPOSITORY, need_cpus
 from tests.support.recorder import wait_for
+from tests.support.running import UNDER_TERMINAL, Running, Seen, ask, free_ports, see
 
 BALANCE = REPOSITORY / "examples" / "balance.py"
 
@@ -173,10 +163,7 @@ def test_the_interrupt_of_a_terminal_ends_servers(kind: str) -> None:
     options = ["-n", "2", "--numa-bind-cpus", str(first), str(second), "--template"]
     command = command_of(kind, "--port", f"{{{port}+rank}}")
     controller, terminal = pty.openpty()
-    shell = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-    shell += "os.execvp(sys.argv[1], sys.argv[1:])"
-    whole = [sys.executable, "-I", "-S", "-c", shell, OMPBIND, "run", *options, "--no-neighbours",
-             "--", *command]  # fmt: skip
+    whole = [*UNDER_TERMINAL, OMPBIND, "run", *options, "--no-neighbours", "--", *command]
     server = Running(whole, variables_of(kind), 400, terminal=terminal)
     os.close(terminal)
     try:

@@ -6,17 +6,9 @@ import signal
 
 import pytest
 
-from tests.serving.running import (
-    KINDS,
-    Running,
-    Seen,
-    command_of,
-    complete,
-    free_ports,
-    running,
-    see,
-)
+from tests.serving.running import KINDS, command_of, complete, running
 from tests.support.needs import need_cpus
+from tests.support.running import Running, Seen, free_ports, see
 
 METHOD, PRELOAD, SIZE = "VLLM_WORKER_MULTIPROC_METHOD", "LD_PRELOAD", "LOCAL_WORLD_SIZE"
 BIND, THREADS, AFFINITY = "VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS", "GOMP_CPU_AFFINITY"
