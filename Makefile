@@ -21,7 +21,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-guest test-engines test-faults test-division test-serving test-pictures mutants lint format bench readme docs pythons package release clean system-demo system-test system-engines system-bench system-pictures
+.PHONY: help demo test test-guest test-engines test-faults test-division test-serving test-programs test-pictures mutants lint format bench readme docs pythons package release clean system-demo system-test system-engines system-programs system-bench system-pictures
 
 help: ## this text
 	@echo 'usage: make TARGET'
@@ -52,6 +52,10 @@ test-faults: $(VENV)/.developed system-test ## make each system call of ompbind 
 test-serving: $(VENV)/.developed system-test ## vLLM itself with a made-up model (kept in the user's cache: 3.5 GB; a quarter of an hour)
 	@$(BIN)/python -m tests.serving
 	@OMPBIND_TEST_SERVING=1 $(BIN)/python -m pytest -q tests/serving $(ARGS)
+
+test-programs: $(VENV)/.developed system-programs ## what people start with ompbind: C++, NumPy, scikit-learn, ONNX Runtime, torch, ... (kept in the user's cache: 3 GB)
+	@$(BIN)/python -m tests.programs
+	@OMPBIND_TEST_PROGRAMS=1 $(BIN)/python -m pytest -q tests/programs $(ARGS)
 
 test-pictures: $(VENV)/.developed system-pictures ## pictures of plans and machines in a browser (Chromium; half a minute)
 	@OMPBIND_TEST_PICTURES=1 $(BIN)/python -m pytest -q tests/render/picture/test_browser.py $(ARGS)
@@ -94,7 +98,7 @@ clean: ## remove all that these targets made
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What comes from the system's packages; says nothing and takes no time when it is there.
-system-demo system-test system-engines system-bench system-pictures: system-%:
+system-demo system-test system-engines system-programs system-bench system-pictures: system-%:
 	@tools/setup-system $*
 
 $(VENV)/bin/python: | system-demo

@@ -14,7 +14,7 @@ from tools.make_options import make_page, plain
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.glob("*/*.md"))
+PAGES = sorted([*DOCS.glob("*/*.md"), *DOCS.glob("*/*/*.md")])
 TEXTS = [*sorted(ROOT.glob("*.md")), DOCS / "README.md", *PAGES]
 # What the README links to, so that its links work on PyPI as well.
 BLOB = "https://github.com/ompbind/ompbind/blob/main/"
@@ -67,9 +67,10 @@ def test_index_has_every_page() -> None:
     }
     assert list(parts) == ["tutorial", "how-to", "reference", "explanation", "working on ompbind"]
     for page in PAGES:
-        folder = page.parent.name
+        path = page.relative_to(DOCS)
+        folder = path.parts[0]
         part = "working on ompbind" if folder == "development" else folder
-        assert f"{folder}/{page.name}" in parts[part]
+        assert str(path) in parts[part]
 
 
 def test_site_has_every_page() -> None:

@@ -384,7 +384,7 @@ def find_pages() -> dict[str, str]:
     """Return the path of each installed page by its name, in the order of tutorial, how-to,
     reference and explanation; empty where none are installed."""
     pages = {}
-    for folder in ("tutorial", "how-to", "reference", "explanation"):
+    for folder in ("tutorial", "how-to", "how-to/with", "reference", "explanation"):
         try:
             names = sorted(os.listdir(os.path.join(PAGES, folder)))
         except OSError:

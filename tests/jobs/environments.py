@@ -42,12 +42,13 @@ def program(group: str, name: str) -> Path:
     return cache_folder() / group / "bin" / name
 
 
-def need_environment(group: str) -> Path:
-    """Return the folder of an environment's programs; skips where `make test-engines` has not
-    asked for it, and fails there where it is missing."""
-    if WANTED not in os.environ:
-        pytest.skip("make test-engines runs it")
-    assert is_set_up(group), f"python -m tests.jobs {group} makes the environment"
+def need_environment(group: str, wanted: str = WANTED, maker: str = "tests.jobs") -> Path:
+    """Return the folder of an environment's programs; skips where the variable `wanted` is not
+    set, as it is by the make target, and fails with it where the environment is missing, which
+    the module `maker` makes."""
+    if wanted not in os.environ:
+        pytest.skip(f"make {wanted.removeprefix('OMPBIND_').lower().replace('_', '-')} runs it")
+    assert is_set_up(group), f"python -m {maker} {group} makes the environment"
     return cache_folder() / group / "bin"
 
 
