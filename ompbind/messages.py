@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 # By what a line begins with; bright ones are readable on dark and light backgrounds.
 COLOURS = {"error:": "1;31", "warning:": "1;33", "note:": "1", "hint:": "36"}
+# What stands for characters of drawings and sentences that a locale lacks: as wide as they are.
+SUBSTITUTES = {"×": "x", "·": ".", "…": "~", "–": "-", "—": "-", "─": "-", "→": ">", "←": "<",
+               "≥": ">", "≤": "<", "±": "~", "∩": "&", "µ": "u", "┃": "|", "├": "|", "┤": "|",
+               **dict.fromkeys("▏▎▍▌▋▊▉█▒", "#")}  # fmt: skip
 
 
 def quote(text: str, most: int = 60) -> str:
@@ -114,11 +118,27 @@ def one_line(text: str) -> str:
 
 
 def write_output(text: str) -> None:
-    """Write data to standard output; arguments that are not UTF-8 come out as they came in.
+    """Write data to standard output in the locale's encoding; arguments come out as they came in.
 
     Raises OmpbindError when it cannot be written, BrokenPipeError when nobody reads it any more.
     """
-    write_bytes(text.encode("utf-8", "surrogateescape"))
+    write_bytes(encode(text, sys.getfilesystemencoding()))
+
+
+def encode(text: str, encoding: str) -> bytes:
+    """Return `text` in an encoding, with substitutes for characters that it lacks. Bytes that
+    Python could not decode are as they were."""
+    try:
+        return text.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError:
+        return b"".join(encode_one(c, encoding) for c in text)
+
+
+def encode_one(character: str, encoding: str) -> bytes:
+    try:
+        return character.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError:
+        return SUBSTITUTES.get(character, "?").encode(encoding)
 
 
 def write_bytes(data: bytes) -> None:

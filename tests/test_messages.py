@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
@@ -16,6 +17,7 @@ from ompbind.messages import (
     one_line,
     quote,
     say,
+    write_output,
 )
 
 
@@ -104,3 +106,21 @@ def test_colours(
     else:
         expected = "ompbind: error: a\\nb\nhint: c\nompbind: warning: w\n"
     assert capfd.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data"),
+    [
+        ("utf-8", "gr\u00f6\u00dfe 2 \u00d7 1 \u2026\n".encode() + b"\xff"),
+        ("iso8859-1", b"gr\xf6\xdfe 2 \xd7 1 ~\n\xff"),
+        ("ascii", b"gr??e 2 x 1 ~\n\xff"),
+    ],
+)
+def test_output_is_in_the_encoding_of_the_locale(
+    encoding: str, data: bytes, capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Arguments come out as the bytes that they were, drawings in characters that there are."""
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: encoding)
+    write_output("gr\u00f6\u00dfe 2 \u00d7 1 \u2026\n\udcff")
+    assert capfdbinary.readouterr().out == data

@@ -7,7 +7,7 @@ import errno
 import os
 
 from ompbind.errors import OmpbindError, UsageError
-from ompbind.messages import counted, quote, write_output
+from ompbind.messages import counted, quote, write_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def write_file(option: str, file: str, text: str) -> None:
     """Write the text to the file that an option names, `-` for standard output. Raises
     OmpbindError."""
     if file == "-":
-        write_output(text)
+        write_bytes(text.encode("utf-8", "surrogateescape"))  # a picture or page says that it is
         return
     try:
         with open(file, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as out:
