@@ -6,6 +6,7 @@ import importlib.util
 import re
 import shutil
 import subprocess
+import sys
 from importlib import metadata, resources
 from pathlib import Path
 from types import ModuleType
@@ -97,6 +98,21 @@ def test_classifiers_are_what_is_tested() -> None:
     claimed = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', read("pyproject.toml"))
     assert claimed == read_versions_tested()
     assert f'requires-python = ">={claimed[0]}"' in read("pyproject.toml")
+
+
+@pytest.mark.parametrize("name", ["ompbind/__main__.py", "scripts/ompbind"])
+def test_older_pythons_are_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A Python that pip refuses is refused by the command in a clone, before anything is loaded."""
+    monkeypatch.setattr(sys, "version_info", (3, 9, 2, "final", 0))
+    with pytest.raises(SystemExit) as e:
+        exec(compile(read(name), name, "exec"), {"__name__": "__main__"})
+    assert e.value.code == 125
+    assert capsys.readouterr().err.splitlines() == [
+        "ompbind: error: this is Python 3.9",
+        "hint: ompbind needs Python 3.10 or newer",
+    ]
 
 
 def test_workflow_has_the_same_versions() -> None:
