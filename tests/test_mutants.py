@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,59 @@ def test_a_change_is_made_in_its_place(before: str, after: list[str]) -> None:
     assert sorted(made) == sorted(after)
 
 
+def test_a_change_is_in_the_lines_of_its_statement() -> None:
+    """Not in those of the statements below it, nor only in the line where it is written; a default
+    is in its function's."""
+    source = """def f(a=1):
+    x = [
+        2,
+        3]
+    while a < 4 and (
+        b):
+        g(
+            a)
+    try:
+        g(a)
+    except (A if b else C):
+        pass
+"""
+    lines = {m.change: m.lines for m in find_mutations("m", source.encode())}
+    assert lines["1 -> 2"] == (1, 12)
+    assert lines["3 -> 4"] == (2, 4)
+    assert lines["b -> False"] == (11, 11)
+    assert lines["4 -> 5"] == (5, 6)
+    assert lines["g( a) -> pass"] == (7, 8)
+    assert lines["g(a) -> pass"] == (10, 10)
+
+
+def test_lines_are_noted_also_in_forks(tmp_path: Path) -> None:
+    """Of the files in the folder alone, each once."""
+    noted, module = tmp_path / "noted", tmp_path / "code" / "noted_module.py"
+    module.parent.mkdir()
+    module.write_text(NOTED)
+    noted.touch()
+    command = (
+        f"import os, sys; sys.path[:0] = [{str(ROOT)!r}, {str(module.parent)!r}]\n"
+        "import noted_module; from tests.mutants import lines\n"
+        f"lines.start({str(module.parent)!r}, {str(noted)!r}, os.getpid())\n"
+        "noted_module.f(1); pid = os.fork()\n"
+        "if not pid: noted_module.f(0); noted_module.f(0); os._exit(0)\n"
+        "os.waitpid(pid, 0); print(sorted(line for name, line in lines.seen))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", command], check=True, capture_output=True, text=True
+    )
+    assert result.stdout == "[1, 2, 3]\n"
+    assert noted.read_text() == f"{module}\t4\n"
+
+
+NOTED = """def f(a):
+    if a:
+        return 1
+    return 2
+"""
+
+
 def test_every_change_is_one() -> None:
     """In all modules: it is Python, another program than before, and has a name of its own."""
     for module in find_modules([]):
@@ -73,11 +129,10 @@ def test_every_change_is_one() -> None:
 
 
 def test_modules_and_tests_are_there() -> None:
-    """Every name of the table is one; every module of the three packages has tests."""
-    modules = find_modules([])
-    assert {name for name in TESTS if "/" in name} <= set(modules)
-    for module in modules:
-        assert all(Path(ROOT, test).exists() for test in files_about(module)), module
+    """Every package of the table is one; each of its tests is a file."""
+    assert {module.split("/")[0] for module in find_modules([])} == set(TESTS)
+    for package in TESTS:
+        assert all(Path(ROOT, test).exists() for test in files_about(package)), package
 
 
 MODULE = """
@@ -117,8 +172,9 @@ def test_loaded_functions_take_changed_code_over(
     module = importlib.import_module("taken_over")
     number, held, thing = module.number, module.held, module.Thing()
     file.write_text(MODULE.replace("1", "10"))
-    assert take_over(module)
+    undo: list[Callable[[], None]] = []
+    assert take_over(module, undo)
     with held() as value:
         assert [number(), value, thing.size, thing.make(), thing.closed()] == [20, 10, 10, 10, 10]
     file.write_text(MODULE.replace("__class__ is Thing and ", ""))
-    assert not take_over(module)
+    assert not take_over(module, undo)

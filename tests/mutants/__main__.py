@@ -1,34 +1,40 @@
 """Try small changes in planner, launch and verify; each must make a test fail.
 
-    python -m tests.mutants [--sample N] [--seed N] [--jobs N] [--again] [--list] [MODULE]...
+    python -m tests.mutants [--sample N] [--seed N] [--jobs N] [--again] [--list]
+        [--quick] [--tests FILE]... [MODULE]...
 
 A MODULE is a package or a file without its suffix: `planner`, `verify/judge`; without one, all. Of
 each file `--sample N` tries N changes drawn by the seed. What was killed before stays so while the
 function and its name are what they were (`--again`: is tried again), what survived is tried again;
-so a run that was stopped goes on where it was. Results are kept in tests/mutants/results.txt.
+so a run that was stopped goes on where it was. `--quick` runs only tests that start no processes
+and take no second: a change may survive it which the others would kill. `--tests`: these files in
+place of all about the package. Results are kept in tests/mutants/results.txt.
 
 Each worker has a copy of the tree and a Python environment that runs it: mutmut's trampolines do
 not reach the interpreters that most tests of launch start, and cosmic-ray changes the one checkout.
-A test kills a change if it fails with it twice and then passes without it, well within the time
-that is taken for a hang; any other failure says nothing, as the machine may be busy. At the end a
-run says how many of the changes that it tried for the first time were killed: what the tests notice
-of changes that they were not written for.
+First the tests run once without a change, and what lines each one reaches is noted, also in the
+processes that it starts; later only those are run that reach the line that was changed, those that
+killed other changes of its function first. A test kills a change if it fails with it twice and then
+passes without it, well within the time that is taken for a hang; any other failure says nothing, as
+the machine may be busy. At the end a run says how many of the changes that it tried for the first
+time were killed: what the tests notice of changes that they were not written for.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from tests.mutants.mutations import Mutation, find_mutations
 from tests.mutants.plugin import become_subreaper
@@ -36,6 +42,7 @@ from tests.mutants.tree import ROOT, Result, Tree, source_of
 
 RESULTS = Path(__file__).with_name("results.txt")
 EQUIVALENT = Path(__file__).with_name("equivalent.txt")
+PAUSE = 10  # seconds between two times that the results are written, in a module
 
 RULES = (
     "What `make mutants` tried of the changes possible in planner, verify and launch, one on each",
@@ -46,70 +53,26 @@ RULES = (
     "",
 )
 
-# The tests that are about a package or a file of one, for the longest name that fits, beside those
-# that have the file's name.
+# The tests that are about a package, beside those in the folder with its name.
 TESTS: dict[str, tuple[str, ...]] = {
     "planner": (
-        "planner/parts",
-        "planner/division",
-        "planner/planner",
-        "planner/roles",
         "openmp/places",
         "host/containers",
         "host/restrictions",
-    ),
-    "planner/division": ("planner/division", "planner/planner", "planner/parts"),
-    "planner/combining": ("planner/division", "planner/planner"),
-    "planner/leftover": ("planner/placing", "planner/division", "planner/planner"),
-    "planner/sizes": ("planner/placing", "planner/planner"),
-    "planner/spread": ("planner/placing", "planner/planner"),
-    "planner/quota": ("planner/planner", "planner/parts"),
-    "planner/kinds": ("planner/division", "planner/planner"),
-    "planner/server": ("planner/server",),
-    "planner/by_device": ("planner/parts", "planner/by_device", "render/sentences"),
-    "planner/request": (
-        "planner/parts",
-        "planner/planner",
         "options/arguments",
-        "host/restrictions",
-        "host/containers",
         "render/sentences",
+        "render/sharing",
     ),
-    "verify": (
-        "verify/judge",
-        "verify/verify",
-        "verify/expected",
-        "verify/lineage",
-        "planner/roles",
-    ),
-    "launch": ("launch/functions", "launch/launch", "launch/pipes"),
-    "launch/__init__": ("launch/functions", "launch/launch", "machine/other_systems"),
-    "launch/supervisor": (
-        "launch/supervisor",
-        "launch/functions",
-        "launch/launch",
-        "launch/supervision",
-    ),
-    "launch/parent": ("launch/functions", "launch/launch", "launch/supervision"),
-    "launch/loop": ("launch/loop", "launch/stdin", "launch/output"),
-    "launch/descendants": ("launch/functions", "launch/loop", "launch/supervision"),
-    "launch/outcome": ("launch/functions", "launch/launch", "launch/supervision"),
-    "launch/streams": ("launch/functions", "launch/streams"),
-    "launch/output": ("launch/functions", "launch/output", "launch/streams"),
-    "launch/terminal": ("launch/output", "launch/streams"),
-    "launch/stdin": ("launch/stdin", "launch/streams"),
-    "launch/popen": ("launch/functions", "multiprocessing", "api"),
-    "launch/trampoline": ("launch/supervisor", "multiprocessing", "api"),
-    "launch/portable": ("launch/supervisor", "machine/other_systems"),
+    "verify": ("launch/role_threads", "planner/roles"),
+    "launch": ("machine/other_systems", "multiprocessing", "api"),
 }
 
 
-def files_about(module: str) -> list[str]:
-    """Return the paths of the tests that are about a module: those with its name, and those of
-    the table."""
-    named = TESTS.get(module) or TESTS[module.split("/", maxsplit=1)[0]]
-    paths = {module, *named} if path_of_tests(module).exists() else {*named}
-    return sorted(str(path_of_tests(name).relative_to(ROOT)) for name in paths)
+def files_about(package: str) -> list[str]:
+    """Return the paths of the tests that are about a package."""
+    named = [path_of_tests(name) for name in TESTS[package]]
+    paths = [*(ROOT / "tests" / package).glob("test_*.py"), *named]
+    return sorted(str(path.relative_to(ROOT)) for path in paths)
 
 
 def path_of_tests(name: str) -> Path:
@@ -119,7 +82,7 @@ def path_of_tests(name: str) -> Path:
 
 def find_modules(names: Sequence[str]) -> list[str]:
     """Return the modules that are meant, as "planner/division"."""
-    files = [f for package in TESTS if "/" not in package
+    files = [f for package in TESTS
              for f in sorted((ROOT / "ompbind" / package).glob("*.py"))]  # fmt: skip
     modules = [f"{file.parent.name}/{file.stem}" for file in files]
     chosen = [m for m in modules if not names or m in names or m.split("/")[0] in names]
@@ -135,17 +98,61 @@ def tree_of_worker(parent: Path) -> Tree:
     return Tree(parent)
 
 
-@cache
-def read_recorded(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text()))
+def record_in_worker(parent: Path, files: tuple[str, ...], file: str, path: Path) -> None:
+    tree_of_worker(parent).record(files, file, path)
 
 
-def record_in_worker(parent: Path, files: tuple[str, ...], path: Path) -> None:
-    path.write_text(json.dumps(tree_of_worker(parent).record(files)))
+def try_in_worker(
+    mutation: Mutation,
+    likely: list[str],
+    parent: Path,
+    files: tuple[str, ...],
+    records: list[Path],
+    quick: bool,
+) -> Result:
+    return tree_of_worker(parent).try_one(mutation, files, records, likely, quick=quick)
 
 
-def try_in_worker(parent: Path, mutation: Mutation, files: tuple[str, ...], path: Path) -> Result:
-    return tree_of_worker(parent).try_one(mutation, files, read_recorded(path))
+def records_of(files: Sequence[str]) -> dict[str, Path]:
+    """Return where is kept what the tests of each file do, while neither they nor the code or the
+    tests' helpers change."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ompbind" / "mutants"
+    cache.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha1()
+    for path in sorted([*ROOT.glob("ompbind/**/*.py"), *ROOT.glob("tests/**/*.py")]):
+        if not path.name.startswith("test_") and path.parent.name != "mutants":
+            digest.update(path.read_bytes())
+    paths = {}
+    for file in files:
+        of_file = digest.copy()
+        of_file.update((ROOT / file).read_bytes())
+        paths[file] = cache / f"{Path(file).stem}-{of_file.hexdigest()[:16]}.json"
+    return paths
+
+
+def record(pool: Executor, folder: Path, files: tuple[str, ...]) -> list[Path]:
+    """Return where is written what the tests in these files do, which is found out where it is not
+    known yet."""
+    paths = records_of(files)
+    runs = [pool.submit(record_in_worker, folder, files, file, path)
+            for file, path in paths.items() if not path.exists()]  # fmt: skip
+    for run in runs:
+        run.result()
+    for path in paths.values():
+        for test, (_, _, passed, _) in json.loads(path.read_text()).items():
+            if not passed:
+                print(f"mutants: left out, as it fails without a change: {test}")
+    return [*paths.values()]
+
+
+def find_killers(results: Iterable[Result]) -> dict[str, list[str]]:
+    """Return the tests that killed changes of each function, as "module:function", the ones that
+    killed most first."""
+    killers: dict[str, Counter[str]] = {}
+    for result in results:
+        if result.test:
+            killers.setdefault(result.name.split(": ")[0], Counter())[result.test] += 1
+    return {place: [test for test, _ in tests.most_common(8)] for place, tests in killers.items()}
 
 
 def read_results() -> dict[str, Result]:
@@ -213,15 +220,21 @@ def choose(mutations: list[Mutation], count: int | None, seed: int) -> list[Muta
     return [mutations[i] for i in sorted(drawn)]
 
 
-def main(args: Sequence[str]) -> int:
+def parse(args: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants")
     parser.add_argument("--sample", type=int, metavar="N")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--tests", action="append", metavar="FILE")
     parser.add_argument("module", nargs="*", metavar="MODULE")
-    options = parser.parse_args(args)
+    return parser.parse_args(args)
+
+
+def main(args: Sequence[str]) -> int:
+    options = parse(args)
     mutations = {m: find_mutations(m, source_of(m).read_bytes()) for m in find_modules([])}
     changes = {module: len(found) for module, found in mutations.items()}
     digests = {m.name: m.digest for found in mutations.values() for m in found}
@@ -230,7 +243,9 @@ def main(args: Sequence[str]) -> int:
     equivalent = read_equivalent()
     if unknown := sorted(equivalent.keys() - digests.keys()):
         print("mutants: equivalent.txt names what is not in the code:", *unknown, sep="\n    ")
-    survived = 0
+    survived, written = 0, time.monotonic()
+    recorded: dict[tuple[str, ...], list[Path]] = {}
+    tries: list[tuple[Mutation, Future[Result]]] = []
     first: dict[str, Counter[str]] = {}  # verdicts of what had not been tried before, by package
     with (
         tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as text,
@@ -243,31 +258,35 @@ def main(args: Sequence[str]) -> int:
             lived = {n for n, r in results.items() if r.verdict == "survived"} - equivalent.keys()
             to_try = [
                 m for m in mutations[module]
-                if m.name in lived
+                if (m.name in lived and (not options.quick or options.sample == 0))
                 or (m.name in chosen and (options.again or m.name not in results))
             ]  # fmt: skip
             if options.list:
                 print(*map(show, to_try), sep="\n")
             if options.list or not to_try:
                 continue
-            files = tuple(files_about(module))
-            recorded = folder / f"{'-'.join(Path(file).stem for file in files)}.json"
-            if not recorded.exists():
-                pool.submit(record_in_worker, folder, files, recorded).result()
-                for test, (*_, passed) in read_recorded(recorded).items():
-                    if not passed:
-                        print(f"mutants: left out, as it fails without a change: {test}")
-            tries = [pool.submit(try_in_worker, folder, m, files, recorded) for m in to_try]
-            for mutation, result in zip(to_try, (t.result() for t in tries), strict=True):
-                new = mutation.name not in results and mutation.name not in equivalent
-                package = module.split("/", maxsplit=1)[0]
-                first.setdefault(package, Counter())[result.verdict] += new
-                results[mutation.name] = result
+            package = module.split("/", maxsplit=1)[0]
+            files = tuple(options.tests or files_about(package))
+            if files not in recorded:
+                recorded[files] = record(pool, folder, files)
+            killers = find_killers(results.values())
+            asked = (folder, files, recorded[files], options.quick)
+            tries += [
+                (m, pool.submit(try_in_worker, m, killers.get(m.place, []), *asked)) for m in to_try
+            ]
+        for mutation, future in tries:
+            result = future.result()
+            new = mutation.name not in results and mutation.name not in equivalent
+            first.setdefault(mutation.module.split("/")[0], Counter())[result.verdict] += new
+            results[mutation.name] = result
+            if time.monotonic() > written + PAUSE:
                 write_results(results.values(), changes)
-                if result.verdict == "survived" and mutation.name not in equivalent:
-                    survived += 1
-                    print(show(mutation), flush=True)
+                written = time.monotonic()
+            if result.verdict == "survived" and mutation.name not in equivalent:
+                survived += 1
+                print(show(mutation), flush=True)
     if not options.list:
+        write_results(results.values(), changes)
         print(*make_table(results.values(), changes), sep="\n")
         for package, verdicts in first.items():
             print(f"{package}: killed {verdicts['killed']} of {verdicts.total()} at first sight")

@@ -58,13 +58,18 @@ class Mutation(NamedTuple):
     digest: str  # of the function's syntax tree: results hold as long as this stays
     inside: bool  # a function's body or default, not what a module or class is made of
     line: int
+    lines: tuple[int, int]  # first and last: a test that runs none of these is not affected
     start: int  # in the source's bytes
     end: int
     new: str
 
     @property
     def name(self) -> str:
-        return f"{self.module}:{self.function or '-'}: {self.change}"
+        return f"{self.place}: {self.change}"
+
+    @property
+    def place(self) -> str:
+        return f"{self.module}:{self.function or '-'}"
 
     def apply(self, source: bytes) -> bytes:
         """Return the module's source with this change."""
@@ -78,7 +83,7 @@ def find_mutations(module: str, source: bytes) -> list[Mutation]:
         starts.append(starts[-1] + len(text))
     times: Counter[tuple[str, str]] = Counter()
     mutations = []
-    for scope, node, new in walk(ast.parse(source), Scope("", "-", False)):
+    for scope, node, new in walk(ast.parse(source), Scope("", "-", False, (0, 0))):
         start = starts[node.lineno - 1] + node.col_offset
         end = starts[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
         change = f"{shorten(source[start:end].decode())} -> {shorten(new)}"
@@ -93,6 +98,7 @@ def find_mutations(module: str, source: bytes) -> list[Mutation]:
                 scope.digest,
                 scope.inside,
                 node.lineno,
+                scope.lines,
                 start,
                 end,
                 new,
@@ -111,6 +117,7 @@ class Scope(NamedTuple):
     function: str
     digest: str
     inside: bool
+    lines: tuple[int, int]
 
 
 Change = tuple[Scope, "ast.expr | ast.stmt", str]
@@ -121,11 +128,24 @@ def walk(node: ast.AST, scope: Scope) -> Iterator[Change]:
     if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
         name = f"{scope.function}.{node.name}" if scope.function else node.name
         digest = hashlib.sha1(ast.dump(node).encode()).hexdigest()[:8]
-        scope = Scope(name, digest, not isinstance(node, ast.ClassDef))
+        inside = not isinstance(node, ast.ClassDef)
+        scope = Scope(name, digest, inside, (node.lineno, node.end_lineno or 0))
+    elif isinstance(node, (ast.stmt, ast.ExceptHandler, ast.match_case)):
+        scope = scope._replace(lines=lines_of(node))
     for changed, new in change(node):
         yield scope, changed, new
     for child in children(node):
         yield from walk(child, scope)
+
+
+def lines_of(node: ast.stmt | ast.ExceptHandler | ast.match_case) -> tuple[int, int]:
+    """Return the lines of a statement, without those of the statements in it."""
+    if isinstance(node, ast.match_case):
+        return node.pattern.lineno, node.body[0].lineno
+    body = getattr(node, "body", None)
+    if not body:
+        return node.lineno, node.end_lineno or 0
+    return node.lineno, max(node.lineno, body[0].lineno - 1)
 
 
 def children(node: ast.AST) -> Iterator[ast.AST]:

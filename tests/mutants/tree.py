@@ -9,16 +9,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.mutants.mutations import Mutation
-from tests.mutants.plugin import PATIENCE, end_children
+from tests.mutants.plugin import PATIENCE, TRIES, end_children
 
 ROOT = Path(__file__).parents[2]
+QUICK = 0.5  # seconds of the processor, as they are counted while a test is watched
+BUDGET = 5.0  # seconds of the processor for a change, where it is tried quickly
 COLLECT_LIMIT = 300  # seconds that collecting the tests may take; each test has a limit (plugin.py)
-TRIES = 10  # failures that say nothing, after which a change has survived
 
 
 class Result(NamedTuple):
@@ -62,6 +64,9 @@ class Tree:
         self.changes = 0
         self.server: Server | None = None
         self.sources: dict[str, bytes] = {}  # of the module that is changed, without the change
+        self.records: Sequence[Path] = ()
+        self.quick = False
+        self.killers: dict[str, Counter[str]] = {}  # tests that killed other changes of a function
 
     def write(self, module: str, source: bytes) -> None:
         """Write a module; its time is always another one, which is what tells Python to compile."""
@@ -70,70 +75,106 @@ class Tree:
         self.changes += 1
         os.utime(path, (self.changes, self.changes))
 
-    def serve(self, files: Sequence[str]) -> Server:
+    def serve(self, files: Sequence[str], records: Sequence[Path] = ()) -> Server:
         """Return a server of these test files that was started on the tree as it was."""
         if self.server is None or self.server.files != files or not self.server.is_alive():
             if self.server is not None:
                 self.server.stop()
             self.server = Server(self, files)
             self.server.collect()  # before anything is changed
+        if records and self.server.records != records:
+            self.server.records = records
+            self.server.tell(recorded=list(map(str, records)))
         return self.server
 
-    def record(self, files: Sequence[str]) -> dict[str, Any]:
-        """Run the tests without a change and return what each one does."""
-        tests = self.serve(files).ask(record=True)
-        if not isinstance(tests, dict) or not any(passed for *_, passed in tests.values()):
-            raise SystemExit(f"mutants: tests fail without any change: see {self.folder}/log")
-        return tests
+    def record(self, files: Sequence[str], file: str, path: Path) -> None:
+        """Run one of the test files without a change and write what each test does."""
+        packages = next((self.folder / "venv").glob("lib/python*/site-packages"))
+        watch = packages / "mutants_lines.pth"
+        shutil.copy(self.root / "tests/mutants/lines.py", packages / "mutants_lines.py")
+        noted = self.folder / "lines"
+        server = self.serve(files)  # the processes that it starts are watched, it watches itself
+        start = (f"{self.root}/ompbind/", str(noted), 0)
+        watch.write_text(f"import mutants_lines; mutants_lines.start(*{start!r})\n")
+        written = self.folder / "record"
+        try:
+            answer = server.ask(record=file, path=str(written), noted=str(noted))
+        finally:
+            watch.unlink()
+        if answer != "":
+            raise SystemExit(f"mutants: {file} cannot be run: see {self.folder}/log")
+        shutil.move(written, path)  # at once, for who comes while it is written
 
-    def try_one(self, mutation: Mutation, files: Sequence[str], tests: dict[str, Any]) -> Result:
-        """Run the tests with one change."""
+    def try_one(
+        self,
+        mutation: Mutation,
+        files: Sequence[str],
+        records: Sequence[Path],
+        likely: Sequence[str],
+        *,
+        quick: bool,
+    ) -> Result:
+        """Run the tests with one change, first those that are likely to notice it. `quick`: only
+        those that start no processes and take no second."""
         source = source_of(mutation.module, self.root).read_bytes()
         self.sources = {mutation.module: source}
-        server = self.serve(files)
+        self.records, self.quick = records, quick
+        server = self.serve(files, records)
         try:
             self.write(mutation.module, mutation.apply(source))
-            module = f"ompbind.{mutation.module}".replace("/", ".").removesuffix(".__init__")
-            test = self.find_failure(server, mutation, tests, module) if mutation.inside else None
-            if test is None:  # what a module is made of: the tests import it as it is now
+            likely = [*self.killers.get(mutation.place, Counter()), *likely]
+            test = self.find_failure(server, mutation, mutation.module, likely)
+            # What a class is made of, or closes over other variables: the tests import it anew.
+            if test is None or not (test or mutation.inside):
                 server = Server(self, files)
-                test = self.find_failure(server, mutation, tests, "")
+                server.tell(recorded=list(map(str, records)))
+                test = self.find_failure(server, mutation, "", likely)
                 server.stop()
         finally:
             self.write(mutation.module, source)
+        if test:
+            self.killers.setdefault(mutation.place, Counter())[test] += 1
         return Result("killed" if test else "survived", mutation.digest, mutation.name, test or "")
 
     def find_failure(
-        self, server: Server, mutation: Mutation, tests: dict[str, Any], module: str
+        self, server: Server, mutation: Mutation, module: str, likely: Sequence[str]
     ) -> str | None:
         """Return the first test that fails twice, as the plugin's answers do, and passes at once
         without the change: on a busy machine a test may fail or take long without one."""
-        name = mutation.function.rpartition(".")[2]
-        function = f"{mutation.module}.py:{name}" if mutation.inside else ""
-        skip = [test for test, (*_, passed) in tests.items() if not passed]
-        started = not mutation.module.startswith("planner")  # which is pure, and called directly
+        skip: list[str] = []
         asked: dict[str, Any] = {
-            "tests": tests, "module": module, "function": function, "started": started
-        }  # fmt: skip
-        for _ in range(TRIES):
-            test = server.ask(**asked, skip=skip)
-            if test is None or test == "" or test not in tests:
-                return None if test is None else str(test)
-            again = server.ask(**asked, only=[test])
-            if again != "" and self.passes(mutation.module, server.files, tests, test):
-                return str(test)
-            skip.append(str(test))
+            "module": module,
+            "place": mutation.module,
+            "lines": mutation.lines if mutation.inside else None,
+            "first": likely,
+            "longest": QUICK if self.quick else float("inf"),
+            "budget": BUDGET if self.quick else float("inf"),
+        }
+        # The planner is pure: what starts processes shows no more of it.
+        pure = self.quick or mutation.module.startswith("planner/")
+        for started in (False,) if pure else (False, True):
+            for _ in range(TRIES):
+                test = server.ask(**asked, started=started, skip=skip)
+                if test is None:
+                    return None
+                if test == "":
+                    break
+                if test.startswith("!") or test in ("died", "hung"):
+                    return str(test).removeprefix("!")
+                again = server.ask(**asked, started=started, skip=skip, only=test)
+                if again != "" and self.passes(mutation.module, server, test):
+                    return str(test)
+                skip.append(str(test))
         return ""
 
-    def passes(self, module: str, files: Sequence[str], tests: dict[str, Any], test: str) -> bool:
+    def passes(self, module: str, server: Server, test: str) -> bool:
         """Whether a test passes without the change, far from the time that would be a hang."""
         changed = source_of(module, self.root).read_bytes()
         self.write(module, self.sources[module])
         try:
-            answer = self.serve(files).ask(
-                module="", function="", started=True, only=[test], tests=tests,
-                patience=PATIENCE / 2,
-            )  # fmt: skip
+            answer = self.serve(server.files, self.records).ask(
+                module="", started=True, only=test, patience=PATIENCE / 2
+            )
             return bool(answer == "")
         finally:
             self.write(module, changed)
@@ -144,6 +185,7 @@ class Server:
 
     def __init__(self, tree: Tree, files: Sequence[str]) -> None:
         self.files = files
+        self.records: Sequence[Path] = ()
         (requests, self.requests), (self.answers, answers) = os.pipe(), os.pipe()
         topologies = os.environ.get("OMPBIND_TOPOLOGIES") or str(ROOT / "../shared/topologies")
         environ = os.environ | {
@@ -178,12 +220,16 @@ class Server:
         """Return the answer; "hung" or "died" in place of a test if it cannot collect the tests."""
         if problem := self.collect():
             return problem
+        return self.read() if self.tell(**request) else "died"
+
+    def tell(self, **request: Any) -> bool:
+        """Send a request; returns whether there was somebody to read it."""
         try:
             with os.fdopen(os.dup(self.requests), "w") as pipe:
                 pipe.write(json.dumps(request) + "\n")
         except BrokenPipeError:
-            return "died"
-        return self.read()
+            return False
+        return True
 
     def read(self) -> Any:
         while b"\n" not in self.left:
