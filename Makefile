@@ -21,7 +21,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-guest test-engines test-faults test-division test-serving test-programs test-pictures test-distributions mutants lint format bench readme docs pythons package release clean system-demo system-test system-engines system-programs system-bench system-pictures
+.PHONY: help demo test test-guest test-engines test-faults test-division test-serving test-programs test-pictures test-distributions test-gpu mutants lint format bench readme docs pythons package release clean system-demo system-test system-engines system-programs system-bench system-pictures
 
 help: ## this text
 	@echo 'usage: make TARGET'
@@ -63,6 +63,10 @@ test-pictures: $(VENV)/.developed system-pictures ## pictures of plans and machi
 test-distributions: $(VENV)/.developed system-test ## the wheel on Debian's releases and other Pythons, as a user has it (kept in the user's cache: 500 MB; two minutes)
 	@$(BIN)/python -m tests.distributions
 	@OMPBIND_TEST_DISTRIBUTIONS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup tests/distributions $(ARGS)
+
+# No prerequisites: it installs nothing, so that it runs on a machine without the network.
+test-gpu: ## on a machine with an NVIDIA GPU: against NVML and nvidia-smi (no network; PYTHON=... has pytest)
+	@tools/test-gpu $(if $(wildcard $(VENV)/.developed),$(BIN)/python,$(PYTHON)) $(ARGS)
 
 test-division: $(VENV)/.developed ## compare how small machines are divided with every other division (minutes; ARGS="--machines 1000" for some)
 	@$(BIN)/python -m tests.planner.divisions $(ARGS)

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -1127,70 +1127,3 @@ def test_damaged_files(texts: dict[str, str], kind: str, vendor: str) -> None:
             assert plan_for(machine, args).ranks
         except PlanError as e:
             assert e.message.isprintable()
-
-
-# --- a machine with a GPU ------------------------------------------------------------------------
-
-
-@pytest.fixture
-def smi() -> Callable[..., list[list[str]]]:
-    """Asks nvidia-smi for fields of each GPU."""
-
-    def ask(*fields: str) -> list[list[str]]:
-        try:
-            done = subprocess.run(
-                ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"],
-                capture_output=True, text=True, timeout=60, check=False,
-            )  # fmt: skip
-        except FileNotFoundError:
-            pytest.skip("no NVIDIA GPU here: there is no nvidia-smi")
-        if done.returncode != 0:
-            pytest.skip(f"no NVIDIA GPU here: nvidia-smi says {done.stdout.strip()[:80]}")
-        return [[f.strip() for f in line.split(",")] for line in done.stdout.splitlines()]
-
-    return ask
-
-
-def test_a_real_gpu(ompbind: str, smi: Callable[..., list[list[str]]]) -> None:
-    """The ranks' GPUs are nvidia-smi's in its order, near the cpus that its matrix tells; each
-    worker sees its own, as nvidia-smi and torch say from inside."""
-    gpus = smi("pci.bus_id", "uuid")
-    plan = json.loads(run(ompbind, "show", "--per", "gpu", "--format", "json", "--", "true").stdout)
-    assert len(plan["ranks"]) == len(gpus)
-    topology = json.loads(run(ompbind, "topo", "--format", "json").stdout)
-    allowed = CpuSet.parse_kernel(plan["host"]["allowed"])
-    for rank, (address, _) in zip(plan["ranks"], gpus, strict=True):
-        pci = address.lower().removeprefix("0000")
-        assert pci in rank["why"]
-        device = next(d for d in topology["devices"] if d["pci"] == pci)
-        near = CpuSet.parse_kernel(device["cpus"]) & allowed
-        assert not near or CpuSet.parse_kernel(rank["cpus"]) <= near
-    code = (
-        "import os, subprocess; v = os.environ['CUDA_VISIBLE_DEVICES']\n"
-        "try:\n import torch; n = torch.cuda.device_count() if torch.version.cuda else 1\n"
-        "except ImportError: n = 1\n"
-        "u = subprocess.run(['nvidia-smi', '--query-gpu=uuid', '--format=csv,noheader', '-i', v],"
-        " capture_output=True, text=True).stdout.strip(); print(os.environ['OMPBIND_RANK'], n, u)"
-    )
-    asked = ["--per", "gpu", "--gpu-env", "--output", "inherit"]
-    done = run(ompbind, "run", *asked, "--", sys.executable, "-c", code)
-    assert sorted(done.stdout.splitlines()) == sorted(
-        f"{n} 1 {uuid}" for n, (_, uuid) in enumerate(gpus)
-    )
-
-
-def test_nvml_and_files_agree(smi: Callable[..., list[list[str]]]) -> None:
-    """On a machine with a GPU, NVML and the kernel's files tell the same GPUs and UUIDs."""
-    gpus = smi("uuid")
-    try:
-        import pynvml
-    except ImportError:
-        unavailable("nvidia-ml-py is not installed: pip install 'ompbind[nvidia]'")
-    devices = read_machine().topology.devices
-    asked, _ = read_nvml(pynvml)
-    assert asked is not None
-    assert [g.uuid for g in asked] == [uuid for (uuid,) in gpus]
-    known = {d.pci: d.uuid for d in devices if d.uuid}
-    for nvml in asked:
-        assert known.get(nvml.pci, nvml.uuid) == nvml.uuid
-        assert any(d.pci == nvml.pci for d in devices)
