@@ -42,7 +42,7 @@ LAYERS = (
 )
 
 # Who may import what does not come with Python.
-OTHERS = {"typer": {"cli.group"}, "rich": {"render"}, "psutil": {"machine.portable"},
+OTHERS = {"typer": {"cli.group"}, "psutil": {"machine.portable"},
           "pynvml": {"devices.nvml"}, "tomli": {"groups.file"},
           "tomllib": {"groups.file"}}  # of Python from 3.11 on  # fmt: skip
 
@@ -211,7 +211,7 @@ def test_only_launch_makes_system_calls() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_other_packages(name: str) -> None:
-    """rich, typer and psutil each have one importer, and nothing else is needed."""
+    """typer and psutil each have one importer, and nothing else is needed."""
     for i in imports(name):
         if i.first in ("ompbind", "__future__") or i.first in sys.stdlib_module_names:
             continue

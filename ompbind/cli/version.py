@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 # Packages that ompbind uses where they are installed, and what for.
 PACKAGES = (
-    ("rich", "tables"),
     ("typer", "completion"),
     ("nvidia-ml-py", "GPUs of NVIDIA"),
 )

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
 from ompbind.devices.visible import why_not
 from ompbind.messages import counted, plural
 from ompbind.render.escape import escape
 from ompbind.render.machine import machine_headline
 from ompbind.render.plan import draw_executed, draw_ranks, rank_table
+from ompbind.render.table import Table
+from ompbind.render.text import Group, Text
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import RenderableType
-
     from ompbind.cluster.plan import ClusterPlan
     from ompbind.plans import Plan
+    from ompbind.render.text import Drawing
 
 MOST_DIFFERENT = 20  # groups of hosts that differ from their kind, in the table
 MOST_TABLES = 3  # of their ranks
@@ -29,13 +25,13 @@ LONGEST_LIST = 200  # characters of a list of hosts
 
 def draw_cluster(
     cluster: ClusterPlan, explanations: Sequence[Sequence[str]], plan: Plan, rank: int
-) -> RenderableType:
+) -> Drawing:
     """Draw the kinds and their plans, and what is executed for a rank of the job, which is one of
     `plan`."""
     numbers = range(len(cluster.groups))
     usual = usual_groups(cluster)
     different = [n for n in numbers if cluster.groups[n].differences]
-    parts: list[RenderableType] = [headline(cluster), kind_table(cluster, usual)]
+    parts: list[Drawing] = [headline(cluster), kind_table(cluster, usual)]
     if different:
         parts += [Text("\nhosts that differ from their kind", style="bold")]
         parts += [difference_table(cluster, different)]
@@ -82,10 +78,10 @@ def headline(cluster: ClusterPlan) -> Text:
 
 
 def kind_table(cluster: ClusterPlan, usual: Sequence[int]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
+    table = Table()
     for name in ("kind", "hosts", "ranks", "machine", "host names"):
         right = name in ("kind", "hosts", "ranks")
-        table.add_column(name, overflow="fold", justify="right" if right else "left")
+        table.add_column(name, overflow="fold", right=right)
     for kind, number in enumerate(usual):
         group = cluster.groups[number]
         count = sum(len(g.positions) for g in cluster.groups if g.kind == kind)
@@ -98,10 +94,10 @@ def kind_table(cluster: ClusterPlan, usual: Sequence[int]) -> Table:
     return table
 
 
-def difference_table(cluster: ClusterPlan, different: Sequence[int]) -> RenderableType:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
+def difference_table(cluster: ClusterPlan, different: Sequence[int]) -> Drawing:
+    table = Table()
     for name in ("hosts", "kind", "difference"):
-        table.add_column(name, overflow="fold", justify="right" if name == "kind" else "left")
+        table.add_column(name, overflow="fold", right=name == "kind")
     for number in different[:MOST_DIFFERENT]:
         group = cluster.groups[number]
         texts = escape([d.text for d in group.differences])
@@ -115,7 +111,7 @@ def difference_table(cluster: ClusterPlan, different: Sequence[int]) -> Renderab
 
 def draw_changed(
     cluster: ClusterPlan, different: Sequence[int], usual: Sequence[int]
-) -> list[RenderableType]:
+) -> list[Drawing]:
     """Draw the ranks of hosts whose difference changes the plan."""
     changed = [
         number
@@ -123,7 +119,7 @@ def draw_changed(
         if bindings(cluster.plans[number])
         != bindings(cluster.plans[usual[cluster.groups[number].kind]])
     ]
-    parts: list[RenderableType] = []
+    parts: list[Drawing] = []
     for number in changed[:MOST_TABLES]:
         title = f"\nanother plan on {shorten(cluster.hosts_of(number))}"
         parts += [

@@ -4,24 +4,21 @@ verdict; a box for each where there is room."""
 from __future__ import annotations
 
 from statistics import median, quantiles
-from typing import TYPE_CHECKING
-
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from ompbind.compare.costs import find_costs
 from ompbind.compare.statistics import is_settled
 from ompbind.messages import counted, format_size, one_line
 from ompbind.render.escape import quote_word
+from ompbind.render.table import Table
+from ompbind.render.text import Group, Text
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-
     from ompbind.compare.result import Result
     from ompbind.compare.statistics import Verdict
+    from ompbind.render.text import Drawing, Line
 
 BAR = 10  # columns of a bar
 BOX = 44  # of a box plot
@@ -30,9 +27,9 @@ STYLES = {"best": "bold green", "worse": "red", "same": "", "open": "yellow"}
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-def draw_result(result: Result) -> RenderableType:
+def draw_result(result: Result) -> Drawing:
     """Draw a comparison, and its ablation below."""
-    parts: list[RenderableType] = [headline(result), Text()]
+    parts: list[Drawing] = [headline(result), Text()]
     parts.append(ResultTable(result))
     parts += draw_costs(result)
     parts += [Text(line) for line in describe_failures(result)]
@@ -62,19 +59,18 @@ def headline(result: Result) -> Text:
 
 
 class ResultTable:
-    """A row for each variant, the best first. Implements rich's console protocol: it has a box plot
-    where the console is wide."""
+    """A row for each variant, the best first, with a box plot where there is room."""
 
     def __init__(self, result: Result) -> None:
         self.result = result
         self.verdicts = result.judge()
         self.values = {v.name: result.values_of(v.name) for v in self.verdicts}
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        is_wide = options.max_width >= WIDE
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
+    def draw(self, width: int) -> list[Line]:
+        is_wide = width >= WIDE
+        table = Table()
         table.add_column("variant", overflow="fold")
-        table.add_column("median", justify="right", no_wrap=True)
+        table.add_column("median", right=True, no_wrap=True)
         everything = [value for values in self.values.values() for value in values]
         low, high = min(everything, default=0), max(everything, default=0)
         scale = (low, high)
@@ -98,24 +94,23 @@ class ResultTable:
         for variant in self.result.variants:
             if variant.name not in judged:
                 table.add_row(variant.name, "-", "", Text("failed", style="red"))
-        yield table
-        yield Text()
+        return Group(table, Text()).draw(width)
 
     @property
     def unit(self) -> str:
         return self.result.metric.unit
 
 
-def draw_costs(result: Result) -> list[RenderableType]:
+def draw_costs(result: Result) -> list[Drawing]:
     """Draw what a run of each variant has used, the median of all its runs; nothing where that is
     not known."""
     costs = find_costs(result)
     if not costs:
         return []
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
+    table = Table()
     table.add_column("medians of a run", overflow="fold")
     for cost in costs:
-        table.add_column(cost.title, justify="right")
+        table.add_column(cost.title, right=True)
     for name in result.ranking():
         figures = [cost.medians.get(name) for cost in costs]
         cells = [

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
 from ompbind.doctor.findings import prevents
 from ompbind.messages import counted
 from ompbind.render.escape import escape
+from ompbind.render.table import Table
+from ompbind.render.text import Group, Text
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from ompbind.doctor.findings import Finding
+    from ompbind.render.text import Drawing
 
 STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "bold red"}
 
 
-def draw_findings(findings: list[Finding]) -> RenderableType:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
+def draw_findings(findings: list[Finding]) -> Drawing:
+    table = Table()
     for name in ("status", "about", "result", "remedy"):
         table.add_column(name, overflow="fold")
     for f in escape(findings):

@@ -3,17 +3,17 @@ devices, the texts of saved plans and snapshots, variables."""
 
 from __future__ import annotations
 
-import shlex
-from typing import TYPE_CHECKING
-
 from ompbind.messages import one_line
 from ompbind.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeVar
 
     T = TypeVar("T")
 
+# Characters that a shell reads as they are.
+PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-")
 SHORT = {"\n": r"\n", "\t": r"\t", "\\": r"\\", "'": r"\'"}
 
 
@@ -27,7 +27,11 @@ def escape(value: T) -> T:
         changed = type(value)(escape(item) for item in value)
     elif isinstance(value, Record):
         fields = vars(value)
-        texts = {name: escape(field) for name, field in fields.items()}
+        texts = {
+            name: escape(field)
+            for name, field in fields.items()
+            if isinstance(field, (str, tuple, list, Record))  # most are numbers
+        }
         different = {name: text for name, text in texts.items() if text != fields[name]}
         changed = value.replace(**different) if different else value
     return changed  # type: ignore[return-value]
@@ -36,8 +40,11 @@ def escape(value: T) -> T:
 def quote_word(text: str) -> str:
     """Return a word as a shell takes it, without control characters: `$'a\\nb'` where there are any
     (POSIX.1-2024; bash, zsh, ksh)."""
+    if text and PLAIN.issuperset(text):
+        return text
     if text.isprintable():
-        return shlex.quote(text)
+        quoted = text.replace("'", "'\"'\"'")
+        return f"'{quoted}'"
     parts = []
     for c in text:
         if c in SHORT:

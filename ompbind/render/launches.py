@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
 from ompbind.colours import colour_of
 from ompbind.cpuset import union
 from ompbind.messages import counted, label
@@ -15,11 +9,13 @@ from ompbind.render.escape import escape, quote_word
 from ompbind.render.lists import list_pieces, short_list
 from ompbind.render.owners import Owners
 from ompbind.render.plan import RANK_MARKS, PlanMap
+from ompbind.render.table import Table
+from ompbind.render.text import Group, Text
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from ompbind.host.launches import Launch, Survey
+    from ompbind.render.text import Drawing
 
 MOST = 60  # characters of a command
 
@@ -40,10 +36,10 @@ def make_holders(survey: Survey) -> Owners:
     )
 
 
-def draw_survey(survey: Survey, now: float) -> RenderableType:
+def draw_survey(survey: Survey, now: float) -> Drawing:
     """Draw what is held. `now`: the time, in seconds since 1970."""
     survey = escape(survey)
-    parts: list[RenderableType] = []
+    parts: list[Drawing] = []
     if survey.launches:
         parts += [launch_table(survey, now), Text()]
     machine = survey.machine
@@ -54,10 +50,10 @@ def draw_survey(survey: Survey, now: float) -> RenderableType:
 
 def launch_table(survey: Survey, now: float) -> Table:
     """Return a row for each launch, with the sign that it has in the map."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(heading="bold", edge=False)
     columns = ("", "pid", "user", "ranks", "cpus", "nodes", "since", "known by", "command")
     for name in columns:
-        table.add_column(name, justify="right" if name in ("pid", "ranks", "since") else "left")
+        table.add_column(name, right=name in ("pid", "ranks", "since"))
     for number, launch in enumerate(survey.launches):
         ranks = len(launch.members) if launch.by == "variables" else 0
         table.add_row(

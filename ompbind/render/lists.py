@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from rich.measure import Measurement
-from rich.segment import Segment
-
 from ompbind.cpuset import CpuSet
+from ompbind.render.text import count_cells
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Console, ConsoleOptions, RenderResult
+    from ompbind.render.text import Line, Overflow
 
 MAX_STEPS = 8  # strides that are tried from each number
 
@@ -50,24 +47,25 @@ def make_strides(cpus: CpuSet) -> list[str]:
 
 
 class Pieces:
-    """Words that stay whole, broken between any two where a line is full. Implements rich's console
-    protocol."""
+    """Words that stay whole, broken between any two where a line is full."""
 
     def __init__(self, words: Sequence[str], style: str = "") -> None:
         self.words = words
         self.style = style
 
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        longest = max((len(word.rstrip()) for word in self.words), default=0)
-        return Measurement(longest, max(longest, len("".join(self.words).rstrip())))
+    def measure(self) -> int:
+        return max(
+            count_cells("".join(self.words).rstrip()),
+            max((count_cells(word.rstrip()) for word in self.words), default=0),
+        )
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        style = console.get_style(self.style) if self.style else None
-        for n, line in enumerate(break_words(self.words, options.max_width)):
-            if n:
-                yield Segment.line()
-            yield Segment(line, style)
-        yield Segment.line()
+    def draw(self, width: int) -> list[Line]:
+        return [[(line, self.style)] for line in break_words(self.words, width)]
+
+    def draw_cell(
+        self, width: int, *, right: bool, no_wrap: bool, overflow: Overflow
+    ) -> list[Line]:
+        return self.draw(width)
 
 
 def break_words(words: Sequence[str], width: int) -> list[str]:

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
 from ompbind.render.blocks import attach_memory, make_blocks
 from ompbind.render.escape import escape
 from ompbind.render.grid import MAP_WIDTH, draw_lines
@@ -22,14 +16,16 @@ from ompbind.render.inventory import (
 from ompbind.render.lists import Pieces, list_pieces
 from ompbind.render.map import count_lines, fold_blocks, lay_out
 from ompbind.render.measured import CORES, READING, describe_cores, make_access_rows
+from ompbind.render.table import Table
+from ompbind.render.text import Group, Text
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-
     from ompbind.machine.measured import Measurement
     from ompbind.machine.topology import Machine, Topology
     from ompbind.render.blocks import Block
     from ompbind.render.map import Fold
+    from ompbind.render.text import Drawing, Line
 
 MAX_NODES = 8  # without cpus, and in the table of distances
 # Of the map: a longer one is folded, and one that is longer still has signs for cpus.
@@ -40,10 +36,10 @@ KINDS = {"performance": ("", "P", "cyan"), "efficiency": ("", "E", "green"),
          "": ("", "o", "cyan")}  # fmt: skip
 
 
-def draw_machine(machine: Machine) -> RenderableType:
+def draw_machine(machine: Machine) -> Drawing:
     machine = escape(machine)
     topology = machine.topology
-    parts: list[RenderableType] = [machine_headline(machine)]
+    parts: list[Drawing] = [machine_headline(machine)]
     known = [("processor:", machine.model), ("caches:", describe_caches(machine))]
     parts += [Text.assemble((f"{name} ", "bold"), text) for name, text in known if text]
     parts += [Text(), TopologyMap(machine), Text()]
@@ -57,15 +53,15 @@ def draw_machine(machine: Machine) -> RenderableType:
     return Group(*parts)
 
 
-def draw_measured(measurement: Measurement) -> list[RenderableType]:
+def draw_measured(measurement: Measurement) -> list[Drawing]:
     """Draw what was measured, and what could not be told."""
-    parts: list[RenderableType] = [Text(f"\n{CORES}", style="bold")]
+    parts: list[Drawing] = [Text(f"\n{CORES}", style="bold")]
     parts += [list_pieces(line) for line in describe_cores(measurement)]
     if measurement.accesses:
         rows = make_access_rows(measurement)
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
+        table = Table()
         for name in rows.columns:
-            table.add_column(name, justify="right")
+            table.add_column(name, right=True)
         for row in rows.rows:
             table.add_row(*row.cells)
         parts += [Text(f"\n{READING}", style="bold"), table]
@@ -79,8 +75,8 @@ def machine_headline(machine: Machine) -> Text:
 
 
 class TopologyMap:
-    """Every online cpu in the machine's shape, by its number where there is room, else by a sign.
-    Implements rich's console protocol: its width is the console's, at most MAP_WIDTH."""
+    """Every online cpu in the machine's shape, blocks side by side as far as MAP_WIDTH has room; by
+    its number where there is room for that, else by a sign."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -101,13 +97,13 @@ class TopologyMap:
         name = self.owner(cpu)[0]
         return SIGNS.get(name) or KINDS[name]
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = min(options.max_width, MAP_WIDTH)
+    def draw(self, width: int) -> list[Line]:
+        room = min(width, MAP_WIDTH)
         online = self.machine.topology.online
         seen = dict.fromkeys(self.owner(cpu)[0] for cpu in online)
         special = [name for name in SIGNS if name in seen]
         digits = len(str(max(online, default=0)))
-        lines, rest = self.lay_out(width, 1 + digits + bool(special))
+        lines, rest = self.lay_out(room, 1 + digits + bool(special))
         numbered = count_lines(lines) <= MAX_FOLDED
 
         def number(cpu: int) -> tuple[str, str]:
@@ -118,18 +114,17 @@ class TopologyMap:
             return self.look(cpu)[1:]
 
         if not numbered:
-            lines, rest = self.lay_out(width, 1)
-        yield from draw_lines(lines, number if numbered else sign)
-        for text in rest[:MAX_NODES]:
-            yield Text(text)
+            lines, rest = self.lay_out(room, 1)
+        parts = [Text(text) for text in rest[:MAX_NODES]]
         if rest[MAX_NODES:]:
-            yield Text(f"and {len(rest) - MAX_NODES} more like these", style="dim")
+            parts.append(Text(f"and {len(rest) - MAX_NODES} more like these", style="dim"))
         words = [f"{SIGNS[name][0]} {name}" for name in special]
         if not numbered:
             words = [f"{KINDS[name][1]} {name or 'usable'} cpu" for name in KINDS if name in seen]
             words += [f"{SIGNS[name][1]} {name}" for name in special]
         if words:
-            yield Text("  ".join(words), style="dim")
+            parts.append(Text("  ".join(words), style="dim"))
+        return draw_lines(lines, width, number if numbered else sign) + Group(*parts).draw(width)
 
     def lay_out(self, width: int, cell: int) -> tuple[list[list[Block] | Fold], list[str]]:
         """Return the lines of the map with cells of this width, and what belongs to no block."""
@@ -142,17 +137,17 @@ class TopologyMap:
 
 
 def distance_table(topology: Topology) -> Table:
-    table = Table(box=None, padding=(0, 1), header_style="dim")
+    table = Table(heading="dim", before=1, after=1)
     rows = make_distance_rows(topology)
     for name in rows.columns:
-        table.add_column(name, style="" if name else "dim", justify="right")
+        table.add_column(name, style="" if name else "dim", right=True)
     for row in rows.rows:
         table.add_row(*row.cells)
     return table
 
 
 def device_table(topology: Topology) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
+    table = Table(heading=None, edge=False)
     for row in make_device_rows(topology).rows:
         kind, place, cpus, names, remark = row.cells
         near = list_pieces(f"cpus {cpus}")

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
 from ompbind.colours import colour_of
 from ompbind.cpuset import label_numbers
 from ompbind.render.blocks import make_blocks, make_plain_blocks
@@ -28,11 +22,12 @@ from ompbind.render.rows import (
     make_rows,
 )
 from ompbind.render.sharing import describe_sharing
+from ompbind.render.table import Table
+from ompbind.render.text import Group, Text
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from ompbind.cpuset import CpuSet
     from ompbind.machine.topology import Machine
@@ -40,6 +35,7 @@ if TYPE_CHECKING:
     from ompbind.render.blocks import Block
     from ompbind.render.map import Fold
     from ompbind.render.owners import Owners
+    from ompbind.render.text import Drawing, Line
 
 RANK_MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
 ROLE_MARKS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -59,7 +55,7 @@ def draw_plan(
     explanation: Sequence[str] = (),
     rank: int | None = None,
     machine: Machine | None = None,
-) -> RenderableType:
+) -> Drawing:
     """Draw the plan; `rank`: only this rank's row, and what is executed for it; `machine`: the one
     that the plan is for, where it can be read."""
     shown = [rank or 0]
@@ -76,10 +72,10 @@ def draw_ranks(
     explanation: Sequence[str] = (),
     rank: int | None = None,
     machine: Machine | None = None,
-) -> RenderableType:
+) -> Drawing:
     """Draw what the ranks get and why, without what is executed."""
     plan = escape(plan)
-    parts: list[RenderableType] = [headline(plan)]
+    parts: list[Drawing] = [headline(plan)]
     parts += [Text(line, overflow="fold") for line in describe_engine(plan.task)]
     parts += [Text()] * bool(parts[1:])
     parts += [rank_table(plan, rank), Text()]
@@ -108,7 +104,7 @@ def draw_ranks(
     return Group(*parts)
 
 
-def draw_executed(plan: Plan, rank: int, name: str) -> list[RenderableType]:
+def draw_executed(plan: Plan, rank: int, name: str) -> list[Drawing]:
     """Draw what is executed for a rank, called `name`; nothing where there is no command."""
     if not plan.command and not any(r.command for r in plan.ranks):
         return []
@@ -123,13 +119,13 @@ def headline(plan: Plan) -> Text:
     return Text.assemble((subject, "bold"), f": {details}\n")
 
 
-def rank_table(plan: Plan, rank: int | None = None) -> RenderableType:
+def rank_table(plan: Plan, rank: int | None = None) -> Drawing:
     """Draw a row for each rank, or one for many that are alike; `rank`: only its own."""
     rows = make_rows(plan, rank)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
+    table = Table()
     for name in rows.columns:
         right = name in RIGHT
-        table.add_column(name, justify="right" if right else "left", no_wrap=name == "rank")
+        table.add_column(name, right=right, no_wrap=name == "rank")
     for row in rows.rows:
         style = "" if row.rank is None else colour_of(row.rank)
         first, *cells, why = row.cells
@@ -140,8 +136,8 @@ def rank_table(plan: Plan, rank: int | None = None) -> RenderableType:
 
 
 class PlanMap:
-    """Every online cpu as one character that says whose it is, in the machine's shape. Implements
-    rich's console protocol: its width is the console's, at most MAP_WIDTH."""
+    """Every online cpu as one character that says whose it is, in the machine's shape, blocks
+    side by side as far as MAP_WIDTH has room."""
 
     def __init__(
         self,
@@ -169,19 +165,20 @@ class PlanMap:
             return self.role_marks[kind], "bold"
         return MARKS[kind]
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = min(options.max_width, MAP_WIDTH)
+    def draw(self, width: int) -> list[Line]:
+        room = min(width, MAP_WIDTH)
         whole = make_plain_blocks(self.cpus) if self.machine is None else make_blocks(self.machine)
         if self.many:
             whole = [self.add_ranks(block) for block in whole]
-        lines, fewer = self.lay_out(whole, width), whole
+        lines, fewer = self.lay_out(whole, room), whole
         if count_lines(lines) > MAX_LINES:
             fewer = drop_threads(whole, self.owner)
-            lines = self.lay_out(fewer, width)
-        yield from draw_lines(lines, self.mark)
-        yield self.legend()
+            lines = self.lay_out(fewer, room)
+        drawn = draw_lines(lines, width, self.mark) + self.legend().draw(width)
         if fewer != whole:
-            yield Text("hardware threads that are unused on every core are not drawn", style="dim")
+            note = Text("hardware threads that are unused on every core are not drawn", style="dim")
+            drawn += note.draw(width)
+        return drawn
 
     def lay_out(self, blocks: Sequence[Block], width: int) -> list[list[Block] | Fold]:
         if len(blocks) > MAX_BLOCKS:
@@ -217,8 +214,8 @@ def make_role_marks(plan: Plan) -> dict[str, str]:
     return marks
 
 
-def inherited_table(inherited: Sequence[Inherited]) -> RenderableType:
-    table = Table.grid(padding=(0, 2, 0, 0))
+def inherited_table(inherited: Sequence[Inherited]) -> Drawing:
+    table = Table(heading=None, edge=False)
     styles = {"removed": "red", "overridden": "yellow", "respected": "green", "widened": "yellow"}
     for i in inherited:
         style = styles.get(i.action, "")

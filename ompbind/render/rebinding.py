@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
 from ompbind.colours import colour_of
 from ompbind.messages import format_size
 from ompbind.render.escape import escape
 from ompbind.render.lists import list_pieces, short_list
 from ompbind.render.plan import draw_ranks
 from ompbind.render.report import draw_report
+from ompbind.render.table import Table
+from ompbind.render.text import Group, Text
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from ompbind.machine.topology import Machine
     from ompbind.rebind.result import Change, Result
+    from ompbind.render.text import Drawing
 
 RIGHT = ("rank", "pid", "threads", "rebound", "elsewhere", "moved", "left")
 
 
-def draw_result(result: Result, machine: Machine) -> RenderableType:
+def draw_result(result: Result, machine: Machine) -> Drawing:
     """Draw the processes; before anything is done with the plan, else with their verification."""
     result = escape(result)
     if result.report is None:
@@ -35,12 +31,12 @@ def draw_result(result: Result, machine: Machine) -> RenderableType:
 
 def change_table(result: Result) -> Table:
     """Return a row for each process."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
+    table = Table()
     columns = ["rank", "pid", "name", "threads", "rebound", "from cpus", "to cpus"]
     columns += ["elsewhere", "to nodes"] if any(result.nodes) else []
     columns += ["moved", "left"] if any(result.nodes) and result.report else []
     for name in columns:
-        table.add_column(name, justify="right" if name in RIGHT else "left")
+        table.add_column(name, right=name in RIGHT)
     for change in result.changes:
         cells = make_cells(change, result)
         rank = Text(str(change.rank), style=colour_of(change.rank))

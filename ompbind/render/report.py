@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
 from ompbind.messages import counted, format_size
 from ompbind.plans import describe_policy
 from ompbind.render.escape import escape
+from ompbind.render.table import Table
+from ompbind.render.text import Group, Text
 from ompbind.verify.report import bytes_by_node
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from ompbind.cpuset import CpuSet
+    from ompbind.render.text import Drawing
     from ompbind.verify.report import ProcessReport, Report
 
 MAX_ROWS = 16  # of a table of threads
 MAX_VALUES = 4  # in a cell
 
 
-def draw_report(report: Report) -> RenderableType:
+def draw_report(report: Report) -> Drawing:
     report = escape(report)
-    parts: list[RenderableType] = []
+    parts: list[Drawing] = []
     if report.time:
         parts += [Text(f"at {report.time[11:19]}", style="dim"), Text()]
     parts += draw_repairs(report)
@@ -46,7 +42,7 @@ def draw_report(report: Report) -> RenderableType:
     return Group(*parts, draw_summary(report))
 
 
-def draw_repairs(report: Report) -> list[RenderableType]:
+def draw_repairs(report: Report) -> list[Drawing]:
     """Draw what was done about differences, where that was asked for."""
     if report.repairs is None:
         return []
@@ -76,7 +72,7 @@ def draw_headline(report: ProcessReport) -> Text:
 
 def draw_threads(report: ProcessReport, online: CpuSet) -> Table:
     """Draw a row for each thread, or for similar threads where there are many."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim")
+    table = Table()
     for name in ("thread", "name", "kind", "allowed cpus", "last on"):
         table.add_column(name, overflow="fold")
     process = report.process

@@ -1062,7 +1062,7 @@ def test_run_does_not_repeat_what_is_so_on_each_server(
     [
         ("dataclasses",
          "install Python's whole standard library: Debian's python3, not only python3-minimal"),
-        ("rich", "install ompbind with what it needs: pip install ompbind"),
+        ("typer", "install ompbind with what it needs: pip install ompbind"),
     ],
 )  # fmt: skip
 def test_a_module_that_is_not_installed(

@@ -152,7 +152,7 @@ def test_version(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
         lines[3]
         == f"numactl: {shutil.which('numactl') or 'not installed: ranks are bound natively'}"
     )
-    assert lines[4].startswith(f"rich {importlib.metadata.version('rich')} ")
+    assert lines[4].startswith(f"typer {importlib.metadata.version('typer')} ")
     assert any(line.startswith("nvidia-ml-py ") for line in lines)
 
 

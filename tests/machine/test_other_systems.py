@@ -246,8 +246,7 @@ def test_several_workers_start_elsewhere(system: str) -> None:
 @pytest.mark.parametrize(
     ("system", "args"),
     [
-        # rich draws on Windows through that system's own library, which cannot be swapped in
-        *((s, a) for s in ("darwin", "freebsd14") for a in (("show",), ("topo",))),
+        *((s, (c,)) for s in ("darwin", "win32", "freebsd14") for c in ("show", "topo")),
         *((s, (c, "--format", "json")) for s in ("darwin", "win32") for c in ("show", "topo")),
     ],
 )
