@@ -55,7 +55,7 @@ OFF_THE_LAUNCH_PATH = {"cli.group", "plan_json", "cli.show", "cli.show_cluster",
                        "cli.rebind", "cli.pids",
                        "devices.nvml",
                        "hostlist", "machine.processes", "machine.hwloc", "machine.snapshot",
-                       "machine.darwin", "machine.details",
+                       "machine.darwin", "machine.details", "machine.formats",
                        "machine.described", "machine.saving", "machine.synthetic",
                        "machine.archive", "machine.exported", "inputs",
                        "machine.portable", "launch.portable", "launch.popen", "launch.crew", "api",
@@ -311,6 +311,23 @@ def test_run_imports_next_to_nothing(args: list[str]) -> None:
             "dataclasses", "typing", "enum", "inspect", "argparse", "pathlib", "signal",
             "difflib", "collections", "functools", "contextlib", "logging", "shlex"}  # fmt: skip
     assert not {i.partition(".")[0] for i in imported} & slow
+
+
+def test_drawings_import_no_package() -> None:
+    """`show` and `topo` are typed all day: they import no other package, nor what is slow."""
+    code = "import os, sys; from ompbind.cli import main; out = os.dup(1); "
+    code += "os.dup2(os.open(os.devnull, os.O_WRONLY), 1); "
+    code += "assert all(main([c, '--topology', sys.argv[1]]) == 0 for c in ('show', 'topo')); "
+    code += "os.write(out, ' '.join(sys.modules).encode())"
+    snapshot = SOURCE.parent / "examples/server.topo"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code, snapshot],
+        cwd=SOURCE.parent, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert "ompbind.render.table" in done.stdout.split()
+    slow = {"typer", "rich", "psutil", "typing", "dataclasses", "inspect", "tarfile", "lzma",
+            "subprocess", "asyncio", "pathlib", "logging"}  # fmt: skip
+    assert not {name.partition(".")[0] for name in done.stdout.split()} & slow
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="run binds on Linux only")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ompbind.groups.request import Groups
     from ompbind.machine.topology import Machine
+    from ompbind.options import PlanOptions
     from ompbind.options.values import Values
     from ompbind.plans import Plan
 
@@ -41,21 +42,24 @@ def show(args: Sequence[str]) -> int:
     if isinstance(printed, str) and printed.startswith("env:"):
         values["rank"] = parse_rank(printed, "--rank")  # as run takes it: the plan has it only
         printed = None
+    form = values.get("format", "table")
+    machine = None
     if may_have_groups(values, command) and (groups := find_groups(values, command)):
         from ompbind.groups.plan import plan_groups
 
         values = groups.values
         plan = plan_groups(groups, environ)
     else:
-        plan = resolve_plan(make_plan_options(values, command, environ), environ)
+        options = make_plan_options(values, command, environ)
+        machine = read_for_both(options, values, form)
+        plan = resolve_plan(options, environ, machine)
     if environ.get("OMPBIND_OPTIONS"):
         from ompbind.options.defaults import describe_defaults
 
         notes = describe_defaults(args, environ)
         plan = plan.replace(inherited=(*notes, *plan.inherited))
-    form = values.get("format", "table")
     rank = find_rank(len(plan.ranks), printed, form if form in ("env", "systemd") else "")
-    machine = read_wanted_shape(values, plan, form)
+    machine = read_wanted_shape(values, plan, form, machine)
     sentences: list[str] = []
     if "explain" in values:
         from ompbind.render.sentences import explain
@@ -91,14 +95,38 @@ def find_groups(values: Values, command: Sequence[str]) -> Groups | None:
     return groups.find_groups(values, command, "show")
 
 
-def read_wanted_shape(values: Values, plan: Plan, form: str) -> Machine | None:
+def read_for_both(options: PlanOptions, values: Values, form: str) -> Machine | None:
+    """Return the machine if a new plan is to be shown in its shape: to read it once, with all
+    levels, is half the work. None where other things than these are read of it. Raises
+    TopologyError."""
+    if options.saved is not None or form not in ("table", "json") or is_drawing(values):
+        return None
+    from ompbind.machine import read_machine
+    from ompbind.resolve import wants_devices
+
+    path = options.topology
+    return read_machine(path, devices=wants_devices(options.request, path))
+
+
+def is_drawing(values: Values) -> bool:
+    """Whether a picture or a page was asked for."""
+    return "svg" in values or "html" in values
+
+
+def read_wanted_shape(
+    values: Values, plan: Plan, form: str, machine: Machine | None
+) -> Machine | None:
     """Return the machine that the plan is for, as far as it is shown; None if it is not needed, or
-    not known."""
-    drawn = "svg" in values or "html" in values
+    not known. `machine`: it, if it has been read for the plan."""
+    drawn = is_drawing(values)
     if not drawn and form not in ("table", "json"):
         return None
     devices = drawn or (form == "table" and any(r.devices for r in plan.ranks))
-    return read_shape(values.get("topology"), plan, devices=devices, details=drawn)
+    if machine is None:
+        return read_shape(values.get("topology"), plan, devices=devices, details=drawn)
+    if machine.topology.devices and not devices:
+        machine = machine.replace(topology=machine.topology.replace(devices=()))
+    return machine
 
 
 def write_drawing(

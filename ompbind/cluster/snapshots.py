@@ -8,7 +8,8 @@ import os
 from ompbind.cluster.hosts import Host
 from ompbind.errors import TopologyError, UsageError
 from ompbind.hostlist import format_hostlist
-from ompbind.machine.described import add_path, is_line, is_snapshot, read_file
+from ompbind.machine.described import add_path, is_line, read_file
+from ompbind.machine.formats import is_archive, is_gzip
 from ompbind.messages import quote
 from ompbind.record import Record
 
@@ -84,13 +85,11 @@ def make_key(path: str | None) -> object:
     equal files. Snapshots of a job's hosts differ in what does not matter."""
     if path is None or os.path.isdir(path) or is_line(path):
         return path
-    from ompbind.machine.archive import is_archive
-
     try:
         data = read_file(path)
     except TopologyError as e:
         raise add_path(e, path) from None
-    if is_snapshot(data) and not is_archive(data):
+    if is_gzip(data) and not is_archive(data):
         from ompbind.machine.snapshot import make_comparable, unpack
 
         try:

@@ -14,6 +14,7 @@ import tarfile
 import zlib
 
 from ompbind.errors import TopologyError
+from ompbind.machine.formats import is_bzip2, is_gzip
 from ompbind.messages import quote
 
 TYPE_CHECKING = False
@@ -32,19 +33,8 @@ MAX_HEADER_BYTES = 1 << 16  # of a long name, which these kinds of header hold
 HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
            tarfile.SOLARIS_XHDTYPE)  # fmt: skip
 BLOCK = 512  # bytes of a header
-GZIP, BZIP2 = b"\x1f\x8b", b"BZh"
 MAX_LINKS = 40  # on the way to a file, as Linux follows
 WANTED = ("sys", "proc")
-
-
-def is_archive(data: bytes) -> bool:
-    """Whether the bytes are a tar archive, perhaps compressed with gzip or bzip2."""
-    if data.startswith(BZIP2):
-        return True  # nothing else that describes a machine is
-    try:
-        return open_stream(data).read(BLOCK)[257:262] == b"ustar"
-    except (OSError, EOFError, zlib.error):
-        return False  # damaged: what reads it says how
 
 
 def parse_archive(data: bytes) -> ArchiveRoot:
@@ -203,9 +193,9 @@ class Member(tarfile.TarInfo):
 
 def open_stream(data: bytes) -> IO[bytes]:
     """Return the bytes as a file that is unpacked as it is read."""
-    if data.startswith(GZIP):
+    if is_gzip(data):
         return gzip.GzipFile(fileobj=io.BytesIO(data))  # type: ignore[return-value]
-    if data.startswith(BZIP2):
+    if is_bzip2(data):
         return bz2.BZ2File(io.BytesIO(data))
     return io.BytesIO(data)
 

@@ -10,6 +10,7 @@ import os
 
 from ompbind.errors import TopologyError
 from ompbind.inputs import STANDARD_INPUT, is_standard_input, read_input
+from ompbind.machine.formats import is_archive, is_gzip
 from ompbind.machine.roots import DirectoryRoot
 from ompbind.messages import cut
 
@@ -45,12 +46,11 @@ def open_described(path: str) -> tuple[str, Root] | Machine:
         from ompbind.machine.exported import parse_json
 
         return parse_json(data)
-    if is_compressed(data) or data[257:262] == b"ustar":
-        from ompbind.machine.archive import is_archive, parse_archive
+    if is_archive(data):
+        from ompbind.machine.archive import parse_archive
 
-        if is_archive(data):
-            return "linux", parse_archive(data)
-    if is_snapshot(data):
+        return "linux", parse_archive(data)
+    if is_gzip(data):
         from ompbind.machine.snapshot import parse_snapshot
 
         return parse_snapshot(data)
@@ -64,16 +64,6 @@ def is_line(path: str) -> bool:
     from ompbind.machine.synthetic import is_synthetic
 
     return is_synthetic(path)
-
-
-def is_snapshot(data: bytes) -> bool:
-    """Whether the bytes begin as those of a snapshot, which is packed with gzip."""
-    return data[:2] == b"\x1f\x8b"
-
-
-def is_compressed(data: bytes) -> bool:
-    """Whether the bytes begin as those of a file that is packed with gzip or bzip2."""
-    return is_snapshot(data) or data[:3] == b"BZh"
 
 
 def find_directory(path: str) -> Root:

@@ -106,23 +106,36 @@ def clean_model(model: str) -> str:
 def read_caches(root: Root, online: CpuSet) -> tuple[Cache, ...]:
     """Return every cache whose size is known, those of one level together, by their lowest cpu."""
     caches: list[Cache] = []
-    covered: dict[tuple[int, str], set[int]] = {}
+    covered: dict[tuple[int, str], dict[int, CpuSet]] = {}  # by level and kind: each cpu's cache
+    done = CpuSet()
     for cpu in online:
+        if cpu in done:
+            continue
+        alike = online  # cpus that share all caches of this one
+        levels = set()
         directory = f"{CPUS}/cpu{cpu}/cache"
         for number in parse_numbered(root.names(directory), "index"):
             index = f"{directory}/index{number}"
             level = parse_whole((root.read(f"{index}/level") or "").strip())
             kind = CACHE_NAMES.get((root.read(f"{index}/type") or "").strip())
-            if level is None or kind is None or cpu in covered.setdefault((level, kind), set()):
+            if level is None or kind is None:
+                continue
+            levels.add(level)
+            known = covered.setdefault((level, kind), {})
+            if cpu in known:
+                alike &= known[cpu]
                 continue
             size = parse_size(root.read(f"{index}/size") or "")
             try:
                 cpus = (read_mask(root, f"{index}/shared_cpu_map") or CpuSet([cpu])) & online
             except TopologyError:  # no plan depends on it
                 cpus = CpuSet([cpu])
-            covered[level, kind] |= set(cpus)
+            known |= dict.fromkeys(cpus, cpus)
+            alike &= cpus
             if size:
                 caches.append(Cache(f"L{level}{kind}", size, cpus | CpuSet([cpu])))
+        if 1 in levels:  # the threads of its core, whose files need not be read
+            done |= alike
     return tuple(sorted(caches, key=lambda cache: (cache.name, cache.cpus.first)))
 
 

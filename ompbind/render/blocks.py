@@ -165,6 +165,7 @@ class Namer:
         self.machine = machine
         self.details = details
         self.kinds = len(machine.topology.groups("kind"))
+        self.by_cpu = {c.cpu: c for c in machine.topology.cpus}
         # The groups of caches and dies by their cpus, to name a block that is one of them.
         self.same: dict[CpuSet, list[Level]] = {}
         self.sizes: dict[int, list[tuple[str, int]]] = {}  # of caches, by their lowest cpu
@@ -189,12 +190,10 @@ class Namer:
             node = self.machine.topology.find_node(known.first) if known else None
             if self.details and level == "node" and node and (size := describe_memory(node)):
                 words.append(size)
-        cores = {c.core for c in self.machine.topology.cpus if c.cpu in cpus}
-        if named and whole and len(cores) > 1:
-            by_cpu = {c.cpu: c for c in self.machine.topology.cpus}
-            for level in self.same.get(cpus, ()):
+        if named and whole and cpus in self.same and len({self.by_cpu[c].core for c in cpus}) > 1:
+            for level in self.same[cpus]:
                 if level != "die" or len(self.machine.topology.groups("die")) > 1:
-                    number = getattr(by_cpu[cpus.first], level)
+                    number = getattr(self.by_cpu[cpus.first], level)
                     words.append(self.name_part(level, number, cpus, sized=True))
         return "  ".join(words)
 

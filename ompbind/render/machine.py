@@ -21,6 +21,8 @@ from ompbind.render.text import Group, Text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ompbind.machine.measured import Measurement
     from ompbind.machine.topology import Machine, Topology
     from ompbind.render.blocks import Block
@@ -103,7 +105,8 @@ class TopologyMap:
         seen = dict.fromkeys(self.owner(cpu)[0] for cpu in online)
         special = [name for name in SIGNS if name in seen]
         digits = len(str(max(online, default=0)))
-        lines, rest = self.lay_out(room, 1 + digits + bool(special))
+        blocks, rest = self.make_blocks(1 + digits + bool(special))
+        lines = self.lay_out(blocks, room)
         numbered = count_lines(lines) <= MAX_FOLDED
 
         def number(cpu: int) -> tuple[str, str]:
@@ -114,7 +117,7 @@ class TopologyMap:
             return self.look(cpu)[1:]
 
         if not numbered:
-            lines, rest = self.lay_out(room, 1)
+            lines = self.lay_out([block.replace(cell=1) for block in blocks], room)
         parts = [Text(text) for text in rest[:MAX_NODES]]
         if rest[MAX_NODES:]:
             parts.append(Text(f"and {len(rest) - MAX_NODES} more like these", style="dim"))
@@ -126,14 +129,16 @@ class TopologyMap:
             parts.append(Text("  ".join(words), style="dim"))
         return draw_lines(lines, width, number if numbered else sign) + Group(*parts).draw(width)
 
-    def lay_out(self, width: int, cell: int) -> tuple[list[list[Block] | Fold], list[str]]:
-        """Return the lines of the map with cells of this width, and what belongs to no block."""
+    def make_blocks(self, cell: int) -> tuple[list[Block], list[str]]:
+        """Return the blocks with cells of this width, and what belongs to none."""
         blocks = make_blocks(self.machine, cell=cell, details=True)
-        blocks, rest = attach_memory(blocks, self.machine.topology)
+        return attach_memory(blocks, self.machine.topology)
+
+    def lay_out(self, blocks: Sequence[Block], width: int) -> list[list[Block] | Fold]:
         lines = lay_out(blocks, width)
         if count_lines(lines) > MAX_LINES:
             lines = lay_out(fold_blocks(blocks, self.owner, least=2), width)
-        return lines, rest
+        return lines
 
 
 def distance_table(topology: Topology) -> Table:

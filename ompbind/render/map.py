@@ -160,11 +160,6 @@ def label_width(block: Block) -> int:
     return 1 + max(len(row_label(row)) for row in block.rows)
 
 
-def find_column(block: Block, position: int) -> int:
-    """Return where a core's cell begins in the rows of its block."""
-    return label_width(block) + measure_cells(block, 0, position) + (position in block.gaps)
-
-
 def measure_cells(block: Block, start: int, end: int) -> int:
     """Return the width of these cores with the gaps between them and the blank after each."""
     return (end - start) * block.cell + sum(start < gap < end for gap in block.gaps)
@@ -198,8 +193,12 @@ def fit_headings(block: Block) -> list[list[tuple[int, str]]]:
     """Return the lines above the rows, each as columns and names: those whose names have room, and
     of several forms of a name the first for which all of a line have it."""
     lines = []
+    labels = label_width(block) if block.headings else 0
     for headings in block.headings:
-        starts = [find_column(block, heading.position) for heading in headings]
+        starts = [
+            labels + measure_cells(block, 0, h.position) + (h.position in block.gaps)
+            for h in headings
+        ]
         rooms = [end - start for start, end in zip(starts, [*starts[1:], 1000], strict=False)]
         for names in zip(*(heading.names for heading in headings), strict=True):
             if all(len(name) < room for name, room in zip(names, rooms, strict=True)):
@@ -245,8 +244,10 @@ def find_ends(block: Block, room: int) -> list[int]:
     ends = [0]
     while ends[-1] < len(block.cores):
         start = end = ends[-1]
-        while end < len(block.cores) and measure_cells(block, start, end + 1) <= room:
+        used = block.cell
+        while end < len(block.cores) and used <= room:
             end += 1
+            used += block.cell + (end in block.gaps)
         end = max(end, start + 1)
         if end < len(block.cores):
             near = [gap for gap in block.gaps if start + (end - start) // 2 < gap <= end]

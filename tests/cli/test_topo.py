@@ -130,7 +130,8 @@ def test_unlike_nodes_are_not_folded(monkeypatch: pytest.MonkeyPatch) -> None:
         caches=tuple(caches),
         allowed=Allowed(machine.allowed.cpus - CpuSet([255]), machine.allowed.nodes),
     )
-    lines, _ = TopologyMap(unlike).lay_out(100, 5)
+    drawn_map = TopologyMap(unlike)
+    lines = drawn_map.lay_out(drawn_map.make_blocks(5)[0], 100)
     assert [line.text for line in lines if isinstance(line, Fold)] == [
         "1 more like node 0: node 1, cpus 32-63,288-319",
         "1 more like node 3: package 1: node 4, cpus 128-159,384-415",
@@ -240,8 +241,9 @@ def test_what_is_out_of_the_ordinary_is_told(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_map_accounts_for_every_cpu_once(shape: Shape) -> None:
     """Each is in one block, drawn or folded, numbered or not, whatever the width."""
     machine = machine_of(shape)
+    drawn_map = TopologyMap(machine)
     for width, cell in ((80, 4), (40, 1)):
-        lines, _ = TopologyMap(machine).lay_out(width, cell)
+        lines = drawn_map.lay_out(drawn_map.make_blocks(cell)[0], width)
         blocks = [b for line in lines for b in (line.blocks if isinstance(line, Fold) else line)]
         cpus = [cpu for block in blocks for core in block.cores for cpu in core]
         assert sorted(cpus) == list(machine.topology.online)
