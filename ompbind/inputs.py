@@ -15,7 +15,8 @@ def is_standard_input(path: str) -> bool:
 def read_input(path: str, most: int) -> bytes:
     """Return the first `most` bytes of a file, or of standard input. Raises OSError.
 
-    A FIFO without a writer does not block. Standard input can be read again: what comes from a pipe
+    A FIFO without a writer does not block; one with a writer, as bash's <(...) makes it, is read to
+    its end. Standard input can be read again: what comes from a pipe
     is kept in a file that takes its place. Either is left at its end, so that a worker reads none
     of it.
     """
@@ -23,6 +24,7 @@ def read_input(path: str, most: int) -> bytes:
         return read_standard_input(most)
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with open(fd, "rb") as file:
+        os.set_blocking(fd, True)  # opening must not wait for a writer, reading must
         return file.read(most)
 
 

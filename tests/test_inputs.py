@@ -6,12 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from ompbind.cli.topo import topo
+from ompbind.compare.result import read_result
 from ompbind.errors import UsageError
+from ompbind.groups.file import read_file
+from ompbind.inputs import read_input
 from ompbind.machine import read_machine
 from tests.support.commands import OMPBIND, TIMEOUT, environment
 
@@ -82,6 +86,33 @@ def test_closed_standard_input() -> None:
     done = subprocess.run(["sh", "-c", script], capture_output=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 125
     assert done.stderr.startswith(b"ompbind: error: standard input: Bad file descriptor\n")
+
+
+def test_a_pipe_whose_writer_is_slow() -> None:
+    """Is read to its end, as `--plan <(ompbind show ...)` needs; without a writer there is none."""
+    text = b"x" * (1 << 20)  # many times what a pipe holds: the writer is always behind
+    end, begin = os.pipe()
+
+    def write() -> None:
+        os.write(begin, text)
+        os.close(begin)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    data = read_input(f"/dev/fd/{end}", len(text) + 1)
+    assert len(data) == len(text)
+    writer.join()
+    assert read_input(f"/dev/fd/{end}", 1) == b""
+    os.close(end)
+
+
+def test_files_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Are read as far as such a file may go."""
+    with pytest.raises(UsageError, match=r"^--file '/dev/zero': Invalid statement"):
+        read_file({"file": "/dev/zero"}, "show")
+    monkeypatch.setattr("ompbind.compare.result.MAX_BYTES", 1 << 16)
+    with pytest.raises(UsageError, match=r"^--resume '/dev/zero': not JSON"):
+        read_result("/dev/zero")
 
 
 def test_no_snapshot_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

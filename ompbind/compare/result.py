@@ -12,6 +12,7 @@ from ompbind.compare.readiness import parse_ready
 from ompbind.compare.statistics import Verdict, judge
 from ompbind.compare.variants import Omitted, Variant
 from ompbind.errors import OmpbindError, ParseError, UsageError
+from ompbind.inputs import read_input
 from ompbind.messages import quote
 from ompbind.plan_json import Reader, parse_plan, read_object
 from ompbind.record import Record
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 SCHEMA = 1
+MAX_BYTES = 1 << 30  # of a file: a result has the plan of each variant
 BETTER = ("lower", "higher")
 
 
@@ -147,8 +149,7 @@ def to_csv(result: Result) -> str:
 def read_result(path: str) -> Result:
     """Read the result in a file of --format json. Raises UsageError."""
     try:
-        with open(path, encoding="utf-8") as file:
-            return parse_result(file.read())
+        return parse_result(read_input(path, MAX_BYTES).decode("utf-8"))
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
         raise UsageError(f"--resume {quote(path)}: {reason}") from None

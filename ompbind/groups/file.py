@@ -24,6 +24,7 @@ from ompbind.groups.request import (
     options_of_groups,
     read_defaults,
 )
+from ompbind.inputs import read_input
 from ompbind.messages import did_you_mean, quote
 from ompbind.options.keywords import make_value
 from ompbind.options.table import Option, options_of
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ompbind.options.values import Values
+
+MAX_BYTES = 1 << 24  # of a file; what is longer is none
 
 
 def read_file(values: Values, name: str) -> Groups:
@@ -53,8 +56,7 @@ def read_file(values: Values, name: str) -> Groups:
                 option=row.names[0],
             )
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        text = read_input(path, MAX_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
         raise UsageError(f"--file {quote(path)}: {reason}") from None
