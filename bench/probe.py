@@ -98,13 +98,13 @@ def watch(probe: Probe) -> None:
         finally:
             probe.leave()
         if name == "ompbind.launch.syscalls":  # ranks execute by the C library's function
-            prepare = module.Library._prepare
+            prepare = module.Library.prepare_exec
 
-            def prepare_noted(library: Any, function: str) -> Any:
-                call = prepare(library, function)
-                return noted(call, True) if function == "execve" else call
+            def prepare_noted(*args: Any) -> Any:
+                call, arguments = prepare(*args)
+                return noted(call, True), arguments
 
-            module.Library._prepare = prepare_noted
+            module.Library.prepare_exec = prepare_noted
         for function, phase in PHASES.get(name, {}).items():
             setattr(module, function, in_phase(probe, phase, getattr(module, function)))
         if name in METHODS:

@@ -6,6 +6,7 @@ nothing.
 
 from __future__ import annotations
 
+import select
 import time
 
 TYPE_CHECKING = False
@@ -23,8 +24,6 @@ class Loop:
     """
 
     def __init__(self) -> None:
-        import select
-
         self._poll = select.poll()
         self._events = (select.POLLIN, select.POLLOUT)
         self._watched: dict[int, Callback] = {}

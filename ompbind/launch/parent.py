@@ -15,6 +15,7 @@ from ompbind.launch import descendants
 from ompbind.launch.descendants import end_descendants
 from ompbind.launch.pipes import make_pipe, parse_error, receive, send_error
 from ompbind.launch.rank import flush
+from ompbind.launch.streams import is_tagged
 from ompbind.launch.supervisor import PASSED_ON, Supervisor, ending_signals
 from ompbind.launch.syscalls import Library, name_signal, signal
 from ompbind.machine.processes import read_argument_place
@@ -42,6 +43,10 @@ def run_supervised(launch: Launch) -> int:
     # Never called: with the default action, BSD and macOS drop it even while it is blocked.
     signal.signal(signal.SIGCHLD, lambda *_: None)
     try:
+        # What the supervisor needs is loaded here: in a forked process that copies ten times as
+        # many pages.
+        if is_tagged(launch.settings, len(launch.plan.ranks)):
+            from ompbind.launch import output  # noqa: F401
         library = Library()
         library.adopt()
         not_ours = list_children()

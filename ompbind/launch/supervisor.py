@@ -4,6 +4,7 @@ signals on to them, and ends what they leave behind."""
 from __future__ import annotations
 
 import os
+import resource  # for os.wait4, which would load it in the supervisor's process: see run_supervised
 import sys
 import time
 
@@ -25,7 +26,6 @@ from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import resource
     from collections.abc import Callable, Sequence
 
     from ompbind.launch.bill import Meter

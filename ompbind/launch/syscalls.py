@@ -146,11 +146,7 @@ class Library:
 
     def prepare_death(self, number: int) -> list[PreparedCall]:
         """Return the call of `die_with_parent`; none where there is no such call."""
-        if self._prctl is None:
-            return []
-        null = self._word(0)
-        words = self._long(PR_SET_PDEATHSIG), self._word(number), null, null, null
-        return [(self._prepared.prctl, words)]
+        return self._prepare_control(PR_SET_PDEATHSIG, number)
 
     def prepare_mask(self, blocked: Collection[int]) -> PreparedCall:
         """Return the call that makes these signals the blocked ones."""
@@ -168,10 +164,10 @@ class Library:
         self, path: str, argv: Sequence[str], env: Mapping[bytes, bytes]
     ) -> PreparedCall | None:
         """Return the call that executes a program; None for words and variables that C cannot
-        express: `os.execve` has errors for them."""
+        express, and for odd names: `os.execve` knows which are errors."""
         words = [os.fsencode(word) for word in (path, *argv)]
         variables = [name + b"=" + value for name, value in env.items()]
-        if b"\0" in b"".join(words + variables) or not all(map(is_variable, env)):
+        if b"\0" in b"".join(words + variables) or b"=" in b"".join(env) or b"" in env:
             return None
         arrays = [(self._text * (len(each) + 1))(*each) for each in (words[1:], variables)]
         return self._prepared.execve, (words[0], *arrays)  # the arrays' last words stay NULL
@@ -198,19 +194,21 @@ class Library:
             self._move(start, text, length)
 
     def _control(self, option: int, value: int) -> None:
-        if self._prctl is not None:
-            null = self._word(0)
-            self._call(self._prctl, self._long(option), self._word(value), null, null, null)
+        for call, arguments in self._prepare_control(option, value):
+            if call(*arguments) < 0:
+                self._call(self._prctl, *arguments)  # again, for the error
+
+    def _prepare_control(self, option: int, value: int) -> list[PreparedCall]:
+        """Return a call of prctl; none where there is no such call."""
+        if self._prctl is None:
+            return []
+        null = self._word(0)
+        return [(self._prepared.prctl, (self._long(option), self._word(value), null, null, null))]
 
     def _call(self, function: Any, *args: object) -> None:
         if function(*args) != 0:
             code = self._errno()
             raise OSError(code, os.strerror(code))
-
-
-def is_variable(name: bytes) -> bool:
-    """Whether an environment variable can have this name."""
-    return name != b"" and b"=" not in name[1:]
 
 
 def name_signal(number: int) -> str:

@@ -81,6 +81,12 @@ def noting(calls: Calls, name: str, result: Any = None) -> Callable[..., Any]:
     return call
 
 
+def make_launch(calls: Calls) -> Any:
+    """A launch of which only the lease is noted."""
+    plan, settings = SimpleNamespace(ranks=()), Settings(output="inherit")
+    return SimpleNamespace(drop_lease=noting(calls, "drop"), plan=plan, settings=settings)
+
+
 # --- syscalls ------------------------------------------------------------------------------------
 
 
@@ -247,14 +253,21 @@ def test_a_call_that_fails(library: Library, monkeypatch: pytest.MonkeyPatch) ->
 def test_prctls_arguments(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     """All five; where there is no prctl, nothing is called."""
     calls: Calls = []
+    result = 0
     monkeypatch.setattr(library, "_call", noting(calls, "call"))
+    prepared = SimpleNamespace(prctl=lambda *words: noting(calls, "prctl", result)("", *words))
+    monkeypatch.setattr(library, "_prepared", prepared)
     library.die_with_parent(15)
     library.adopt()
-    assert all(call[1] is library._prctl is not None for call in calls)
-    assert [[a.value for a in c[2:]] for c in calls] == [[1, 15, 0, 0, 0], [36, 1, 0, 0, 0]]
+    numbers = [[1, 15, 0, 0, 0], [36, 1, 0, 0, 0]]
+    assert [[c[0], *(a.value for a in c[2:])] for c in calls] == [["prctl", *n] for n in numbers]
+    result = -1
+    library.adopt()
+    assert calls[3][:2] == ("call", library._prctl)  # again, for the error
+    assert calls[3][2:] == calls[2][2:]
     monkeypatch.setattr(library, "_prctl", None)
     library.adopt()
-    assert len(calls) == 2
+    assert len(calls) == 4
 
 
 @pytest.mark.parametrize("handled", [True, False])
@@ -1155,7 +1168,7 @@ def test_the_user_s_process_and_its_pipes(outcome: str, monkeypatch: pytest.Monk
         return -9 if outcome == "killed" else 4
 
     monkeypatch.setattr(parent, "wait_for", wait)
-    a_launch: Any = SimpleNamespace(drop_lease=noting(calls, "drop"))
+    a_launch = make_launch(calls)
     receive = pipes.receive
 
     def receive_error(fd: int) -> list[tuple[str, ...]]:
@@ -1230,7 +1243,7 @@ def test_the_supervisor_has_its_ends_only(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(parent, "end_descendants", noting(calls, "end"))
     monkeypatch.setattr(parent, "exit_child", raises_exited)
     monkeypatch.setattr(os, "fork", noting(calls, "fork", 0))
-    a_launch: Any = SimpleNamespace(drop_lease=noting(calls, "drop"))
+    a_launch = make_launch(calls)
     try:
         with pytest.raises(ExitedError):
             parent.run_supervised(a_launch)
@@ -1284,7 +1297,7 @@ def test_what_a_watcher_does(
     monkeypatch.setattr(os, "_exit", leave)
     reader, writer = os.pipe()
     control, other = os.pipe()
-    a_launch: Any = SimpleNamespace(drop_lease=noting(calls, "drop"))
+    a_launch = make_launch(calls)
     with pytest.raises(ExitedError, match=f"^{exit_status}$"):
         parent.become_watcher(a_launch, library, control, writer, frozenset())
     monkeypatch.undo()

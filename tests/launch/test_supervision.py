@@ -95,8 +95,9 @@ def held(*args):
 setattr(os, name, held)
 from ompbind.cli import main
 from ompbind.launch.syscalls import Library
-prepare = Library._prepare
-Library._prepare = lambda self, word: held if word == name else prepare(self, word)
+if name == "execve":  # ranks call the C library's
+    prepare = Library.prepare_exec
+    Library.prepare_exec = lambda *args: (held, prepare(*args)[1])
 sys.exit(main(sys.argv[4:]))
 """
 
