@@ -15,7 +15,7 @@ from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from ompbind.plans import Plan
 
@@ -28,13 +28,15 @@ OTHER = "other"  # by the whole machine, or a number of its own
 class Pool(Record):
     """A pool. `variables`: those by which users set it, the first of which a plan sets, () where
     none reaches it; `counts`: how it counts without them; `value`: what the variable is set to,
-    with {n} for the number; `otherwise`: what sets it, where no variable does."""
+    with {n} for the number; `otherwise`: what sets it, where no variable does; `files`: how its
+    libraries' names begin, where it binds its threads to cpus of the machine by itself."""
 
     name: str
     variables: tuple[str, ...]
     counts: str
     value: str = "{n}"
     otherwise: str = ""
+    files: tuple[str, ...] = ()
 
 
 POOLS = (
@@ -50,9 +52,10 @@ POOLS = (
     Pool("Julia", ("JULIA_NUM_THREADS",), OTHER),
     Pool("Python 3.13", ("PYTHON_CPU_COUNT",), OTHER),
     # It has a thread for each core of the machine, and binds it there, also outside the rank.
-    Pool("ONNX Runtime", (), OTHER, otherwise="SessionOptions.intra_op_num_threads"),
+    Pool("ONNX Runtime", (), OTHER, otherwise="SessionOptions.intra_op_num_threads",
+         files=("libonnxruntime.", "onnxruntime_pybind11_state.")),
     Pool("oneTBB", (), MASK, otherwise="tbb::global_control"),
-)
+)  # fmt: skip
 
 
 def add_pools(plan: Plan, environ: Mapping[str, str]) -> Plan:
@@ -123,6 +126,13 @@ def is_planned(name: str, value: str) -> bool:
             number = value.removeprefix(start).removesuffix(end)
             return value == f"{start}{number}{end}" and number.isascii() and number.isdigit()
     return False
+
+
+def find_binding_pool(libraries: Iterable[str]) -> Pool | None:
+    """Return the pool that binds its threads by itself, whatever the mask, if one of these files is
+    its library."""
+    names = tuple(libraries)
+    return next((p for p in POOLS for name in names if p.files and name.startswith(p.files)), None)
 
 
 def describe_pools(pools: Sequence[ThreadPool]) -> str:

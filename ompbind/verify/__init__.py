@@ -100,7 +100,8 @@ def make_refusal(process: ProcessId) -> UsageError:
     hint = "--plan FILE gives the plan to compare it with"
     if process.overwritten:
         text = f"{who} has written over its environment, and nothing else says which rank it is"
-        hint += "; ompbind run --env SPT_NOENV=1 keeps setproctitle from doing that"
+        hint += "; under ompbind run --supervise it is known by its launch"
+        hint += "; --env SPT_NOENV=1 keeps setproctitle from doing that"
     else:
         text = f"{who} is not a worker of ompbind, nor has it started one"
     return UsageError(text, hint=hint, pid=process.pid)

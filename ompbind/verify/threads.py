@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ompbind.messages import counted, label, one_line, plural
 from ompbind.openmp import REMOVED
+from ompbind.openmp.thread_pools import find_binding_pool
 from ompbind.plans import is_called
 from ompbind.verify.observation import group_by_mask, name_threads, remedy_masks, thread_ids
 from ompbind.verify.report import Difference
@@ -45,11 +46,15 @@ def judge_outside(observation: Observation) -> Iterator[Difference]:
     overrides = [f"{n}={v}" for n, v in process.environ or () if n in REMOVED]
     for mask, threads in group_by_mask(observation, stray):
         every = threads == process.threads
+        remedy = remedy_masks(observation, threads, observation.available)
         who = "every thread" if every else name_threads(observation, threads)
         if observation.lost:
             cause = f"the kernel had to widen the mask: {observation.loss}"
         elif overrides:
             cause = f"{overrides[0]} in its environment, which a runtime obeys instead"
+        elif not every and (pool := find_binding_pool(process.libraries)):
+            cause = f"{pool.name}, which binds its threads to the machine's cores by default"
+            remedy = f"set {pool.otherwise} in the program to the rank's number of threads"
         else:
             cause = (
                 "the mask was changed after the start: by taskset or sched_setaffinity from "
@@ -59,7 +64,7 @@ def judge_outside(observation: Observation) -> Iterator[Difference]:
             "changed" if every else "outside",
             f"{who} may run on {label('cpu', mask)}; the plan says {observation.cpus}",
             cause,
-            remedy_masks(observation, threads, observation.available),
+            remedy,
             thread_ids(threads),
         )
 

@@ -88,6 +88,10 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
     "a runtime that follows its own variable": (
         seen("4 5 6 7", environ=(("GOMP_CPU_AFFINITY", "4-7"),)), planned(), "0-7",
         ["outside"] * 4, "GOMP_CPU_AFFINITY=4-7 in its environment"),
+    "a library that binds its threads by the machine's cores": (
+        seen("0-3 0-3 7", libraries=("onnxruntime_pybind11_state.cpython-311.so",)),
+        planned("0-3"), "0-7", ["outside"], "ONNX Runtime, which binds its threads to the "
+        "machine's cores by default\nset SessionOptions.intra_op_num_threads in the program"),
     "no thread in a place though libgomp is there": (
         seen("0-3 0-3 0-3 0-3"), planned(), "0-7", ["wandered"], "no thread is bound to a place"),
     "the main thread and what it started": (

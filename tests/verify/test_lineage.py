@@ -162,6 +162,7 @@ def test_a_renamed_process_of_no_launch_is_refused(processes: Processes) -> None
     with pytest.raises(UsageError, match=words) as caught:
         find_targets(processes.root, [10], None)
     assert "--env SPT_NOENV=1" in caught.value.hint
+    assert "run --supervise" in caught.value.hint
 
 
 def test_a_circle_of_parents_is_survived(processes: Processes) -> None:
