@@ -61,6 +61,21 @@ def test_release_needs_a_version_of_the_changelog(
             release.check_version(version, headings)
 
 
+def test_linux_needs_no_psutil() -> None:
+    """What is installed asks for psutil on other systems alone: it has no wheels for some machines;
+    a release whose wheel asks for it everywhere, or for anything else, is refused."""
+    requirements = metadata.requires("ompbind") or []
+    release.check_requirements(requirements)
+    (marked,) = [r for r in requirements if r.startswith("psutil")]
+    plain = [r for r in requirements if r != marked]
+    with pytest.raises(release.ReleaseError, match="psutil on Linux"):
+        release.check_requirements([*plain, marked.partition(";")[0]])
+    with pytest.raises(release.ReleaseError, match="requires attrs"):
+        release.check_requirements([*requirements, "attrs>=1"])
+    with pytest.raises(release.ReleaseError, match="requires rich, typer"):
+        release.check_requirements(plain)
+
+
 def test_manual_page_has_every_option() -> None:
     """Each option is in the manual page, under its names, with its values."""
     page = load_tool("make_man").make_page().replace("\\-", "-")

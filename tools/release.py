@@ -121,7 +121,10 @@ def build(version: str) -> tuple[Path, Path]:
     wheel = DIST / f"ompbind-{version}-py3-none-any.whl"
     sdist = DIST / f"ompbind-{version}.tar.gz"
     run(sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(sdist))
-    check_contents(set(zipfile.ZipFile(wheel).namelist()))
+    with zipfile.ZipFile(wheel) as archive:
+        check_contents(set(archive.namelist()))
+        metadata = archive.read(f"ompbind-{version}.dist-info/METADATA").decode()
+    check_requirements(re.findall(r"^Requires-Dist: (.*)$", metadata, re.MULTILINE))
     return wheel, sdist
 
 
@@ -138,6 +141,18 @@ def check_contents(names: set[str]) -> None:
         raise ReleaseError(f"the wheel installs {', '.join(others)}")
     if not any(name.endswith(f".data/data/{MAN_PAGE}") for name in names):
         raise ReleaseError("the wheel lacks the manual page")
+
+
+def check_requirements(requirements: list[str]) -> None:
+    """Raise ReleaseError unless these name what an installation needs, and psutil only for systems
+    that it reads: for ppc64le, s390x and riscv64 it has no wheel, and pip would need a compiler."""
+    needed = {
+        re.split(r"[^\w.-]", r, maxsplit=1)[0]: r for r in requirements if "extra ==" not in r
+    }
+    if sorted(needed) != ["psutil", "rich", "typer"]:
+        raise ReleaseError(f"the wheel requires {', '.join(sorted(needed)) or 'nothing'}")
+    if not re.search(r"""; *sys_platform != ['"]linux['"]""", needed["psutil"]):
+        raise ReleaseError(f"the wheel requires psutil on Linux, too: {needed['psutil']}")
 
 
 def try_wheel(wheel: Path, version: str, directory: Path) -> None:
