@@ -41,6 +41,7 @@ def argv_lines(plan: Plan, rank: int | None) -> str:
         say(
             "note",
             "ompbind binds without numactl here: pasted, these lines do not bind",
+            "--format taskset prints lines that bind the cpus",
         )
     ranks = plan.ranks if rank is None else (plan.ranks[rank],)
     return "".join(shlex.join(r.argv) + "\n" for r in ranks)

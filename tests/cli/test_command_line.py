@@ -664,6 +664,7 @@ def test_show_argv_without_numactl_says_so() -> None:
     done = ompbind_run("show", "--binder", "native", "--format", "argv", "--", "true", "a b")
     assert done.stdout == "true 'a b'\n"
     assert "do not bind" in done.stderr
+    assert "hint: --format taskset " in done.stderr
 
 
 def test_the_table_of_one_rank() -> None:
