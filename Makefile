@@ -8,6 +8,8 @@ ARGS ?=
 QUICK ?=
 # The architecture of test-guest; none: those of every run of the tests.
 ARCH ?=
+# Of those that only test-guest boots, by Debian's name.
+OTHER := $(patsubst ppc64le,ppc64el,$(filter-out amd64 arm64,$(ARCH)))
 # How many processes run tests: one more than there are cpus, as tests wait much.
 JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
@@ -21,7 +23,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-guest test-engines test-faults test-division test-serving test-programs test-pictures test-distributions test-gpu mutants lint format bench readme docs pythons package release clean system-demo system-test system-engines system-programs system-bench system-pictures
+.PHONY: help demo test test-guest test-engines test-faults test-division test-serving test-programs test-pictures test-distributions test-gpu mutants lint format bench readme docs pythons package release clean system-demo system-test system-engines system-programs system-bench system-pictures system-guest-ppc64el system-guest-s390x system-guest-riscv64
 
 help: ## this text
 	@echo 'usage: make TARGET'
@@ -39,8 +41,8 @@ demo: $(VENV)/.installed $(WHERE) ## see it work: the plan for this machine, the
 test: $(VENV)/.developed system-test ## run all tests (ARGS="-k word" for some)
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(ARGS)
 
-test-guest: $(VENV)/.developed $(if $(filter-out amd64 arm64,$(ARCH)),system-guest-$(ARCH),system-test) ## only the tests in virtual machines (ARCH=arm64 for one kind: amd64, arm64)
-	@OMPBIND_TEST_GUEST=$(ARCH) $(BIN)/python -m pytest -q tests/test_guest.py $(ARGS)
+test-guest: $(VENV)/.developed system-test $(if $(OTHER),system-guest-$(OTHER)) ## only the tests in virtual machines (ARCH=arm64 for one kind; ppc64le, s390x, riscv64 are in no other target)
+	@OMPBIND_TEST_GUEST=$(if $(OTHER),$(OTHER),$(ARCH)) $(BIN)/python -m pytest -q tests/test_guest.py $(ARGS)
 
 test-engines: $(VENV)/.developed system-engines ## real engines: Slurm, MPI of each kind, torchrun, Ray, Dask (kept in the user's cache: 2 GB)
 	@$(BIN)/python -m tests.jobs
@@ -106,7 +108,7 @@ clean: ## remove all that these targets made
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What comes from the system's packages; says nothing and takes no time when it is there.
-system-demo system-test system-engines system-programs system-bench system-pictures: system-%:
+system-demo system-test system-engines system-programs system-bench system-pictures system-guest-ppc64el system-guest-s390x system-guest-riscv64: system-%:
 	@tools/setup-system $*
 
 $(VENV)/bin/python: | system-demo

@@ -59,7 +59,8 @@ def chosen(request: pytest.FixtureRequest, booted: Seen) -> tuple[Case, dict[str
     seen = booted(boot)
     if name not in seen["cases"]:
         unavailable("there is no clang; `tools/setup-system test` installs it")
-    return BOOTS[boot].cases[name], seen["cases"][name] | {"page": seen["page"]}
+    more = {"page": seen["page"], "boot": boot}
+    return BOOTS[boot].cases[name], seen["cases"][name] | more
 
 
 @pytest.fixture
@@ -78,6 +79,8 @@ def plan(chosen: tuple[Case, dict[str, Any]]) -> dict[str, Any]:
 @pytest.fixture(params=BINDERS)
 def ranks(request: pytest.FixtureRequest, chosen: tuple[Case, dict[str, Any]]) -> list[Rank]:
     """The ranks of a case as they were seen; they ran, they ended, and they belong together."""
+    if request.param not in BOOTS[chosen[1]["boot"]].binders:
+        pytest.skip("numactl itself needs a kernel with NUMA")
     run = chosen[1][request.param]
     assert "error" not in run, run["error"]
     assert run["status"] == 0, run["err"]
@@ -117,6 +120,9 @@ def test_pages_are_on_their_nodes(
 ) -> None:
     """Touched memory has the planned policy, and its pages lie where that puts them."""
     case, seen = chosen
+    if not has_nodes(seen["boot"]):
+        assert [(rank.policy, rank.pages) for rank in ranks] == [("", {})] * len(ranks)
+        return
     for planned, expected, rank in zip(plan["ranks"], case.ranks, ranks, strict=True):
         balancing = planned.get("mem_balancing", False)
         assert rank.policy in policy_text(planned["mem"], planned["mems"], balancing=balancing)
@@ -207,10 +213,23 @@ def test_a_program_that_runs_goes_to_another_node(booted: Seen, name: str) -> No
     assert (done["status"], done["err"]) == (0, "")
     assert done["seen"]["masks"] == [expand(rebinding.cpus)] * 2
     assert set(done["seen"]["pages"]) == {str(rebinding.new_node)}
-    assert sum(done["seen"]["pages"].values()) == sum(before["pages"].values())
+    # More, where the kernel has made a huge page of some meanwhile.
+    assert sum(done["seen"]["pages"].values()) >= sum(before["pages"].values())
     (process,) = done["result"]["ranks"][0]["processes"]
     assert process["bytes_moved"] >= 32 << 20
     assert process["bytes_left"] == 0
+
+
+@pytest.mark.parametrize(("boot", "name"), make_pairs("refused"))
+def test_what_cannot_be_is_refused(booted: Seen, boot: str, name: str) -> None:
+    """With an error that names what is missing, and a hint that names what there is."""
+    refusal = BOOTS[boot].refused[name]
+    status, out, err = booted(boot)["refused"][name]
+    assert (status, out) == (125, ""), refusal.why
+    error, *hint = err.splitlines()
+    assert error.startswith("ompbind: error: ")
+    assert refusal.error in error
+    assert refusal.hint in "".join(hint)
 
 
 @pytest.mark.parametrize(("boot", "name"), make_pairs("stopped"))
@@ -288,14 +307,22 @@ def test_topology_agrees_with_lscpu(booted: Seen, name: str) -> None:
     lscpu = [dict(zip(columns, row.split(","), strict=True)) for row in rows]
     pairs = {"core": "core", "package": "socket", "node": "node", "l2": "l2", "l3": "l3"}
     for ours, theirs in pairs.items():
+        if theirs not in columns or (ours == "node" and not has_nodes(name)):
+            assert {cpu[ours] for cpu in topo["cpus"]} == {0 if ours == "node" else None}
+            continue
         by_us = group((cpu["cpu"], cpu[ours]) for cpu in topo["cpus"])
         by_lscpu = group((int(row["cpu"]), row[theirs]) for row in lscpu)
         assert by_us == by_lscpu, ours
-    nodes = {int(row["cpu"]): int(row["node"]) for row in lscpu}
+    nodes = {int(row["cpu"]): int(row["node"] or 0) for row in lscpu}
     assert {cpu["cpu"]: cpu["node"] for cpu in topo["cpus"]} == nodes
 
 
-@pytest.mark.parametrize("name", BOOTS)
+def has_nodes(name: str) -> bool:
+    """Whether the kernel of a boot knows NUMA."""
+    return ARCHITECTURES[BOOTS[name].architecture].numa
+
+
+@pytest.mark.parametrize("name", [name for name in BOOTS if has_nodes(name)])
 def test_topology_agrees_with_numactl(booted: Seen, name: str) -> None:
     """`topo` has the cpus, the memory and the distances of nodes as `numactl --hardware` does."""
     seen, machine = booted(name), BOOTS[name].machine

@@ -14,7 +14,8 @@ class Architecture(NamedTuple):
     kernel's; `page`: bytes; `dies`, `numa`: whether QEMU knows them; `device_tree`: whether the
     firmware's is changed to describe processors as the machine has them; `suite`: of Debian, if not
     the one that is used here; `port`: QEMU's arguments for a console in a file; `compiler`: of C
-    with OpenMP; `order`: of bytes."""
+    with OpenMP; `order`: of bytes; `emulator`: the packages of a newer QEMU than Debian
+    12's, which are unpacked, not installed."""
 
     name: str
     machine: str
@@ -27,10 +28,11 @@ class Architecture(NamedTuple):
     dies: bool = False
     numa: bool = True
     device_tree: bool = False
-    suite: str = ""
+    suite: str = "{}"
     port: str = "-serial file:{}"
     compiler: str = "gcc"
     order: str = "little"
+    emulator: tuple[str, ...] = ()
 
     @property
     def is_native(self) -> bool:
@@ -66,6 +68,51 @@ ARCHITECTURES = {
             package="linux-image-arm64",
             device_tree=True,
             compiler="aarch64-linux-gnu-gcc",
+        ),
+        # Without the firmware of a real one, which takes 10 s. With as many cpus as it has, one
+        # thread for all would never get past their start.
+        Architecture(
+            "ppc64el",
+            "ppc64le",
+            "qemu-system-ppc64",
+            (
+                *("-machine", "pseries,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken"),
+                *("-machine", "cap-ccf-assist=off"),
+                *("-accel", "tcg,thread=multi", "-cpu", "POWER10"),
+            ),
+            "hvc0",
+            package="linux-image-powerpc64le",
+            page=65536,
+            compiler="powerpc64le-linux-gnu-gcc",
+            emulator=("qemu-system-ppc", "qemu-system-data"),
+        ),
+        Architecture(
+            "s390x",
+            "s390x",
+            "qemu-system-s390x",
+            (
+                *("-machine", "s390-ccw-virtio", "-accel", "tcg,thread=single", "-cpu", "max"),
+                *("-device", "virtio-serial-ccw"),
+            ),
+            "ttysclp0",
+            package="linux-image-s390x",
+            share="virtio-9p-ccw",
+            numa=False,
+            port="-chardev file,id=console,path={} -device sclpconsole,chardev=console",
+            compiler="s390x-linux-gnu-gcc",
+            order="big",
+            emulator=("qemu-system-s390x", "qemu-system-data"),
+        ),
+        Architecture(
+            "riscv64",
+            "riscv64",
+            "qemu-system-riscv64",
+            ("-machine", "virt", "-accel", "tcg,thread=multi", "-cpu", "rv64"),
+            "ttyS0",
+            package="linux-image-riscv64",
+            suite="trixie",
+            compiler="riscv64-linux-gnu-gcc",
+            emulator=("qemu-system-riscv", "qemu-system-data", "opensbi"),
         ),
     )
 }

@@ -47,7 +47,7 @@ def why_not(architecture: Architecture = NATIVE) -> str:
     """Why no guest can be had here; "" when one can."""
     if architecture.is_native and platform.machine() != architecture.machine:
         return f"the guest is for x86-64, this is {platform.machine()}"
-    if not shutil.which(architecture.qemu):
+    if not architecture.emulator and not shutil.which(architecture.qemu):
         return (
             f"there is no {architecture.qemu}; `tools/setup-system {architecture.setup}` "
             "installs it"
@@ -95,9 +95,9 @@ def run(
         (job / "folders").write_text("".join(f"folder{n} {f}\n" for n, f in enumerate(folders)))
         root = folder / "root"
         root.write_bytes(make_root(machine, image, architecture))
-        arguments = make_arguments(machine, architecture)
+        arguments = image.emulator + make_arguments(machine, architecture)
         if architecture.device_tree:
-            arguments += make_tree_arguments(machine, arguments, folder / "tree")
+            arguments += make_tree_arguments(machine, arguments, folder / "tree", timeout)
         arguments += ["-kernel", str(image.kernel), "-initrd", str(root)]
         arguments += ["-append", KERNEL_ARGUMENTS.format(console=architecture.console)]
         arguments += architecture.port.format(folder / "console").split()
@@ -132,7 +132,7 @@ def boot(arguments: Sequence[str], timeout: float) -> str:
 
 def make_arguments(machine: Machine, architecture: Architecture) -> list[str]:
     """QEMU's for the machine."""
-    arguments = [architecture.qemu, "-nodefaults", "-no-reboot", "-display", "none"]
+    arguments = ["-nodefaults", "-no-reboot", "-display", "none"]
     if architecture.is_native and os.environ.get("OMPBIND_GUEST_ACCEL") == "kvm":
         arguments += ["-machine", "q35", "-accel", "kvm", "-cpu", "host"]
     else:
@@ -140,10 +140,12 @@ def make_arguments(machine: Machine, architecture: Architecture) -> list[str]:
     return arguments + make_qemu_arguments(machine, dies=architecture.dies, numa=architecture.numa)
 
 
-def make_tree_arguments(machine: Machine, arguments: Sequence[str], file: Path) -> list[str]:
+def make_tree_arguments(
+    machine: Machine, arguments: Sequence[str], file: Path, timeout: float
+) -> list[str]:
     """Those for a device tree with the machine's processors, which is written to a file. QEMU says
     what it would be."""
-    if problem := boot([*arguments, "-machine", f"dumpdtb={file}"], timeout=60):
+    if problem := boot([*arguments, "-machine", f"dumpdtb={file}"], timeout):
         raise GuestError(problem)
     root, reserved = parse_tree(file.read_bytes())
     describe_cpus(root, machine)

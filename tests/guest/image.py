@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tests.guest.packages import (
     GuestError,
+    download,
     download_all,
+    find_own_architecture,
     make_archive,
     need_tools,
     package_files,
@@ -45,11 +47,12 @@ COMPLETE = "complete"  # written last; tools/setup-system looks for it
 
 class Image(NamedTuple):
     """`root`: the initramfs; `files`: the folder that is the guest's root, over which it has an
-    overlay."""
+    overlay; `emulator`: the start of QEMU's command line."""
 
     kernel: Path
     root: Path
     files: Path
+    emulator: list[str]
 
 
 def cache_directory(architecture: Architecture) -> Path:
@@ -67,7 +70,11 @@ def find_image(architecture: Architecture) -> Image:
             f"no guest kernel in {cache}; `tools/setup-system {architecture.setup}` makes it"
         )
     files = Path("/") if architecture.is_native else cache / "files"
-    return Image(cache / "kernel", cache / "root", files)
+    emulator = [architecture.qemu]
+    if architecture.emulator:
+        unpacked = cache / "emulator" / "usr"
+        emulator = [str(unpacked / "bin" / architecture.qemu), "-L", str(unpacked / "share/qemu")]
+    return Image(cache / "kernel", cache / "root", files, emulator)
 
 
 def make_image(architecture: Architecture) -> None:
@@ -125,7 +132,19 @@ def fill_foreign(cache: Path, architecture: Architecture) -> None:
         for package in download_all(PROGRAMS, folder / "programs", environ):
             unpack(package, files)
         compile_library(files)
+        if architecture.emulator:
+            fetch_emulator(cache / "emulator", architecture)
         fill(cache, kernel_packages([architecture.package], environ), environ)
+
+
+def fetch_emulator(emulator: Path, architecture: Architecture) -> None:
+    """Unpack a newer QEMU for this machine than its release has, from that release's backports."""
+    with tempfile.TemporaryDirectory(prefix="ompbind-image-") as name:
+        folder = Path(name)
+        environ = make_archive(folder, find_own_architecture(), "{}-backports")
+        for package in architecture.emulator:
+            (folder / package).mkdir()
+            unpack(download(package, folder / package, environ), emulator)
 
 
 def compile_library(files: Path) -> None:

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from itertools import product
 
-LOCAL, SAME_PACKAGE, OTHER_PACKAGE, MEMORY_ONLY = 10, 12, 21, 28  # distances
+LOCAL, SAME_PACKAGE, OTHER_PACKAGE, MEMORY_ONLY, UNUSED = 10, 12, 21, 28, 40  # distances
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Machine:
     `devices`: QEMU's name of a PCI device, and the node that it is on; `speeds`: MB/s of each
     node's memory for the cpus nearest to it, which the firmware then says (HMAT); `capacities`: of
     the clusters' cores, in turn. Clusters and capacities are for a device tree to describe.
+    `numbers`: of the nodes, if they are not 0, 1, …
     """
 
     packages: int = 1
@@ -36,6 +37,7 @@ class Machine:
     speeds: tuple[int, ...] = ()
     clusters: int = 1
     capacities: tuple[int, ...] = ()
+    numbers: tuple[int, ...] = ()
 
     @property
     def cpu_nodes(self) -> int:
@@ -44,6 +46,10 @@ class Machine:
     @property
     def all_nodes(self) -> int:
         return self.cpu_nodes + self.memory_only
+
+    @property
+    def node_numbers(self) -> tuple[int, ...]:
+        return self.numbers or tuple(range(self.all_nodes))
 
     @property
     def cpus_of_node(self) -> int:
@@ -97,19 +103,26 @@ def make_qemu_arguments(machine: Machine, *, dies: bool = True, numa: bool = Tru
     if not numa:
         return arguments
     arguments += ["-machine", "hmat=on"] if machine.speeds else []
-    count = machine.cpus_of_node
+    count, numbers = machine.cpus_of_node, machine.node_numbers
     for node, size in enumerate(sizes):
-        described = f"node,nodeid={node}"
+        described = f"node,nodeid={numbers[node]}"
         if machine.speeds:
-            described += f",initiator={machine.initiator(node)}"
+            described += f",initiator={numbers[machine.initiator(node)]}"
         if node < machine.cpu_nodes:
             described += f",cpus={node * count}-{(node + 1) * count - 1}"
         if size:
             arguments += ["-object", f"memory-backend-ram,id=memory{node},size={size}M"]
             described += f",memdev=memory{node}"
         arguments += ["-numa", described]
-    for a, b in product(range(machine.all_nodes), repeat=2):
-        arguments += ["-numa", f"dist,src={a},dst={b},val={machine.distance(a, b)}"]
+    for number in set(range(max(numbers))) - set(numbers):  # QEMU wants all, if without anything
+        arguments += ["-numa", f"node,nodeid={number}"]
+    distances = {
+        (numbers[a], numbers[b]): machine.distance(a, b)
+        for a, b in product(range(machine.all_nodes), repeat=2)
+    }
+    for a, b in product(range(max(numbers) + 1), repeat=2):
+        distance = distances.get((a, b), LOCAL if a == b else UNUSED)
+        arguments += ["-numa", f"dist,src={a},dst={b},val={distance}"]
     return arguments + make_speed_arguments(machine) + make_device_arguments(machine)
 
 

@@ -20,7 +20,7 @@ LEFT_OUT = re.compile(r"usr/share/(?:doc|info|lintian|locale|man)/")
 MERGED = re.compile(r"(?:bin|sbin|lib|lib32|lib64)(?=/|$)")
 PRIVATE = """
 Dir::State "{folder}/state";
-Dir::State::status "{status}";
+Dir::State::status "{folder}/status";
 Dir::Cache "{folder}/cache";
 Dir::Etc::SourceList "{folder}/sources";
 Dir::Etc::SourceParts "/dev/null";
@@ -28,8 +28,8 @@ Dir::Etc::Preferences "/dev/null";
 Dir::Etc::PreferencesParts "/dev/null";
 APT::Architecture "{architecture}";
 APT::Architectures {{ "{architecture}"; }};
-APT::Default-Release "{release}";
 Acquire::Languages "none";
+Acquire::Retries "3";
 """
 
 
@@ -43,44 +43,39 @@ def need_tools() -> None:
             raise GuestError(f"what the guest boots comes as Debian packages: there is no {tool}")
 
 
-def make_archive(
-    folder: Path, architecture: str, suite: str, *, installed: str = ""
-) -> dict[str, str]:
-    """The environment in which APT knows the packages of an architecture, from the same servers as
-    this machine's: of its own release, or of a suite. `installed`: a list of packages that are
-    there already (dpkg's status)."""
-    sources = find_sources(suite)
+def make_archive(folder: Path, architecture: str, suite: str) -> dict[str, str]:
+    """The environment in which APT knows the packages of an architecture, from the same server as
+    this machine's, of a suite; {} in its name is this machine's release."""
+    address, release = find_release()
     for name in ("state/lists/partial", "cache/archives/partial"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "status").touch()
-    (folder / "sources").write_text("".join(f"{line}\n" for line in sources))
-    config = PRIVATE.format(
-        folder=folder,
-        architecture=architecture,
-        release=suite,
-        status=installed or folder / "status",
-    )
-    (folder / "apt.conf").write_text(config)
+    (folder / "sources").write_text(f"deb {address} {suite.format(release)} main\n")
+    (folder / "apt.conf").write_text(PRIVATE.format(folder=folder, architecture=architecture))
     environ = {"APT_CONFIG": str(folder / "apt.conf")}
     apt("update", environ=environ, wanted=f"the list of packages for {architecture}")
     return environ
 
 
-def find_sources(suite: str) -> list[str]:
-    """Lines for sources.list: where this machine has Debian from, or that server's other suite."""
+def find_release() -> tuple[str, str]:
+    """The address that this machine has its release of Debian from, and the release's name. The
+    lists of updates beside it change while they are read."""
     listed = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(CODENAME) $(ORIGIN)",
+        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(ORIGIN)",
          "Created-By: Packages", "Component: main"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    found = [line.split() for line in listed.stdout.splitlines() if line.endswith(" Debian")]
-    # Those of updates have the release's name and another one after it.
-    releases = [(uri, release) for uri, release, _, _ in found if "-" not in release]
-    if not releases:
-        raise GuestError("apt has no source of Debian here, or needs `apt-get update` first")
-    if suite:
-        return [f"deb {uri} {suite} main" for uri, _ in releases[:1]]
-    return [f"deb {uri} {release} main" for uri, release, _, _ in found]
+    for line in listed.stdout.splitlines():
+        address, release, *origin = line.split()
+        if origin == ["Debian"] and "-" not in release:
+            return address, release
+    raise GuestError("apt has no source of Debian here, or needs `apt-get update` first")
+
+
+def find_own_architecture() -> str:
+    printed = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True,
+                             check=False)  # fmt: skip
+    return printed.stdout.strip()
 
 
 def apt(*words: str, environ: Mapping[str, str], wanted: str, cwd: Path | None = None) -> None:

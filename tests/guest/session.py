@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.guest.cases import ALL
-from tests.guest.cases.case import BINDERS, Case
+from tests.guest.cases.case import Case, Refusal
 from tests.guest.rebound import rebind
-from tests.guest.spoiled import spoil_all
+from tests.guest.spoiled import spoil_all, taken_offline
 from tests.guest.stopped import stop_all
 from tests.support import forks
 from tests.support.observe import launch
@@ -52,7 +52,7 @@ def main(name: str, ompbind: str, *programs: str) -> None:
             "lscpu": capture("lscpu", "-p=CPU,CORE,SOCKET,NODE,CACHE"),
             "numactl": capture("numactl", "--hardware"),
             "cases": {
-                name: run_case(ompbind, case, workers[case.runtime])
+                name: run_case(ompbind, case, workers[case.runtime], boot.binders)
                 for name, case in boot.cases.items()
                 if case.runtime in workers
             },
@@ -64,7 +64,11 @@ def main(name: str, ompbind: str, *programs: str) -> None:
                     ompbind, "run", *options.split(), "--binder", binder, "--", "numactl", "--show"
                 )
                 for name, (options, _) in boot.shown.items()
-                for binder in BINDERS
+                for binder in boot.binders
+            },
+            "refused": {
+                name: run_refused(ompbind, refusal, workers["libgomp"])
+                for name, refusal in boot.refused.items()
             },
             "spoiled": spoil_all(ompbind, workers["libgomp"], boot.spoiled),
             "rebound": rebind(ompbind, workers["libgomp"], boot.rebound) if boot.rebound else {},
@@ -98,15 +102,27 @@ def measure() -> dict[str, Any]:
     return measured.measure()
 
 
-def run_case(ompbind: str, case: Case, worker: str) -> dict[str, Any]:
+def run_case(ompbind: str, case: Case, worker: str, binders: Sequence[str]) -> dict[str, Any]:
     """The plan as `show` prints it, and for each binder what was seen of the ranks."""
     words = [ompbind, "show", *case.options.split(), "--format", "json", "--", worker]
-    result: dict[str, Any] = {"show": capture_ompbind(*words, cpus=case.mask)}
-    for binder in BINDERS:
-        words = [ompbind, "run", *case.options.split(), "--binder", binder]
-        words += ["--", worker, "--wait", "--touch", str(case.touch)]
-        result[binder] = look_at(words, len(case.ranks), cpus=case.mask)
+    with taken_offline(case.offline):
+        result: dict[str, Any] = {"show": capture_ompbind(*words, cpus=case.mask)}
+        for binder in binders:
+            words = [ompbind, "run", *case.options.split(), "--binder", binder]
+            words += ["--", worker, "--wait", "--touch", str(case.touch)]
+            result[binder] = look_at(words, len(case.ranks), cpus=case.mask)
     return result
+
+
+def run_refused(ompbind: str, refusal: Refusal, worker: str) -> tuple[int, str, str]:
+    """The status and what was printed, on both streams."""
+    words = [ompbind, "show", *refusal.options.split(), "--format", "json", "--", worker]
+    if refusal.saved:
+        plan = Path("/tmp/refused")
+        plan.write_text(capture_ompbind(*words))
+        words = [ompbind, "run", "--plan", str(plan)]
+    with taken_offline(refusal.offline):
+        return forks.run(words, timeout=RUN_LIMIT)
 
 
 def run_all(ompbind: str, options: str, workers: Mapping[str, str]) -> dict[str, Any]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.guest.cases.case import Spoiling
 from tests.support import forks
+from tests.support.observe import expand
 
 LIMIT = 300  # seconds of a command
 
@@ -69,12 +71,23 @@ def move_pages(pid: int, old: str, new: str) -> None:
     subprocess.run(["migratepages", str(pid), old, new], check=True, capture_output=True)
 
 
-def set_offline(_: int, cpu: str) -> None:
-    (CPUS / f"cpu{cpu}" / "online").write_text("0")
+def set_offline(_: int, cpus: str) -> None:
+    set_online(cpus, "0")
 
 
-def set_online(cpu: str) -> None:
-    (CPUS / f"cpu{cpu}" / "online").write_text("1")
+def set_online(cpus: str, value: str = "1") -> None:
+    for cpu in expand(cpus):
+        (CPUS / f"cpu{cpu}" / "online").write_text(value)
+
+
+@contextmanager
+def taken_offline(cpus: str) -> Iterator[None]:
+    """These cpus are offline meanwhile; they come back in any case."""
+    try:
+        set_online(cpus, "0")
+        yield
+    finally:
+        set_online(cpus)
 
 
 def shrink_cgroup(pid: int, before: str, after: str) -> None:

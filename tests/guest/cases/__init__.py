@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 
-from tests.guest.architectures import TESTED
-from tests.guest.cases import amd64, arm64
+from tests.guest.architectures import ARCHITECTURES, TESTED
+from tests.guest.cases import amd64, arm64, ppc64el, riscv64, s390x
 
 VARIABLE = "OMPBIND_TEST_GUEST"  # the architecture whose guests alone are booted
-ALL = {**arm64.BOOTS, **amd64.BOOTS}
-CHOSEN = (os.environ[VARIABLE],) if os.environ.get(VARIABLE) else TESTED
+ALL = {
+    **arm64.BOOTS,
+    **amd64.BOOTS,
+    **ppc64el.BOOTS,
+    **s390x.BOOTS,
+    **riscv64.BOOTS,
+}
+CHOSEN = (ARCHITECTURES[os.environ[VARIABLE]].name,) if os.environ.get(VARIABLE) else TESTED
 BOOTS = {name: boot for name, boot in ALL.items() if boot.architecture in CHOSEN}

@@ -29,7 +29,7 @@ class Got(NamedTuple):
 
 class Case(NamedTuple):
     """`touch`: MiB that each rank writes to; `mask`: what the launcher itself may use; `runtime`:
-    the OpenMP library of the worker."""
+    the OpenMP library of the worker; `offline`: cpus that are so meanwhile."""
 
     why: str
     options: str
@@ -37,6 +37,19 @@ class Case(NamedTuple):
     touch: int = 4
     mask: str = ""
     runtime: str = "libgomp"
+    offline: str = ""
+
+
+class Refusal(NamedTuple):
+    """What `show` refuses while these cpus are offline, with words of its error and of its hint.
+    `saved`: `run` refuses it, with a plan that was saved before they were."""
+
+    why: str
+    options: str
+    error: str
+    hint: str
+    offline: str = ""
+    saved: bool = False
 
 
 class Spoiling(NamedTuple):
@@ -75,4 +88,6 @@ class Boot(NamedTuple):
     matrix: Mapping[str, str] = MappingProxyType({})
     scripts: Mapping[str, str] = MappingProxyType({})
     stopped: Mapping[str, int] = MappingProxyType({})
+    refused: Mapping[str, Refusal] = MappingProxyType({})
+    binders: tuple[str, ...] = BINDERS
     architecture: str = "amd64"
