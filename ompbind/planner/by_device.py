@@ -412,9 +412,9 @@ def find_device(machine: Machine, request: Request) -> Device:
             hint=(visible.hint if visible and problem else "")
             or f"gpu0 to gpu{len(gpus) - 1}, or a PCI address",
         )
-    address = name.lower() if name.count(":") > 1 else f"0000:{name.lower()}"
+    addresses = name.lower(), f"0000:{name.lower()}"
     for device in devices:
-        if device.pci in (name.lower(), address) or name in device.names:
+        if device.pci in addresses or name in device.names:
             return device
         if name.partition(":")[0] in device.names:  # mlx5_0:1 is a port of it
             return device

@@ -237,7 +237,7 @@ def key_of(report: ProcessReport) -> Key:
     return report.process.pid, report.process.started, report.process.name
 
 
-def describe_exits(exits: Mapping[int, float], first_rank: int = 0) -> str:
+def describe_exits(exits: Mapping[int, float], first_rank: int) -> str:
     """Return `rank 0 exited after 2.0 s`, `ranks 0-3 exited after 0.1 to 2.0 s`. `first_rank`:
     what rank 0 is called."""
     first, last = f"{min(exits.values()):.1f}", f"{max(exits.values()):.1f}"

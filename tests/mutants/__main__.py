@@ -59,12 +59,13 @@ TESTS: dict[str, tuple[str, ...]] = {
         "openmp/places",
         "host/containers",
         "host/restrictions",
+        "machine/measured",
         "options/arguments",
         "render/sentences",
         "render/sharing",
     ),
-    "verify": ("launch/role_threads", "planner/roles"),
-    "launch": ("machine/other_systems", "multiprocessing", "api"),
+    "verify": ("launch/role_threads", "memory/warming", "planner/roles"),
+    "launch": ("machine/other_systems", "memory/warming", "multiprocessing", "api"),
 }
 
 

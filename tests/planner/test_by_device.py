@@ -286,6 +286,7 @@ def test_no_node_is_known() -> None:
     plan = plan_for(make_machine(shape), "--per gpu")
     assert cpus(plan) == ["0-3", "4-7"]
     assert "does not say which node its GPUs are near" in plan.warnings[0]
+    assert plan.cautions[0].kind == "gpu"
     assert plan.ranks[1].why == "GPU 0000:3d:00.0, 1/2 of the machine, package 1, node 1"
     one = replace(shape, devices=(gpu("1b"),))
     assert cpus(plan_for(make_machine(one), "--per gpu")) == ["0-7"]
@@ -449,6 +450,9 @@ def test_near_a_card_of_unknown_place() -> None:
     message, _ = refusal(make_machine(Shape(nodes=2, cores=8, devices=(card,))), "--near eth0")
     assert "does not say which node 0000:01:00.0 is near" in message
     assert cpus(plan_for(make_machine(Shape(cores=4, devices=(card,))), "--near eth0")) == ["0-3"]
+    anywhere = make_machine(Shape(nodes=2, cores=8, devices=(gpu("1b", -1, "0-7"),)))
+    assert "does not say which node" in refusal(anywhere, "--near 1b:00.0")[0]
+    assert cpus(plan_for(anywhere, "--near 1b:00.0 --exclude 4-7")) == ["0-3"]
 
 
 def test_near_a_card_whose_node_is_not_allowed() -> None:

@@ -92,3 +92,17 @@ def test_too_few() -> None:
     with pytest.raises(PlanError, match=r"--free 9/rank: 32 of 32 cores are free$") as caught:
         choose_free(SERVER, Request(ranks=4, free=Pool("", 9, per_rank=True)), CpuSet())
     assert caught.value.hint == "at most 32"
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ("0-31", "0 of 32 cores are free"),
+        ("0-30", "1 of 32 cores is free"),
+        ("0-29", "2 of 32 cores are free"),
+    ],
+)
+def test_too_few_are_counted(held: str, said: str) -> None:
+    """In the words of one and of several."""
+    with pytest.raises(PlanError, match=f"--free 4: {said}; others hold cpus {held}"):
+        choose_free(SERVER, Request(free=Pool("", 4)), CpuSet.parse_kernel(held))

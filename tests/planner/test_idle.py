@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ompbind.cpuset import union
+from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
 from ompbind.machine.topology import Machine
 from ompbind.planner import make_plan
-from ompbind.plans import Caution, Plan
+from ompbind.planner.idle import names_a_part
+from ompbind.planner.request import Pool, Request, Serving
+from ompbind.plans import Caution, Plan, World
 from tests.support.machines import MACHINES, make_asked
 from tests.support.requests import cores_of, machines
 
@@ -103,6 +107,27 @@ def test_few_ranks_on_many_nodes(args: str, text: str, hint: str) -> None:
 def test_who_says_which_part_is_not_warned(args: str) -> None:
     """Nor who leaves a quarter idle, or nothing."""
     assert find_warning(make_plan(MACHINES["server"], make_asked(args.split()))) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"per": "gpu"}, {"nodes": (CpuSet([0]),)}, {"mem_nodes": (CpuSet([0]), CpuSet([1]))},
+        {"cpus": (CpuSet([0]),)}, {"place_list": (CpuSet([0]),)}, {"cores_per_rank": (1,)},
+        {"threads": "2"}, {"distribution": "cyclic"}, {"part": (1, 2)}, {"free": Pool("", 4)},
+        {"only": CpuSet([0])}, {"reserve": Pool("", 1)}, {"roles": (Pool("kv", 1),)},
+        {"exclude": CpuSet([0])}, {"exclude_cpus": CpuSet([0])}, {"kind": "fastest"},
+        {"near": "eth0"}, {"group": "prefill"}, {"serving": Serving("vllm", "vLLM")},
+        {"per": "numa", "world": World(0, 2, 0, 2)},
+    ],
+    ids="-".join,
+)  # fmt: skip
+def test_each_way_to_name_a_part(said: dict[str, Any]) -> None:
+    """By itself; how many ranks there are, and where their memory is, names none."""
+    request = Request(ranks=2, numa_bind=True, mem_nodes=(CpuSet([0]),), world=World(0, 2, 0, 2))
+    assert not names_a_part(request)
+    assert not names_a_part(request.replace(per="package", numa_bind=False, world=None))
+    assert names_a_part(request.replace(**said))
 
 
 def test_no_advice_that_would_not_do() -> None:

@@ -14,6 +14,7 @@ from ompbind.errors import PlanError
 from ompbind.machine.topology import Allowed, Cpu, Device, Machine, Node, Topology
 from ompbind.planner import LARGEST_WEIGHT, explain_sizes, make_plan, warn_of_sizes
 from ompbind.planner.by_device import NearestNode, find_nearest_node
+from ompbind.planner.by_place_list import without_unusable_list
 from ompbind.planner.cores import Core, in_tree_order, levels_for, llc_level
 from ompbind.planner.mapping import Share
 from ompbind.planner.memory import (
@@ -86,6 +87,21 @@ def test_ranks_have_their_numbers_in_a_job() -> None:
         plan = make_plan(MACHINES["server"], more)
         assert [r.numbers for r in plan.ranks] == [Numbers(4 + n, 8, 1 + n, 3) for n in ranks]
         assert [r.rank for r in plan.ranks] == [*range(len(ranks))]
+
+
+def test_a_plan_without_a_job_around_it_is_the_whole_job() -> None:
+    """Of which one rank may be all that is started here."""
+    request = make_asked(["-n", "2", "--rank-env"]).replace(world=World(0, 0, 0, 0, only=1))
+    assert [r.numbers for r in make_plan(MACHINES["server"], request).ranks] == [
+        Numbers(1, 2, 1, 2)
+    ]
+
+
+def test_one_place_is_a_list_for_one_rank() -> None:
+    """Also where nobody said how many ranks there are."""
+    request = make_asked([]).replace(place_list=(CpuSet([0]),), ranks=None)
+    assert without_unusable_list(MACHINES["server"], request) is request
+    assert without_unusable_list(MACHINES["server"], request.replace(ranks=2)).place_list is None
 
 
 def test_a_plan_keeps_what_was_asked_for() -> None:

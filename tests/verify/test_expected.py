@@ -249,8 +249,9 @@ def test_huge_pages_are_read_only_to_be_shown(processes: Processes) -> None:
     """The kernel walks all of a process's memory for them: not at each of many looks."""
     processes.add(10, environ=worker(0), masks=["0-3"])
     processes.add(11, state="Z", masks=())
-    rollup = processes.path / "proc/10/smaps_rollup"
-    rollup.write_text("0-1 ---p 0 00:00 0 [rollup]\nAnonHugePages: 2048 kB\n")
+    rollup, of_other = (processes.path / f"proc/{pid}/smaps_rollup" for pid in (10, 11))
+    for file in (rollup, of_other):  # the number of one that ended may be another's by now
+        file.write_text("0-1 ---p 0 00:00 0 [rollup]\nAnonHugePages: 2048 kB\n")
     report = check(processes.root, find_targets(processes.root, [10, 11], None))
     assert [p.process.huge_pages for p in report.processes] == [None, None]
     shown = add_huge_pages(processes.root, report)
@@ -356,12 +357,12 @@ def test_a_difference_may_go_before_the_end(processes: Processes) -> None:
 
 
 def test_a_plan_without_a_number_of_threads_waits_for_one(processes: Processes) -> None:
-    """As somebody may have written it."""
+    """As somebody may have written it. A rank that has exited has none."""
     plan = two_ranks()
     bare = plan.replace(ranks=tuple(rank.replace(env=()) for rank in plan.ranks))
     processes.add(10, masks=["0-7"])
     waiting = verifier(processes)
-    assert [waiting.find_complete(bare, {0: 10}) for _ in range(2)] == [set(), {0}]
+    assert [waiting.find_complete(bare, {0: 10, 1: 99}) for _ in range(2)] == [set(), {0}]
 
 
 def test_a_difference_is_a_warning_or_an_error(processes: Processes) -> None:
@@ -451,6 +452,35 @@ def test_a_rank_that_exits_after_all_its_threads_were_seen(
     assert (said[-1] == whole) == (masks[1] == "1")
 
 
+def test_a_rank_is_not_verified_whole_if_its_childs_threads_were_misplaced(
+    processes: Processes,
+) -> None:
+    """Although its own threads were in their places."""
+    plan = make_plan(MACHINES["server"], make_asked(["-n", "4", "--threads", "3"]))
+    said: list[tuple[str, str]] = []
+    early = verifier(processes)
+    processes.add(10, environ=dict(plan.ranks[0].env), masks=["0", "1", "2"])
+    processes.add(11, 10, environ=dict(plan.ranks[0].env), masks=["0", "0", "0"])
+    for _ in range(2):
+        early(plan, {0: 10}, {}, lambda *words: said.append(words))
+    early(plan, {}, {0: 2.0}, lambda *words: said.append(words))
+    (kind, text), *_ = said
+    assert (kind, text[:35]) == ("note", "verified in part: rank 0 exited aft")
+
+
+def test_differences_are_said_in_the_order_of_ranks(processes: Processes) -> None:
+    """Whichever of them exited first."""
+    plan = two_ranks("--threads", "1", "--places", "one")
+    said: list[tuple[str, str]] = []
+    early = verifier(processes)
+    for rank, pid in enumerate((20, 10)):
+        processes.add(pid, environ=dict(plan.ranks[rank].env), masks=["3-5"])
+    early(plan, {0: 20, 1: 10}, {}, lambda *words: said.append(words))
+    early(plan, {}, {1: 1.0, 0: 2.0}, lambda *words: said.append(words))
+    names = [text.partition(":")[0] for kind, text in said if kind == "warning"]
+    assert list(dict.fromkeys(names)) == ["rank 0, pid 20", "rank 1, pid 10"]
+
+
 def test_an_exiting_rank_is_waited_for(processes: Processes) -> None:
     """Without memory it has neither environment nor policy, which is no difference."""
     plan = two_ranks("--threads", "1", "--places", "one", "--no-rank-env")
@@ -508,9 +538,16 @@ def test_what_a_plan_expects_of_a_rank() -> None:
     assert expected.number == 1
     later = expect_plan(rank.replace(numbers=Numbers(9, 10)))
     assert (later.rank, later.number) == (1, 9)
+    (moved, *_) = two_ranks("--mem", "bind", "--mem-balancing", "--no-rank-env").ranks
+    grouped = expect_plan(moved.replace(group="prefill"))
+    assert (grouped.group, grouped.balancing) == ("prefill", True)
+    assert (expected.group, expected.balancing) == ("", False)
     roles = expect_environ({**worker(0), "OMPBIND_ROLE_KV": "5", "OTHER_CPUS": "6"})
     assert roles is not None
     assert (roles.roles, roles.number) == ((CpuSet([5]),), None)
+    plain = expect_environ({**worker(0), "OMPBIND_ROLE_KV": "5", "KV": "pt_*"})
+    assert plain is not None
+    assert plain.named == ()  # another program's variable
     for name, group in (("prefill", "prefill"), ("a b", ""), ("", "")):
         member = expect_environ({**worker(0), "OMPBIND_GROUP": name})
         assert member is not None
@@ -527,6 +564,7 @@ def test_what_a_plan_expects_of_a_rank() -> None:
         ({"OMPBIND_MEM": "bind=balancing:"}, "none", []),
         ({"OMPBIND_MEM": "local"}, "local", []),
         ({"OMPBIND_MEM": "local:0"}, "none", []),
+        ({"OMPBIND_MEM": "none:0"}, "none", []),
         ({"OMP_PLACES": "{0},{1}"}, "none", []),
         ({"OMP_PLACES": "{0},{1}", "OMP_PROC_BIND": "false"}, "none", []),
         ({"OMP_PLACES": "{0},{1}", "OMP_PROC_BIND": " Close,spread"}, "none", [0, 1]),
@@ -541,6 +579,9 @@ def test_what_an_environment_expects_of_its_worker(
     assert (expected.mem, expected.places) == (mem, tuple(CpuSet([n]) for n in places))
     assert bool(expected.mems) == (mem == "bind")
     assert not expected.balancing
+    if mem == "bind":
+        moved = expect_environ({**worker(0), "OMPBIND_MEM": "bind=balancing:0-1"})
+        assert moved == expected.replace(balancing=True)
     assert expected.cpus == CpuSet(range(4))
 
 

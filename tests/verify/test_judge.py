@@ -14,7 +14,7 @@ from ompbind.machine.processes import HugePages, Memory, Process, Thread
 from ompbind.messages import format_size
 from ompbind.verify.expected import Expected
 from ompbind.verify.judge import judge
-from ompbind.verify.report import MAX_INDENTED_THREADS, ProcessReport, Report
+from ompbind.verify.report import MAX_INDENTED_THREADS, ProcessReport, Repair, Report
 from ompbind.verify.threads import abbreviate
 
 ONLINE = CpuSet.parse_kernel("0-7")
@@ -730,6 +730,16 @@ def test_what_a_report_tells_programs() -> None:
     huge = process.replace(huge_pages=HugePages(2 << 20, 4 << 20))
     (one,) = Report((judge(huge, planned("0 1"), ONLINE),), ONLINE).to_dict()["processes"]
     assert one["huge_pages"] == {"transparent": 2 << 20, "reserved": 4 << 20}
+    assert "group" not in one
+    assert list(one["memory"]["bytes"]) == ["0", "1"]
+    repair = Repair(PID, 0, "threads", "bound", done=True)
+    told = Report((), ONLINE, time="now", repairs=(repair,)).to_dict()
+    assert (told["time"], told["repairs"]) == ("now", [dict(vars(repair))])
+    grouped = planned("0 1", mem="bind=balancing:0").replace(group="prefill")
+    moved = judge(process, grouped, ONLINE)
+    assert moved.name == "rank 0 (prefill), pid 100"
+    (one,) = Report((moved,), ONLINE).to_dict()["processes"]
+    assert (one["group"], one["planned"]["mem_balancing"]) == ("prefill", True)
     bare = judge(seen("0", environ=None, unreadable=(("environment", "no"),)), None, ONLINE)
     (one,) = json.loads(Report((bare,), ONLINE).to_json())["processes"]
     assert [one[name] for name in ("rank", "planned", "memory", "cpuset")] == [None] * 4
@@ -796,6 +806,49 @@ def test_anything_is_judged(
     outside = {PID + n for n, mask in enumerate(masks) if not mask & online <= expected.cpus}
     assert outside <= named
     for d in checked.differences:
+        assert "None" not in d.remedy
         assert d.text
         assert d.cause
         assert d.remedy
+
+
+def test_a_variable_of_before_is_nothing_about_a_rebound_rank() -> None:
+    """It was bound anew while it ran, which no variable of its environment can say."""
+    process = seen("1 1", environ=(("GOMP_CPU_AFFINITY", "2"),))
+    for rebound in (False, True):
+        checked = judge(process, planned("0-3").replace(rebound=rebound), ONLINE)
+        assert ("has no effect" in messages(checked)) is not rebound
+
+
+def test_a_thread_without_a_cpu_that_is_online_ran_nowhere_else() -> None:
+    """Where it last ran went offline with its mask."""
+    process = seen("0 1 2 9")
+    *others, last = process.threads
+    process = process.replace(threads=(*others, last.replace(last=9)))
+    assert "last ran elsewhere" not in messages(judge(process, planned(), ONLINE))
+
+
+def test_only_allocators_are_missed_among_preloaded_libraries() -> None:
+    """Another library may be named as well."""
+    for name, missed in (("libother.so", False), ("libtcmalloc.so.4", True)):
+        process = seen("0 1 2 3", environ=(("LD_PRELOAD", f"/usr/lib/{name}"),))
+        assert ("is not loaded" in messages(judge(process, planned(), ONLINE))) is missed
+
+
+def test_threads_with_fewer_cpus_are_each_named() -> None:
+    """Where no thread has a place; one whose cpus are all offline has not fewer, but none."""
+    checked = judge(seen("0-3 0-1 2-3 9"), planned(bind="false"), ONLINE)
+    assert "thread 101 may run only on cpus 0-1 of 0-3" in messages(checked)
+    assert "thread 102 may run only on cpus 2-3 of 0-3" in messages(checked)
+    assert "thread 103 may run only" not in messages(checked)
+
+
+def test_master_is_primary() -> None:
+    """As OpenMP called it before: all threads in the first one's place."""
+    checked = {
+        bind: judge(seen("0 0 0 0"), planned(bind=bind), ONLINE)
+        for bind in ("primary", "master", "close")
+    }
+    assert messages(checked["master"]) == messages(checked["primary"])
+    assert kinds(checked["master"]) == []
+    assert kinds(checked["close"]) != []

@@ -272,6 +272,21 @@ def test_a_rank_that_shows_its_environment_is_known_by_it(processes: Processes) 
     assert Lineage(processes.root).find_claim(10) == worker(OMP_NUM_THREADS="2")
 
 
+def test_descendants_come_in_the_order_of_their_numbers(processes: Processes) -> None:
+    """However their folders are listed."""
+    pids = [10, 19, 12, 17, 14, 15, 16, 13, 18, 11]
+    for pid in pids:
+        processes.add(pid, 5)
+    assert Lineage(processes.root).family_of(5) == sorted(pids)
+
+
+def test_a_process_whose_children_claim_nothing_gets_no_claim(processes: Processes) -> None:
+    """Nor does one without children."""
+    processes.add(10, environ={})
+    processes.add(11, 10, {})
+    assert [Lineage(processes.root).guess_claim(pid) for pid in (10, 11)] == [None, None]
+
+
 def test_who_asks_is_nobodys_descendant(processes: Processes) -> None:
     """`ompbind verify` started by a rank is none of its processes; nor is what it has started."""
     processes.add(10, 1, worker())
