@@ -20,6 +20,7 @@ from tests.guest.boots import end_boots, start_boots
 from tests.guest.cases import BOOTS
 from tests.guest.cases.case import RUNTIMES
 from tests.guest.guest import why_no_boots
+from tests.support.bytecode import compile_modules, keep_bytecode, rewrite_share
 from tests.support.commands import OMPBIND, TIMEOUT, environment
 from tests.support.forks import Server
 from tests.support.needs import REPOSITORY, need_binder, need_cpus
@@ -65,7 +66,9 @@ def pytest_configure(config: pytest.Config) -> None:
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
     config.addinivalue_line("markers", "alone: no other test may run at the same time")
+    keep_bytecode()
     if is_first(config):
+        compile_modules()
         make_shared_folder()
         # Alone, pytest keeps a failed test's files.
         if config.getoption("numprocesses", None) and (folder := keep_files_in_memory()):
@@ -81,6 +84,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def is_first(config: pytest.Config) -> bool:
     """Whether this process was started by the user, not by pytest-xdist."""
     return not hasattr(config, "workerinput")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    if not is_first(session.config):
+        worker = session.config.workerinput  # type: ignore[attr-defined]
+        number = int(worker["workerid"].removeprefix("gw"))
+        rewrite_share(session.config.args, number, worker["workercount"])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
