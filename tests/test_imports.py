@@ -77,6 +77,10 @@ NAMES = sorted(
 )
 
 
+# The parts of Python that have statements in them.
+HOLDERS = (ast.stmt, ast.excepthandler, ast.match_case)
+
+
 class Import:
     """A module imported somewhere: its name, whether at import time, whether for types only."""
 
@@ -90,8 +94,14 @@ def tree(name: str) -> ast.Module:
     return ast.parse((SOURCE / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8"))
 
 
-def imports(name: str) -> list[Import]:
-    return list(_imports(tree(name), top=True, types=False))
+@cache
+def nodes(name: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree(name)))
+
+
+@cache
+def imports(name: str) -> tuple[Import, ...]:
+    return tuple(_imports(tree(name), top=True, types=False))
 
 
 def _imports(node: ast.AST, *, top: bool, types: bool) -> Iterator[Import]:
@@ -105,16 +115,21 @@ def _imports(node: ast.AST, *, top: bool, types: bool) -> Iterator[Import]:
             for alias in child.names:
                 inner = is_module(f"{module}.{alias.name}")
                 yield Import(f"{module}.{alias.name}" if inner else module, top=top, types=types)
-        elif isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+        elif (
+            isinstance(child, ast.If)
+            and isinstance(child.test, ast.Name)
+            and child.test.id == "TYPE_CHECKING"
+        ):
             for part in child.body:
                 yield from _imports(ast.Module([part], []), top=top, types=True)
             for part in child.orelse:
                 yield from _imports(ast.Module([part], []), top=top, types=types)
-        else:
+        elif isinstance(child, HOLDERS):
             inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             yield from _imports(child, top=top and not inside, types=types)
 
 
+@cache
 def is_module(name: str) -> bool:
     """Whether it is a module or a package of ompbind's, and not a name in one."""
     place = SOURCE.parent / name.replace(".", "/")
@@ -134,7 +149,7 @@ def is_one_of(name: str, modules: Iterable[str]) -> bool:
 def docstrings(name: str) -> set[int]:
     """The ids of the nodes that are docstrings."""
     found = set()
-    for node in ast.walk(tree(name)):
+    for node in nodes(name):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
             found.add(id(body[0].value))
@@ -231,7 +246,7 @@ def test_paths_of_the_machine_are_in_their_readers(name: str) -> None:
     if is_one_of(name, ("machine", "host")):
         return
     told = docstrings(name)
-    for node in ast.walk(tree(name)):
+    for node in nodes(name):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
             assert not node.value.startswith(("/sys", "sys/", "/proc", "proc/"))
             assert " /sys" not in node.value
@@ -246,7 +261,7 @@ STARTERS = ("abort", "fork", "forkpty", "posix_spawn", "posix_spawnp", "kill", "
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_goes_through_a_shell(name: str) -> None:
     """No shell, no preexec_fn, no eval; forks, execs, signals and bindings are launch's alone."""
-    for node in ast.walk(tree(name)):
+    for node in nodes(name):
         if isinstance(node, ast.keyword):
             assert node.arg != "preexec_fn"
             assert node.arg != "shell"
@@ -263,7 +278,7 @@ def test_nothing_goes_through_a_shell(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_hidden_state(name: str) -> None:
     """No `global`, no suppressed errors over whole blocks, no Manager."""
-    for node in ast.walk(tree(name)):
+    for node in nodes(name):
         assert not isinstance(node, ast.Global)
         if isinstance(node, ast.Name):
             assert node.id != "suppress"
