@@ -101,18 +101,3 @@ def name_threads(observation: Observation, threads: Sequence[Thread], most: int 
 
 def thread_ids(threads: Iterable[Thread]) -> tuple[int, ...]:
     return tuple(t.tid for t in threads)
-
-
-def remedy_masks(observation: Observation, threads: Sequence[Thread], cpus: CpuSet | None) -> str:
-    """Return the remedy for wrong masks, with the command that sets them again where there is one.
-
-    `cpus`: what each thread should have; None: a place of its own, which only OpenMP knows.
-    """
-    if cpus is not None and len(threads) == len(observation.process.threads):
-        return f"restart it, or taskset -a -p -c {cpus} {observation.pid}"
-    if cpus is not None and len(threads) == 1 and not observation.places:
-        return f"restart it, or taskset -p -c {cpus} {threads[0].tid}"
-    vacant = [p for n, p in enumerate(observation.places) if n not in observation.bound]
-    if len(threads) == 1 and len(vacant) == 1:
-        return f"restart it, or taskset -p -c {vacant[0]} {threads[0].tid}"
-    return "restart it"

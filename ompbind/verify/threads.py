@@ -9,7 +9,7 @@ from ompbind.messages import counted, label, one_line, plural
 from ompbind.openmp import REMOVED
 from ompbind.openmp.thread_pools import find_binding_pool
 from ompbind.plans import is_called
-from ompbind.verify.observation import group_by_mask, name_threads, remedy_masks, thread_ids
+from ompbind.verify.observation import group_by_mask, name_threads, thread_ids
 from ompbind.verify.report import Difference
 
 TYPE_CHECKING = False
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ompbind.verify.observation import Observation
     from ompbind.verify.report import ProcessReport
 
+# No taskset: it knows neither places nor the cpus of roles.
+REPAIR = "restart it, or ompbind verify --repair"
 WIDE_REMEDY = "--places one leaves the main thread all of the rank's cpus"
 
 
@@ -46,7 +48,7 @@ def judge_outside(observation: Observation) -> Iterator[Difference]:
     overrides = [f"{n}={v}" for n, v in process.environ or () if n in REMOVED]
     for mask, threads in group_by_mask(observation, stray):
         every = threads == process.threads
-        remedy = remedy_masks(observation, threads, observation.available)
+        remedy = REPAIR
         who = "every thread" if every else name_threads(observation, threads)
         if observation.lost:
             cause = f"the kernel had to widen the mask: {observation.loss}"
@@ -107,7 +109,7 @@ def judge_narrow(
             text,
             "the mask was changed after the start: by taskset or sched_setaffinity from outside, "
             "or by the program itself; whatever it starts from now on inherits it",
-            remedy_masks(observation, threads, available),
+            REPAIR,
             thread_ids(threads),
         )
 
@@ -203,8 +205,7 @@ def wandered(
         f"{plural('place', len(empty))} {abbreviate(empty)} "
         f"{'are' if len(empty) > 1 else 'is'} empty",
         cause,
-        "restart it with --places one if the main thread needs all cpus" if is_main
-        else remedy_masks(observation, threads, None),
+        "restart it with --places one if the main thread needs all cpus" if is_main else REPAIR,
         thread_ids(threads),
     )  # fmt: skip
 

@@ -702,7 +702,9 @@ def test_a_strict_difference_has_its_remedy(processes: Processes) -> None:
     strict = Verifier(processes.root, within=0, strict=True, clock=lambda: 0.0)
     with pytest.raises(DeniedError) as caught:
         strict(plan, {0: 10}, {}, lambda *_: None)
-    assert re.fullmatch(r"restart it, or taskset \S+ .* 10 \(the mask was .*\)", caught.value.hint)
+    assert re.fullmatch(
+        r"restart it, or ompbind verify --repair \(the mask was .*\)", caught.value.hint
+    )
 
 
 def test_exits_are_described_together(processes: Processes) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ompbind.cpuset import CpuSet, union
 from ompbind.machine.processes import HugePages, Memory, Process, Thread
 from ompbind.messages import format_size
-from ompbind.verify.expected import Expected
+from ompbind.verify.expected import Expected, NamedThreads
 from ompbind.verify.judge import judge
 from ompbind.verify.report import MAX_INDENTED_THREADS, ProcessReport, Repair, Report
 from ompbind.verify.threads import abbreviate
@@ -72,7 +72,7 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
     "a runtime that binds when it first needs its threads": (
         seen("0-3", libraries=("libomp.so.5",)), planned(), "0-7", [], "cannot be identified"),
     "one thread wandered": (
-        seen("0 0-3 2 3"), planned(), "0-7", ["wandered"], "taskset -p -c 1 101"),
+        seen("0 0-3 2 3"), planned(), "0-7", ["wandered"], "or ompbind verify --repair"),
     "one thread wandered among others of the program's own": (
         seen("0 1 0-3 3 0-3 0-3"), planned(), "0-7", ["wandered"], "thread 102 may run"),
     "the main thread was set free": (
@@ -84,7 +84,7 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
     "one thread outside, and one of the program's own": (
         seen("0 1-7 2 3 0-3"), planned(), "0-7", ["outside"], "1 thread without a place"),
     "all threads outside": (
-        seen("0-7 0-7 0-7 0-7"), planned(), "0-7", ["changed"], "taskset -a -p -c 0-3 100"),
+        seen("0-7 0-7 0-7 0-7"), planned(), "0-7", ["changed"], "or ompbind verify --repair"),
     "a runtime that follows its own variable": (
         seen("4 5 6 7", environ=(("GOMP_CPU_AFFINITY", "4-7"),)), planned(), "0-7",
         ["outside"] * 4, "GOMP_CPU_AFFINITY=4-7 in its environment"),
@@ -669,27 +669,18 @@ def test_threads_are_named(masks: str, start: str) -> None:
     assert difference.text.startswith(start)
 
 
-def test_a_remedy_is_for_one_thread_or_for_all() -> None:
-    """A command sets the masks again where all, or the only one, should have the rank's cpus."""
-
-    def remedy(masks: str, expected: Expected) -> str:
-        (difference,) = judge(seen(masks), expected, ONLINE).differences
-        return difference.remedy
-
-    free = planned(bind="false")
-    assert remedy("0-7 0-7 0-7", free) == "restart it, or taskset -a -p -c 0-3 100"
-    assert remedy("0-3 0-7 0-3", free) == "restart it, or taskset -p -c 0-3 101"
-    assert remedy("0-3 0-7 0-7", free) == "restart it"
-    assert remedy("0 1-7 2 3", planned()) == "restart it, or taskset -p -c 1 101"
-    assert remedy("0 1-7 2 3 1-7", planned()) == "restart it"
-
-
-def test_a_remedy_has_cpus_that_can_be_had() -> None:
-    """Those that the cpuset still allows; the plan's where it allows none of them."""
-    for cpuset, cpus in (("0-1,6", "0-1"), ("6-7", "0-3")):
-        process = seen("4-7 4-7", cpuset=CpuSet.parse_kernel(cpuset))
-        texts = [d.remedy for d in judge(process, planned(bind="false"), ONLINE).differences]
-        assert f"restart it, or taskset -a -p -c {cpus} 100" in texts
+def test_masks_are_repaired_in_all_threads() -> None:
+    """By a command that knows their places and the cpus of roles, which taskset does not."""
+    role = (NamedThreads("io", ("pt_*",), CpuSet([5])),)
+    for expected, masks in (
+        (planned(bind="false"), "0-7 0-7 0-7"),
+        (planned(bind="false"), "0-3 0-7 0-7"),
+        (planned(bind="false").replace(named=role), "0-7 0-7"),
+        (planned(), "0 1-7 2 3 1-7"),
+    ):
+        differences = judge(seen(masks), expected, ONLINE).differences
+        assert differences
+        assert {d.remedy for d in differences} == {"restart it, or ompbind verify --repair"}
 
 
 def test_what_a_report_tells_programs() -> None:
