@@ -19,6 +19,7 @@ from tests.guest.architectures import ARCHITECTURES
 from tests.guest.boots import wait_for_boot
 from tests.guest.cases import BOOTS, CHOSEN
 from tests.guest.cases.case import BINDERS, RUNTIMES, Case
+from tests.guest.devicetree import CACHE_SIZES
 from tests.guest.guest import why_no_boots
 from tests.guest.machine import Machine
 from tests.support.needs import unavailable
@@ -257,7 +258,8 @@ def test_the_guest_is_the_machine_that_is_meant(booted: Seen, name: str) -> None
 def test_a_device_tree_gives_clusters_caches_and_kinds(booted: Seen, name: str) -> None:
     """The kernel shows what the device tree says, and `topo` has the same groups."""
     seen, machine = booted(name), BOOTS[name].machine
-    cpus = json.loads(seen["topo"])["cpus"]
+    topo = json.loads(seen["topo"])
+    cpus = topo["cpus"]
     for level, (file, count) in {
         "core": ("topology/core_cpus_list", machine.threads),
         "cluster": ("topology/cluster_cpus_list", machine.cores * machine.threads),
@@ -268,6 +270,10 @@ def test_a_device_tree_gives_clusters_caches_and_kinds(booted: Seen, name: str) 
         groups = [[*range(n, n + count)] for n in range(0, machine.cpus, count)]
         assert sorted(map(expand, set(seen["files"][file].values()))) == groups, file
         assert group((cpu["cpu"], cpu[level]) for cpu in cpus) == groups, level
+        if level in ("l2", "l3"):
+            caches = [c for c in topo["caches"] if c["name"] == level.upper()]
+            assert sorted(expand(cache["cpus"]) for cache in caches) == groups
+            assert {cache["bytes"] for cache in caches} == {CACHE_SIZES[int(level[1])]}
     if machine.capacities:
         capacities = [capacity_of(machine, cpu) for cpu in range(machine.cpus)]
         told = [int(seen["files"]["cpu_capacity"][str(cpu)]) for cpu in range(machine.cpus)]

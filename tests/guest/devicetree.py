@@ -16,6 +16,8 @@ from tests.guest.machine import Machine
 MAGIC = 0xD00DFEED
 BEGIN, END, PROPERTY, NOTHING, LAST = 1, 2, 3, 4, 9  # tokens
 FIRST_PHANDLE = 0x10000  # above QEMU's
+CACHE_SIZES = {2: 1 << 20, 3: 8 << 20}  # bytes, by level
+LINE, WAYS = 64, 16
 
 
 @dataclass
@@ -142,5 +144,14 @@ def describe_cpus(root: Node, machine: Machine) -> None:
 
 
 def make_cache(name: str, level: int, phandle: int) -> Node:
-    properties = {"compatible": b"cache\0", "cache-level": cell(level), "cache-unified": b""}
-    return Node(name, properties | {"phandle": cell(phandle)})
+    size = CACHE_SIZES[level]
+    properties = {
+        "compatible": b"cache\0",
+        "cache-level": cell(level),
+        "cache-unified": b"",
+        "cache-size": cell(size),
+        "cache-line-size": cell(LINE),
+        "cache-sets": cell(size // LINE // WAYS),
+        "phandle": cell(phandle),
+    }
+    return Node(name, properties)

@@ -30,6 +30,7 @@ APT::Architecture "{architecture}";
 APT::Architectures {{ "{architecture}"; }};
 Acquire::Languages "none";
 Acquire::Retries "3";
+APT::Update::Error-Mode "any";
 """
 
 
