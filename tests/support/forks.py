@@ -81,6 +81,7 @@ def load() -> None:
         name = ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
         if f"{name}.".startswith(LOADED) and not f"{name}.".startswith(NOT_LOADED):
             importlib.import_module(f"ompbind.{name}")
+    importlib.import_module("ctypes")  # which a launch that binds memory imports late
 
 
 class Fork:
