@@ -11,9 +11,18 @@ from hypothesis import strategies as st
 from ompbind.cpuset import CpuSet
 from ompbind.devices.nics import find_cards
 from ompbind.devices.visible import make_visible
-from ompbind.machine.topology import Port
+from ompbind.machine.topology import Machine, Port
 from ompbind.planner import make_plan
-from ompbind.planner.nearest_nics import distribute, pick_by_position
+from ompbind.planner.cores import Core, group_cores
+from ompbind.planner.mapping import Share
+from ompbind.planner.nearest_nics import (
+    OTHER,
+    SELF,
+    distribute,
+    find_distance,
+    measure,
+    pick_by_position,
+)
 from ompbind.plans import Plan, World
 from tests.support.machines import make_asked
 from tests.support.shared_trees import need_topologies, read_tree
@@ -121,6 +130,41 @@ def test_groups_go_by_their_cpus() -> None:
         request = make_asked(["-n", ranks, "--nic-env"]).replace(cards=cards, group="router")
         chosen.append(sorted(nics(make_plan(part, request))))
     assert chosen == [["a:1"], ["b:1"], ["a:1", "a:1", "b:1", "b:1"]]
+
+
+def test_distances_are_measured_from_the_nearest_of_a_ranks_nodes() -> None:
+    """Without a table, another node is farther than its own; what nobody knows is farther still."""
+    known = make_machine(SERVER)
+    rows = ((10, 12, 20, 30), (12, 10, 20, 30), (20, 20, 10, 30), (30, 30, 30, 10))
+    known = known.replace(topology=known.topology.replace(distances=rows))
+    bare = known.replace(topology=known.topology.replace(distances=()))
+    both = CpuSet([0, 2])
+    assert [find_distance(known, both, node) for node in (0, 1, 2, 3)] == [10, 12, 10, 30]
+    assert [find_distance(bare, both, node) for node in (0, 1)] == [SELF, OTHER]
+    assert SELF < OTHER < find_distance(bare, both, None) == find_distance(known, CpuSet(), 0)
+    assert find_distance(known, both, 9) > max(map(max, rows))
+
+
+def test_cpus_say_where_a_card_is() -> None:
+    """Where its node is not said; and whether any of them is the rank's."""
+    machine = make_machine(replace(SERVER, devices=(card("18", "a", 0), card("98", "b", 2))))
+    (first, *_) = make_plan(machine, make_asked(["--per", "numa"])).ranks
+    share = Share((), "here").replace(cores=tuple(machine_cores(machine, first.cpus)))
+    here, there = (d.replace(node=None) for d in machine.topology.devices)
+    assert [measure(machine, share, device).apart for device in (here, there)] == [False, True]
+    assert measure(machine, share, here).distance < measure(machine, share, there).distance < 1000
+
+
+def machine_cores(machine: Machine, cpus: CpuSet) -> list[Core]:
+    return [Core(core, core, cpu) for core, cpu in group_cores(machine, cpus)]
+
+
+def test_all_ranks_of_an_engine_on_a_node_are_even() -> None:
+    """Where they are planned together, cards go round, wherever they stand."""
+    devices = (card("18", "a", 0), card("19", "b", 0))
+    args = "-n 2 --nic-env --exclude 4-31"
+    alone, world = plan_for(devices, args), World(0, 2, 0, 2)
+    assert nics(alone) == nics(plan_for(devices, args, world)) == ["a:1", "b:1"]
 
 
 @given(st.integers(1, 4), st.data())

@@ -18,6 +18,7 @@ from ompbind.planner.by_place_list import without_unusable_list
 from ompbind.planner.cores import Core, in_tree_order, levels_for, llc_level
 from ompbind.planner.mapping import Share
 from ompbind.planner.memory import (
+    check_memory_nodes,
     choose_nodes,
     find_memory,
     find_nodes_of_kind,
@@ -26,6 +27,7 @@ from ompbind.planner.memory import (
     warn_of_denied_nodes,
     warn_of_weights,
 )
+from ompbind.planner.quota import share_quota
 from ompbind.planner.request import Pool, Request
 from ompbind.planner.reservation import set_aside
 from ompbind.plans import Numbers, World
@@ -432,6 +434,33 @@ def test_weights_that_make_no_difference(
     assert [c.text for c in cautions] == texts * warned
 
 
+def test_weights_matter_only_to_a_weighted_policy() -> None:
+    """Pages of any other policy do not go by them."""
+    machine = facts(weights=(1, 1, None, 1))
+    for mem, count in (("interleave", 0), ("weighted-interleave", 1)):
+        request = make_asked(["--mem", mem, "--mem-nodes", "0,1"])
+        cautions = find_memory(machine, request, 0, make_share(0, 1))[2]
+        assert sum("weights" in c.text for c in cautions) == count
+
+
+def test_nodes_that_do_not_exist_are_counted() -> None:
+    """In the words of one and of several."""
+    for nodes, said in (([9], "node 9 does"), ([8, 9], "nodes 8-9 do")):
+        with pytest.raises(PlanError, match=f"^rank 2: {said} not exist$"):
+            check_memory_nodes(MACHINES["server"], 2, CpuSet(nodes))
+
+
+def test_who_shares_a_core_is_told_so() -> None:
+    """A rank that has one to itself is not."""
+    plan = make_plan(MACHINES["desktop"], make_asked(["-n", "8", "--oversubscribe"]))
+    shared = [rank.cpus for rank in plan.ranks]
+    for rank in plan.ranks:
+        count = shared.count(rank.cpus)
+        said = f", a core shared by {count} ranks" if count > 1 else ", a core"
+        assert rank.why.endswith(said)
+    assert len({*map(str, shared)}) == 6
+
+
 @pytest.mark.parametrize(
     ("kinds", "kind", "near", "nodes"),
     [
@@ -707,3 +736,11 @@ def test_why_there_is_no_gpu() -> None:
     with pytest.raises(PlanError, match=r"^--near gpu1: there are 1 visible GPUs$") as caught:
         cpus_for(machine, "--near gpu1")
     assert caught.value.hint == "gpu0 to gpu0, or a PCI address"
+
+
+def test_a_quota_of_more_than_a_cpu_is_not_two() -> None:
+    """Two threads are too many for one and a half; a quota of less than one leaves one thread."""
+    request = make_asked(["-n", "2"])
+    (caution,) = share_quota(request, [1, 1], 1.5, [])[1]
+    assert "quota is worth 1.5 cpus" in caution.text
+    assert share_quota(request, [1], 0.5, []) == ([1], [])

@@ -756,6 +756,7 @@ def test_who_is_openmp_is_told_where_it_can_be() -> None:
         return list(judge(seen(masks), expected, ONLINE).openmp)
 
     assert told("0 1 2 3 0-3", planned()) == [True] * 4 + [False]
+    assert told("0 1 2 3 3-7", planned()) == [True] * 4 + [False]  # outside the rank, too
     assert told("0 1 0-3", planned()) == [True, True, None]
     assert told("0-3 0-3", planned("0-3", threads=2)) == [None, None]
     alone = planned(bind="false").replace(threads=None)
@@ -843,3 +844,24 @@ def test_master_is_primary() -> None:
     assert messages(checked["master"]) == messages(checked["primary"])
     assert kinds(checked["master"]) == []
     assert kinds(checked["close"]) != []
+
+
+@pytest.mark.parametrize(("size", "count", "named"), [(16 << 20, 1, 1), ((16 << 20) - 1, 1, 0),
+                                                      (16 << 20, 4, 3)])  # fmt: skip
+def test_large_files_elsewhere_are_named(size: int, count: int, named: int) -> None:
+    """From 16 MiB, three at most, those with the most elsewhere first."""
+    mapped = tuple((f"/model-{n}", 1, size + n) for n in range(count))
+    checked = judge(
+        seen("0 1 2 3", memory=Memory("bind:0", mapped=mapped)), planned(mem="bind:0"), ONLINE
+    )
+    assert [n.split()[5] for n in checked.notes] == [
+        f"/model-{n}" for n in reversed(range(count - named, count))
+    ]
+
+
+def test_a_rebound_rank_keeps_its_policy() -> None:
+    """Its memory was moved, which no policy says."""
+    process = seen("0 1 2 3", memory=Memory("default", (("default", 0, 1 << 30),)))
+    for rebound, expected in ((False, ["policy"]), (True, [])):
+        checked = judge(process, planned(mem="bind:0").replace(rebound=rebound), ONLINE)
+        assert kinds(checked)[:1] == expected
