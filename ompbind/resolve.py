@@ -64,6 +64,8 @@ def resolve_plan(
             asked = ["OMPBIND_FIX"] * bool(options.fixes) + [PRELOAD_VARIABLE] * bool(preloads)
             plan = without_foreign(plan, {*given, *asked})
     else:
+        if options.variables and wants_devices(options.request, options.topology):
+            options, environ = see_devices(options, environ)
         seen = see_worker(options, preloads, environ)
         plan, machine = make_new_plan(
             options, environ, machine, lease, seen=seen, is_run=is_run, is_shown=is_shown
@@ -102,6 +104,32 @@ def resolve_plan(
     elif options.topology is None and (is_run or is_of_this_host(plan, options)):
         plan = with_neighbours(plan, options, environ, machine, lease)
     return with_fixes(plan, options, environ)
+
+
+def see_devices(
+    options: PlanOptions, environ: Mapping[str, str]
+) -> tuple[PlanOptions, Mapping[str, str]]:
+    """Return the options and the environment with the devices that workers will see by --env and
+    --env-file: `CUDA_VISIBLE_DEVICES=0,1` is what --per gpu distributes, and --gpu-env divides.
+    Raises UsageError."""
+    from ompbind.devices import accelerators
+    from ompbind.devices.visible import VARIABLES
+    from ompbind.worker.environment import read_variables
+
+    variables = options.variables
+    if variables is None:
+        return options, environ
+    names = {name for several in VARIABLES.values() for name in several}
+    names |= set(accelerators.VARIABLES)
+    in_files = {v.name: v.value for path in variables.files for v in read_variables(path)}
+    # A template differs by rank, and says nothing of what all of them see.
+    given = {n: v for n, v in variables.assignments if v is not None and "{" not in v}
+    seen = {n: v for n, v in (in_files | given).items() if n in names}
+    if options.request.gpu_env:  # each rank gets its part of the value instead
+        rest = tuple((name, value) for name, value in variables.assignments if name not in given
+                     or name not in names)  # fmt: skip
+        options = options.replace(variables=variables.replace(assignments=rest))
+    return options, {**environ, **seen}
 
 
 def see_worker(

@@ -205,32 +205,11 @@ def plan_group(
     if not left:
         raise exhausted(member.name, before)
     rest = machine.replace(allowed=machine.allowed.replace(cpus=left))
-    options, environ = with_devices(options, environ)
     try:
         plan = resolve_plan(options, environ, rest, lease=lease, is_run=is_run)
     except OmpbindError as e:
         raise in_group(e, member.name, before) from None
     return Planned(member, options, plan)
-
-
-def with_devices(
-    options: PlanOptions, environ: Mapping[str, str]
-) -> tuple[PlanOptions, Mapping[str, str]]:
-    """Return the options and the environment in which a group sees the GPUs that its --env says:
-    `CUDA_VISIBLE_DEVICES=0,1` is what --per gpu distributes, and --gpu-env divides."""
-    if options.variables is None:
-        return options, environ
-    from ompbind.devices import accelerators
-    from ompbind.devices.visible import VARIABLES
-
-    names = {name for several in VARIABLES.values() for name in several}
-    names |= set(accelerators.VARIABLES)
-    assignments = options.variables.assignments
-    seen = {n: v for n, v in assignments if n in names and v is not None and "{" not in v}
-    if seen and options.request.gpu_env:  # each rank gets its part of the value instead
-        rest = tuple((name, value) for name, value in assignments if name not in seen)
-        options = options.replace(variables=options.variables.replace(assignments=rest))
-    return options, {**environ, **seen}
 
 
 def check_named(request: Request, name: str, before: Sequence[Planned]) -> None:
