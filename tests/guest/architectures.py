@@ -73,8 +73,8 @@ ARCHITECTURES = {
             device_tree=True,
             compiler="aarch64-linux-gnu-gcc",
         ),
-        # Without the firmware of a real one, which takes 10 s. With as many cpus as it has, one
-        # thread for all would never get past their start.
+        # Without the firmware of a real one, which takes 10 s. A thread of the host for each cpu:
+        # nobody spins there, and there are many.
         Architecture(
             "ppc64el",
             "ppc64le",

@@ -53,6 +53,11 @@ mount --bind /job /root/run/job
 ip link set lo up
 hostname guest
 
+# Else the kernel would now and then make a huge page of some that a process has touched and others
+# that it has not: how many pages it has would depend on the time.
+holes=/sys/kernel/mm/transparent_hugepage/khugepaged/max_ptes_none
+[ -e "$holes" ] && echo 0 >"$holes"
+
 # The host ends the guest when its time is up; this is for when the host's side has gone.
 (sleep "$(cat /job/seconds)"; poweroff -f) &
 
