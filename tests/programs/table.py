@@ -31,13 +31,14 @@ class Program(NamedTuple):
     port: int = 0
     ask: Callable[[int], None] | None = None
     refuses_root: bool = False
+    alone: tuple[tuple[str, str], ...] = ()  # variables that it needs without ompbind
     # Which of the rank's cpus its threads may use: "whole" all, "each" one for each thread,
     # "some" any
     threads: str = "whole"
     # Without ompbind: whether it has as many threads as it may use cpus ("mask") or as the machine
     # has ("machine"), or a number of its own ("fixed"); and whether it binds them.
     counts: str = "mask"
-    binds: bool = False
+    binds: bool | None = False  # None: sometimes
     leaves: bool = False  # without ompbind, after a TERM, some of what it has started
     # How it exits without ompbind after a TERM and an INT
     term: int = 143
@@ -154,5 +155,55 @@ PROGRAMS = (
         counts="fixed",
         term=0,
         interrupt=0,
+    ),
+    Program(
+        "torch",
+        "torch",
+        "python infer.py 8001",
+        "libtorch_cpu.so",
+        "torchrun",
+        port=8001,
+        ask=lambda port: get(port, "0.2515"),
+    ),
+    Program(
+        "torch-gloo",
+        "torch",
+        "python train.py 3",
+        "libtorch_cpu.so",
+        "torchrun",
+        result=r"loss 1\.0000 on (1, sum of ranks 0|2, sum of ranks 1)",
+        alone=(
+            ("RANK", "0"),
+            ("WORLD_SIZE", "1"),
+            ("MASTER_ADDR", "127.0.0.1"),
+            ("MASTER_PORT", "0"),
+        ),
+    ),
+    Program(
+        "openvino",
+        "openvino",
+        "python infer.py 8001",
+        "libopenvino.so",
+        "programs",
+        port=8001,
+        ask=lambda port: get(port, "500.0"),
+        threads="some",
+        binds=None,
+    ),
+    Program(
+        "lightgbm",
+        "boosting",
+        "python light.py 3",
+        "lib_lightgbm.so",
+        "programs",
+        result=r"20 trees, score 1\.00",
+    ),
+    Program(
+        "xgboost",
+        "boosting",
+        "python extreme.py 3",
+        "libxgboost.so",
+        "programs",
+        result=r"20 trees, score 1\.00",
     ),
 )
