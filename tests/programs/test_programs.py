@@ -4,6 +4,7 @@ test-programs` runs it; what is judged is read from /proc."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -130,9 +131,14 @@ def pids_of_ranks(pid: int, ranks: int) -> list[int]:
 
 
 def masks_of(pid: int) -> list[list[int]]:
-    """Return the masks of all threads of a process and of what it has started."""
-    tasks = (t for p in (pid, *all_children(pid)) for t in Path(f"/proc/{p}/task").iterdir())
-    return sorted(mask_of(task) for task in tasks)
+    """Return the masks of all threads of a process and of what it has started, less those that end
+    while they are looked at."""
+    masks = []
+    for process in (pid, *all_children(pid)):
+        for task in Path(f"/proc/{process}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                masks.append(mask_of(task))
+    return sorted(masks)
 
 
 def status(running: Running) -> int:
