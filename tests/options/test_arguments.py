@@ -243,3 +243,13 @@ def test_every_option_is_explained(option: Option) -> None:
         assert len(option.choices) > 10 or len("|".join(option.choices)) > 55
     assert option.commands
     assert option.names[0].startswith("--")
+
+
+def test_a_number_after_an_option_whose_value_may_be_left_out() -> None:
+    """It is meant as the value, where the command follows after --, and is no command."""
+    run = options_of("run")
+    with pytest.raises(UsageError, match=r"^--wait takes its value after =, and '5' follows") as e:
+        parse_arguments(["--wait", "5", "--", "w"], run)
+    assert e.value.hint == "--wait=5"
+    assert parse_arguments(["--wait", "env", "--", "w"], run) == ({"wait": ""}, ["env", "--", "w"])
+    assert parse_arguments(["--wait=5", "7", "--", "w"], run)[1] == ["7", "--", "w"]
