@@ -124,21 +124,32 @@ def claim_plan(
     try:
         take(lease, look, view, options, "--exclusive", in_turn=False)
     except PlanError as e:
-        raise name_holders(e, plan, environ, view.find_held(cpus, machine)) from None
+        named = name_holders(e, plan, environ, view.find_held(cpus, machine), options.wait)
+        raise named from None
 
 
 def name_holders(
-    error: PlanError, plan: Plan, environ: Mapping[str, str], held: CpuSet
+    error: PlanError,
+    plan: Plan,
+    environ: Mapping[str, str],
+    held: CpuSet,
+    waited: float | None = None,
 ) -> PlanError:
-    """Return the error with who holds the plan's cores, as far as can be seen."""
+    """Return the error with who holds the plan's cores, as far as can be seen. `waited`: the
+    seconds for which they were waited for, None for not at all."""
     from ompbind.host.neighbours import describe, find_neighbours, make_hint
 
     cpus = union(map(plan.held_by, plan.ranks))
     neighbours = find_neighbours(living_root(), cpus, environ, plan.task.job, leased=held)
     if not neighbours:
         return error
-    hint = f"{make_hint(neighbours, plan.host.allowed)}; --wait waits for them"
-    return PlanError(f"--exclusive: {describe(neighbours)}", hint=hint, **error.data)
+    text = f"--exclusive: {describe(neighbours)}"
+    hint = make_hint(neighbours, plan.host.allowed)
+    if waited is None:
+        hint += "; --wait waits for them"
+    else:
+        text += f"; the time of --wait={waited:g} is over"
+    return PlanError(text, hint=hint, **error.data)
 
 
 def take(

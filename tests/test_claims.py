@@ -60,6 +60,7 @@ _, two = told(second)
 out["free"] = sorted([one, two])
 out["refused"] = [refused(c, "--free", "1") for c in ("run", "show")]
 out["exclusive"] = refused("run", "--exclusive", "--numa-bind-cpus", one), pid
+out["exclusive over"] = refused("run", "--exclusive", "--wait=0.1")
 out["part"] = refused("run", "--part", "auto/2")
 out["plain"] = refused("run", "--numa-bind-cpus", one, OMPBIND_NEIGHBOURS="")
 out["quiet"] = refused("run", "--numa-bind-cpus", one, "--no-neighbours", OMPBIND_NEIGHBOURS="")
@@ -128,6 +129,9 @@ def test_launches_that_take_cpus() -> None:
     assert error.startswith(f"ompbind: error: --exclusive: {start}")
     assert f"pid {pid} (python" in error
     assert hint.endswith("; --wait waits for them")
+    error, hint = out["exclusive over"][1].splitlines()[-2:]
+    assert error.endswith("; the time of --wait=0.1 is over")
+    assert "--wait" not in hint
     all_used = "ompbind: error: --part auto/2: 2 parts of the machine, and all are in use\n"
     assert out["part"][1].startswith(all_used)
     assert out["none left"].startswith(all_used)
