@@ -87,7 +87,7 @@ lint: $(VENV)/.developed ## ruff and mypy
 format: $(VENV)/.developed ## let ruff format the code
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.developed $(BENCH_VENV)/.installed system-bench ## measure start-up, planning, reading (QUICK=1: under a minute; ARGS=compare, ... for other parts)
+bench: $(VENV)/.developed $(BENCH_VENV)/.installed system-bench ## measure start-up, planning, reading (QUICK=1: under a minute; ARGS=page writes docs/performance.md; ARGS=compare, ... for other parts)
 	@$(BIN)/python -m bench --python $(BENCH_VENV)/bin/python $(if $(QUICK),--quick) $(ARGS)
 
 readme: $(VENV)/.developed ## run the README's commands and put their output into it

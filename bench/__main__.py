@@ -8,7 +8,11 @@ import sys
 
 from bench import (
     experiments,
+    growth,
+    interactive,
+    latency,
     output,
+    page,
     phases,
     planning,
     quota,
@@ -22,10 +26,12 @@ from bench import (
 from bench.load import Load
 
 HEADLINE_ROUNDS = 50
+PAGE_ROUNDS = 30
 USUAL = ("startup", "planning", "reading", "output")
 HEADLINES = {"spread": spread.bench, "servers": servers.bench, "quota": quota.bench,
              "together": together.bench}  # fmt: skip
-PARTS = (*USUAL, "startup-phases", "trap", "compare", *HEADLINES)
+PARTS = (*USUAL, "interactive", "growth", "latency", "page", "startup-phases", "trap", "compare",
+         *HEADLINES)  # fmt: skip
 
 
 def main() -> None:
@@ -64,6 +70,16 @@ def main() -> None:
     if "output" in parts:
         few, size = (1, 10**6) if args.smoke else (3, 10**8) if args.quick else (7, 10**9)
         output.bench(args.python, few, size)
+    if "interactive" in parts:
+        interactive.bench(args.python, rounds)
+    if "growth" in parts:
+        growth.bench(args.python, max(rounds // 3, 1), small=args.smoke)
+    if "latency" in parts:
+        counts = (1, 2) if args.smoke else latency.RANKS
+        latency.bench(args.python, counts, 100 if args.smoke else latency.LINES)
+    if "page" in parts:
+        page.bench(args.python, PAGE_ROUNDS if rounds > 5 else rounds, quick=args.quick,
+                   small=args.smoke)  # fmt: skip
     if "trap" in parts:
         trap.bench(args.python, rounds, small=args.smoke)
     if "compare" in parts:

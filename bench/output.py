@@ -51,24 +51,24 @@ def bench(python: str, rounds: int, size: int) -> None:
 
 
 def make_commands(
-    ompbind: list[str], worker: list[str], absent: list[str]
+    ompbind: list[str], worker: list[str], absent: list[str], ranks: int = RANKS
 ) -> list[tuple[str, list[str]]]:
     """Every launcher that is installed, the first without tags; others' names go to `absent`."""
-    script = f'i=0; while [ $i -lt {RANKS} ]; do "$@" & i=$((i+1)); done; wait'
-    run = [*ompbind, "run", "-n", str(RANKS), "--share", "--binder", "native"]
+    script = f'i=0; while [ $i -lt {ranks} ]; do "$@" & i=$((i+1)); done; wait'
+    run = [*ompbind, "run", "-n", str(ranks), "--share", "--binder", "native"]
     commands = [
         ("shell loop, no tags", ["sh", "-c", script, "sh", *worker]),
         ("ompbind run --output tag", [*run, "--output", "tag", "--", *worker]),
     ]
     if mpirun := find_open_mpi():
         root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
-        argv = [mpirun, *root, "--oversubscribe", "--tag-output", "-n", str(RANKS), *worker]
+        argv = [mpirun, *root, "--oversubscribe", "--tag-output", "-n", str(ranks), *worker]
         commands.append(("mpirun --tag-output (Open MPI)", argv))
     else:
         absent.append("mpirun (Open MPI)")
     if is_gnu_parallel():
-        argv = ["parallel", "--will-cite", "--tag", "--line-buffer", "-j", str(RANKS), "-N0", "-q"]
-        argv += [*worker, ":::", *map(str, range(RANKS))]
+        argv = ["parallel", "--will-cite", "--tag", "--line-buffer", "-j", str(ranks), "-N0", "-q"]
+        argv += [*worker, ":::", *map(str, range(ranks))]
         commands.append(("parallel --tag --line-buffer", argv))
     else:
         absent.append("parallel (GNU)")
