@@ -44,16 +44,17 @@ def draw_lines(lines: Sequence[list[Block] | Fold], width: int, mark: Mark) -> l
 
 def draw_blocks(blocks: Sequence[Block], outer: str, mark: Mark) -> Iterator[Line]:
     """Draw blocks side by side, the first of them below one in `outer`."""
-    headings = [fit_headings(block) for block in blocks]
+    labels = [label_width(block) for block in blocks]
+    headings = [fit_headings(b, width) for b, width in zip(blocks, labels, strict=True)]
     most = max(map(len, headings))
     columns: list[list[Line]] = []
-    for block, above in zip(blocks, headings, strict=True):
+    for block, above, width in zip(blocks, headings, labels, strict=True):
         outer_title = block.outer if block.outer != outer else ""
         outer = block.outer
         titles: list[Line] = [[(outer_title, "bold")], [(block.inner, "bold")]]
         names: list[Line] = [[]] * (most - len(above)) + [draw_heading(line) for line in above]
-        rows = [draw_row(block, row, mark) for row in block.rows]
-        indent = " " * label_width(block)
+        rows = [draw_row(block, row, width, mark) for row in block.rows]
+        indent = " " * width
         notes: list[Line] = [[(indent + note, "dim")] for note in block.notes]
         columns.append([*titles, *names, *rows, *notes])
     widths = column_widths(blocks)
@@ -78,8 +79,8 @@ def draw_heading(names: Sequence[tuple[int, str]]) -> Line:
     return [(text, "dim")]
 
 
-def draw_row(block: Block, row: Sequence[int | None], mark: Mark) -> Line:
-    labels = label_width(block)
+def draw_row(block: Block, row: Sequence[int | None], labels: int, mark: Mark) -> Line:
+    """Draw a row behind its label; `labels`: the width of those of the block."""
     line: Line = [(row_label(row).rjust(labels - 1) + " " if labels else "", "dim")]
     for n, cpu in enumerate(row):
         sign, style = mark(cpu) if cpu is not None else ("", "")

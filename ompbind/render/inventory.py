@@ -5,7 +5,7 @@ from __future__ import annotations
 from ompbind.devices.visible import VENDORS, make_visible, why_not
 from ompbind.messages import counted, format_size
 from ompbind.render.lists import short_list
-from ompbind.render.rows import Row, Rows
+from ompbind.render.words import Row, Rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ompbind.render.blocks import Block, Heading
 
     Owner = Callable[[int], tuple[str, int]]
+    Shape = tuple[int, frozenset[int], int, int]  # cores, gaps, width of a cell, room
 
 BETWEEN = 3  # blanks between two blocks
 MAX_BLOCKS = 12  # of a plan; more are folded where they look the same
@@ -166,8 +167,9 @@ def measure_cells(block: Block, start: int, end: int) -> int:
 
 
 def block_width(block: Block) -> int:
-    cells = label_width(block) + measure_cells(block, 0, len(block.cores)) - (block.cell > 1)
-    ends = [column + len(name) for line in fit_headings(block) for column, name in line]
+    labels = label_width(block)
+    cells = labels + measure_cells(block, 0, len(block.cores)) - (block.cell > 1)
+    ends = [column + len(name) for line in fit_headings(block, labels) for column, name in line]
     return max(cells, *ends, *map(len, (block.inner, *block.notes)))
 
 
@@ -189,11 +191,11 @@ def line_width(widths: Sequence[int]) -> int:
     return sum(widths) + BETWEEN * (len(widths) - 1)
 
 
-def fit_headings(block: Block) -> list[list[tuple[int, str]]]:
+def fit_headings(block: Block, labels: int) -> list[list[tuple[int, str]]]:
     """Return the lines above the rows, each as columns and names: those whose names have room, and
-    of several forms of a name the first for which all of a line have it."""
+    of several forms of a name the first for which all of a line have it. `labels`: the width of the
+    rows' labels."""
     lines = []
-    labels = label_width(block) if block.headings else 0
     for headings in block.headings:
         starts = [
             labels + measure_cells(block, 0, h.position) + (h.position in block.gaps)
@@ -210,18 +212,17 @@ def fit_headings(block: Block) -> list[list[tuple[int, str]]]:
 # --- lines ---------------------------------------------------------------------------------------
 
 
-def split_block(block: Block, width: int) -> list[Block]:
+def split_block(block: Block, width: int, known: dict[Shape, list[int]]) -> list[Block]:
     """Return the block in pieces that fit the width, about as wide as each other, cut at its gaps
-    where they are near."""
+    where they are near. `known`: the ends of pieces by shape, as most blocks of a machine are
+    alike."""
     if block_width(block) <= width or not block.cores:
         return [block]
     room = max(8, width - (block.cell == 1) * (MAX_LABEL + 1) + (block.cell > 1))
-    ends = find_ends(block, room)
-    for narrower in range(room - 1, room // 2, -1):
-        others = find_ends(block, narrower)
-        if len(others) > len(ends):
-            break
-        ends = others
+    shape = len(block.cores), block.gaps, block.cell, room
+    if shape not in known:
+        known[shape] = balance_ends(block, room)
+    ends = known[shape]
     pieces = []
     for start, end in zip([0, *ends], ends, strict=False):
         first, last = start == 0, end == len(block.cores)
@@ -237,6 +238,18 @@ def split_block(block: Block, width: int) -> list[Block]:
             )
         )
     return pieces
+
+
+def balance_ends(block: Block, room: int) -> list[int]:
+    """Return where the pieces of a block end if they are about as wide as each other, and no more
+    than they have to be."""
+    ends = find_ends(block, room)
+    for narrower in range(room - 1, room // 2, -1):
+        others = find_ends(block, narrower)
+        if len(others) > len(ends):
+            break
+        ends = others
+    return ends
 
 
 def find_ends(block: Block, room: int) -> list[int]:
@@ -264,8 +277,9 @@ def lay_out(blocks: Sequence[Block | Fold], width: int) -> list[list[Block] | Fo
     """Return the lines of blocks: as many side by side as fit, cut where one does not; those of one
     package together where they fit at all."""
     pieces: list[Block | Fold] = []
+    known: dict[Shape, list[int]] = {}
     for block in blocks:
-        pieces += [block] if isinstance(block, Fold) else split_block(block, width)
+        pieces += [block] if isinstance(block, Fold) else split_block(block, width, known)
     lines: list[list[Block] | Fold] = []
     for n, block in enumerate(pieces):
         if isinstance(block, Fold):
@@ -302,5 +316,5 @@ def count_lines(lines: Sequence[list[Block] | Fold]) -> int:
 
 def count_rows(blocks: Sequence[Block]) -> int:
     """Return how many lines blocks side by side take, with a blank one."""
-    rows = max(len(b.rows) + len(fit_headings(b)) + len(b.notes) for b in blocks)
+    rows = max(len(b.rows) + len(fit_headings(b, label_width(b))) + len(b.notes) for b in blocks)
     return 2 + any(b.inner for b in blocks) + rows

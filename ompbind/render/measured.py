@@ -5,7 +5,7 @@ from __future__ import annotations
 from ompbind.machine.measured import MARGIN, find_fastest, find_spread
 from ompbind.messages import counted, plural
 from ompbind.render.lists import short_list
-from ompbind.render.rows import Row, Rows
+from ompbind.render.words import Row, Rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

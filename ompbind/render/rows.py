@@ -7,9 +7,9 @@ import os
 from ompbind.cpuset import label_numbers, union
 from ompbind.messages import counted, format_size, label
 from ompbind.plans import DEVICES, describe_numbers, describe_policy
-from ompbind.record import Record
 from ompbind.render.escape import quote_word
 from ompbind.render.lists import short_list
+from ompbind.render.words import Row, Rows
 from ompbind.saved import foreign_variables
 from ompbind.worker.libraries import name_allocator
 from ompbind.worker.runtimes import family_of
@@ -26,22 +26,6 @@ RIGHT = ("rank", "threads")  # columns of numbers
 MANY_ROLES = 4  # of one name; more are one line
 MANY_RANKS = 16  # more are folded where they are alike
 FOLDED = "ranks alike are one line; --rank R shows rank R"
-
-
-class Row(Record):
-    """The cells of a rank, a worker, or several that are alike. `rank`: the number whose colour it
-    has, None for none."""
-
-    cells: tuple[str, ...]
-    rank: int | None = None
-
-
-class Rows(Record):
-    """A table of words. `note`: what its reader has to know, "" for nothing."""
-
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    note: str = ""
 
 
 def make_rows(plan: Plan, rank: int | None = None) -> Rows:

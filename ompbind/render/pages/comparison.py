@@ -24,7 +24,8 @@ from ompbind.render.pages.html import (
     write_table,
 )
 from ompbind.render.picture import make_machine_picture, make_plan_picture
-from ompbind.render.rows import Row, Rows, describe_plan
+from ompbind.render.rows import describe_plan
+from ompbind.render.words import Row, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from ompbind.render.picture import Picture
-    from ompbind.render.rows import Rows
+    from ompbind.render.words import Rows
 
 # Nothing is loaded or executed, whatever a text may contain.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"

@@ -12,8 +12,6 @@ from ompbind.render.pages.html import (
 )
 from ompbind.render.picture import make_plan_picture
 from ompbind.render.rows import (
-    Row,
-    Rows,
     command_text,
     describe_engine,
     describe_groups,
@@ -24,6 +22,7 @@ from ompbind.render.rows import (
     make_rows,
 )
 from ompbind.render.sharing import describe_sharing
+from ompbind.render.words import Row, Rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

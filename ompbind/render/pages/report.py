@@ -16,7 +16,7 @@ from ompbind.render.pages.html import (
 )
 from ompbind.render.picture import make_check_picture
 from ompbind.render.report import describe_threads
-from ompbind.render.rows import Row, Rows
+from ompbind.render.words import Row, Rows
 from ompbind.verify.report import bytes_by_node
 
 TYPE_CHECKING = False

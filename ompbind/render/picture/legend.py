@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from ompbind.render.picture.drawing import Look
     from ompbind.render.picture.shapes import Shape
-    from ompbind.render.rows import Rows
+    from ompbind.render.words import Rows
 
 TITLE_SIZE, SUBTITLE_SIZE, KEY_SIZE, TABLE_SIZE = 15, 10.5, 10, 10.5
 KEY_WIDTH, KEY_HEIGHT = 16, 12

@@ -1,0 +1,21 @@
+"""Tables of words, before they are drawn or become a part of a page."""
+
+from __future__ import annotations
+
+from ompbind.record import Record
+
+
+class Row(Record):
+    """The cells of a rank, a worker, or several that are alike. `rank`: the number whose colour it
+    has, None for none."""
+
+    cells: tuple[str, ...]
+    rank: int | None = None
+
+
+class Rows(Record):
+    """A table of words. `note`: what its reader has to know, "" for nothing."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
