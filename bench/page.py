@@ -13,6 +13,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -33,6 +34,7 @@ from bench.startup import (
 PAGE = Path(__file__).parents[1] / "docs/performance.md"
 BEGIN, END = "<!-- made by make bench: begin -->", "<!-- made by make bench: end -->"
 RANKS = (1, 2, 64, 256)
+WIDTH = 110  # of a line of prose
 NATIVE, NUMACTL, LOOP = "ompbind run, native", "ompbind run, numactl", "shell loop"
 HYDRA, MPIRUN = "mpiexec.hydra (MPICH 5)", "mpirun (Open MPI)"
 
@@ -248,11 +250,20 @@ def describe_surroundings(python: str, rounds: int) -> str:
         words = output_of(hydra, "--version").split("Version:")[1:]
         peers.append(f"hydra of MPICH {words[0].split()[0]}" if words else "hydra")
     day = datetime.now(timezone.utc).strftime("%d %B %Y")
-    return (
+    return textwrap.fill(
         f"Made on {day}: {len(os.sched_getaffinity(0))} cpus ({model}), "
         f"{kernel.system} {kernel.release}, {version}; {', '.join(filter(None, peers))}. "
         f"{rounds} rounds in which all take turns, fewer of what takes long."
+        f"{describe_priority()}",
+        WIDTH,
+        break_on_hyphens=False,
     )
+
+
+def describe_priority() -> str:
+    """Return a sentence where this runs before other work, or after it."""
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    return f" Started with a niceness of {nice}." if nice else ""
 
 
 def first_line(text: str) -> str:

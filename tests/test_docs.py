@@ -15,7 +15,8 @@ from tools.make_options import make_page, plain
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*/*.md"), *DOCS.glob("*/*/*.md")])
-TEXTS = [*sorted(ROOT.glob("*.md")), DOCS / "README.md", *PAGES]
+COSTS = DOCS / "performance.md"  # written by make bench
+TEXTS = [*sorted(ROOT.glob("*.md")), DOCS / "README.md", COSTS, *PAGES]
 # What the README links to, so that its links work on PyPI as well.
 BLOB = "https://github.com/ompbind/ompbind/blob/main/"
 
@@ -78,7 +79,8 @@ def test_site_has_every_page() -> None:
     text = (ROOT / "tools/site/mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
     listed = re.findall(r"[\w./-]+\.md", text)
     pages = [str(page.relative_to(DOCS)) for page in PAGES]
-    more = ["README.md", "reference/options.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
+    more = ["README.md", "reference/options.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md",
+            COSTS.name]  # fmt: skip
     assert sorted(listed) == sorted([*pages, *more])
 
 
