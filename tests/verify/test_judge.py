@@ -859,6 +859,25 @@ def test_large_files_elsewhere_are_named(size: int, count: int, named: int) -> N
     ]
 
 
+def test_it_is_said_where_a_large_file_lies() -> None:
+    """Each with its own nodes and its own share; a hundredth of it is the least that is named."""
+    block = 16 << 20
+    mapped = (
+        *(("/a", 0, 3 * block), ("/a", 1, block), ("/b", 2, block)),
+        *(("/just", 0, 99 * block), ("/just", 1, block)),
+        *(("/less", 0, 100 * block), ("/less", 1, block)),
+        *(("/small", 0, 4096), ("/small", 1, block - 1)),
+    )
+    checked = judge(
+        seen("0 1 2 3", memory=Memory("bind:0", mapped=mapped)), planned(mem="bind:0"), ONLINE
+    )
+    assert sorted(note.split(", the rank's")[0] for note in checked.notes) == [
+        "16.0 MiB of the file /a (25% of what is mapped) is on node 1",
+        "16.0 MiB of the file /b (100% of what is mapped) is on node 2",
+        "16.0 MiB of the file /just (1% of what is mapped) is on node 1",
+    ]
+
+
 def test_a_rebound_rank_keeps_its_policy() -> None:
     """Its memory was moved, which no policy says."""
     process = seen("0 1 2 3", memory=Memory("default", (("default", 0, 1 << 30),)))

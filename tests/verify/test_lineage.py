@@ -24,11 +24,14 @@ from ompbind.machine.processes import (
     read_parents,
 )
 from ompbind.machine.roots import DirectoryRoot
+from ompbind.planner import make_plan
 from ompbind.plans import RECORD_NAME
 from ompbind.verify import check, find_targets
+from ompbind.verify.after_start import Verifier
 from ompbind.verify.lineage import Lineage
 from ompbind.verify.report import Report
 from tests.support.commands import OMPBIND, TIMEOUT, environment, ompbind_run
+from tests.support.machines import MACHINES, make_asked
 from tests.support.needs import REPOSITORY, need_cpus
 from tests.support.processes import Processes
 from tests.support.recorder import wait_for
@@ -350,6 +353,18 @@ def test_a_stray_of_unknown_rank_is_reported(processes: Processes) -> None:
         12, 11, worker(1, "4-7"), masks=["4-7"], cgroup="/system.slice/model.service", started=9
     )
     assert rows(verify(processes, 10, 12))[-1] == (22, None, 0, ["unseen"])
+
+
+def test_a_launch_reports_a_stray_of_unknown_rank(processes: Processes) -> None:
+    """Which stands for none of its ranks."""
+    cgroup = "/system.slice/model.service"
+    add_service(processes, cgroup)
+    processes.add(12, 11, worker(1, "4-7"), masks=["4-7"], cgroup=cgroup, started=9)
+    plan = make_plan(MACHINES["server"], make_asked(["-n", "2"]))
+    said: list[str] = []
+    late = Verifier(processes.root, within=0, strict=False, clock=lambda: 0.0)
+    late(plan, {0: 10, 1: 12}, {}, lambda _, text: said.append(text))
+    assert any(text.startswith("pid 22: ") for text in said)
 
 
 def test_the_processes_of_a_launch_are_no_strays(processes: Processes) -> None:
