@@ -44,6 +44,11 @@ class Observation(Record):
         return self.expected.threads or len(self.places)
 
     @property
+    def bindable(self) -> tuple[bool, ...]:
+        """For each thread whether its mask can be set at all."""
+        return tuple(not t.fixed for t in self.process.threads)
+
+    @property
     def loss(self) -> str:
         """The sentences about lost cpus, as part of a cause; "" where none are lost."""
         return " ".join(d.text for d in self.lost)
@@ -64,8 +69,9 @@ def observe(
     masks = tuple(t.cpus & online for t in process.threads)
     numbers = {place: n for n, place in reversed([*enumerate(places)]) if place}
     # A place with all of the rank's cpus among smaller ones (--places wide) is the main thread's.
+    # What the kernel lets nobody bind has its mask from whoever made it, and is not OpenMP's.
     bound = tuple(
-        None if mask == cpus and t.tid != process.pid else numbers.get(mask)
+        None if t.fixed or (mask == cpus and t.tid != process.pid) else numbers.get(mask)
         for t, mask in zip(process.threads, masks, strict=True)
     )
     runtimes = select_runtimes(process.libraries)

@@ -31,6 +31,7 @@ def judge_threads(
     """Yield differences and notes (str) about masks and places. `parent`: the report on the rank's
     own process, for a process that the rank started."""
     yield from judge_outside(observation)
+    yield from note_fixed(observation)
     yield from judge_named(observation)
     if parent is not None and is_confined_with(observation, parent):
         yield confined_child(observation, parent)
@@ -44,10 +45,12 @@ def judge_outside(observation: Observation) -> Iterator[Difference]:
     """Yield threads that may run on cpus that are neither the rank's nor one of its roles'."""
     process = observation.process
     allowed = (observation.cpus, *observation.expected.roles)
-    stray = [not any(mask <= cpus for cpus in allowed) for mask in observation.masks]
+    pairs = zip(observation.bindable, observation.masks, strict=True)
+    stray = [yes and not any(mask <= cpus for cpus in allowed) for yes, mask in pairs]
+    bindable = observation.threads(observation.bindable)
     overrides = [f"{n}={v}" for n, v in process.environ or () if n in REMOVED]
     for mask, threads in group_by_mask(observation, stray):
-        every = threads == process.threads
+        every = threads == bindable
         remedy = REPAIR
         who = "every thread" if every else name_threads(observation, threads)
         if observation.lost:
@@ -71,12 +74,28 @@ def judge_outside(observation: Observation) -> Iterator[Difference]:
         )
 
 
+def note_fixed(observation: Observation) -> Iterator[str]:
+    """Yield a note about threads outside the rank's cpus that the kernel has made and lets nobody
+    bind, such as io_uring's: neither the program nor ompbind can do anything about them."""
+    pairs = zip(observation.bindable, observation.masks, strict=True)
+    outside = [not yes and not mask <= observation.cpus for yes, mask in pairs]
+    for mask, threads in group_by_mask(observation, outside):
+        yield (
+            f"{name_threads(observation, threads)} may run on {label('cpu', mask)}: the kernel has "
+            f"made {'them' if threads[1:] else 'it'}, and lets nobody bind "
+            f"{'them' if threads[1:] else 'it'}"
+        )
+
+
 def judge_named(observation: Observation) -> Iterator[Difference]:
     """Yield threads that are not on the cpus of the role to which they belong by their names."""
     process = observation.process
     for named in observation.expected.named:
         pairs = zip(process.threads, observation.masks, strict=True)
-        away = [is_called(t.name, named.patterns) and not mask <= named.cpus for t, mask in pairs]
+        away = [
+            is_called(t.name, named.patterns) and not t.fixed and not mask <= named.cpus
+            for t, mask in pairs
+        ]
         for mask, threads in group_by_mask(observation, away):
             names = ", ".join(dict.fromkeys(one_line(t.name) for t in threads))
             yield Difference(
@@ -97,7 +116,8 @@ def judge_narrow(
     """Yield threads with fewer cpus than the rank has, where no thread has a place of its own. What
     a rank has started may well be bound by the rank: servers do that with their workers."""
     cpus, available = observation.cpus, observation.available
-    narrow = [bool(m) and m <= cpus and not available <= m for m in observation.masks]
+    pairs = zip(observation.bindable, observation.masks, strict=True)
+    narrow = [yes and bool(m) and m <= cpus and not available <= m for yes, m in pairs]
     for mask, threads in group_by_mask(observation, narrow):
         who = name_threads(observation, threads)
         text = f"{who} may run only on {label('cpu', mask)} of {available}"
@@ -148,13 +168,16 @@ class Occupancy:
         self.in_place = sum(min(count, self.limit) for count in self.counts)
         # For each thread whether it stays inside the rank's cpus without being bound to a place.
         self.loose = [
-            bool(mask) and mask <= observation.cpus and place is None
-            for mask, place in zip(observation.masks, observation.bound, strict=True)
+            yes and bool(mask) and mask <= observation.cpus and place is None
+            for yes, mask, place in zip(
+                observation.bindable, observation.masks, observation.bound, strict=True
+            )
         ]
         # Those of roles are not OpenMP's.
         self.stray = sum(
             not mask or not any(mask <= cpus for cpus in (observation.cpus, *expected.roles))
-            for mask in observation.masks
+            for yes, mask in zip(observation.bindable, observation.masks, strict=True)
+            if yes
         )
         self.vacant = max(0, team - self.in_place - self.stray)
 

@@ -46,6 +46,11 @@ def seen(masks: str, **more: Any) -> Process:
     return Process(PID, 1, 7, threads=threads, **(fields | more))
 
 
+def make_fixed(mask: str, tid: int = PID + 4) -> Thread:
+    """A thread that the kernel has made and lets nobody bind."""
+    return Thread(tid, "iou-sqp-100", "S", CpuSet.parse_kernel(mask), None, fixed=True)
+
+
 def kinds(checked: ProcessReport) -> list[str]:
     return [d.kind for d in checked.differences]
 
@@ -251,6 +256,19 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
     "a thread of the program's own that it has narrowed": (
         seen("0-3 0-3 1-2", libraries=()), planned(bind="false"), "0-7", [],
         "thread 102 may run only on cpus 1-2 of 0-3: restricted by the program itself, or later"),
+    "a thread of the kernel's elsewhere": (
+        seen("0 1 2 3").replace(threads=(*seen("0 1 2 3").threads, make_fixed("7"))),
+        planned(), "0-7", [],
+        "thread 104 may run on cpu 7: the kernel has made it, and lets nobody bind it"),
+    "a thread of the kernel's in a place": (
+        seen("0 1 2 3").replace(threads=(*seen("0 1 2 3").threads, make_fixed("2"))),
+        planned(), "0-7", [], ""),
+    "a thread of the kernel's beside those without places": (
+        seen("0-3 0-3").replace(threads=(*seen("0-3 0-3").threads, make_fixed("1", 102))),
+        planned(bind="false"), "0-7", [], ""),
+    "every thread but the kernel's elsewhere": (
+        seen("4-7 4-7").replace(threads=(*seen("4-7 4-7").threads, make_fixed("0", 102))),
+        planned(bind="false"), "0-7", ["changed"], "every thread may run on cpus 4-7"),
     "a narrowed main thread and others": (
         seen("2 2 1"), planned(bind="false"), "0-7", ["changed"],
         "thread 102 may run only on cpu 1 of 0-3: restricted"),
