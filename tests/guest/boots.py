@@ -8,7 +8,6 @@ time.
 
 from __future__ import annotations
 
-import compileall
 import fcntl
 import json
 import os
@@ -115,9 +114,6 @@ def main(folder: str, ompbind: str, *programs: str) -> None:
         path.with_suffix(".part").write_text(boot(name, ompbind, list(programs)))
         path.with_suffix(".part").rename(path)
 
-    # What a guest runs is compiled here, where it takes a tenth of the time.
-    for part in ("ompbind", "tests/guest", "tests/support"):
-        compileall.compile_dir(REPOSITORY / part, quiet=2)
     runnable = {program.partition("/")[0] for program in programs}
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(write, [n for n, boot in BOOTS.items() if boot.architecture in runnable]))
