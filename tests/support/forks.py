@@ -75,7 +75,6 @@ NOT_LOADED = (
 
 def load() -> None:
     """Import what most commands import, so that no fork has to."""
-    importlib.import_module("ctypes")  # which a rank's process does
     folder = Path(ompbind.cli.__file__).parents[1]
     for path in sorted(folder.rglob("*.py")):
         name = ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
