@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import statistics
-import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from bench.measure import FailedError
+from bench.measure import FailedError, wait
 from bench.output import make_commands
 from bench.startup import find_ompbind
 
@@ -60,9 +59,12 @@ def read_delays(argv: Sequence[str], ranks: int, count: int) -> list[float]:
     """Return the seconds from the writing of lines to their reading, from when all ranks write.
     Raises FailedError."""
     pipe, theirs = os.pipe()
-    launcher = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.DEVNULL,
-        start_new_session=True,
+    actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+               (os.POSIX_SPAWN_DUP2, theirs, 1),
+               (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]  # fmt: skip
+    # A group of its own, but not a session: the kernel would schedule that apart from this process.
+    launcher = os.posix_spawnp(
+        argv[0], list(argv), os.environ, file_actions=actions, setpgroup=0
     )  # fmt: skip
     os.close(theirs)
     delays: list[float] = []
@@ -82,10 +84,13 @@ def read_delays(argv: Sequence[str], ranks: int, count: int) -> list[float]:
                 writers.add(writer.rpartition(b">")[2])  # mpirun's tag ends so, without a blank
         return delays
     finally:
-        launcher.terminate()
-        with suppress(subprocess.TimeoutExpired):  # then it is killed with all that it has started
-            launcher.wait(10)
-        with suppress(ProcessLookupError):  # nobody is left
-            os.killpg(launcher.pid, signal.SIGKILL)
-        launcher.wait()
+        os.killpg(launcher, signal.SIGTERM)
+        end_group(launcher)
         os.close(pipe)
+
+
+def end_group(leader: int) -> None:
+    """Wait for a launcher that has been asked to exit, and kill what it leaves behind."""
+    wait(leader, 10)  # then it is killed with all that it has started
+    with suppress(ProcessLookupError):  # nobody is left
+        os.killpg(leader, signal.SIGKILL)

@@ -77,7 +77,7 @@ def bench(python: str, rounds: int, *, quick: bool = False, small: bool = False)
     aims = [*make_aims(started), Aim(words, 1.25, ratio), *make_interactive_aims(typed, delays)]
     parts = [
         describe_surroundings(python, rounds),
-        f"Meanwhile {load}.",
+        f"Meanwhile {load}: the busier it was, the less the figures say.\n",
         "## Aims\n",
         "| | aim | measured | |\n| --- | --- | --- | --- |",
         *(aim.row() for aim in aims),
@@ -89,10 +89,11 @@ def bench(python: str, rounds: int, *, quick: bool = False, small: bool = False)
         "\n## How the cost of a launch grows\n",
         "Medians beyond an empty Python in the same environment.\n",
         capture(lambda: print_all(series)),
-        *("The cost of one more grows: " + one.title for one in series if not one.is_linear),
+        *(f"\nThe cost of one more grows: {one.title}." for one in series if not one.is_linear),
         "\n## Output\n",
         "Latency: from the time in a line to the reading of the line from the launcher's pipe.\n",
         make_latency_table(delays),
+        "",
     ]
     if not small:
         size = 10**7 if quick else 10**8
