@@ -62,7 +62,7 @@ test-programs: $(VENV)/.developed system-programs ## what people start with ompb
 test-pictures: $(VENV)/.developed system-pictures ## pictures of plans and machines in a browser (Chromium; half a minute)
 	@OMPBIND_TEST_PICTURES=1 $(BIN)/python -m pytest -q tests/render/picture/test_browser.py $(ARGS)
 
-test-distributions: $(VENV)/.developed system-test ## the wheel on Debian's releases and other Pythons, as a user has it (kept in the user's cache: 500 MB; two minutes)
+test-distributions: $(VENV)/.developed system-test ## the wheel on Debian's releases, musl and other Pythons (kept in the user's cache: 600 MB; three minutes)
 	@$(BIN)/python -m tests.distributions
 	@OMPBIND_TEST_DISTRIBUTIONS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup tests/distributions $(ARGS)
 

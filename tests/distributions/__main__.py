@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from tests.distributions.places import PlaceError, set_up
+from tests.distributions.archive import PlaceError
+from tests.distributions.places import set_up
 
 if __name__ == "__main__":
     try:

@@ -1,8 +1,8 @@
 """Where the wheel is tried: releases of Debian, unpacked from their packages into a folder each and
-kept in the user's cache directory, and this system with a Python that none of them has.
+kept in the user's cache directory, a system with musl, and this one with a Python that no release
+has.
 
-Nothing is installed: apt has lists, packages and state of its own, and no package's scripts run.
-What these would do and matters here is done by `finish`.
+No package's scripts run. What these would do and matters here is done by `finish`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,14 +20,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.distributions.archive import KEYRING, Archive, PlaceError, run, unpack
+from tests.distributions.musl import make_musl_root
 from tests.support.needs import REPOSITORY
 
-MIRROR = "http://deb.debian.org/debian"
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # The releases and the Python of each. Bullseye's is too old for ompbind, which it must say.
 RELEASES = {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13", "forky": "3.14"}
 # Versions that no release has, run on this system itself.
 OTHERS = ("3.10", "3.12")
+# Alpine's kind of system: musl and busybox. No package has a Python for it: it is compiled.
+MUSL = {"musl": "3.13"} if platform.machine() == "x86_64" else {}
+OLD = "bullseye"
+# The places where ompbind can be installed.
+VERSIONS = {n: v for n, v in RELEASES.items() if n != OLD} | MUSL | {v: v for v in OTHERS}
 PACKAGES = ("python3", "python3-venv", "numactl", "libgomp1", "util-linux", "coreutils", "dash",
             "bash", "libc-bin", "locales", "gzip", "ca-certificates",
             "base-files", "grep", "sed")  # fmt: skip
@@ -35,10 +40,6 @@ PACKAGES = ("python3", "python3-venv", "numactl", "libgomp1", "util-linux", "cor
 UNUSED = ("doc", "man", "locale", "info", "lintian", "bug")
 LATIN = "en_US.ISO-8859-1"  # a locale that is not UTF-8
 NEEDED = ("apt-get", "dpkg-deb", "tar", "unshare")
-
-
-class PlaceError(Exception):
-    """A release cannot be had here; the message says why."""
 
 
 class Place(NamedTuple):
@@ -58,9 +59,9 @@ def cache_folder() -> Path:
     return Path(base, "ompbind", "distributions")
 
 
-def wheels_folder(version: str) -> Path:
-    """Return the folder of the wheels that ompbind needs under a version of Python."""
-    return cache_folder() / "wheels" / version
+def wheels_folder(name: str) -> Path:
+    """Return the folder of the wheels that ompbind needs in a place."""
+    return cache_folder() / "wheels" / name
 
 
 def find_place(name: str) -> Place:
@@ -71,8 +72,8 @@ def find_place(name: str) -> Place:
         made = json.loads((folder / "complete").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise PlaceError(f"there is no {name} in {folder}: run make test-distributions") from None
-    if name in RELEASES:
-        return Place(name, RELEASES[name], folder / "root", "/usr/bin/python3")
+    if version := {**RELEASES, **MUSL}.get(name):
+        return Place(name, version, folder / "root", "/usr/bin/python3")
     return Place(name, name, Path("/"), made["python"])
 
 
@@ -87,10 +88,9 @@ def set_up() -> None:
     cache_folder().mkdir(parents=True, exist_ok=True)
     with (cache_folder() / "lock").open("w") as lock, ThreadPoolExecutor(2) as two:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        made = [two.submit(set_up_release, name) for name in RELEASES]
+        made = [two.submit(set_up_release, name) for name in (*MUSL, *RELEASES)]
         made += [two.submit(set_up_python, version) for version in OTHERS]
-        versions = [v for v in (*RELEASES.values(), *OTHERS) if v != "3.9"]
-        made += [two.submit(fetch_wheels, version) for version in versions]
+        made += [two.submit(fetch_wheels, name, version) for name, version in VERSIONS.items()]
         for future in made:
             future.result()
 
@@ -100,9 +100,15 @@ def set_up_release(name: str) -> None:
     stamp = {"packages": PACKAGES, "recipe": read_recipe()}
     if is_complete(folder, stamp):
         return
-    print(f"make: unpacking Debian's {name} (120 MB) into {folder}", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
-    archives = fetch_packages(name, folder / "apt")
+    if name in MUSL:
+        print(f"make: compiling Python for musl (a minute, 120 MB) into {folder}", file=sys.stderr)
+        make_musl_root(Archive("trixie", folder / "apt"), folder)
+        shutil.rmtree(folder / "apt")
+        complete(folder, stamp)
+        return
+    print(f"make: unpacking Debian's {name} (120 MB) into {folder}", file=sys.stderr)
+    archives = Archive(name, folder / "apt").fetch(*PACKAGES)
     root = folder / "root"
     for directory in ("bin", "sbin", "lib", "lib64"):
         (root / "usr" / directory).mkdir(parents=True)
@@ -126,53 +132,20 @@ def set_up_python(version: str) -> None:
     complete(folder, {"python": real})
 
 
-def fetch_wheels(version: str) -> None:
-    """Download what the installed ompbind's metadata asks for, as wheels for a version."""
-    folder = wheels_folder(version)
+def fetch_wheels(name: str, version: str) -> None:
+    """Download what the installed ompbind's metadata asks for, as wheels for a place."""
+    folder = wheels_folder(name)
     wanted = [r for r in metadata.requires("ompbind") or () if "extra ==" not in r]
     stamp = {"requirements": wanted}
     if is_complete(folder, stamp):
         return
     shutil.rmtree(folder, ignore_errors=True)
     pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
-    only = ("--only-binary=:all:", f"--python-version={version}", "--implementation=cp")
+    only = ["--only-binary=:all:", f"--python-version={version}", "--implementation=cp"]
+    if name in MUSL:
+        only.append(f"--platform=musllinux_1_1_{platform.machine()}")
     run(*pip, "download", *only, "--dest", str(folder), *wanted)
     complete(folder, stamp)
-
-
-def fetch_packages(suite: str, state: Path) -> list[Path]:
-    """Download PACKAGES with all that they depend on; return the archives."""
-    for directory in ("lists/partial", "archives/partial"):
-        (state / directory).mkdir(parents=True)
-    (state / "status").touch()
-    (state / "sources.list").write_text(f"deb [signed-by={KEYRING}] {MIRROR} {suite} main\n")
-    options = {
-        "Dir::Etc::sourcelist": state / "sources.list",
-        "Dir::Etc::sourceparts": "/dev/null",
-        "Dir::State::lists": state / "lists",
-        "Dir::State::status": state / "status",
-        "Dir::Cache": state,
-        "Dir::Cache::archives": state / "archives",
-        "Acquire::Languages": "none",
-        "Acquire::Retries": 3,
-        "Debug::NoLocking": 1,
-        "APT::Sandbox::User": "",  # as root apt would fetch as a user who may not write here
-    }
-    apt = ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in options.items())]
-    run(*apt, "update")
-    run(*apt, "install", "-y", "--no-install-recommends", "--download-only", *PACKAGES)
-    return sorted((state / "archives").glob("*.deb"))
-
-
-def unpack(archive: Path, root: Path) -> None:
-    """Unpack a package below `root`, where bin, lib, sbin are links, as in every release today."""
-    with subprocess.Popen(
-        ["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE
-    ) as packed:
-        command = ["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", str(root)]
-        subprocess.run(command, stdin=packed.stdout, check=True)
-    if packed.returncode:
-        raise PlaceError(f"dpkg-deb cannot read {archive}")
 
 
 def finish(root: Path) -> None:
@@ -199,8 +172,9 @@ def finish(root: Path) -> None:
 
 
 def read_recipe() -> str:
-    """Return what changes whenever this file does."""
-    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    """Return what changes whenever the files that make places do."""
+    files = [Path(__file__).with_name(f"{n}.py") for n in ("archive", "musl", "places")]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
 def is_complete(folder: Path, stamp: Mapping[str, object]) -> bool:
@@ -212,14 +186,3 @@ def is_complete(folder: Path, stamp: Mapping[str, object]) -> bool:
 
 def complete(folder: Path, stamp: Mapping[str, object]) -> None:
     (folder / "complete").write_text(json.dumps(stamp), encoding="utf-8")
-
-
-def run(*command: str) -> str:
-    """Run a command and return what it prints. Raises PlaceError with what it says."""
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-    )
-    if done.returncode != 0:
-        last = "\n".join((done.stderr or done.stdout).splitlines()[-5:])
-        raise PlaceError(f"{' '.join(command)[:200]} exited with {done.returncode}: {last}")
-    return done.stdout
