@@ -149,7 +149,7 @@ def check_requirements(requirements: list[str]) -> None:
     needed = {
         re.split(r"[^\w.-]", r, maxsplit=1)[0]: r for r in requirements if "extra ==" not in r
     }
-    if sorted(needed) != ["psutil", "rich", "typer"]:
+    if sorted(needed) != ["psutil", "typer"]:
         raise ReleaseError(f"the wheel requires {', '.join(sorted(needed)) or 'nothing'}")
     if not re.search(r"""; *sys_platform != ['"]linux['"]""", needed["psutil"]):
         raise ReleaseError(f"the wheel requires psutil on Linux, too: {needed['psutil']}")
