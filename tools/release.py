@@ -144,8 +144,9 @@ def check_contents(names: set[str]) -> None:
 
 
 def check_requirements(requirements: list[str]) -> None:
-    """Raise ReleaseError unless these name what an installation needs, and psutil only for systems
-    that it reads: for ppc64le, s390x and riscv64 it has no wheel, and pip would need a compiler."""
+    """Raise ReleaseError if these ask for a package that was not looked at, or for psutil on Linux,
+    where nothing uses it: pip would need a compiler on ppc64le, s390x and riscv64, for which it has
+    no wheel."""
     needed = {
         re.split(r"[^\w.-]", r, maxsplit=1)[0]: r for r in requirements if "extra ==" not in r
     }
