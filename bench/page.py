@@ -55,6 +55,12 @@ class Aim(NamedTuple):
                 f"| {verdict} |")  # fmt: skip
 
 
+PHASES = """\
+`make bench ARGS=startup-phases`: processor time and page faults by phase. The probe that counts
+them adds its own to the sums: compare phases, not these sums with the launches above.
+"""
+
+
 def bench(python: str, rounds: int, *, quick: bool = False, small: bool = False) -> None:
     """Measure all that the page has, and write it; if `quick`, a part of it and only print it."""
     quick = quick or small
@@ -99,8 +105,7 @@ def bench(python: str, rounds: int, *, quick: bool = False, small: bool = False)
         size = 10**7 if quick else 10**8
         parts.append(capture(lambda: output.bench(python, 1 if quick else 3, size)))
         parts.append("\n## Where the time goes\n")
-        text = "`make bench ARGS=startup-phases`: processor time and page faults by phase.\n"
-        parts.append(text)
+        parts.append(PHASES)
         shown = (1,) if quick else (1, 2, 64)
         parts.append(capture(lambda: phases.bench(python, 5 if quick else rounds, shown)))
     text = "\n".join(parts)

@@ -382,7 +382,7 @@ def text_width() -> int:
 
 def find_pages() -> dict[str, str]:
     """Return the path of each installed page by its name, in the order of tutorial, how-to,
-    reference and explanation; empty where none are installed."""
+    reference and explanation, and last that of costs; empty where none are installed."""
     pages = {}
     for folder in ("tutorial", "how-to", "how-to/with", "reference", "explanation"):
         try:
@@ -392,6 +392,9 @@ def find_pages() -> dict[str, str]:
         for name in names:
             if name.endswith(".md"):
                 pages[name.removesuffix(".md")] = os.path.join(PAGES, folder, name)
+    costs = os.path.join(PAGES, "performance.md")
+    if os.path.exists(costs):
+        pages["performance"] = costs
     return pages
 
 

@@ -188,7 +188,7 @@ def test_help_of_an_option() -> None:
 def test_pages() -> None:
     """`ompbind help` lists the pages of the documentation, and each is printed as it is."""
     pages = find_pages()
-    assert {"binding", "verify", "coming-from"} <= set(pages)
+    assert {"binding", "verify", "coming-from", "performance"} <= set(pages)
     lines = read_help("help")
     assert max(map(len, lines)) <= 80
     for name, path in pages.items():

@@ -83,13 +83,6 @@ def compiled(runtime: str, compiler: str) -> Program:
     )
 
 
-def numpy(blas: str, library: str, environment: str) -> Program:
-    """NumPy with this BLAS."""
-    command = "python product.py 3"
-    result = r"trace 62473\.6622"
-    return Program(f"numpy-{blas}", "numpy", command, library, environment, result=result)
-
-
 PROGRAMS = (
     compiled("libgomp", "g++ -fopenmp"),
     compiled("libomp", "clang++ -fopenmp"),
