@@ -114,22 +114,25 @@ def see_devices(
     Raises UsageError."""
     from ompbind.devices import accelerators
     from ompbind.devices.visible import VARIABLES
-    from ompbind.worker.environment import read_variables
+    from ompbind.worker.environment import read_files
 
     variables = options.variables
     if variables is None:
         return options, environ
     names = {name for several in VARIABLES.values() for name in several}
     names |= set(accelerators.VARIABLES)
-    in_files = {v.name: v.value for path in variables.files for v in read_variables(path)}
+    read = read_files(variables)
+    named = {name for name, _ in variables.assignments}  # --env comes after the files
+    in_files = {v.name: v.value for v in read if v.name not in named}
     # A template differs by rank, and says nothing of what all of them see.
     given = {n: v for n, v in variables.assignments if v is not None and "{" not in v}
     seen = {n: v for n, v in (in_files | given).items() if n in names}
     if options.request.gpu_env:  # each rank gets its part of the value instead
         rest = tuple((name, value) for name, value in variables.assignments if name not in given
                      or name not in names)  # fmt: skip
-        options = options.replace(variables=variables.replace(assignments=rest))
-    return options, {**environ, **seen}
+        read = tuple(v for v in read if v.name not in names)
+        variables = variables.replace(assignments=rest)
+    return options.replace(variables=variables.replace(read=read)), {**environ, **seen}
 
 
 def see_worker(

@@ -46,6 +46,7 @@ class Variables(Record):
     # Of --env; a value of None is to be that of ompbind's environment.
     assignments: tuple[tuple[str, str | None], ...] = ()
     files: tuple[str, ...] = ()  # the paths of --env-file
+    read: tuple[EnvVar, ...] | None = None  # what is in them: a pipe can be read only once
     master_port: int | str | None = None  # a number or "auto"
     master_addr: str | None = None
     rank_env: bool | None = None
@@ -54,7 +55,7 @@ class Variables(Record):
 
 def with_environment(plan: Plan, variables: Variables, environ: Mapping[str, str]) -> Plan:
     """Return the plan whose workers also get these variables. Raises UsageError, ParseError."""
-    given = [v for path in variables.files for v in read_variables(path)]
+    given = list(read_files(variables))
     given += [make_variable(name, value, environ) for name, value in variables.assignments]
     added = {v.name: v for v in given}  # the last one wins
     master = make_master(variables)
@@ -68,6 +69,13 @@ def with_environment(plan: Plan, variables: Variables, environ: Mapping[str, str
         env |= master | {v.name: make_value(v, r, numbers) for v in added.values()}
         ranks.append(r.replace(env=tuple(env.items())))
     return plan.replace(ranks=tuple(ranks))
+
+
+def read_files(variables: Variables) -> tuple[EnvVar, ...]:
+    """Return the variables of --env-file. Raises UsageError, ParseError."""
+    if variables.read is not None:
+        return variables.read
+    return tuple(v for path in variables.files for v in read_variables(path))
 
 
 def make_variable(name: str, value: str | None, environ: Mapping[str, str]) -> EnvVar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,5 +34,25 @@ def test_gpus_that_the_workers_will_see(tmp_path: Path) -> None:
     (alone,) = plan(f"--numa-bind --env-file {tmp_path / 'env'}").ranks
     assert (str(alone.mems), alone.why) == ("3", "GPU 0000:ab:00.0, node 3")
     assert len(plan("--per gpu --env CUDA_VISIBLE_DEVICES={rank}").ranks) == 4
+    for words, ranks in (
+        (f"--env-file {tmp_path / 'env'}", ["2"]),
+        (f"--env-file {tmp_path / 'env'} --env CUDA_VISIBLE_DEVICES=1,0", ["1", "0"]),
+    ):
+        parts = plan(f"--per gpu --gpu-env {words}")
+        assert [dict(r.env)["CUDA_VISIBLE_DEVICES"] for r in parts.ranks] == ranks
+    passed_on = f"--per gpu --env-file {tmp_path / 'env'} --env CUDA_VISIBLE_DEVICES"
+    (first,) = plan(passed_on, {"CUDA_VISIBLE_DEVICES": "0"}).ranks
+    assert (first.gpus, dict(first.env)["CUDA_VISIBLE_DEVICES"]) == (("0",), "0")
     with pytest.raises(OmpbindError, match="CUDA_VISIBLE_DEVICES names '9'"):
         plan("--per gpu --env CUDA_VISIBLE_DEVICES=9")
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no names for pipes here")
+def test_variables_of_a_pipe() -> None:
+    """`--env-file <(…)` can be read once, also where its list of devices is wanted before."""
+    reader, writer = os.pipe()
+    os.write(writer, b"CUDA_VISIBLE_DEVICES=2,3\nA=1\n")
+    os.close(writer)
+    ranks = plan(f"--per gpu --env-file /dev/fd/{reader}").ranks
+    os.close(reader)
+    assert [(r.gpus, dict(r.env)["A"]) for r in ranks] == [(("2",), "1"), (("3",), "1")]
