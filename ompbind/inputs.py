@@ -24,7 +24,8 @@ def read_input(path: str, most: int) -> bytes:
         return read_standard_input(most)
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with open(fd, "rb") as file:
-        os.set_blocking(fd, True)  # opening must not wait for a writer, reading must
+        if hasattr(os, "O_NONBLOCK"):  # opening must not wait for a writer, reading must
+            os.set_blocking(fd, True)
         return file.read(most)
 
 
