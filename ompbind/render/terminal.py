@@ -20,10 +20,11 @@ USUAL = (80, 25)  # columns and lines, where nobody says
 ATTRIBUTES = {"bold": 1, "dim": 2}
 
 
-def make_text(drawing: Drawing) -> str:
+def make_text(drawing: Drawing, width: int = 0) -> str:
     """Return the drawing for standard output: with colours on a terminal, without elsewhere and
-    under NO_COLOR. Lines have no limit where there is no terminal, unless COLUMNS gives one."""
-    lines = drawing.draw(find_width())
+    under NO_COLOR. Without `width` lines have no limit where there is no terminal, unless COLUMNS
+    gives one."""
+    lines = drawing.draw(width or find_width())
     if shows_styles():
         painter = Painter()
         return "".join(f"{painter.paint(line)}\n" for line in lines)
@@ -43,8 +44,9 @@ def draw_live(drawings: Iterable[Drawing]) -> None:
     write_output("\x1b[?25l")  # hide the cursor
     try:
         for drawing in drawings:
-            text = make_text(drawing)
-            lines = text.splitlines()[: find_size()[1]]
+            columns, rows = find_size()  # a line that the terminal breaks would not be taken back
+            text = make_text(drawing, columns)
+            lines = text.splitlines()[:rows]
             write_output(back + "\n".join(lines))
             back = "\r\x1b[2K" + "\x1b[1A\x1b[2K" * (len(lines) - 1)
     finally:

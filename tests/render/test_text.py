@@ -179,6 +179,9 @@ def test_one_drawing_after_another(
     whole; elsewhere below it."""
     terminal = connect(monkeypatch)
     monkeypatch.setenv("LINES", "2")
+    monkeypatch.setenv("COLUMNS", "4")
+    draw_live(iter([Text("a b c"), Text("d")]))
+    assert b"a b \nc\r" in capfdbinary.readouterr().out  # as many lines as are taken back
     draw_live(iter([Text("a\nb\nc"), Text("d")]))
     out = capfdbinary.readouterr().out.decode()
     back = "\r\x1b[2K\x1b[1A\x1b[2K"
