@@ -153,6 +153,12 @@ def test_unknown_short_options_are_refused(short: str) -> None:
         parse(short)
 
 
+def test_a_varied_option_may_have_its_dashes() -> None:
+    """The value of --vary is the name of an option, with its values."""
+    values, command = parse_arguments(["--vary", "--smt=1,all", "--", "w"], options_of("compare"))
+    assert (values["vary"], command) == (["--smt=1,all"], ["w"])
+
+
 def test_an_optional_value_follows_an_equals_sign() -> None:
     """The word after --watch is never its value."""
     options = options_of("verify")
