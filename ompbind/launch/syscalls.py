@@ -165,7 +165,10 @@ class Library:
     ) -> PreparedCall | None:
         """Return the call that executes a program; None for words and variables that C cannot
         express, and for odd names: `os.execve` knows which are errors."""
-        words = [os.fsencode(word) for word in (path, *argv)]
+        try:
+            words = [os.fsencode(word) for word in (path, *argv)]
+        except UnicodeEncodeError:  # the locale has no such character
+            return None
         variables = [name + b"=" + value for name, value in env.items()]
         if b"\0" in b"".join(words + variables) or b"=" in b"".join(env) or b"" in env:
             return None

@@ -26,6 +26,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ompbind runs wo
 Calls = list[tuple[Any, ...]]
 
 
+def refuse_text(text: str) -> bytes:
+    raise UnicodeEncodeError("latin-1", text, 0, 1, "ordinal not in range(256)")
+
+
 class ExitedError(Exception):
     """In place of os._exit."""
 
@@ -247,3 +251,11 @@ def test_memory_policies_one_after_another(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(calls) == 4
     inheritance.set_memory("preferred", node)
     assert calls[4:] == [("memory", 1), sets[1]]
+
+
+def test_words_that_the_locale_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Are no call of the C library: os.execve then says it for the rank."""
+    library = Library()
+    assert library.prepare_exec("/bin/true", ["true"], {})
+    monkeypatch.setattr(os, "fsencode", refuse_text)
+    assert library.prepare_exec("/bin/true", ["true", "→"], {}) is None
