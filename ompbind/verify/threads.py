@@ -278,7 +278,9 @@ def is_confined_with(observation: Observation, parent: ProcessReport) -> bool:
     mask = observation.masks[0]
     return (
         observation.bound[0] is not None
-        and all(m == mask for m in observation.masks)
+        and all(
+            m == mask for yes, m in zip(observation.bindable, observation.masks, strict=True) if yes
+        )
         and parent.process.threads[0].cpus == observation.process.threads[0].cpus
     )
 

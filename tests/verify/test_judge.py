@@ -447,6 +447,9 @@ def test_a_process_that_a_rank_started_from_a_bound_main_thread_is_caught() -> N
         child = judge(seen(masks, libraries=()).replace(pid=200), planned(), ONLINE, own)
         assert kinds(child) == wanted, masks
         assert child.parent == PID
+    process = seen("0 0", libraries=())
+    fixed = process.replace(pid=200, threads=(*process.threads, make_fixed("0-3")))
+    assert kinds(judge(fixed, planned(), ONLINE, own)) == ["caught"]
 
 
 def test_what_is_observed_is_noted() -> None:
