@@ -78,7 +78,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("ompbind -", {"--help", "--version", "--install-completion", "--show-completion"}),
         ("ompbind h", {"help"}),
-        ("ompbind help op", {"openmp"}),
+        ("ompbind help op", {"openmp", "openvino"}),
         ("ompbind --install-completion ", {"bash", "zsh", "fish"}),
         ("ompbind run --places=c", {"--places=cores"}),
         ("ompbind run --smt a", {"all"}),
