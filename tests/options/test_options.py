@@ -103,7 +103,7 @@ def test_every_field_has_its_option() -> None:
              "request.visible", "request.cards", "request.inherited", "request.command",
              "request.serving", "request.world", "request.by_thread", "request.only", "plan.found",
              "settings.watched", "settings.warming", "settings.may_switch", "settings.prove",
-             "settings.announce", "variables.fixes",
+             "settings.announce", "variables.fixes", "variables.read",
              "plan.request", "plan.variables"}  # fmt: skip
     known = {f"{key}.{name}" for key, record in RECORDS.items() for name in record._fields}
     assert known == given | found
