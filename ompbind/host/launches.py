@@ -112,10 +112,16 @@ class Seen(Record):
 
 
 def survey(root: LivingRoot, machine: Machine) -> Survey:
-    """Return who holds what of this machine."""
+    """Return who holds what of this machine: cpus that it does not have online are left out, which
+    anybody can lease or name in variables."""
+    online = machine.topology.online
     processes = read_all(root)
-    leases = read_leases(root)
-    ranks = find_ranks(root, processes)
+    leases = [cpus & online for cpus in read_leases(root)]
+    ranks = {
+        pid: (number, cpus & online)
+        for pid, (number, cpus) in find_ranks(root, processes).items()
+        if cpus & online
+    }
     launches = make_launches(root, machine, processes, ranks)
     left = subtract(leases, [held for _, held in ranks.values()])
     above = {p for rank in ranks for p in climb(processes, rank)}

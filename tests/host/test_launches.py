@@ -227,6 +227,24 @@ def test_leases_without_a_launch() -> None:
     assert not subtract(leases, [*leases, CpuSet([4])])
 
 
+def test_cpus_that_the_machine_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can lease a cpu that does not exist, or claim it in variables: nobody holds it."""
+    monkeypatch.setattr(host, "CPUS", str(tmp_path))
+    status = tmp_path.stat()
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    root = make_processes(
+        monkeypatch, (1, 0, "0-31", "init"), (10, 1, "0-31", "odd", *rank(0, "8-4000")),
+        (20, 1, "5000", "odd", *rank(0, "5000")),
+    )  # fmt: skip
+    lock = "OFDLCK  ADVISORY  READ -1"
+    root.files["proc/locks"] = (
+        f"1: {lock} {device}:{status.st_ino} 30 4000\n2: {lock} {device}:{status.st_ino} 77 77\n"
+    )
+    result = survey(root, SERVER)
+    assert describe(result) == [(10, "variables", [(10, 0, "8-31")])]
+    assert str(result.held) == "30-31"
+
+
 def made_up(machine: Machine = SERVER) -> Survey:
     def launch(pid: int, cpus: str, by: str, *command: str) -> Launch:
         held = CpuSet.parse_kernel(cpus)
