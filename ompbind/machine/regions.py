@@ -5,6 +5,8 @@ Source: numa(7) for numa_maps, the kernel's mpol_to_str().
 
 from __future__ import annotations
 
+import os
+
 from ompbind.cpuset import parse_whole
 from ompbind.machine.limits import unescape
 from ompbind.record import Record
@@ -33,7 +35,7 @@ class Region(Record):
     page: int
     pages: tuple[tuple[int, int], ...]
     end: int = 0
-    file: str = ""  # "": of none, or of another name than a file's
+    file: str = ""  # its path as os.fsdecode has it; "": of none, or of another name than a file's
 
     def count_outside(self, nodes: CpuSet) -> int:
         """Return how many of its pages are on other nodes than these."""
@@ -46,7 +48,7 @@ def parse_regions(numa_maps: bytes) -> Iterator[Region]:
     A policy may have two words ("prefer (many):0-1"); what is no such line is left out.
     """
     for line in numa_maps.splitlines():
-        words = line.decode("utf-8", "replace").split(" ")
+        words = os.fsdecode(line).split(" ")
         if len(words) < 2:
             continue
         policy, rest = words[1], 2

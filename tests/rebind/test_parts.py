@@ -4,6 +4,7 @@ files of /proc, and a kernel that is made up."""
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -193,6 +194,12 @@ def test_regions_are_read_with_their_ends(processes: Processes) -> None:
     assert find_policy(regions) == "default"
     assert find_policy(regions[1:2]) == "bind:0"
     assert find_policy([]) == ""
+
+
+def test_a_file_that_is_not_text() -> None:
+    """Its name is as Python has the names of files, so that it can be compared with them."""
+    regions = parse_regions(b"7f00 default file=/a\\040\xff.bin mapped=1 N0=1\n")
+    assert [os.fsencode(region.file) for region in regions] == [b"/a \xff.bin"]
 
 
 @given(st.binary())
