@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import label_numbers
 from ompbind.errors import UsageError
-from ompbind.messages import counted, label, one_line
+from ompbind.messages import counted, label, one_line, quote
 from ompbind.plans import CPUS_VARIABLE, MEMORY_VARIABLE, describe_policy
 from ompbind.record import Record
 
@@ -64,7 +64,7 @@ def require_text(form: str, ranks: Sequence[RankPlan]) -> None:
         for word in (*rank.command, *(value for _, value in rank.env)):
             if any("\ud800" <= c <= "\udfff" for c in word):
                 raise UsageError(
-                    f"--format {form}: rank {rank.number}: {one_line(word)!r} is not UTF-8 text",
+                    f"--format {form}: rank {rank.number}: {quote(word)} is not UTF-8 text",
                     hint="--format sh takes any bytes",
                 )
 
