@@ -61,6 +61,12 @@ def format_size(count: int) -> str:
     return f"{size:.{digits}f} {units[0]}"
 
 
+def name_process(pid: int, name: str, user: str = "") -> str:
+    """Return `pid 12 (python)`, or `pid 12 (python, ada)`, without what is not known."""
+    known = ", ".join(one_line(text) for text in (name, user) if text)
+    return f"pid {pid} ({known})" if known else f"pid {pid}"
+
+
 def did_you_mean(word: str, among: Iterable[str]) -> str:
     """Return the hint that names the most similar of these words, "" where none is similar.
 

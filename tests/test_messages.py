@@ -14,6 +14,7 @@ from ompbind.messages import (
     did_you_mean,
     format_size,
     label,
+    name_process,
     one_line,
     quote,
     say,
@@ -45,6 +46,14 @@ def test_counted(count: int, noun: str, text: str) -> None:
 def test_format_size(count: int, text: str) -> None:
     """Bytes stand in the largest unit that they fill."""
     assert format_size(count) == text
+
+
+def test_name_process() -> None:
+    """Only what is known of a process stands in brackets, on one line."""
+    assert name_process(12, "python") == "pid 12 (python)"
+    assert name_process(9, "sh", "ada\n") == r"pid 9 (sh, ada\n)"
+    assert name_process(12, "", "ada") == "pid 12 (ada)"
+    assert name_process(12, "") == "pid 12"
 
 
 def test_did_you_mean() -> None:

@@ -11,7 +11,7 @@ import os
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.errors import ParseError, TopologyError
-from ompbind.messages import counted, label, one_line
+from ompbind.messages import counted, label, name_process
 from ompbind.plans import CPUS_VARIABLE, ENGINE_TASK, RANK_VARIABLE, Caution
 from ompbind.record import Record
 
@@ -215,11 +215,10 @@ def describe(neighbours: Sequence[Neighbour], most: int = 3) -> str:
     are named."""
     cpus = union(n.cpus for n in neighbours)
     text = f"another launch of ompbind holds {counted(len(cpus), 'core')} of this plan"
-    texts = []
-    for n in neighbours[:most]:
-        name = f"{one_line(n.name)}, {one_line(n.user)}" if n.user else one_line(n.name)
-        unseen = "a process that cannot be seen from here"
-        texts.append(f"pid {n.pid} ({name})" if n.pid else unseen)
+    texts = [
+        name_process(n.pid, n.name, n.user) if n.pid else "a process that cannot be seen from here"
+        for n in neighbours[:most]
+    ]
     if neighbours[most:]:
         texts.append(f"{len(neighbours) - most} more")
     return f"{text}, {label('cpu', cpus)}: {', '.join(texts)}"

@@ -13,7 +13,7 @@ from ompbind.machine.processes import (
     read_privileges,
     read_start,
 )
-from ompbind.messages import quote
+from ompbind.messages import name_process
 from ompbind.verify.lineage import Lineage, is_same
 
 TYPE_CHECKING = False
@@ -54,7 +54,7 @@ def find_named(root: LivingRoot, pids: Sequence[int]) -> list[ProcessId]:
 
 def describe(process: ProcessId | Process) -> str:
     """Return `pid 12 (python)`."""
-    return f"pid {process.pid} ({quote(process.name)[1:-1]})"
+    return name_process(process.pid, process.name)
 
 
 def check_owner(root: LivingRoot, process: Process) -> None:
