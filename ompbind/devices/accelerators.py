@@ -18,7 +18,7 @@ Any device of PCI class 12 counts, and AWS's by name, which are of another class
 from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, parse_whole
-from ompbind.devices.visible import KINDS, Gpu, Visible, pci_place, shorten
+from ompbind.devices.visible import KINDS, Gpu, Visible, explain_unusable, pci_place, shorten
 from ompbind.errors import ParseError
 from ompbind.messages import quote
 from ompbind.record import Record
@@ -94,13 +94,7 @@ def is_accelerator(device: Device) -> bool:
 
 def why_not(device: Device) -> str:
     """Return why no worker can use an accelerator; "": it can."""
-    if device.virtual:
-        return "is a virtual function, for a guest"
-    if device.driver == "":
-        return "has no driver"
-    if device.driver in GUEST_DRIVERS:
-        return f"is held by the driver {device.driver}"
-    return "is hidden from this process" if device.hidden else ""
+    return explain_unusable(device, held=device.driver in GUEST_DRIVERS)
 
 
 def put_in_order(devices: Sequence[Device], vendor: Vendor) -> tuple[list[Device], str]:

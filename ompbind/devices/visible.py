@@ -100,13 +100,20 @@ def why_not(device: Device) -> str:
         if device.kind == "gpu":
             return f"is a display of vendor {vendor or 'unknown'}"
         return f"is not a GPU but of kind {device.kind}"
-    if device.virtual:
-        return "is a virtual function, for a guest"
     if is_integrated(device):
         return "is the package's own display"
+    other = device.driver is not None and device.driver not in DRIVERS[vendor]
+    return explain_unusable(device, held=other)
+
+
+def explain_unusable(device: Device, *, held: bool) -> str:
+    """Return why no worker can use a device of a kind that ranks are mapped by; "": it can. `held`:
+    its driver is not the one by which workers use it."""
+    if device.virtual:
+        return "is a virtual function, for a guest"
     if device.driver == "":
         return "has no driver"
-    if device.driver is not None and device.driver not in DRIVERS[vendor]:
+    if held:
         return f"is held by the driver {device.driver}"
     return "is hidden from this process" if device.hidden else ""
 
