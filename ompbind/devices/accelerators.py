@@ -11,7 +11,7 @@ Any device of PCI class 12 counts, and AWS's by name, which are of another class
   `module_id`, ABI/testing/sysfs-driver-habanalabs.
 - AWS Neuron, "Neuron Runtime configuration" and "Logical NeuronCore configuration":
   NEURON_RT_VISIBLE_CORES takes cores, as in 0,4-7, counted over all devices;
-  NEURON_LOGICAL_NC_CONFIG joins so many into one, by default 2 on Trainium2 and later. No file says
+  NEURON_LOGICAL_NC_CONFIG is how many make one, by default 2 on Trainium2 and later. No file says
   which device is which.
 """
 
@@ -30,21 +30,17 @@ if TYPE_CHECKING:
     from ompbind.machine.topology import Device
 
 GUEST_DRIVERS = ("vfio-pci", "pci-stub", "xen-pciback", "uio_pci_generic")
+AMAZON = "1d0f"
 LOGICAL_CORES = "NEURON_LOGICAL_NC_CONFIG"
-# NeuronCores of a device, and how many make a logical one by default, by its model.
-NEURON_CORES = {
-    "7064": (4, 1), "7164": (2, 1), "7264": (2, 1), "7364": (8, 2), "7564": (8, 2),
-}  # fmt: skip
 
 
 class Vendor(Record):
-    """A vendor's accelerators. `listed`: the variable that says which a process sees; `given`: the
-    one that gives a rank its own; `tool`: what shows how its driver counts them."""
+    """A vendor's accelerators."""
 
     name: str
-    listed: str
-    given: str
-    tool: str
+    listed: str  # the variable that says which a process sees
+    given: str  # the variable that gives a rank its own
+    tool: str  # the command that shows how the driver counts them
 
 
 VENDORS = {
@@ -52,15 +48,16 @@ VENDORS = {
                    "npu-smi info"),
     "1da3": Vendor("Gaudi", "HABANA_VISIBLE_MODULES", "HLS_MODULE_ID",
                    "hl-smi -Q module_id,bus_id -f csv"),
-    "1d0f": Vendor("Neuron", "NEURON_RT_VISIBLE_CORES", "NEURON_RT_VISIBLE_CORES", "neuron-ls"),
+    AMAZON: Vendor("Neuron", "NEURON_RT_VISIBLE_CORES", "NEURON_RT_VISIBLE_CORES", "neuron-ls"),
 }  # fmt: skip
 VARIABLES = ("ASCEND_RT_VISIBLE_DEVICES", "HABANA_VISIBLE_MODULES", "HLS_MODULE_ID",
              "NEURON_RT_VISIBLE_CORES")  # fmt: skip
 
 
 def make_visible(devices: Sequence[Device], environ: Mapping[str, str]) -> Visible:
-    """Return the accelerators of the first vendor there is, known ones first, in its driver's
-    order, after what the environment hides."""
+    """Return the accelerators of one vendor that the environment leaves visible, in its driver's
+    order. Of several vendors it is the first in VENDORS, or of others that with the lowest number.
+    """
     candidates = [d for d in devices if is_accelerator(d)]
     usable = [d for d in candidates if not why_not(d)]
     if not usable:
@@ -71,17 +68,17 @@ def make_visible(devices: Sequence[Device], environ: Mapping[str, str]) -> Visib
         return Visible(problem=problem, hint=hint)
     present = {d.vendor for d in usable}
     first = next((v for v in VENDORS if v in present), min(present))
-    own = [d for d in usable if d.vendor == first]
+    chosen = [d for d in usable if d.vendor == first]
     warnings = []
-    if len(own) < len(usable):
+    if len(chosen) < len(usable):
         others = ", ".join(d.pci for d in usable if d.vendor != first)
         warnings.append(f"ranks are mapped by the accelerators of one vendor; left out: {others}")
     vendor = VENDORS.get(first)
     if vendor is None:
-        own.sort(key=pci_place)
-        gpus = tuple(Gpu(d.names[-1] if d.names else d.pci, d) for d in own)
+        chosen.sort(key=pci_place)
+        gpus = tuple(Gpu(d.names[-1] if d.names else d.pci, d) for d in chosen)
         return Visible(gpus, warnings=tuple(warnings))
-    ordered, warning = put_in_order(own, vendor)
+    ordered, warning = put_in_order(chosen, vendor)
     if warning:
         warnings.append(warning)
     return select(ordered, vendor, environ).replace(warnings=tuple(warnings))
@@ -134,10 +131,12 @@ def select(devices: Sequence[Device], vendor: Vendor, environ: Mapping[str, str]
 
 
 def name_parts(device: Device, number: int, environ: Mapping[str, str]) -> CpuSet:
-    """Return the numbers by which a variable names the device that is `number` in order: its own,
-    or those of its NeuronCores."""
-    if device.vendor != "1d0f":
+    """Return the numbers by which a variable names the device that is `number` in order: one, or
+    those of its NeuronCores."""
+    if device.vendor != AMAZON:
         return CpuSet([number if device.position is None else device.position])
+    from ompbind.machine.devices import NEURON_CORES  # launches with --env need the variables alone
+
     cores, logical = NEURON_CORES.get(device.model, (device.parts or 1, 1))
     logical = parse_whole(environ.get(LOGICAL_CORES, "")) or logical
     each = max((device.parts or cores) // logical, 1)
@@ -160,8 +159,8 @@ def pick_numbers(text: str, names: Sequence[CpuSet]) -> tuple[list[int], str]:
 
 
 def pick_cores(text: str, names: Sequence[CpuSet]) -> tuple[list[int], list[CpuSet], str]:
-    """Return the positions of the devices of which a list such as 0,4-7 names cores, each device's
-    cores that it names, and what is wrong."""
+    """Return the positions of the devices of which a list such as 0,4-7 names cores, the named
+    cores of each device, and what is wrong."""
     try:
         cores = CpuSet.parse_user(text.replace(" ", ""))
     except ParseError as e:

@@ -32,8 +32,12 @@ KINDS_OF_DEVICES = {
     "12": "accelerator",
     "0b40": "coprocessor",
 }
-# Accelerators of another class, by vendor and model: AWS's Inferentia and Trainium.
-ACCELERATORS = {("1d0f", model) for model in ("7064", "7164", "7264", "7364", "7564")}
+AMAZON = "1d0f"
+# AWS's Inferentia and Trainium, accelerators of another class, by model: how many NeuronCores a
+# device has, and how many of them make a logical one by default.
+NEURON_CORES = {
+    "7064": (4, 1), "7164": (2, 1), "7264": (2, 1), "7364": (8, 2), "7564": (8, 2),
+}  # fmt: skip
 CLASSES = ("drm", "net", "infiniband", "accel")
 NAMED = ("net", "infiniband", "cxi", "mic", "accel")  # directories with the names that people use
 POSITIONS = {"19e5": "dev_id", "1da3": "module_id"}  # the files of Ascend's and Gaudi's drivers
@@ -51,7 +55,7 @@ def read_devices(root: Root, online: CpuSet, nodes: Iterable[Node]) -> tuple[Dev
         pci_class = read_digits(root, f"{directory}/class")
         vendor = read_digits(root, f"{directory}/vendor")
         kind = KINDS_OF_DEVICES.get(pci_class[:2]) or KINDS_OF_DEVICES.get(pci_class[:4])
-        if vendor == "1d0f" and (vendor, read_digits(root, f"{directory}/device")) in ACCELERATORS:
+        if vendor == AMAZON and read_digits(root, f"{directory}/device") in NEURON_CORES:
             kind = "accelerator"
         if kind and len(pci_class) == 6:
             node, bridge = locate_device(root, directory)
@@ -272,7 +276,7 @@ def add_accelerator(root: Root, device: Device) -> Device:
                   for name in root.names(f"{PCI}/{device.pci}/habanalabs")]  # fmt: skip
         numbers = [n for n in (read_int(root, path) for path in paths) if n is not None and n >= 0]
         return device.replace(position=numbers[0]) if numbers else device
-    if (device.vendor, device.model) in ACCELERATORS:
+    if device.vendor == AMAZON and device.model in NEURON_CORES:
         return device.replace(parts=read_int(root, NEURON) or 0)
     return device
 
