@@ -458,12 +458,12 @@ def find_gpus(
         from ompbind.devices import accelerators
 
         if path is None:
-            from ompbind.devices.nvml import hide_accelerators
+            from ompbind.devices.files import hide_accelerators
 
             devices = hide_accelerators(devices)
         visible = accelerators.make_visible(devices, environ)
     elif path is None:
-        from ompbind.devices.nvml import find_visible
+        from ompbind.devices import find_visible
 
         visible = find_visible(devices, environ)
     else:

@@ -203,8 +203,8 @@ def test_the_core_knows_nothing_above_it() -> None:
     core = {"errors", "record", "cpuset", "openmp", "plans", "planner", "machine.topology",
             "devices.variables", "devices.visible"}  # fmt: skip
     outside = {"launch", "machine.cpus", "machine.limits", "machine.devices", "machine.roots",
-               "machine.__init__", "machine.processes", "devices.nvml", "worker.__init__",
-               "resolve", "cli", "render"}  # fmt: skip
+               "machine.__init__", "machine.processes", "devices.nvml", "devices.files",
+               "worker.__init__", "resolve", "cli", "render"}  # fmt: skip
     for name in (n for n in NAMES if is_one_of(n, core)):
         used = {i.name.removeprefix("ompbind.") for i in imports(name)}
         assert not any(is_one_of(u, outside) for u in used), name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ompbind.devices.accelerators import VARIABLES, make_visible
-from ompbind.devices.nvml import hide_accelerators
+from ompbind.devices.files import hide_accelerators
 from ompbind.errors import PlanError
 from ompbind.machine.devices import NEURON, PCI
 from ompbind.machine.topology import Machine

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet, union
-from ompbind.devices.nvml import find_visible, read_nvml
+from ompbind.devices import find_visible
+from ompbind.devices.nvml import read_nvml
 from ompbind.devices.visible import Visible, make_visible
 from ompbind.errors import PlanError
 from ompbind.machine import read_machine
@@ -1069,6 +1070,7 @@ def test_a_launch_without_gpus_looks_at_none(ompbind: str, tmp_path: Path) -> No
     code = "import sys; from ompbind.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-S", "-X", "importtime", "-c", code, "run"]
     about = {"ompbind.planner.by_device", "ompbind.devices.visible", "ompbind.devices.nvml",
+             "ompbind.devices.files",
              "ompbind.machine.devices", "pynvml",
              "ompbind.devices.variables"}  # fmt: skip
 
