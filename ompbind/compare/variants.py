@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.messages import did_you_mean, quote
-from ompbind.options import check_choice, make_plan_options, make_values, parse_arguments
+from ompbind.options import check_text, make_plan_options, make_values, parse_arguments
 from ompbind.options.table import options_of
 from ompbind.options.values import split_words
 from ompbind.plans import RANK_VARIABLE, Binding, Plan
@@ -114,7 +114,7 @@ def parse_value(option: Option, text: str) -> str | bool | list[str] | None:
         if text not in SWITCH:
             raise UsageError(f"{name}: {quote(text)} is neither yes nor no")
         return SWITCH[text] if SWITCH[text] or option.no else None
-    check_choice(option, text, name)
+    check_text(option, text, name)
     value: str | list[str] = text.split() if option.kind == "list" or option.many else text
     if option.parse:
         option.parse(value, name)

@@ -301,7 +301,7 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Tex
             names = {} if option.key == "vary" else by_name  # whose values are such names
             if value is None and (not rest or rest[0] == "--" or is_name(rest[0], names)):
                 raise UsageError(f"{name} needs a value", hint=hint_of(option), option=name)
-            text = check_choice(option, rest.pop(0) if value is None else value, option.names[0])
+            text = check_text(option, rest.pop(0) if value is None else value, option.names[0])
             before = values.get(option.key)
             if option.many:
                 values[option.key] = [*(before if isinstance(before, list) else ()), text]
@@ -364,8 +364,11 @@ def split_word(word: str, by_name: dict[str, Option]) -> tuple[str, str | None]:
     return name, value.removeprefix("=")
 
 
-def check_choice(option: Option, value: str, name: str) -> str:
-    """Return a value that is one of the option's choices, if it has any. Raises UsageError."""
+def check_text(option: Option, value: str, name: str) -> str:
+    """Return a value that is one of the option's choices, if it has any; one that no parser will
+    judge, as a path or a command, is not empty. Raises UsageError."""
+    if not value and not option.choices and option.parse is None:
+        raise UsageError(f"{name}: an empty value", hint=hint_of(option), option=name)
     if option.choices and value not in option.choices:
         from ompbind.options.foreign import hint_for_value
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import OmpbindError
-from ompbind.options import check_choice
+from ompbind.options import check_text
 from ompbind.options.table import OPTIONS
 from ompbind.options.together import check_together
 from ompbind.options.values import (
@@ -68,7 +68,7 @@ def make_value(option: Option, value: object) -> object:
         plain = make_item(option, value)
     if option.parse is not None:
         return option.parse(plain, key)
-    return check_choice(option, text_of(plain, key), key)
+    return check_text(option, text_of(plain, key), key)
 
 
 def is_set(value: object) -> bool:

@@ -416,7 +416,11 @@ def parse_variables(
 
 
 def parse_texts(values: Sequence[Given], name: str) -> tuple[str, ...]:
-    return tuple(text_of(value, name) for value in values)
+    """Return the names of files. Raises UsageError."""
+    texts = tuple(text_of(value, name) for value in values)
+    if not all(texts):
+        raise UsageError(f"{name}: an empty name", hint=f"{name} FILE", option=name)
+    return texts
 
 
 def parse_preload(value: Given, name: str) -> tuple[str, ...]:

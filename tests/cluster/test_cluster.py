@@ -242,8 +242,8 @@ def test_a_mask_at_collection_does_not_count(tmp_path: Path, show: Show) -> None
     [
         (["--hosts", "n[1-"], "--hosts: 'n[1-': a bracket is not closed"),
         (["--hosts", "n1,n[1-2]"], "--hosts names n1 twice"),
-        (["--hosts", ""], "--hosts: an empty list of hosts"),
-        (["--hosts", "./none"], "--hosts './none': no such file or directory"),
+        (["--hosts", ""], "--hosts: an empty value"),
+        (["--hosts", "./none"], "--hosts './none': No such file or directory"),
         (["--hosts", "bad"], "--hosts 'bad', line 2: 'x;y' is not the name of a host: "),
         (["--hosts", "blank"], "--hosts 'blank' names no host"),
         (["--hosts", "n[1-4]", "--topology", "d"], "--topology 'd' has no snapshot of n4"),

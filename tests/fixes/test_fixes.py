@@ -540,7 +540,7 @@ def test_a_link_to_python_is_python(place: Place) -> None:
         ("torch-acelerator", "unknown fix 'torch-acelerator'",
          "did you mean torch-accelerator?"),
         ("qqq", "unknown fix 'qqq'", "ompbind run --fix list prints"),
-        ("", "an empty name", "ompbind run --fix list prints"),
+        (",auto", "an empty name", "ompbind run --fix list prints"),
         ("auto,", "an empty name", "ompbind run --fix list prints"),
         ("{dir}/fixes.py", "names no function", "--fix path.py:function"),
         ("{dir}/none.py:right", "No such file or directory", "--fix path.py:function"),

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from typer.main import get_command
 
 from ompbind.cli.group import make_app
-from ompbind.errors import UsageError
-from ompbind.options import parse_arguments
+from ompbind.errors import OmpbindError, UsageError
+from ompbind.options import parse_arguments, read_arguments
 from ompbind.options.table import OPTIONS, Option, options_of
 
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ def test_reads(args: list[str], values: dict[str, object], command: list[str]) -
         (["--places="], "--places: '' is not one of threads, cores, l3, numa, one, wide", ""),
         (["--per", "Ω"], "--per: 'Ω' is not one of numa, package, l3, core, gpu, accel, nic, "
          "die, cluster, l2, book, drawer", ""),
+        (["--near="], "--near: an empty value", "--near DEVICE"),
+        (["--topology", ""], "--topology: an empty value", "--topology PATH"),
         (["--share=1"], "--share takes no value, got '1'", ""),
         (["--no-rank-env=1"], "--no-rank-env takes no value, got '1'", ""),
         (["--numa-bind-nodes"], "--numa-bind-nodes needs at least one value",
@@ -249,6 +251,19 @@ def test_every_option_is_explained(option: Option) -> None:
         assert len(option.choices) > 10 or len("|".join(option.choices)) > 55
     assert option.commands
     assert option.names[0].startswith("--")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [o for o in OPTIONS if o.kind in ("value", "list")],
+    ids=lambda o: f"{o.commands[0]}-{o.key}",
+)
+def test_no_option_takes_an_empty_value(option: Option) -> None:
+    """An unset variable of a script is refused where it was typed, not where it would be used: an
+    empty name of a file would be an error after all has been measured."""
+    with pytest.raises(OmpbindError) as e:
+        read_arguments([option.names[0], "", "--", "cmd"], option.commands[0])
+    assert e.value.message.startswith((f"{option.names[0]}: ", f"{option.names[0]}, rank 0: "))
 
 
 def test_a_number_after_an_option_whose_value_may_be_left_out() -> None:
