@@ -7,7 +7,9 @@ typer never runs a command and shows no help.
 from __future__ import annotations
 
 import inspect
+import io
 import os
+from contextlib import redirect_stdout
 from typing import Annotated, Any
 
 import typer
@@ -54,12 +56,17 @@ def find_shell() -> str:
 
 
 def answer_with_typer() -> int:
-    """Let typer answer what VARIABLE asks; return the exit status."""
-    try:
-        make_app()(args=[], prog_name="ompbind", standalone_mode=True)
-    except SystemExit as e:
-        return e.code if isinstance(e.code, int) else 125
-    return 0
+    """Let typer answer what VARIABLE asks; return the exit status. Raises as write_output does:
+    typer itself says nothing of a standard output that is closed."""
+    answer = io.StringIO()
+    status: object = 0
+    with redirect_stdout(answer):
+        try:
+            make_app()(args=[], prog_name="ompbind", standalone_mode=True)
+        except SystemExit as e:
+            status = e.code
+    write_output(answer.getvalue())
+    return status if isinstance(status, int) else 125
 
 
 def make_app() -> typer.Typer:

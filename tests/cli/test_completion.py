@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ompbind.cli import main
 from ompbind.cli.completion import answer, suggest
 from ompbind.cli.help import COMMANDS
 from ompbind.options.table import EXPORTS, FORMS, OPTIONS
@@ -54,6 +55,25 @@ def test_completion_scripts(shell: str) -> None:
     assert done.stderr == ""
     assert "_OMPBIND_COMPLETE" in done.stdout
     assert "complet" in done.stdout
+
+
+def test_a_script_that_nobody_gets_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`--show-completion bash >&-` is refused as `--help >&-` is, by the status as well."""
+    monkeypatch.setattr(sys, "stdout", None)  # as Python has it where the descriptor is closed
+    monkeypatch.setenv("_OMPBIND_COMPLETE", "")
+    kept = os.dup(1)
+    os.close(1)
+    try:
+        status = main(["--show-completion", "bash"])
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+    assert (status, capfd.readouterr().err) == (
+        125,
+        error("standard output cannot be written: Bad file descriptor"),
+    )
 
 
 def values(line: str) -> set[str]:
