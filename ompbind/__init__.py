@@ -6,6 +6,15 @@ end; `ompbind.multiprocessing` has a context whose processes are ranks.
 
 from __future__ import annotations
 
+import sys
+
+# pip does not install it there, but a clone can be imported; `python -m` says it itself, with 125.
+if sys.version_info < (3, 10) and sys.argv[:1] != ["-m"]:  # noqa: UP036
+    raise ImportError(
+        "ompbind needs Python 3.10 or newer, and this is Python "
+        + ".".join(map(str, sys.version_info[:2]))
+    )
+
 __version__ = "0.2.0.dev0"
 
 __all__ = [
@@ -57,4 +66,4 @@ else:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__} - {"sys"})

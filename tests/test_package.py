@@ -130,6 +130,14 @@ def test_older_pythons_are_refused(
     ]
 
 
+def test_older_pythons_import_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program on such a Python that finds a clone is told why, not what a newer one would do."""
+    monkeypatch.setattr(sys, "version_info", (3, 9, 2, "final", 0))
+    code = compile(read("ompbind/__init__.py"), "ompbind/__init__.py", "exec")
+    with pytest.raises(ImportError, match=r"^ompbind needs Python 3\.10 or newer, .* Python 3\.9$"):
+        exec(code, {"__name__": "ompbind"})
+
+
 def test_workflow_has_the_same_versions() -> None:
     """A fork's CI runs the versions of Python that ours runs."""
     if not (workflow := ROOT / ".github/workflows/ci.yml").exists():

@@ -133,6 +133,10 @@ def test_too_old_a_python_is_refused_in_a_line(wheel: Path, tmp_path: Path) -> N
         f"ompbind: error: this is Python {RELEASES[OLD]}",
         "hint: ompbind needs Python 3.10 or newer",
     ]
+    done = inside.run(place.python, "-c", "import ompbind", env=env)
+    assert done.stderr.splitlines()[-1] == (
+        f"ImportError: ompbind needs Python 3.10 or newer, and this is Python {RELEASES[OLD]}"
+    )
 
 
 def test_nothing_that_needs_a_compiler_is_installed(inside: Inside) -> None:
