@@ -41,7 +41,7 @@ def read_host_file(path: str) -> list[Host]:
     try:
         text = os.fsdecode(read_file(path))
     except TopologyError as e:
-        raise UsageError(f"{name}: {e.message[:1].lower()}{e.message[1:]}") from None
+        raise UsageError(f"{name}: {e.message}") from None
     hosts: list[Host] = []
     for number, line in enumerate(text.split("\n"), 1):
         words = line.partition("#")[0].split(maxsplit=1)
