@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 # pip does not install it there, but a clone can be imported; `python -m` says it itself, with 125.
-if sys.version_info < (3, 10) and sys.argv[:1] != ["-m"]:  # noqa: UP036
+if sys.version_info < (3, 10) and sys.argv[:1] != ["-m"]:
     raise ImportError(
         "ompbind needs Python 3.10 or newer, and this is Python "
         + ".".join(map(str, sys.version_info[:2]))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 NARROWEST, WIDEST, USUAL = 60, 100, 80  # columns
 COLUMN = 26  # where an option's text begins
 SHORT_COLUMN = 30  # the same in the short help
+INDEX = "README.md"  # of the pages, which `ompbind help` has for itself
 PAGES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "docs")
 
 
@@ -382,19 +383,16 @@ def text_width() -> int:
 
 def find_pages() -> dict[str, str]:
     """Return the path of each installed page by its name, in the order of tutorial, how-to,
-    reference and explanation, and last that of costs; empty where none are installed."""
+    reference and explanation, and last those beside the index; empty where none are installed."""
     pages = {}
-    for folder in ("tutorial", "how-to", "how-to/with", "reference", "explanation"):
+    for folder in ("tutorial", "how-to", "how-to/with", "reference", "explanation", ""):
         try:
             names = sorted(os.listdir(os.path.join(PAGES, folder)))
         except OSError:
             continue  # not installed: print_topic says so
         for name in names:
-            if name.endswith(".md"):
+            if name.endswith(".md") and name != INDEX:
                 pages[name.removesuffix(".md")] = os.path.join(PAGES, folder, name)
-    costs = os.path.join(PAGES, "performance.md")
-    if os.path.exists(costs):
-        pages["performance"] = costs
     return pages
 
 

@@ -298,7 +298,7 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Tex
             values[option.key] = value or ""
             bare = name if value is None else ""
         elif option.kind == "value":
-            names = {} if option.key == "vary" else by_name  # whose values are such names
+            names = {} if option.of_option else by_name
             if value is None and (not rest or rest[0] == "--" or is_name(rest[0], names)):
                 raise UsageError(f"{name} needs a value", hint=hint_of(option), option=name)
             text = check_text(option, rest.pop(0) if value is None else value, option.names[0])

@@ -89,8 +89,9 @@ class Option(Record):
     there. `metavar`: what its value is called, where it is not one of `choices`, or these are too
     many to be listed. `commands`: those that take it. `no`: the flag also comes as --no-…; `adds`:
     a repeated one adds to its value, with a comma; `many`: a repeated one makes a list of values.
-    `suggest`: what completion offers as a value where there are no choices: words, and in angle
-    brackets a kind of thing to look up.
+    `of_option`: its value begins with the name of an option, so one in its place is not taken for
+    the next option. `suggest`: what completion offers as a value where there are no choices: words,
+    and in angle brackets a kind of thing to look up.
 
     What it means. `parse`: makes its value, None where that is the text; `fields`: where the value
     goes, as record.field; `keyword_of`: the functions of the Python API that take it as a keyword.
@@ -112,6 +113,7 @@ class Option(Record):
     no: bool = False
     adds: bool = False
     many: bool = False
+    of_option: bool = False
     suggest: tuple[str, ...] = ()
     brief: str = ""
     parse: Callable[[Any, str], Any] | None = None
@@ -1355,6 +1357,7 @@ OPTIONS: tuple[Option, ...] = (
         commands=("compare",),
         panel=COMPARED,
         many=True,
+        of_option=True,
         suggest=("<varied>", "auto"),
         brief="try each value, as in smt=1,all",
         keyword_of=(),
