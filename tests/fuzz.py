@@ -16,7 +16,7 @@ import atheris
 with atheris.instrument_imports(include=["ompbind"]):
     from ompbind import cpuset, openmp, plan_json
     from ompbind.errors import OmpbindError
-    from ompbind.machine import exported, hwloc, read_system, snapshot, synthetic
+    from ompbind.machine import hwloc, read_system, snapshot, synthetic, topology_json
     from ompbind.machine import limits as procfs
     from ompbind.machine.roots import SnapshotRoot
     from ompbind.options import make_request, read_arguments
@@ -60,7 +60,7 @@ def line(text: str) -> None:
 
 
 def exported_json(text: str) -> None:
-    exported.parse_json(text.encode("utf-8", "surrogatepass")).to_json()
+    topology_json.parse_json(text.encode("utf-8", "surrogatepass")).to_json()
 
 
 def xml(text: str) -> None:

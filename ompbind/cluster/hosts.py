@@ -6,7 +6,7 @@ import os
 
 from ompbind.errors import ParseError, TopologyError, UsageError
 from ompbind.hostlist import LIMIT, parse_hostlist
-from ompbind.machine.described import read_file
+from ompbind.machine.description import read_file
 from ompbind.messages import quote
 from ompbind.record import Record
 

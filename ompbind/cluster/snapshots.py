@@ -8,7 +8,7 @@ import os
 from ompbind.cluster.hosts import Host
 from ompbind.errors import TopologyError, UsageError
 from ompbind.hostlist import format_hostlist
-from ompbind.machine.described import add_path, is_line, read_file
+from ompbind.machine.description import add_path, is_line, read_file
 from ompbind.machine.formats import is_archive, is_gzip
 from ompbind.messages import quote
 from ompbind.record import Record

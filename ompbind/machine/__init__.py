@@ -43,14 +43,14 @@ def read_machine(
     """
     if path is None:
         return read_system(*running_system(), levels, devices=devices, details=details)
-    from ompbind.machine.described import add_path, open_described
+    from ompbind.machine.description import MEASUREMENT, add_path, open_description
 
     try:
-        described = open_described(path)
-        if not isinstance(described, tuple):
-            return described
-        machine = read_system(*described, levels, devices=devices, details=details)
-        if text := described[1].read("ompbind/measured.json"):
+        source = open_description(path)
+        if not isinstance(source, tuple):
+            return source
+        machine = read_system(*source, levels, devices=devices, details=details)
+        if text := source[1].read(MEASUREMENT):
             from ompbind.machine.measured import parse_measurement
 
             machine = machine.replace(measured=parse_measurement(text))
@@ -80,13 +80,13 @@ def linux_root(path: str | None = None) -> Root | None:
     system, and for what describes a machine otherwise. Raises TopologyError."""
     if path is None:
         return DirectoryRoot("/") if sys.platform == "linux" else None
-    from ompbind.machine.described import add_path, open_described
+    from ompbind.machine.description import add_path, open_description
 
     try:
-        described = open_described(path)
+        source = open_description(path)
     except TopologyError as e:
         raise add_path(e, path) from None
-    return described[1] if isinstance(described, tuple) and described[0] == "linux" else None
+    return source[1] if isinstance(source, tuple) and source[0] == "linux" else None
 
 
 def living_root() -> DirectoryRoot:

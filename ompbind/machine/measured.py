@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     Key = TypeVar("Key", bound=Hashable)
 
-FILE = "ompbind/measured.json"  # in a snapshot, beside the machine's own files
 MARGIN = 1.05  # a ratio that does not make another kind of core, or another distance
 HINT = "ompbind topo --measure --save FILE measures this machine"
 

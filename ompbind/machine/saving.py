@@ -6,9 +6,9 @@ import json
 
 from ompbind.errors import TopologyError
 from ompbind.machine import read_system, running_system
-from ompbind.machine.described import add_path, open_described
+from ompbind.machine.description import MEASUREMENT, add_path, open_description
 from ompbind.machine.limits import CONTAINER_FILES
-from ompbind.machine.measured import FILE, to_dict
+from ompbind.machine.measured import to_dict
 from ompbind.machine.roots import RecordingRoot
 from ompbind.machine.snapshot import make_snapshot
 
@@ -24,18 +24,18 @@ def pack_machine(
     """Return the snapshot of the running machine, or of that whose files `path` has, and the
     machine; with what was measured of it, now or when those were saved. Raises TopologyError."""
     try:
-        described = running_system() if path is None else open_described(path)
-        if not isinstance(described, tuple):
+        source = running_system() if path is None else open_description(path)
+        if not isinstance(source, tuple):
             raise TopologyError("only a machine's own files can be saved, and this is none of them")
-        system, root = described[0], RecordingRoot(described[1])
+        system, root = source[0], RecordingRoot(source[1])
         machine = read_system(system, root, details=True)
         if system == "linux":
             for name in CONTAINER_FILES:  # who restricted it, for plans elsewhere
                 root.read(name)
         if measured is not None:
-            root.files[FILE] = json.dumps(to_dict(measured))
+            root.files[MEASUREMENT] = json.dumps(to_dict(measured))
         elif path is not None:
-            root.read(FILE)
+            root.read(MEASUREMENT)
     except TopologyError as e:
         raise (e if path is None else add_path(e, path)) from None
     return make_snapshot(system, root, with_name=with_name), machine

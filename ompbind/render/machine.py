@@ -15,7 +15,7 @@ from ompbind.render.inventory import (
 )
 from ompbind.render.lists import Pieces, list_pieces
 from ompbind.render.map import count_lines, fold_blocks, lay_out
-from ompbind.render.measured import CORES, READING, describe_cores, make_access_rows
+from ompbind.render.measurement import CORES, READING, describe_cores, make_access_rows
 from ompbind.render.table import Table
 from ompbind.render.text import Group, Text
 

@@ -15,9 +15,9 @@ from ompbind.cli.topo import topo
 from ompbind.cpuset import CpuSet
 from ompbind.errors import UsageError
 from ompbind.machine import read_machine
-from ompbind.machine.exported import parse_json
 from ompbind.machine.saving import save_machine
 from ompbind.machine.topology import LEVELS, Allowed, Cache, Machine
+from ompbind.machine.topology_json import parse_json
 from ompbind.render import make_text
 from ompbind.render.machine import TopologyMap, draw_machine
 from ompbind.render.map import Fold

@@ -6,9 +6,9 @@ import pytest
 
 from ompbind.cpuset import CpuSet
 from ompbind.machine import linux_root, read_machine
-from ompbind.machine.exported import parse_json
 from ompbind.machine.memories import WEIGHTS, add_memory_facts, is_knights_landing
 from ompbind.machine.topology import Allowed, Machine, Node, Topology
+from ompbind.machine.topology_json import parse_json
 from ompbind.render.inventory import make_node_rows
 from tests.support.shared_trees import need_topologies, unpacked
 from tests.support.trees import MemoryRoot

@@ -10,10 +10,10 @@ import pytest
 
 from ompbind.cpuset import CpuSet
 from ompbind.machine import read_family
-from ompbind.machine.exported import parse_json
 from ompbind.machine.limits import read_allowed
 from ompbind.machine.roots import DirectoryRoot
 from ompbind.machine.topology import LEVELS, Cpu, Machine, Node, Topology
+from ompbind.machine.topology_json import parse_json
 from tests.support import shared_trees
 
 Answer = dict[str, Any]

@@ -267,6 +267,6 @@ def test_a_directory_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Mo
     def deny(path: str) -> list[str]:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr("ompbind.machine.described.os.listdir", deny)
+    monkeypatch.setattr("ompbind.machine.description.os.listdir", deny)
     with pytest.raises(TopologyError, match="Permission denied"):
         read_machine(str(tmp_path))

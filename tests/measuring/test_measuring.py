@@ -24,7 +24,7 @@ from ompbind.machine.topology import Cache, Machine
 from ompbind.measuring import Procedure, choose_lines, measure_machine, read_room
 from ompbind.measuring.figures import count_rounds, make_figures
 from ompbind.measuring.work import SMALL, STRIDE, Block, Worker, make_ring, start_crew
-from ompbind.render.measured import describe_cores, make_access_rows
+from ompbind.render.measurement import describe_cores, make_access_rows
 from tests.support.machines import MACHINES, make_machine
 from tests.support.trees import MemoryRoot, Shape, cgroup2_files
 

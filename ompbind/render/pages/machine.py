@@ -10,7 +10,7 @@ from ompbind.render.inventory import (
     make_distance_rows,
     make_node_rows,
 )
-from ompbind.render.measured import CORES, READING, describe_cores, make_access_rows
+from ompbind.render.measurement import CORES, READING, describe_cores, make_access_rows
 from ompbind.render.pages.html import (
     make_page,
     write_figure,

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from ompbind.cli import main
 from ompbind.errors import TopologyError
 from ompbind.machine import read_machine
-from ompbind.machine.exported import parse_json
 from ompbind.machine.topology import Allowed, Machine
+from ompbind.machine.topology_json import parse_json
 from tests.support.shared_trees import machine_names, need_topologies, read_tree
 from tests.support.trees import Shape, make_topology, shapes
 

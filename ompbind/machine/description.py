@@ -24,10 +24,11 @@ HINT = (
     "hwloc-gather-topology, a directory that holds a machine's sys and proc, or hwloc's notation, "
     "as in 'package:2 core:8 pu:2'"
 )
+MEASUREMENT = "ompbind/measured.json"  # in a snapshot or a directory, beside the machine's files
 MAX_FILE_BYTES = 64 << 20  # of a file that describes a machine
 
 
-def open_described(path: str) -> tuple[str, Root] | Machine:
+def open_description(path: str) -> tuple[str, Root] | Machine:
     """Return the machine that `path` describes, or, where that is its files, the name of its system
     and their root. Raises TopologyError."""
     if is_line(path):
@@ -43,7 +44,7 @@ def open_described(path: str) -> tuple[str, Root] | Machine:
 
         return parse_xml(data)
     if start in (b"{", b"["):
-        from ompbind.machine.exported import parse_json
+        from ompbind.machine.topology_json import parse_json
 
         return parse_json(data)
     if is_archive(data):
