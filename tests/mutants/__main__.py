@@ -34,6 +34,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 from tests.mutants.mutations import Mutation, find_mutations
@@ -90,6 +91,10 @@ def find_modules(names: Sequence[str]) -> list[str]:
     if not chosen:
         raise SystemExit(f"mutants: no such module: {' '.join(names)}")
     return chosen
+
+
+def package_of(module: str) -> str:
+    return module.split("/", maxsplit=1)[0]
 
 
 @cache
@@ -189,12 +194,12 @@ def make_table(results: Iterable[Result], changes: Mapping[str, int]) -> list[st
     equivalent = read_equivalent()
     rows: dict[str, Counter[str]] = {}
     for module, number in changes.items():
-        for name in (module, module.split("/")[0]):
+        for name in (module, package_of(module)):
             rows.setdefault(name, Counter())["changes"] += number
     for result in results:
         module = result.name.split(":")[0]
         same = result.verdict == "survived" and result.name in equivalent
-        for name in (module, module.split("/")[0]):
+        for name in (module, package_of(module)):
             rows[name]["equivalent" if same else result.verdict] += 1
     columns = ("changes", "tried", "equivalent", "killed", "survived")
     lines = [" " * 20 + "".join(f"{column:>12}" for column in columns) + "   share"]
@@ -245,8 +250,6 @@ def main(args: Sequence[str]) -> int:
     if unknown := sorted(equivalent.keys() - digests.keys()):
         print("mutants: equivalent.txt names what is not in the code:", *unknown, sep="\n    ")
     survived, written = 0, time.monotonic()
-    recorded: dict[tuple[str, ...], list[Path]] = {}
-    tries: list[tuple[Mutation, Future[Result]]] = []
     first: dict[str, Counter[str]] = {}  # verdicts of what had not been tried before, by package
     with (
         tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as text,
@@ -254,38 +257,41 @@ def main(args: Sequence[str]) -> int:
     ):
         folder = Path(text)
         folder.chmod(0o755)
-        for module in find_modules(options.module):
-            chosen = {m.name for m in choose(mutations[module], options.sample, options.seed)}
-            lived = {n for n, r in results.items() if r.verdict == "survived"} - equivalent.keys()
-            to_try = [
-                m for m in mutations[module]
-                if (m.name in lived and (not options.quick or options.sample == 0))
-                or (m.name in chosen and (options.again or m.name not in results))
-            ]  # fmt: skip
-            if options.list:
-                print(*map(show, to_try), sep="\n")
-            if options.list or not to_try:
-                continue
-            package = module.split("/", maxsplit=1)[0]
+        for package, modules in groupby(find_modules(options.module), key=package_of):
             files = tuple(options.tests or files_about(package))
-            if files not in recorded:
-                recorded[files] = record(pool, folder, files)
+            records: list[Path] = []
+            tries: list[tuple[Mutation, Future[Result]]] = []
             killers = find_killers(results.values())
-            asked = (folder, files, recorded[files], options.quick)
-            tries += [
-                (m, pool.submit(try_in_worker, m, killers.get(m.place, []), *asked)) for m in to_try
-            ]
-        for mutation, future in tries:
-            result = future.result()
-            new = mutation.name not in results and mutation.name not in equivalent
-            first.setdefault(mutation.module.split("/")[0], Counter())[result.verdict] += new
-            results[mutation.name] = result
-            if time.monotonic() > written + PAUSE:
-                write_results(results.values(), changes)
-                written = time.monotonic()
-            if result.verdict == "survived" and mutation.name not in equivalent:
-                survived += 1
-                print(show(mutation), flush=True)
+            for module in modules:
+                chosen = {m.name for m in choose(mutations[module], options.sample, options.seed)}
+                lived = {n for n, r in results.items() if r.verdict == "survived"}
+                lived -= equivalent.keys()
+                to_try = [
+                    m for m in mutations[module]
+                    if (m.name in lived and (not options.quick or options.sample == 0))
+                    or (m.name in chosen and (options.again or m.name not in results))
+                ]  # fmt: skip
+                if options.list:
+                    print(*map(show, to_try), sep="\n")
+                if options.list or not to_try:
+                    continue
+                records = records or record(pool, folder, files)
+                asked = (folder, files, records, options.quick)
+                tries += [
+                    (m, pool.submit(try_in_worker, m, killers.get(m.place, []), *asked))
+                    for m in to_try
+                ]
+            for mutation, future in tries:
+                result = future.result()
+                new = mutation.name not in results and mutation.name not in equivalent
+                first.setdefault(package, Counter())[result.verdict] += new
+                results[mutation.name] = result
+                if time.monotonic() > written + PAUSE:
+                    write_results(results.values(), changes)
+                    written = time.monotonic()
+                if result.verdict == "survived" and mutation.name not in equivalent:
+                    survived += 1
+                    print(show(mutation), flush=True)
     if not options.list:
         write_results(results.values(), changes)
         print(*make_table(results.values(), changes), sep="\n")
