@@ -66,7 +66,14 @@ TESTS: dict[str, tuple[str, ...]] = {
         "render/sharing",
     ),
     "verify": ("launch/role_threads", "memory/warming", "planner/roles"),
-    "launch": ("machine/other_systems", "memory/warming", "multiprocessing", "api"),
+    "launch": (
+        "machine/other_systems",
+        "measuring/measuring",
+        "memory/warming",
+        "multiprocessing",
+        "rebind/parts",
+        "api",
+    ),
 }
 
 

@@ -22,6 +22,8 @@ seen: "set[tuple[str, int]]" = set()
 def start(folder: str, path: str, recorder: int) -> None:
     """Note lines from now on. `recorder`: the process that reads `seen`; others write to `path`."""
     known = set()  # of a process that is not the recorder
+    # As they are now: a test may put others in their place.
+    getpid, open_file, write, close = os.getpid, os.open, os.write, os.close
 
     def enter(frame: "FrameType", event: str, argument: object) -> "Tracer | None":
         code = frame.f_code
@@ -39,16 +41,16 @@ def start(folder: str, path: str, recorder: int) -> None:
         place = name, line
         if place in seen:
             return
-        if os.getpid() == recorder:
+        if getpid() == recorder:
             seen.add(place)
         elif place not in known:
             known.add(place)
             try:
-                file = os.open(path, os.O_WRONLY | os.O_APPEND)
+                file = open_file(path, os.O_WRONLY | os.O_APPEND)
             except OSError:
                 return  # a process that may open nothing, or in another tree of files
-            os.write(file, f"{name}\t{line}\n".encode())
-            os.close(file)
+            write(file, f"{name}\t{line}\n".encode())
+            close(file)
 
     sys.settrace(enter)
 
