@@ -64,6 +64,7 @@ def test_pictures(machine: Topology, cpus: str, picture: str) -> None:
         (make_rank("0-3", places=0).replace(gpus=("1", "2")),
          "cpus 0-3 node 0 mem none gpu 1,2 [####|....]"),
         (make_rank("", "interleave", "0-1", 0), "any cpu mem interleave:0-1"),
+        (make_rank("0").replace(nodes=CpuSet()), "cpu 0 mem none places one [#...|....]"),
     ],
 )  # fmt: skip
 def test_lines(rank: RankPlan, line: str) -> None:

@@ -28,6 +28,7 @@ from ompbind.launch import (
     rank,
     supervisor,
     syscalls,
+    warm,
 )
 from ompbind.launch import streams as streams_module
 from ompbind.launch.binding import Refusal
@@ -731,7 +732,8 @@ def test_what_is_denied_of_a_binding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(syscalls, "set_memory", raises("never"))
     assert binding.try_binding(2, both) == [Refusal(2, "cpus", "no"), Refusal(2, "memory", "never")]
     monkeypatch.setattr(syscalls, "set_affinity", raises("odd"))
-    assert binding.try_binding(2, both)[0] == Refusal(2, "cpus", "odd")
+    monkeypatch.setattr(syscalls, "set_memory", raises(errno.EPERM, "no"))
+    assert binding.try_binding(2, both) == [Refusal(2, "cpus", "odd"), Refusal(2, "memory", "no")]
 
 
 def test_inherited_restrictions_are_reset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -811,6 +813,54 @@ def test_each_binding_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.data == {"part": "cpus", "rank": 0}
 
 
+def test_the_process_that_tries_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports what is denied, and exits; not with success where it could not try. It never goes on
+    as its parent would."""
+    calls: Calls = []
+    refusals = [Refusal(5, "cpus", "no")]
+
+    def leave(status: int) -> NoReturn:
+        calls.append(("leave", status != 0))
+        raise ExitedError
+
+    def go() -> Calls:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pipe", lambda: (20, 21))
+            patch.setattr(os, "fork", lambda: 0)
+            patch.setattr(os, "close", noting(calls, "close"))
+            patch.setattr(os, "_exit", leave)
+            with pytest.raises(ExitedError):
+                binding.probe_system_calls(plan)
+        return calls
+
+    monkeypatch.setattr(pipes, "send", noting(calls, "send"))
+    monkeypatch.setattr(binding, "try_binding", lambda *_: refusals)
+    plan: Any = SimpleNamespace(ranks=[make_rank(5)])
+    assert go()[:3] == [("close", 20), ("send", 21, "5", "cpus", "no"), ("leave", False)]
+    calls.clear()
+    monkeypatch.setattr(binding, "try_binding", raises(errno.ENOMEM, "no memory"))
+    assert go() == [("close", 20), ("leave", True)]
+
+
+@pytest.mark.parametrize("status", [0, 9, 256])
+def test_who_waits_for_bindings_to_be_tried(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gets what the process has reported, unless that has not come to its end."""
+    calls: Calls = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pipe", lambda: (20, 21))
+        patch.setattr(os, "fork", lambda: 50)
+        patch.setattr(os, "close", noting(calls, "close"))
+        patch.setattr(os, "waitpid", noting(calls, "wait", (50, status)))
+        patch.setattr(pipes, "receive", noting(calls, "receive", [("3", "cpus", "no")]))
+        plan: Any = SimpleNamespace(ranks=[make_rank(3)])
+        if status:
+            with pytest.raises(errors.DeniedError, match="was killed"):
+                binding.probe_system_calls(plan)
+        else:
+            assert binding.probe_system_calls(plan) == [Refusal(3, "cpus", "no")]
+    assert calls == [("close", 21), ("receive", 20), ("wait", 50, 0)]
+
+
 SHOWN = "policy: bind\nphyscpubind: 0 1 \nmembind: 0 \n"
 
 
@@ -821,7 +871,7 @@ SHOWN = "policy: bind\nphyscpubind: 0 1 \nmembind: 0 \n"
         (0, "", None),
         (0, SHOWN.replace("0 1", "0"), "asked for physcpubind 0-1, it bound to 0"),
         (0, SHOWN.replace("membind: 0", "membind: 0 1"), "asked for membind 0, it bound to 0 1"),
-        (1, "first\nlibnuma: last\n", "libnuma: last"),
+        (1, "first\nsecond\nlibnuma: last\n", "libnuma: last"),
         (3, "\n", "exit status 3"),
     ],
 )
@@ -858,10 +908,15 @@ def test_numactl_is_tried_for_each_policy(monkeypatch: pytest.MonkeyPatch) -> No
         ("--physcpubind=4", "--membind=0-1"),
         ("--physcpubind=5", "--balancing", "--membind=0-1"),
     ]
-    ones = [Binding(CpuSet([n]), "preferred", CpuSet([n])) for n in (0, 1)]
-    plan = SimpleNamespace(ranks=[make_rank(n, binding=b) for n, b in enumerate(ones)])
-    assert binding.probe_numactl(plan, {}) is None
-    assert calls[-1][2][1:-2] == ("--physcpubind=0-1", "--preferred=0")
+    for mem, mems, words in (
+        ("preferred", ([0], [1]), "--preferred=0"),
+        ("preferred", ([0], [0, 1]), "--preferred-many=0-1"),
+        ("bind", ([0], [1]), "--membind=0-1"),
+    ):
+        ones = [Binding(CpuSet([n]), mem, CpuSet(of)) for n, of in enumerate(mems)]
+        plan = SimpleNamespace(ranks=[make_rank(n, binding=b) for n, b in enumerate(ones)])
+        assert binding.probe_numactl(plan, {}) is None
+        assert calls[-1][2][1:-2] == ("--physcpubind=0-1", words)
 
 
 @pytest.mark.parametrize(
@@ -875,6 +930,7 @@ def test_numactl_is_tried_for_each_policy(monkeypatch: pytest.MonkeyPatch) -> No
         (("bind", "0-1", True), "5.4", "bind 0-1 with balancing: Linux 5.12 has it, this is 5.4",
          "leave --mem-balancing out"),
         (("bind", "0-1", True), "6.1.0", "", "--mem none does not ask"),
+        (("bind", "0-1", False), "5.4", "", "--mem none does not ask"),
         (("preferred", "0", False), "5.4", "", "--mem none does not ask"),
         (("preferred", "0-1", False), "odd", "", "--mem none does not ask"),
     ],
@@ -905,7 +961,8 @@ def test_libnuma_does_not_decide_what_the_kernel_has(
     monkeypatch.setattr(binding, "probe_system_calls", lambda _: refusals)
     monkeypatch.setattr(binding, "probe_numactl", lambda *_: None)
     bound = Binding(CpuSet([3]), "preferred", CpuSet([0, 1]), "numactl")
-    plan: Any = SimpleNamespace(binder="numactl", ranks=[make_rank(0, binding=bound)])
+    ranks = [make_rank(0, binding=bound), make_rank(1)]
+    plan: Any = SimpleNamespace(binder="numactl", ranks=ranks)
     assert binding.probe(plan, {}) == refusals
 
 
@@ -914,6 +971,23 @@ def test_what_a_program_writes_is_captured() -> None:
     script = 'echo "$A $LC_ALL"; echo err >&2; exit 3'
     status, text = binding.capture("/bin/sh", ("sh", "-c", script), {"A": "b", "LC_ALL": "de"})
     assert (status, text) == (3, "b C\nerr\n")
+
+
+def test_how_a_program_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both of its streams are one pipe, of which this process keeps no end for writing; what is no
+    text is replaced."""
+    calls: Calls = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pipe", lambda: (20, 21))
+        patch.setattr(os, "posix_spawn", noting(calls, "spawn", 50))
+        patch.setattr(os, "close", noting(calls, "close"))
+        patch.setattr(pipes, "read_all", noting(calls, "read", b"a\xff"))
+        patch.setattr(os, "waitpid", noting(calls, "wait", (50, 3 << 8)))
+        assert binding.capture("/x/p", ("p", "a"), {"A": "b", "LC_ALL": "de"}) == (3, "a\ufffd")
+    streams = [(os.POSIX_SPAWN_DUP2, 21, 1), (os.POSIX_SPAWN_DUP2, 21, 2)]
+    env = {"A": "b", "LC_ALL": "C"}
+    spawned = ("spawn", "/x/p", ("p", "a"), env, ("file_actions", streams))
+    assert calls == [spawned, ("close", 21), ("read", 20), ("wait", 50, 0)]
 
 
 def test_denied_parts_are_left_out() -> None:
@@ -1019,12 +1093,12 @@ def test_signals_are_passed_on(
     """With whether the terminal sent them; who is stopped is woken, and stops where a shell can
     continue it."""
     signals = [received, (CHLD, False), (CHLD, False)]
-    statuses = [None, 3 << 8]
+    statuses, has_terminal = [None, 3 << 8], iter(terminals)
     noted: Calls = []
     monkeypatch.setattr(os, "getpid", lambda: THIS)
     monkeypatch.setattr(parent, "wait_signal", lambda _: signals.pop(0))
     monkeypatch.setattr(parent, "reap", lambda _: statuses.pop(0))
-    monkeypatch.setattr(parent, "has_terminal", lambda: terminals.pop(0))
+    monkeypatch.setattr(parent, "has_terminal", lambda: next(has_terminal))
     monkeypatch.setattr(parent, "is_job", lambda: job)
     monkeypatch.setattr(os, "write", lambda fd, data: noted.append(("write", data)))
     monkeypatch.setattr(os, "kill", noting(noted, "kill"))
@@ -1920,6 +1994,7 @@ class Ways:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.calls: Calls = []
         self.refusals: list[Refusal] = []
+        self.can_lease = True
         patch.setattr(launch, "signal", SimpleNamespace(SIGCHLD=17, SIG_DFL=0, signal=self.signal))
         patch.setattr(launch, "find_programs", lambda *_: {})
         patch.setattr(launch, "reset_inherited", noting(self.calls, "reset"))
@@ -1930,8 +2005,9 @@ class Ways:
         patch.setattr(launch, "execute", noting(self.calls, "execute", 2))
         patch.setattr(parent, "run_supervised", lambda _: self.calls.append(("supervise",)))
         patch.setattr(portable, "run_portably", noting(self.calls, "portably", 4))
-        streams = SimpleNamespace(connect_alone=noting(self.calls, "connect", "connected"))
-        patch.setattr(streams_module, "Streams", lambda *_: streams)
+        patch.setattr(streams_module, "Streams", self.make_streams)
+        patch.setattr(warm, "warm_files", noting(self.calls, "warm", ["warmed"]))
+        patch.setattr(launch, "Lease", SimpleNamespace(open=self.open_lease))
 
     def signal(self, *args: int) -> None:
         self.calls.append(("signal", *args))
@@ -1944,14 +2020,27 @@ class Ways:
         self.calls.append(("bind", on_denied, say))
         return rank.rebind(Binding())
 
+    def make_streams(self, settings: Settings, count: int, environ: object, first: int) -> Any:
+        return SimpleNamespace(connect_alone=noting(self.calls, "connect", f"{count} of {first}"))
+
+    def make_lease(self) -> Any:
+        notes = {name: noting(self.calls, name) for name in ("make_inheritable", "hold")}
+        return SimpleNamespace(**notes)
+
+    def open_lease(self) -> Any:
+        self.calls.append(("open",))
+        return self.make_lease() if self.can_lease else None
+
     def run(self, ranks: int = 1, binder: str = "native", **more: Any) -> Calls:
         reset = more.pop("reset", False)
         plan: Any = SimpleNamespace(
             ranks=[make_rank(n) for n in range(ranks)], binder=binder, reset_inherited=reset,
-            host=SimpleNamespace(allowed=CpuSet([5])), groups=(), names_threads=False, warm=(),
+            host=SimpleNamespace(allowed=CpuSet([5])), groups=more.pop("groups", ()),
+            names_threads=more.pop("names_threads", False), warm=more.pop("warm", ()),
+            held_by=lambda rank: rank.cpus | CpuSet([7]),
         )  # fmt: skip
         plan.replace = lambda **changes: SimpleNamespace(**(vars(plan) | changes))
-        lease: Any = SimpleNamespace(make_inheritable=noting(self.calls, "lease"))
+        lease = self.make_lease() if more.pop("leased", True) else None
         self.calls.clear()
         launch.run(plan, {}, print, Settings(**more), lease)
         assert self.calls.pop(0) == ("signal", 17, 0)
@@ -1965,7 +2054,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> Ways:
 
 def test_how_a_plan_is_run(ways: Ways) -> None:
     """One rank becomes this process, unless it is watched; several are supervised."""
-    bound = [("lease",), ("bind", "error", print), ("execute", "start")]
+    bound = [("make_inheritable",), ("bind", "error", print), ("execute", "start")]
     assert ways.run() == bound
     assert ways.run(on_denied="degrade")[1] == ("bind", "degrade", print)
     assert ways.run(binder="none") == [("apply", "error"), ("execute", "start")]
@@ -1973,9 +2062,33 @@ def test_how_a_plan_is_run(ways: Ways) -> None:
     assert ways.run(2) == [("supervise",)]
     assert ways.run(2, "numactl") == [("apply", "error"), ("supervise",)]
     assert ways.run(watched=True) == [("supervise",)]
-    connected = [("connect", "start"), *bound[:2], ("execute", "connected")]
+    assert ways.run(names_threads=True) == [("supervise",)]
+    connected = [("connect", "start"), *bound[:2], ("execute", "1 of 0")]
     assert ways.run(output_dir="x") == connected
     assert ways.run(stdin="none") == connected
+
+
+def test_ranks_hold_their_cpus(ways: Ways) -> None:
+    """By the lease that is given, or one of their own; where they are not bound, or where there is
+    none to be had, they run without."""
+    hold: Calls = [("open",), ("hold", CpuSet([0, 1, 7]))]
+    assert ways.run(2, leased=False) == [*hold, ("supervise",)]
+    alone = ways.run(leased=False)
+    assert alone[:3] == [("open",), ("hold", CpuSet([0, 7])), ("make_inheritable",)]
+    assert ways.run(leased=False, binder="none") == [("apply", "error"), ("execute", "start")]
+    ways.can_lease = False
+    assert ways.run(2, leased=False) == [("open",), ("supervise",)]
+    assert ways.run(leased=False)[:2] == [("open",), ("bind", "error", print)]
+
+
+def test_files_are_warmed_before_ranks_start(ways: Ways) -> None:
+    """And what has become of them is reported where somebody shows it."""
+    warming: Any = SimpleNamespace(finish=noting(ways.calls, "finish"))
+    warmed = ("warm", ("file",), "degrade", print)
+    calls = ways.run(2, warm=("file",), on_denied="degrade", warming=warming)
+    assert calls == [(*warmed, warming), ("finish", ["warmed"]), ("supervise",)]
+    assert ways.run(2, warm=("file",), on_denied="degrade") == [(*warmed, None), ("supervise",)]
+    assert ways.run(2, warming=warming) == [("supervise",)]
 
 
 def test_a_rank_alone_is_announced_as_it_is_bound(
@@ -1983,7 +2096,7 @@ def test_a_rank_alone_is_announced_as_it_is_bound(
 ) -> None:
     """After it is bound, so that what was denied is not reported as bound."""
     calls = ways.run(announce=lambda plan: [f"rank 0: {plan.ranks[0].cpus!s:>4}"])
-    assert [call[0] for call in calls] == ["lease", "bind", "execute"]
+    assert [call[0] for call in calls] == ["make_inheritable", "bind", "execute"]
     assert capsys.readouterr().err == "ompbind: rank 0:     \n"
     ways.run(binder="none", announce=lambda plan: [f"rank 0: {plan.ranks[0].cpus}"])
     assert capsys.readouterr().err == "ompbind: rank 0: 0\n"
@@ -2033,13 +2146,19 @@ def test_a_numactl_that_may_be_replaced(ways: Ways) -> None:
         assert ways.run(1, "numactl", may_switch=may_switch)[0] == ("apply", on_denied)
 
 
-def test_a_system_without_fork(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_fork(
+    ways: Ways, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Starts ranks as it can, and watches and redirects none."""
     with monkeypatch.context() as patch:
         patch.delattr(os, "fork")
-        assert ways.run(2) == [("portably", ["start", "second"])]
+        announced = ways.run(2, announce=lambda plan: [f"{len(plan.ranks)} ranks"])
+        assert announced == [("portably", ["start", "second"])]
+        assert capsys.readouterr().err == "ompbind: 2 ranks\n"
         more: dict[str, Any]
-        for more in ({"watched": True}, {"output_dir": "x"}, {"stdin": "none"}):
+        for more in (
+            {"watched": True}, {"output_dir": "x"}, {"stdin": "none"}, {"groups": ("a",)},
+        ):  # fmt: skip
             with pytest.raises(errors.UsageError, match="has no fork"):
                 ways.run(**more)
 
