@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from ompbind.worker.runtimes import Runtime
 
 
+# The remedy where a process has two OpenMP runtimes.
+ONE_PLACE = "--places one leaves the rank's cpus to each of them"
+
+
 class Preload(Record):
     """A library of --preload: what was asked for, and its file."""
 
@@ -199,7 +203,7 @@ def warn_of_second_runtime(
     )
     hint = "ompbind verify PID shows which are loaded"
     if any(rank.places[1:] for rank in plan.ranks):
-        hint = "--places one leaves the rank's cpus to each of them"
+        hint = ONE_PLACE
     elif plan.omp == "all":
         hint += "; with one place, as here, both have all the rank's cpus"
     return [Caution("openmp", text, hint)]
@@ -230,4 +234,4 @@ def warn_of_runtimes(plan: Plan, environ: Mapping[str, str]) -> Plan:
         f"{quote(os.path.basename(plan.command[0]))} has several OpenMP runtimes "
         f"({', '.join(names)}, by LD_PRELOAD): the threads of all but one may end up on one place"
     )
-    return plan.warn(Caution("openmp", text, "--places one leaves the rank's cpus to each of them"))
+    return plan.warn(Caution("openmp", text, ONE_PLACE))
