@@ -1,4 +1,4 @@
-"""Huge pages that the kernel gives: transparent ones, and those of 2 MiB that are reserved.
+"""Huge pages that the kernel gives: transparent ones, and reserved ones of 2 MiB.
 
 Sources: the kernel's admin-guide/mm/transhuge.rst and hugetlbpage.rst.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 
 from ompbind.cpuset import parse_whole
-from ompbind.host.kernel import parse_choice
+from ompbind.host.kernel import TRANSPARENT_HUGE_PAGES, parse_choice
+from ompbind.machine.cpus import NODES
 from ompbind.machine.limits import unescape
 from ompbind.record import Record
 
@@ -17,42 +18,37 @@ if TYPE_CHECKING:
     from ompbind.machine.roots import Root
 
 SIZES = "sys/kernel/mm/hugepages"
-NODES = "sys/devices/system/node"
 SIZE = "hugepages-2048kB"
 BYTES = 2 << 20
-MODE = "sys/kernel/mm/transparent_hugepage/enabled"
 # What root can do about it: give transparent ones on request, or always; reserve pages on a node.
-GIVE_ON_REQUEST = f"as root: echo madvise >/{MODE}"
-GIVE_ALWAYS = f"as root: echo always >/{MODE}"
+GIVE_ON_REQUEST = f"as root: echo madvise >/{TRANSPARENT_HUGE_PAGES}"
+GIVE_ALWAYS = f"as root: echo always >/{TRANSPARENT_HUGE_PAGES}"
 RESERVE_ON_NODE = f"as root: echo N >/{NODES}/nodeN/hugepages/{SIZE}/nr_hugepages"
 
 
 class HugePages(Record):
-    """`transparent`: `always`, `madvise` or `never`, None where the kernel has none; `reserved`:
-    how many pages of 2 MiB are free, also those that it makes on demand, None where there is no
-    such size; `on_demand`: how many of these; `by_node`: of each node, how many are free; `mounts`:
-    the directories of file systems of such pages."""
+    """The huge pages that the kernel has to give."""
 
-    transparent: str | None = None
-    reserved: int | None = None
-    on_demand: int = 0
-    by_node: tuple[tuple[int, int], ...] = ()
-    mounts: tuple[str, ...] = ()
+    transparent: str | None = None  # `always`, `madvise` or `never`; None: it has none
+    reserved: int | None = None  # free pages of 2 MiB, and those made on demand; None: no such size
+    on_demand: int = 0  # of these, the ones made on demand
+    by_node: tuple[tuple[int, int], ...] = ()  # (node, free pages)
+    mounts: tuple[str, ...] = ()  # the directories of file systems of such pages
 
 
 def read_huge_pages(root: Root) -> HugePages:
-    """Read what there is."""
+    """Return the huge pages that the kernel has to give now."""
     folder = f"{SIZES}/{SIZE}"
     on_demand = read_count(root, f"{folder}/nr_overcommit_hugepages")
     free = read_count(root, f"{folder}/free_hugepages")
-    free -= read_count(root, f"{folder}/resv_hugepages")  # promised to somebody, still free
+    free -= read_count(root, f"{folder}/resv_hugepages")  # promised to a process, but not yet taken
     nodes = [
         (number, read_count(root, f"{NODES}/{name}/hugepages/{SIZE}/free_hugepages"))
         for name in root.names(NODES)
         if name.startswith("node") and (number := parse_whole(name[4:])) is not None
     ]
     return HugePages(
-        transparent=parse_choice(root.read(MODE)),
+        transparent=parse_choice(root.read(TRANSPARENT_HUGE_PAGES)),
         reserved=max(free, 0) + on_demand if SIZE in root.names(SIZES) else None,
         on_demand=on_demand,
         by_node=tuple(sorted(nodes)),

@@ -7,6 +7,7 @@ ABI/testing/sysfs-devices-system-cpu.
 from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
+from ompbind.machine.cpus import CPUS
 from ompbind.machine.limits import has_process, read_sysctl
 from ompbind.messages import label
 from ompbind.plans import Caution
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ompbind.machine.roots import Root
     from ompbind.plans import Plan
 
-CPUS = "sys/devices/system/cpu"
+TRANSPARENT_HUGE_PAGES = "sys/kernel/mm/transparent_hugepage/enabled"
 
 
 class KernelSettings(Record):
@@ -38,7 +39,7 @@ def read_settings(root: Root, cpus: CpuSet) -> KernelSettings:
     return KernelSettings(
         numa_balancing=read_sysctl(root, "kernel/numa_balancing"),
         zone_reclaim=read_sysctl(root, "vm/zone_reclaim_mode"),
-        huge_pages=parse_choice(root.read("sys/kernel/mm/transparent_hugepage/enabled")),
+        huge_pages=parse_choice(root.read(TRANSPARENT_HUGE_PAGES)),
         smt=None if smt is None else smt.strip(),
         governors=tuple(sorted(governors - {""})),
         irqbalance=has_process(root, "irqbalance"),

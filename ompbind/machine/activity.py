@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 
 from ompbind.cpuset import CpuSet, parse_whole
+from ompbind.machine.cpus import CPUS
 from ompbind.machine.limits import parse_stat_cpus, parse_status
 from ompbind.machine.roots import read_int
 from ompbind.record import Record
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ompbind.machine.roots import Root
-
-CPUS = "sys/devices/system/cpu"
 
 
 class ProcessTime(Record):

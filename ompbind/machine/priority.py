@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, parse_whole
 from ompbind.machine import linux_root
+from ompbind.machine.cpus import CPUS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def read_priority_cpus(path: str | None, topology: Topology) -> CpuSet:
     name = next((line for line in lines if line.lower().startswith("model name")), "")
     for model, (highest, group) in MODELS.items():
         if model in name:
-            text = root.read("sys/devices/system/cpu/cpu0/acpi_cppc/highest_perf") or ""
+            text = root.read(f"{CPUS}/cpu0/acpi_cppc/highest_perf") or ""
             if parse_whole(text.strip()) != highest:
                 return CpuSet()
             return CpuSet(cpu for cpu in topology.online if cpu % group in (0, 1))

@@ -8,12 +8,12 @@ sched-bwc.rst.
 from __future__ import annotations
 
 from ompbind.cpuset import parse_whole
+from ompbind.machine.cpus import NODES
 from ompbind.machine.limits import read_directories
 from ompbind.machine.processes import parse_numa_maps, status_field
 from ompbind.machine.roots import read_int
 from ompbind.record import Record
 
-NODES = "sys/devices/system/node"
 NO_LIMIT = 1 << 60  # bytes: version 1 writes a number near 2^63
 OOM_SCORE = "/proc/self/oom_score_adj"  # 1000: the kernel ends this process first
 AVAILABLE = ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable")
