@@ -8,7 +8,7 @@ from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from typing import Any
 
 SCHEMA = 1
@@ -74,6 +74,19 @@ class Role(Record):
         name = self.name.upper()
         names = ((f"{THREADS_VARIABLE}{name}", ",".join(self.threads)),) if self.threads else ()
         return ((f"{ROLE_VARIABLE}{name}", str(self.cpus)), *names)
+
+
+def parse_roles(environ: Mapping[str, str]) -> dict[str, CpuSet]:
+    """Return the cpus of each role that is advertised in an environment, by the role's name in
+    upper case. Values that the program has put there itself are left out."""
+    roles = {}
+    for variable, text in environ.items():
+        if variable.startswith(ROLE_VARIABLE):
+            try:
+                roles[variable.removeprefix(ROLE_VARIABLE)] = CpuSet.parse_kernel(text)
+            except ParseError:
+                continue
+    return roles
 
 
 class Inherited(Record):

@@ -25,7 +25,7 @@ from ompbind.plans import (
     RANK_VARIABLE,
     RANKS_VARIABLE,
     RECORD_NAME,
-    ROLE_VARIABLE,
+    parse_roles,
 )
 from ompbind.record import Record
 
@@ -207,13 +207,11 @@ def find_ranks(
                 continue
         try:
             cpus = find_held(root, pid, CpuSet.parse_kernel(claim[1]))
-            roles = [CpuSet.parse_kernel(value) for name, value in (process.environ or {}).items()
-                     if name.startswith(ROLE_VARIABLE)]  # fmt: skip
         except (ParseError, OSError):  # not ompbind's, or it has exited
             continue
         if cpus:
             number = int(claim[0]) if claim[0].isdecimal() else None
-            ranks[pid] = number, union([cpus, *roles])
+            ranks[pid] = number, union([cpus, *parse_roles(process.environ or {}).values()])
     return ranks
 
 

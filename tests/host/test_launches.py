@@ -168,7 +168,8 @@ def describe(found: Survey) -> list[tuple[int, str, list[tuple[int, int | None, 
 
 def test_ranks_are_put_together(no_leases: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of one supervisor, under the process that the user started, and those of one engine's
-    job; roles are theirs too. What a rank has started is no launch."""
+    job; roles are theirs too, but not other variables that look so. What a rank has started is no
+    launch."""
     root = make_processes(
         monkeypatch,
         (1, 0, "0-31", "init"),
@@ -181,6 +182,7 @@ def test_ranks_are_put_together(no_leases: None, monkeypatch: pytest.MonkeyPatch
         (21, 1, "9", "mpi x", *rank(1, "9", 2, "OMPBIND_TASK=job/1")),
         (30, 1, "10", "server", *rank(0, "10", 1, "OMPBIND_ROLE_IO=11")),
         (31, 30, "11", "taskset -c 11"),
+        (35, 1, "14", "own", *rank(0, "14", 1, "OMPBIND_ROLE_X=mine", "OMPBIND_ROLE_Y=15")),
         (40, 1, "12", "moved", *rank(0, "13")),  # its claim is void
         (50, 1, "0-31", "odd", *rank(0, "x-y")),
     )  # fmt: skip
@@ -189,6 +191,7 @@ def test_ranks_are_put_together(no_leases: None, monkeypatch: pytest.MonkeyPatch
         (10, "variables", [(14, 0, "0-3"), (13, 1, "4-7")]),
         (20, "variables", [(20, 0, "8"), (21, 1, "9")]),
         (30, "variables", [(30, 0, "10-11")]),
+        (35, "variables", [(35, 0, "14-15")]),
         (40, "mask", [(40, None, "12")]),
     ]
     assert [str(n.cpus) for n in found.launches[:3]] == ["0-7", "8-9", "10-11"]
