@@ -182,11 +182,11 @@ def add_up(room: Room, nodes: Iterable[int]) -> NodeMemory | None:
 
 
 def too_little(
-    demands: Sequence[Demand], where: str, count: int, state: NodeMemory, room: Room, hint: str
+    demands: Sequence[Demand], nodes: str, count: int, state: NodeMemory, room: Room, hint: str
 ) -> PlanError:
     total = sum(demand.need for demand in demands)
     return PlanError(
-        f"{name_ranks(demands)} {format_size(total)} (--mem-need) of {where}, which "
+        f"{name_ranks(demands)} {format_size(total)} (--mem-need) of {nodes}, which "
         f"{describe(state, count, room)}",
         hint=hint,
         rank=demands[0].number,

@@ -408,8 +408,8 @@ def read_initiators(root: Root, number: int) -> CpuSet:
     of those with cpus, else of all (the kernel's Documentation/admin-guide/mm/numaperf.rst)."""
     for access in ("access1", "access0"):
         names = root.names(f"{NODES}/node{number}/{access}/initiators")
-        if found := parse_numbered(names, "node"):
-            return CpuSet(found)
+        if nodes := parse_numbered(names, "node"):
+            return CpuSet(nodes)
     return CpuSet()
 
 

@@ -37,7 +37,7 @@ def read_mapped_nodes(root: LivingRoot, fd: int) -> dict[int, int]:
 def find_mappers(root: LivingRoot, fd: int, but: int) -> list[tuple[int, str]]:
     """Return the processes, with their names, that have the file at this descriptor mapped, as far
     as this user may see that; without the process `but`. Raises OSError."""
-    found = []
+    mappers = []
     path, inode = root.resolve(f"proc/self/fd/{fd}") or "", os.fstat(fd).st_ino
     ending = f" {path}".encode("utf-8", "surrogateescape")
     number = f" {inode} ".encode()
@@ -50,5 +50,5 @@ def find_mappers(root: LivingRoot, fd: int, but: int) -> list[tuple[int, str]]:
         except OSError:  # it has exited, or is somebody else's
             continue
         if any(number in line and line.endswith(ending) for line in maps.splitlines()):
-            found.append((pid, (root.read(f"proc/{pid}/comm") or "").strip()))
-    return found
+            mappers.append((pid, (root.read(f"proc/{pid}/comm") or "").strip()))
+    return mappers

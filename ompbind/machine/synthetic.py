@@ -244,11 +244,11 @@ def make_nodes(
     """Return the nodes by their numbers, each with all cpus below it. Raises TopologyError."""
     level = next((level for level in levels if level.kind == "numa"), None)
     # Position among the nodes of a machine, as hwloc makes them: what is deeper comes first.
-    found: list[tuple[int, int, int | None]] = []  # the first thread's position, their number, size
+    extents: list[tuple[int, int, int | None]] = []  # first thread's position, threads, memory
     count = len(numbers)
     if level:
         each = count // level.width
-        found = [(n * each, each, level.memory) for n in range(level.width)]
+        extents = [(n * each, each, level.memory) for n in range(level.width)]
         order = number_parts(level, levels)
     elif attached:
         ends = []
@@ -256,14 +256,14 @@ def make_nodes(
             each = count // node.width
             for n in range(node.width):
                 ends.append(((n + 1) * each, -depth, place, (n * each, each, node.memory)))
-        found = [entry for *_, entry in sorted(ends, key=lambda end: end[:3])]
+        extents = [entry for *_, entry in sorted(ends, key=lambda end: end[:3])]
         given = next((node.indexes for _, node in attached if node.indexes), "")
-        order = number_parts(Part("numa", len(found), given), levels)
+        order = number_parts(Part("numa", len(extents), given), levels)
     else:
-        found, order = [(0, count, levels[0].memory)], [0]
+        extents, order = [(0, count, levels[0].memory)], [0]
     nodes = [
         Node(number, CpuSet(numbers[start : start + each]), memory)
-        for number, (start, each, memory) in zip(order, found, strict=True)
+        for number, (start, each, memory) in zip(order, extents, strict=True)
     ]
     return sorted(nodes, key=lambda node: node.node)
 

@@ -160,11 +160,11 @@ def check_kernel(plan: Plan, kind: str, pages: HugePages) -> None:
         free = sum(by_node.get(node, 0) for node in rank.mems)
         if rank.mem == "bind" and by_node and not free + pages.on_demand:
             nodes = {node: count for node, count in by_node.items() if count}
-            where = ", ".join(f"node {node} has {count}" for node, count in nodes.items())
+            others = ", ".join(f"node {node} has {count}" for node, count in nodes.items())
             raise PlanError(
                 f"--huge-pages 2M: rank {rank.name}: no page of 2 MiB is free on "
                 f"{label('node', rank.mems)}, to which its memory is bound",
-                hint=f"{where}; {RESERVE_ON_NODE}",
+                hint=f"{others}; {RESERVE_ON_NODE}",
                 rank=rank.number,
             )
 
@@ -190,9 +190,9 @@ def check_allocator(kind: str, allocator: str, pages: HugePages, finder: Finder)
         defined = read_versions(library).defined if library else frozenset()
         if OLDEST_GLIBC not in defined:
             name = quote(os.path.basename(program.path))
-            what = "is older than 2.35" if library else "is not GNU's"
+            problem = "is older than 2.35" if library else "is not GNU's"
             raise UsageError(
-                f"--huge-pages {kind}: the C library of {name} {what}, and takes no huge pages",
+                f"--huge-pages {kind}: the C library of {name} {problem}, and takes no huge pages",
                 hint="--preload jemalloc or mimalloc",
             )
 

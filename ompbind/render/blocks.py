@@ -326,9 +326,9 @@ def add_devices(blocks: Sequence[Block], topology: Topology, *, details: bool) -
             at = 0
         if name and at is not None:
             names.setdefault(at, []).append(name)
-    for at, found in names.items():
-        text = tuple(fold_words(found, max(DEVICE_WIDTH, 2 * len(noted[at].cores))))
-        counts = sum(name.startswith("gpu") for name in found), len(found)
+    for at, devices in names.items():
+        text = tuple(fold_words(devices, max(DEVICE_WIDTH, 2 * len(noted[at].cores))))
+        counts = sum(name.startswith("gpu") for name in devices), len(devices)
         block = noted[at]
         noted[at] = block.replace(notes=text, likeness=(*block.likeness, counts))
     return noted

@@ -233,11 +233,11 @@ def describe_files(plan: Plan) -> list[str]:
     """Return a line for each file: `warm: /m/model.bin, 14.2 GiB on node 1`."""
     lines = []
     for file in plan.warm:
-        where = {
+        target = {
             "preferred": f" on {label('node', file.mems)}",
             "interleave": f" interleaved over {label('node', file.mems)}",
         }.get(file.mem, " in memory")
-        lines.append(f"warm: {file.path}, {format_size(file.bytes)}{where}")
+        lines.append(f"warm: {file.path}, {format_size(file.bytes)}{target}")
     return lines
 
 

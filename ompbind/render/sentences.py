@@ -167,18 +167,18 @@ def explain_server(plan: Plan, server: Server) -> list[str]:
     cpus = label("cpu", rank.cpus)
     lines = [f"One {name} server: {cpus}, for itself and all that it starts; {memory}."]
     for w in server.workers:
-        where = f"; on {label('node', w.nodes)}" if w.nodes else ""
+        nodes = f"; on {label('node', w.nodes)}" if w.nodes else ""
         gpus = f"; its {plural('GPU', len(w.gpus))}: {', '.join(w.gpus)}" if w.gpus else ""
         bound = describe_policy(w.mem, w.mems)
         because = f" ({w.why})" if w.why else ""
-        lines.append(f"Worker {w.worker}: {label('cpu', w.cpus)}{because}{where}{gpus}; {bound}.")
+        lines.append(f"Worker {w.worker}: {label('cpu', w.cpus)}{because}{nodes}{gpus}; {bound}.")
     if server.rest:
         lines.append(
             f"Its engine and its front end run on any of the server's cpus; "
             f"{label('cpu', server.rest)} no worker has."
         )
     how = f"in {server.variable}" if server.variable else f"by {' '.join(server.words)}"
-    lines.append(f"{server.name} is told of its workers' cpus {how}, and binds them itself.")
+    lines.append(f"{server.name} gets its workers' cpus {how}, and binds them itself.")
     lines.append(f"{plan.omp_text}.")
     return lines
 

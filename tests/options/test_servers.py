@@ -483,7 +483,7 @@ def test_who_gets_what_is_shown(tree: str) -> None:
     assert "= engine and front end" in text
     sentences = " ".join(explain(plan))
     assert "Worker 1: cpus 4-6 (node 1, less 1 reserved); on node 1; memory comes" in sentences
-    assert "vLLM is told of its workers' cpus in VLLM_CPU_OMP_THREADS_BIND" in sentences
+    assert "vLLM gets its workers' cpus in VLLM_CPU_OMP_THREADS_BIND" in sentences
     server = json.loads(plan.to_json())["server"]
     assert server["workers"][1] == {
         "worker": 1, "cpus": "4-6", "nodes": "1", "mem": "bind", "mems": "1", "gpus": [],
