@@ -23,7 +23,7 @@ from ompbind.planner.nearest_nics import (
     measure,
     pick_by_position,
 )
-from ompbind.plans import Plan, World
+from ompbind.plans import Inherited, Plan, World
 from tests.support.machines import make_asked
 from tests.support.shared_trees import need_topologies, read_tree
 from tests.support.trees import Pci, Shape, make_machine
@@ -162,9 +162,39 @@ def machine_cores(machine: Machine, cpus: CpuSet) -> list[Core]:
 def test_all_ranks_of_an_engine_on_a_node_are_even() -> None:
     """Where they are planned together, cards go round, wherever they stand."""
     devices = (card("18", "a", 0), card("19", "b", 0))
-    args = "-n 2 --nic-env --exclude 4-31"
-    alone, world = plan_for(devices, args), World(0, 2, 0, 2)
-    assert nics(alone) == nics(plan_for(devices, args, world)) == ["a:1", "b:1"]
+    for exclude in ("4-31", "0-3,8-31"):
+        args = f"-n 2 --nic-env --exclude {exclude}"
+        alone, world = plan_for(devices, args), World(0, 2, 0, 2)
+        assert nics(alone) == nics(plan_for(devices, args, world)) == ["a:1", "b:1"]
+
+
+def test_groups_on_cores_that_nobody_knows() -> None:
+    """Where they stand is then told by their cpus."""
+    shape = Shape(cores=4, devices=(replace(card("18", "a"), cpus=None),
+                                    replace(card("19", "b"), cpus=None)))  # fmt: skip
+    machine = make_machine(shape)
+    cpus = tuple(cpu.replace(core=None) for cpu in machine.topology.cpus)
+    machine = machine.replace(topology=machine.topology.replace(cpus=cpus))
+    chosen = []
+    for cpu in range(4):
+        part = machine.replace(allowed=machine.allowed.replace(cpus=CpuSet([cpu])))
+        request = make_asked(["--nic-env"])
+        cards = find_cards(machine.topology.devices)
+        chosen += nics(make_plan(part, request.replace(cards=cards, group="router")))
+    assert chosen == ["a:1", "a:1", "b:1", "b:1"]
+
+
+def test_a_variable_that_is_set_already_stays() -> None:
+    """--nic-env sets the others."""
+    machine = make_machine(replace(SERVER, devices=(card("18", "a", 0),)))
+    cards = find_cards(machine.topology.devices)
+    request = make_asked(["--nic-env"]).replace(cards=cards)
+    every = dict(make_plan(machine, request).ranks[0].env)
+    assert (every["UCX_NET_DEVICES"], every["NCCL_IB_HCA"]) == ("a:1", "=a:1")
+    for action, kept in (("respected", True), ("overridden", False)):
+        inherited = (Inherited("NCCL_IB_HCA", "mine", action, ""),)
+        env = dict(make_plan(machine, request.replace(inherited=inherited)).ranks[0].env)
+        assert env.keys() == every.keys() - ({"NCCL_IB_HCA"} if kept else set())
 
 
 @given(st.integers(1, 4), st.data())

@@ -200,6 +200,11 @@ def test_ranks_say_what_they_are_on() -> None:
     assert why("server", "--per core")[1] == "core 1"
     assert why("server", "--part 2/4") == ["part 2/4 of the machine"]
     assert why("server", "--per l3 -n 2") == ["L3 0", "L3 1"]
+    assert why("old-arm", "--per l3 -n 2") == ["L2 0", "L2 1"]  # the last level that it has
+    assert why("server", "-n 2 --share")[0] == "the whole machine, shared by 2 ranks"
+    assert why("server", "-n 2 --share --part 1/2")[0] == (
+        "part 1/2 of the machine, shared by 2 ranks"
+    )
     places = {"OMP_PLACES": "{0},{1},{2}", "OMP_PROC_BIND": "close"}
     assert why("server", "-n 2", places) == [
         "places 1-2 of OMP_PLACES",
@@ -220,6 +225,24 @@ def test_ranks_say_what_was_set_aside() -> None:
     ]
     assert why("server", "-n 2 --reserve 1")[0] == f"{machine} 0, nodes 0-1"
     assert why("desktop", "-n 2") == ["1/2 of the machine"] * 2
+
+
+def test_parts_say_what_is_known_of_where_they_are() -> None:
+    """Of two packages and nodes, which some cpus are on."""
+    cpus = tuple(Cpu(n, core=n, package=n or None, node=n or None) for n in range(3))
+    nodes = (Node(1, CpuSet([1]), 1 << 30), Node(2, CpuSet([2]), 1 << 30))
+    machine = Machine(Topology(cpus, nodes), Allowed(CpuSet(range(3)), CpuSet([1, 2])))
+    whole = "1/3 of the machine"
+    assert [rank.why for rank in make_plan(machine, make_asked(["-n", "3"])).ranks] == [
+        whole, f"{whole}, package 1, node 1", f"{whole}, package 2, node 2",
+    ]  # fmt: skip
+
+
+def test_threads_of_unknown_cores_share_none() -> None:
+    """As far as anybody can say: no warning that ranks have threads of one core."""
+    kinds = [c.kind for c in make_plan(MACHINES["mute"], make_asked(
+        ["--numa-bind-cpus", "0", "1"])).cautions]  # fmt: skip
+    assert kinds == ["no-cores"]
 
 
 def shares_of(*sizes: int, weights: Sequence[int] = ()) -> list[Share]:
@@ -277,6 +300,18 @@ def test_a_rank_keeps_its_last_core() -> None:
     ):
         with pytest.raises(PlanError, match=f"^{text}$"):
             set_aside(shares, Request(reserve=pool))
+
+
+def test_ranks_are_told_of_their_roles() -> None:
+    """By a variable for each: of those of each rank its own, of those of all together all."""
+    plan = make_plan(
+        MACHINES["server"], make_asked(["-n", "2", "--role", "kv=1/rank", "--role", "io=1"])
+    )
+    told = [{k: v for k, v in r.env if k.startswith("OMPBIND_ROLE_")} for r in plan.ranks]
+    assert told == [
+        {"OMPBIND_ROLE_KV": "7", "OMPBIND_ROLE_IO": "14"},
+        {"OMPBIND_ROLE_KV": "15", "OMPBIND_ROLE_IO": "14"},
+    ]
 
 
 def test_roles_are_for_the_ranks_that_gave_them() -> None:
@@ -551,6 +586,13 @@ def test_nodes_that_numa_bind_leaves_idle(args: str, nodes: list[int], denied: s
     assert warn_of_denied_nodes(four(*nodes), request, cores, []) == []
 
 
+def test_a_node_without_memory_is_not_denied() -> None:
+    """Though it is not among the nodes that may be used, and has no rank."""
+    cores = [Core(CpuSet([n]), CpuSet([n]), Cpu(n, core=n, node=n)) for n in range(3)]
+    shares = [Share((core,), "", home=core.threads) for core in cores[:2]]
+    assert warn_of_denied_nodes(four(0, 1, 3), make_asked(["--numa-bind"]), cores, shares) == []
+
+
 def test_memory_that_is_denied_is_refused() -> None:
     """A node that has memory is not replaced by another."""
     machine = Machine(FOUR, Allowed(CpuSet(range(3)), CpuSet([0])))
@@ -589,8 +631,11 @@ def test_a_rank_whose_memory_is_denied_runs_without() -> None:
     """With --on-denied degrade, where none of its nodes' memory is allowed; else on what is."""
     machine = make_machine(Shape(nodes=2, packages=2, cores=4), nodes="0")
     args = ["-n", "2", "--mem", "bind", "--on-denied", "degrade"]
-    ranks = make_plan(machine, make_asked(args)).ranks
-    assert [(r.mem, str(r.mems)) for r in ranks] == [("bind", "0"), ("none", "")]
+    plan = make_plan(machine, make_asked(args))
+    assert [(r.mem, str(r.mems)) for r in plan.ranks] == [("bind", "0"), ("none", "")]
+    assert plan.warnings == (
+        "rank 1: memory of node 1 is not allowed (cgroup cpuset): none is bound",
+    )
 
 
 @pytest.mark.parametrize(
@@ -604,6 +649,17 @@ def test_a_rank_whose_memory_is_denied_runs_without() -> None:
 def test_why_places_are_what_they_are(args: str, text: str) -> None:
     """What decided it stands behind the colon."""
     assert make_plan(MACHINES["desktop"], make_asked(args.split())).places_why == text
+
+
+def test_the_users_places_are_why() -> None:
+    """Where they are distributed; else the list explains nothing."""
+    environ = {"OMP_PLACES": "{0},{1}", "OMP_PROC_BIND": "close"}
+    for args, text in (
+        (["-n", "2"], "the places of OMP_PLACES, distributed over the ranks"),
+        (["-n", "3"], "places are cores"),
+    ):
+        plan = make_plan(MACHINES["server"], make_asked(args, environ=environ))
+        assert plan.places_why == text
 
 
 # --- devices -------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from ompbind.planner.sizes import assign
 from ompbind.plans import Plan
 from tests.support.machines import MACHINES, make_asked, make_machine
 from tests.support.requests import cores_of, machines, requests, usable_cpus, wild_requests
-from tests.support.trees import Shape, make_files, write_tree
+from tests.support.trees import Kind, Shape, make_files, write_tree
 
 # --- what holds on every machine -----------------------------------------------------------------
 
@@ -523,6 +523,9 @@ CASES = [
          warnings=["node 1 has no memory; using node 0, the nearest that has"]),
     # a node without cpus is named for its memory: nothing to warn of
     Case("expander", "--numa-bind-cpus 0-3 --numa-bind-nodes 2", ["0-3 || bind 2"], unused="4-7"),
+    Case("expander", "--numa-bind-cpus 0-3 --numa-bind-nodes 1+2", ["0-3 || bind 1-2"],
+         unused="4-7", warnings=["rank 0: its memory is on nodes 1-2, its cpus on 0 "
+                                 "(farther away: name its cpus' node, or --mem interleave)"]),
     Case("hungry", "--per numa --numa-bind", ["0-1 || bind 0", "2-3 || bind 0", "4-5 || bind 2"],
          warnings=["node 1 has no memory; using node 0, the nearest that has"]),
     Case("hungry", "--numa-bind-nodes 1 --mem preferred", ["2-3 || preferred 0"], unused="0-1,4-5",
@@ -994,6 +997,13 @@ def test_a_crowded_package_does_not_make_ranks_cross_nodes() -> None:
         ("mute", "--places l3",
          "--places l3: the machine does not say which last-level cache cpu 0 is on",
          "--places cores, threads or one"),
+        ("hidden", "--per core --numa-bind",
+         "rank 0: core 0 is on no known node, but --numa-bind needs a single node",
+         "--per numa, or --mem interleave without --numa-bind"),
+        # more ranks than cores: the sizes are said, and it is no case for --oversubscribe
+        ("one-core", "--cores-per-rank 1,2 --oversubscribe",
+         "rank 1: the machine has 1 usable core, not 1+2 for ranks 0-1",
+         "at most 1 there together"),
         ("hidden", "--places numa",
          "--places numa: the machine does not say which node cpu 0 is on",
          "--places cores, threads or one"),
@@ -1289,6 +1299,53 @@ def test_an_excluded_node_is_not_said_to_be_in_another_part() -> None:
         assert error.value.message == expected
 
 
+def test_nodes_of_unknown_memory_are_bound_to() -> None:
+    """Where the machine says of a cpu that it is on a node, and the system that its memory may be
+    used."""
+    cpus = tuple(Cpu(n, core=n, node=n // 2) for n in range(4))
+    topology = Topology(cpus, (Node(0, CpuSet([0, 1]), 1 << 30),))
+    machine = Machine(topology, Allowed(CpuSet(range(4)), CpuSet([0, 1])))
+    plan = make_plan(machine, make_asked(["--numa-bind", "-n", "2"]))
+    assert [(str(r.cpus), str(r.mems)) for r in plan.ranks] == [("0-1", "0"), ("2-3", "1")]
+
+
+def test_nodes_whose_memory_is_denied_have_ranks_where_memory_is_named() -> None:
+    """Cpus of all nodes, and memory of the one that is allowed."""
+    machine = make_machine(Shape(nodes=2, packages=2, cores=4), nodes="0")
+    plan = make_plan(machine, make_asked(["--numa-bind", "-n", "2", "--mem-nodes", "0"]))
+    assert [(str(r.cpus), str(r.mems)) for r in plan.ranks] == [("0-1", "0"), ("2-3", "0")]
+    assert plan.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("node_of", "node", "message", "hint"),
+    [
+        # cpus of unknown nodes are on none that could be had
+        ((0, None), 9, "node 9 does not exist", "nodes with usable cpus: 0"),
+        ((None, None), 1, "node 1 has no cpus", "nodes with usable cpus: none"),
+    ],
+)
+def test_nodes_beside_cpus_of_unknown_nodes(
+    node_of: tuple[int | None, ...], node: int, message: str, hint: str
+) -> None:
+    cpus = tuple(Cpu(n, core=n, node=node) for n, node in enumerate(node_of))
+    nodes = tuple(Node(n, CpuSet(c.cpu for c in cpus if c.node == n), 1 << 30) for n in range(2))
+    machine = Machine(Topology(cpus, nodes), Allowed(CpuSet([0, 1]), CpuSet([0, 1])))
+    with pytest.raises(PlanError) as error:
+        make_plan(machine, make_asked(["--numa-bind-nodes", str(node)]))
+    assert (error.value.message, error.value.hint) == (f"rank 0: {message}", hint)
+
+
+def test_a_node_of_another_kind_of_core_is_not_said_to_be_in_another_part() -> None:
+    """Where there are no parts, its cpus may not be used."""
+    kinds = (Kind(4, capacity=446), Kind(4, capacity=1024))
+    machine = make_machine(Shape(packages=2, nodes=2, kinds=kinds))
+    with pytest.raises(PlanError) as error:
+        make_plan(machine, make_asked(["--kind", "performance", "--numa-bind-nodes", "0"]))
+    assert error.value.message == "rank 0: none of the cpus of node 0 (0-3) may be used"
+    assert error.value.hint == "nodes with usable cpus: 1; allowed cpus: 0-7"
+
+
 def test_a_warning_appears_once() -> None:
     """However many ranks it is about."""
     plan = make_plan(MACHINES["hungry"], make_asked(["--numa-bind-nodes", "1", "1"]))
@@ -1364,6 +1421,10 @@ def test_hint_of_too_many_cores_for_each_rank(args: str, hint: str) -> None:
         ("-n 7 --numa-bind --exclude 1-3 --cores-per-rank 1", [1, 2, 2, 2]),
         ("-n 6 --numa-bind --exclude 1,5 --cores-per-rank 2", [1, 1, 2, 2]),
         ("-n 13 --numa-bind --exclude 1-3 --share", [1, 4, 4, 4]),
+        ("-n 2 --numa-bind --exclude 1-3,8-15 --share", [1, 1, 0, 0]),
+        ("-n 2 --numa-bind --exclude 1-3,8-15 --cores-per-rank 1", [1, 1, 0, 0]),
+        ("-n 4 --numa-bind --exclude 3,6-15 --share", [2, 2, 0, 0]),
+        ("-n 4 --numa-bind --exclude 3,6-15 --cores-per-rank 1", [2, 2, 0, 0]),
         ("-n 24 --numa-bind --oversubscribe --exclude 1-3", [2, 7, 8, 7]),
         # --per gives each node as many
         ("-n 4 --per numa --exclude 1-3", [1, 1, 1, 1]),
@@ -1378,6 +1439,16 @@ def test_ranks_of_each_node(args: str, counts: list[int]) -> None:
     assert nodes == sorted(nodes)
 
 
+def test_a_node_gets_no_more_ranks_than_it_has_room_for() -> None:
+    """By its size the first would get two of them, and has cores for one."""
+    machine = make_machine(Shape(nodes=2, packages=2, cores=32))
+    args = "-n 5 --numa-bind --exclude 0-8 --cores-per-rank 4"
+    plan = make_plan(machine, make_asked(args.split()))
+    assert [str(r.cpus) for r in plan.ranks] == ["9-12", "16-19", "20-23", "24-27", "28-31"]
+    with pytest.raises(PlanError, match=r"^rank 1: node 0 has 7 usable cores, not 4 for each of 2"):
+        make_plan(machine, make_asked([*args.split(), "--ranks", "6"]))
+
+
 def test_ranks_go_round_nodes_that_have_cores_left() -> None:
     """Cyclically: a node that has all its ranks is passed over."""
     args = "-n 8 --numa-bind --exclude 1-3 --distribution cyclic"
@@ -1387,12 +1458,15 @@ def test_ranks_go_round_nodes_that_have_cores_left() -> None:
 
 def test_nodes_are_numbered_alike_with_memory_and_without() -> None:
     """By node, also where a package has nodes 0 and 2: --numa-bind changes no rank's cpus."""
-    cpus = tuple(Cpu(n, core=n, package=n // 2 % 2, node=n // 2) for n in range(8))
-    nodes = tuple(Node(n, CpuSet([2 * n, 2 * n + 1]), 1 << 30) for n in range(4))
-    machine = Machine(Topology(cpus, nodes), Allowed(CpuSet(range(8)), CpuSet(range(4))))
-    for args in ("--per numa", "--per numa --numa-bind", "-n 4 --numa-bind"):
-        plan = make_plan(machine, make_asked(args.split()))
-        assert [r.nodes.first for r in plan.ranks] == [0, 1, 2, 3]
+    for node_of in ((0, 1, 2, 3), (1, 0, 3, 2)):
+        cpus = tuple(Cpu(n, core=n, package=n // 2 % 2, node=node_of[n // 2]) for n in range(8))
+        nodes = tuple(
+            Node(n, CpuSet(c.cpu for c in cpus if c.node == n), 1 << 30) for n in range(4)
+        )
+        machine = Machine(Topology(cpus, nodes), Allowed(CpuSet(range(8)), CpuSet(range(4))))
+        for args in ("--per numa", "--per numa --numa-bind", "-n 4 --numa-bind"):
+            plan = make_plan(machine, make_asked(args.split()))
+            assert [r.nodes.first for r in plan.ranks] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
-from ompbind.machine.topology import TREE, Machine, Topology
+from ompbind.machine.topology import TREE, Allowed, Cpu, Machine, Topology
 from ompbind.planner import make_plan
-from ompbind.planner.request import Request
+from ompbind.planner.request import Request, Serving
 from ompbind.planner.sharing import find_sharing, list_sharing
 from ompbind.plans import Plan
-from tests.support.machines import MACHINES, make_asked
+from tests.support.machines import MACHINES, SERVER, make_asked, make_machine
 from tests.support.requests import machines, requests
 
 ASKED = machines().flatmap(
@@ -92,6 +92,8 @@ def parts_of(level: str, rank: object, topology: Topology) -> set[int | None]:
         # threads of one core, cores of one L3, cores of one node
         ("server", "--numa-bind-cpus 0 16 1 2", "core 0 0-1, l3 0 0-2, memory 0 0-3"),
         ("server", "--numa-bind-cpus 0-1 2,17", "core 1 0-1"),
+        # the ranks of core 1 before those of core 8
+        ("server", "--numa-bind-cpus 1,8 24 17", "core 1 0,2, core 8 0-1"),
         ("desktop", "-n 2", "memory 0 0-1"),
         ("mute", "-n 2", ""),
         ("server", "-n 1", ""),
@@ -103,6 +105,36 @@ def test_what_ranks_share(name: str, args: str, expected: str) -> None:
     plan = make_plan(machine, make_asked(args.split()))
     sharing = find_sharing(plan, machine.topology)
     assert ", ".join(f"{s.level} {s.numbers} {s.ranks}" for s in sharing) == expected
+
+
+@pytest.mark.parametrize(
+    ("machine", "args", "expected"),
+    [
+        # node 1 has no memory: its worker's comes from node 0
+        (MACHINES["hungry"], "-n 3", "memory 0 0-1"),
+        # of no node that is allowed: that of the cpus' nodes
+        (make_machine(SERVER, nodes=""), "-n 8", "memory 0 0-1, memory 1 2-3, memory 2 4-5, "
+         "memory 3 6-7, package 0 0-3, package 1 4-7"),
+        (MACHINES["server"], "-n 4 --role kv=1", "package 0 0-1, package 1 2-3"),
+    ],
+)  # fmt: skip
+def test_what_the_workers_of_a_server_share(machine: Machine, args: str, expected: str) -> None:
+    """In place of its only rank, the server: their cpus, and the memory that it will give them."""
+    serving = Serving("vllm", "vLLM", variable="LISTS")
+    plan = make_plan(machine, make_asked(args.split()).replace(serving=serving))
+    assert len(plan.ranks) == 1
+    sharing = find_sharing(plan, machine.topology)
+    assert ", ".join(f"{s.level} {s.numbers} {s.ranks}" for s in sharing) == expected
+
+
+def test_cores_outside_of_all_caches_share_none() -> None:
+    """Where only some cores have an L3, as of some hybrid processors."""
+    cpus = tuple(Cpu(n, core=n, l3=None if n > 1 else 0) for n in range(4))
+    machine = Machine(Topology(cpus, ()), Allowed(CpuSet(range(4)), CpuSet()))
+    for args, expected in (("0,2 1 3", ["l3 0 0-1"]), ("2 3", [])):
+        plan = make_plan(machine, make_asked(["--numa-bind-cpus", *args.split()]))
+        sharing = find_sharing(plan, machine.topology)
+        assert [f"{s.level} {s.numbers} {s.ranks}" for s in sharing] == expected
 
 
 def test_a_machine_that_is_not_known_has_null() -> None:
