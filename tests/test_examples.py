@@ -10,6 +10,7 @@ runs them all and writes what they print into the texts, and the example machine
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import os
 import re
@@ -216,8 +217,13 @@ def test_readme_has_sessions() -> None:
 @pytest.mark.parametrize(("name", "shape", "files"), MACHINES)
 def test_example_machine(name: str, shape: Shape, files: dict[str, str]) -> None:
     """The snapshots of examples/ are the machines that this module describes."""
+    assert is_saved(name, shape, files)
+    assert b"/tmp" not in gzip.decompress((EXAMPLES / f"{name}.topo").read_bytes())
+
+
+def is_saved(name: str, shape: Shape, files: dict[str, str]) -> bool:
     found = read_machine(str(EXAMPLES / f"{name}.topo"))
-    assert found.to_json() == make_machine(shape, files).to_json()
+    return found.to_json() == make_machine(shape, files).to_json()
 
 
 # --- the examples --------------------------------------------------------------------------------
@@ -342,6 +348,8 @@ def test_bench(tmp_path: Path) -> None:
 
 def rewrite() -> None:
     for name, shape, files in MACHINES:
+        if is_saved(name, shape, files):
+            continue  # readers of today may have asked for more files, in which nothing is
         with tempfile.TemporaryDirectory() as directory:
             tree = write_tree(make_files(shape) | files, Path(directory), make_links(shape))
             save_machine(str(EXAMPLES / f"{name}.topo"), str(tree), with_name=False)

@@ -9,6 +9,7 @@ reader wants them, `write_tree` writes them to a directory, `shapes` is a hypoth
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -578,11 +579,14 @@ class MemoryRoot:
 def write_tree(
     files: Mapping[str, str], directory: Path, links: Mapping[str, str] | None = None
 ) -> Path:
-    """Writes the files and links below `directory`, and gives it back."""
+    """Writes the files and links below `directory`, and gives it back. Links are relative, as in
+    sysfs: a snapshot of the tree has nothing of where it lay."""
     for path, target in (links or {}).items():
-        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        parent = (directory / path).parent
+        parent.mkdir(parents=True, exist_ok=True)
         (directory / target).mkdir(parents=True, exist_ok=True)
-        (directory / path).symlink_to(directory.resolve() / target)
+        relative = os.path.relpath(directory.resolve() / target, parent.resolve())
+        (directory / path).symlink_to(relative)
     for path, text in files.items():
         place = directory / path
         place.parent.mkdir(parents=True, exist_ok=True)
