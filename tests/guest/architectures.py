@@ -5,6 +5,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+# QEMU's threads: one for all cpus, where with one each those that spin would starve the one they
+# wait for; one for each where nobody spins, and there are many.
+ONE_THREAD = ("-accel", "tcg,thread=single")
+A_THREAD_EACH = ("-accel", "tcg,thread=multi")
+
 TESTED = ("amd64", "arm64")  # in every run of the tests; others when they are asked for
 
 
@@ -48,15 +53,14 @@ class Architecture(NamedTuple):
 ARCHITECTURES = {
     architecture.name: architecture
     for architecture in (
-        # With a thread for each cpu, those that spin would starve the one they wait for. An AMD
-        # processor would not tell its dies. Where "rep movsb" is said to be fast (erms, fsrm) it is
-        # used for every page and buffer; emulated, it takes a step for each byte.
+        # An AMD processor would not tell its dies. Where "rep movsb" is said to be fast (erms,
+        # fsrm) it is used for every page and buffer; emulated, it takes a step for each byte.
         Architecture(
             "amd64",
             "x86_64",
             "qemu-system-x86_64",
             (
-                *("-machine", "q35", "-accel", "tcg,thread=single"),
+                *("-machine", "q35", *ONE_THREAD),
                 *("-cpu", "max,vendor=GenuineIntel,-erms,-fsrm"),
             ),
             "ttyS0",
@@ -67,14 +71,13 @@ ARCHITECTURES = {
             "arm64",
             "aarch64",
             "qemu-system-aarch64",
-            ("-machine", "virt,gic-version=3", "-accel", "tcg,thread=single", "-cpu", "cortex-a76"),
+            ("-machine", "virt,gic-version=3", *ONE_THREAD, "-cpu", "cortex-a76"),
             "ttyAMA0",
             package="linux-image-arm64",
             device_tree=True,
             compiler="aarch64-linux-gnu-gcc",
         ),
-        # Without the firmware of a real one, which takes 10 s. A thread of the host for each cpu:
-        # nobody spins there, and there are many.
+        # Without the firmware of a real one, which takes 10 s.
         Architecture(
             "ppc64el",
             "ppc64le",
@@ -82,7 +85,7 @@ ARCHITECTURES = {
             (
                 *("-machine", "pseries,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken"),
                 *("-machine", "cap-ccf-assist=off"),
-                *("-accel", "tcg,thread=multi", "-cpu", "POWER10"),
+                *(*A_THREAD_EACH, "-cpu", "POWER10"),
             ),
             "hvc0",
             package="linux-image-powerpc64le",
@@ -95,7 +98,7 @@ ARCHITECTURES = {
             "s390x",
             "qemu-system-s390x",
             (
-                *("-machine", "s390-ccw-virtio", "-accel", "tcg,thread=single", "-cpu", "max"),
+                *("-machine", "s390-ccw-virtio", *ONE_THREAD, "-cpu", "max"),
                 *("-device", "virtio-serial-ccw"),
             ),
             "ttysclp0",
@@ -111,7 +114,7 @@ ARCHITECTURES = {
             "riscv64",
             "riscv64",
             "qemu-system-riscv64",
-            ("-machine", "virt", "-accel", "tcg,thread=multi", "-cpu", "rv64"),
+            ("-machine", "virt", *A_THREAD_EACH, "-cpu", "rv64"),
             "ttyS0",
             package="linux-image-riscv64",
             suite="trixie",

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from tests.guest.cases.case import Boot, Case, Got, Rebinding, Spoiling
+from tests.guest.cases.common import (
+    ON_FOUR_NODES,
+    moved_pages,
+    narrow_mask,
+    other_nodes_memory,
+    shown_node,
+)
 from tests.guest.machine import Machine
 
 # Two packages of two nodes of two cores of two threads. Cpus are numbered as on most servers: 0-7
@@ -17,6 +24,7 @@ MACHINE = Machine(
     distances=((10, 12, 21, 31), (12, 10, 24, 21), (21, 24, 10, 13), (31, 21, 13, 10)),
 )
 CASES = {
+    **ON_FOUR_NODES,
     "no options": Case(
         "One rank on every core, one thread of each.",
         "",
@@ -47,16 +55,6 @@ CASES = {
         (
             Got("4-5", "4 5", "bind", "2", pages={"2": 1}),
             Got("4-5", "4 5", "bind", "2", pages={"2": 1}),
-        ),
-    ),
-    "each node": Case(
-        "A rank for each node, bound to it.",
-        "--per numa --numa-bind",
-        (
-            Got("0-1", "0 1", "bind", "0", pages={"0": 1}),
-            Got("2-3", "2 3", "bind", "1", pages={"1": 1}),
-            Got("4-5", "4 5", "bind", "2", pages={"2": 1}),
-            Got("6-7", "6 7", "bind", "3", pages={"3": 1}),
         ),
     ),
     "each node, LLVM": Case(
@@ -129,13 +127,14 @@ CASES = {
         "--numa-bind-nodes 3 --proc-bind false",
         (Got("6-7", "6-7", "bind", "3", threads="6-7 6-7", pages={"3": 1}),),
     ),
-    "cpus and nodes": Case(
-        "Exact cpus, and memory from nodes that are not theirs.",
-        "--numa-bind-cpus 0-1 6,14 --numa-bind-nodes 1 3",
+    "cpus and nodes": other_nodes_memory(
+        "0-1 6,14",
+        "1 3",
         (
             Got("0-1", "0 1", "bind", "1", pages={"1": 1}),
             Got("6,14", "6,14", "bind", "3", pages={"3": 1}),
         ),
+        touch=4,
     ),
     "interleave": Case(
         "Pages go to all nodes of the rank's cpus in turn.",
@@ -148,24 +147,6 @@ CASES = {
                 "0-3",
                 pages={"0": 0.25, "1": 0.25, "2": 0.25, "3": 0.25},
             ),
-        ),
-        touch=64,
-    ),
-    "two interleaved": Case(
-        "Each of two ranks interleaves over the nodes of its own package.",
-        "-n 2 --mem interleave",
-        (
-            Got("0-3", "0 1 2 3", "interleave", "0-1", pages={"0": 0.5, "1": 0.5}),
-            Got("4-7", "4 5 6 7", "interleave", "2-3", pages={"2": 0.5, "3": 0.5}),
-        ),
-        touch=64,
-    ),
-    "preferred": Case(
-        "Memory comes from the preferred node while it has some, also when the cpus are elsewhere.",
-        "--numa-bind-cpus 0-1 4-5 --numa-bind-nodes 2 0 --mem preferred",
-        (
-            Got("0-1", "0 1", "preferred", "2", pages={"2": 1}),
-            Got("4-5", "4 5", "preferred", "0", pages={"0": 1}),
         ),
         touch=64,
     ),
@@ -201,15 +182,13 @@ CASES = {
         "-n 2 --exclude 0,8 --reserve 1",
         (Got("1-3", "1 2 3"), Got("4-6", "4 5 6")),
     ),
-    "narrow mask": Case(
-        "What the launcher was given is divided, and nothing else.",
-        "--per numa --numa-bind",
+    "narrow mask": narrow_mask(
+        "1-3,9-11,12",
         (
             Got("1", "1", "bind", "0", pages={"0": 1}),
             Got("2-3", "2 3", "bind", "1", pages={"1": 1}),
             Got("12", "12", "bind", "2", pages={"2": 1}),
         ),
-        mask="1-3,9-11,12",
     ),
 }
 
@@ -225,7 +204,7 @@ MATRIX = {
 
 # `numactl --show` as the worker: the options, and what its lines are to say.
 SHOWN = {
-    "bind": ("--numa-bind-nodes 2", {"policy": "bind", "physcpubind": "4 5", "membind": "2"}),
+    "bind": shown_node(2, "4 5"),
     "all threads": (
         "--numa-bind-nodes 1 --smt all",
         {"policy": "bind", "physcpubind": "2 3 10 11", "membind": "1"},
@@ -387,13 +366,7 @@ WARM_SCRIPTS = {
 }
 
 SPOILED = {
-    "pages moved": Spoiling(
-        "--numa-bind-nodes 2",
-        "move pages",
-        "2 1",
-        ("memory",),
-        r"on node 1; the plan says bind 2 .*migratepages \d+ 1 2 brings",
-    ),
+    "pages moved": moved_pages(2, 1),
     "cpu offline": Spoiling(
         "--numa-bind-nodes 3",
         "set offline",

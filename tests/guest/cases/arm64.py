@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from tests.guest.cases.case import Boot, Case, Got, Spoiling
+from tests.guest.cases.case import Boot, Case, Got
+from tests.guest.cases.common import (
+    STOPPED,
+    moved_pages,
+    narrow_mask,
+    other_nodes_memory,
+    shown_node,
+)
 from tests.guest.machine import Machine
 
 # Two packages, each a node with an L3 cache, of a fast and a slow cluster of two cores, with an L2
@@ -45,36 +52,29 @@ CASES = {
             Got("6-7", "6-7", "preferred", "1", pages={"1": 1}),
         ),
     ),
-    "memory of a node without cpus": Case(
-        "Named cpus, and memory of nodes that are not theirs.",
-        "--numa-bind-cpus 6-7 0-1 --numa-bind-nodes 2 1",
+    "memory of a node without cpus": other_nodes_memory(
+        "6-7 0-1",
+        "2 1",
         (
             Got("6-7", "6 7", "bind", "2", pages={"2": 1}),
             Got("0-1", "0 1", "bind", "1", pages={"1": 1}),
         ),
         touch=16,
     ),
-    "narrow mask": Case(
-        "What the launcher was given is divided, and nothing else; memory is local.",
-        "--per numa --mem local",
+    "narrow mask": narrow_mask(
+        "1-2,4,7",
         (
             Got("1-2", "1 2", "local", pages={"0": 1}),
             Got("4,7", "4 7", "local", pages={"1": 1}),
         ),
-        mask="1-2,4,7",
+        "--per numa --mem local",
     ),
 }
 SHOWN = {
-    "bind": ("--numa-bind-nodes 1", {"policy": "bind", "physcpubind": "4 5 6 7", "membind": "1"}),
+    "bind": shown_node(1, "4 5 6 7"),
 }
 SPOILED = {
-    "pages moved": Spoiling(
-        "--numa-bind-nodes 1",
-        "move pages",
-        "1 0",
-        ("memory",),
-        r"on node 0; the plan says bind 1 .*migratepages \d+ 0 1 brings",
-    ),
+    "pages moved": moved_pages(1, 0),
 }
 BOOTS = {
     "arm64": Boot(
@@ -83,7 +83,7 @@ BOOTS = {
         CASES,
         SHOWN,
         SPOILED,
-        stopped={"TERM": 143, "KILL": -9},
+        stopped=STOPPED,
         architecture="arm64",
     ),
 }

@@ -4,6 +4,7 @@ nodes that are not numbered one after another."""
 from __future__ import annotations
 
 from tests.guest.cases.case import Boot, Case, Got, Rebinding, Refusal, Spoiling
+from tests.guest.cases.common import STOPPED, moved_pages
 from tests.guest.machine import Machine
 
 # Two packages, each a node of two cores: cpus 0-7 and 8-15 on node 0, 16-23 and 24-31 on node 5.
@@ -88,13 +89,7 @@ SPOILED = {
         ("offline",),
         r"cpus 1-7,9-15 of the plan are offline, and 14 threads bound to no other",
     ),
-    "pages moved": Spoiling(
-        "--numa-bind-nodes 5",
-        "move pages",
-        "5 8",
-        ("memory",),
-        r"on node 8; the plan says bind 5 .*migratepages \d+ 8 5 brings",
-    ),
+    "pages moved": moved_pages(5, 8),
 }
 REFUSED = {
     "more threads than there are": Refusal(
@@ -135,7 +130,7 @@ BOOTS = {
         SPOILED,
         Rebinding("16-17", 5, 0, "0,8"),
         refused=REFUSED,
-        stopped={"TERM": 143, "INT": 130, "KILL": -9},
+        stopped={**STOPPED, "INT": 130},
         architecture="ppc64el",
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.guest.cases.case import Boot, Case, Got, Refusal
+from tests.guest.cases.common import STOPPED, narrow_mask
 from tests.guest.machine import Machine
 
 CASES = {
@@ -12,12 +13,7 @@ CASES = {
         "-n 2",
         (Got("0-1", "0 1"), Got("2-3", "2 3")),
     ),
-    "narrow mask": Case(
-        "What the launcher was given is divided, and nothing else.",
-        "-n 2",
-        (Got("1", "1"), Got("3", "3")),
-        mask="1,3",
-    ),
+    "narrow mask": narrow_mask("1,3", (Got("1", "1"), Got("3", "3")), "-n 2"),
     "the only node": Case(
         "There is nothing to bind memory to, which is said.",
         "--numa-bind-nodes 0",
@@ -38,7 +34,7 @@ BOOTS = {
         Machine(cores=4, memory=(1024,)),
         CASES,
         refused=REFUSED,
-        stopped={"TERM": 143, "KILL": -9},
+        stopped=STOPPED,
         binders=("native",),
         architecture="s390x",
     ),
