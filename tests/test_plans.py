@@ -167,10 +167,11 @@ def test_another_binding_is_told_in_the_environment() -> None:
     assert rank.rebind(rank.binding.keep_nodes(CpuSet([0, 1]))) == rank
 
 
-@pytest.mark.parametrize("cut", range(0, len(PLAN.to_json()) - 2, 7))
-def test_truncated(cut: int) -> None:
+def test_truncated() -> None:
     """A file that was not written to its end is no plan."""
-    assert refusal(PLAN.to_json()[:cut]).startswith("not JSON: ")
+    text = PLAN.to_json()
+    for cut in range(len(text) - 2):
+        assert refusal(text[:cut]).startswith("not JSON: "), cut
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -66,10 +67,9 @@ def make_folder(folder: Path) -> Path:
 
 
 @contextmanager
-def locked(name: str, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
+def locked(name: str) -> Iterator[None]:
     """Holds one of the run's locks."""
-    with (shared_folder("locks") / name).open("w") as file:
-        fcntl.flock(file, operation)
+    with (shared_folder("locks") / name).open("w") as file, flocked(file.fileno()):
         yield
 
 
@@ -87,16 +87,38 @@ def once(name: str, make: Callable[[], Value]) -> Value:
 
 @contextmanager
 def beside_others() -> Iterator[None]:
-    """While no test of another process is alone."""
-    with locked("gate"):
-        file = (shared_folder("locks") / "tests").open("w")
-        fcntl.flock(file, fcntl.LOCK_SH)
-    with file:
+    """While no test of another process is alone. Every test is run so: two files are opened once,
+    not for each test."""
+    gate, tests = open_gates(os.getpid())
+    with flocked(gate):
+        fcntl.flock(tests, fcntl.LOCK_SH)
+    try:
         yield
+    finally:
+        fcntl.flock(tests, fcntl.LOCK_UN)
 
 
 @contextmanager
 def alone() -> Iterator[None]:
     """While no test of another process runs: those that run end, others do not begin."""
-    with locked("gate"), locked("tests"):
+    gate, tests = open_gates(os.getpid())
+    with flocked(gate), flocked(tests):
         yield
+
+
+@cache
+def open_gates(pid: int) -> tuple[int, int]:
+    """The descriptors of the files that are locked while a test begins, and while it runs: a
+    process's own, as a fork would hold its parent's locks."""
+    folder = shared_folder("locks")
+    gate, tests = (os.open(folder / name, os.O_WRONLY | os.O_CREAT) for name in ("gate", "tests"))
+    return gate, tests
+
+
+@contextmanager
+def flocked(descriptor: int) -> Iterator[None]:
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
