@@ -37,7 +37,7 @@ class Made:
         self.rank = RankPlan(3, Binding(CpuSet([0]), **binding), (), CpuSet([0]), (), (), ("w",))
         self.meter = Meter(DirectoryRoot(str(path)), nodes)
         self.processes.add(10)
-        self.meter.open({10: self.rank})
+        assert self.meter.open({10: self.rank}) == bills.FIRST
 
     def write(self, files: dict[str, str]) -> None:
         write_files(self.path, files)
@@ -48,9 +48,11 @@ class Made:
         self.write({f"{folder}/schedstat": f"{ran * 10**6} {waited * 10**6} 1\n",
                     f"{folder}/sched": f"se.nr_migrations : {migrations}\n"})  # fmt: skip
 
-    def close(self, *, user: float = 1.0, code: int = 0) -> bills.Bill:
-        ended = Ended(Start(self.rank, "w", ("w",), {}), 10, code, 2.0, MIB)
-        usage: Any = SimpleNamespace(ru_utime=user, ru_stime=0.0, ru_nvcsw=5, ru_nivcsw=7,
+    def close(
+        self, *, user: float = 1.0, system: float = 0.0, code: int = 0, pid: int = 10
+    ) -> bills.Bill:
+        ended = Ended(Start(self.rank, "w", ("w",), {}), pid, code, 2.1234567, MIB, "dumped")
+        usage: Any = SimpleNamespace(ru_utime=user, ru_stime=system, ru_nvcsw=5, ru_nivcsw=7,
                                      ru_majflt=1)  # fmt: skip
         return self.meter.close(ended, usage)
 
@@ -82,7 +84,8 @@ def test_a_thread_whose_number_is_used_again(tmp_path: Path) -> None:
     made.use(10, 10, 100, 20)
     made.meter.sample([10])
     made.use(10, 10, 200, 30)
-    made.meter.sample([10])
+    for _ in range(2):  # the second time it has only waited
+        made.meter.sample([10])
     bill = made.close()
     assert (bill.waited, bill.observed) == (0.07, 0.7)
 
@@ -99,6 +102,19 @@ def test_an_orphan_stays_its_ranks(tmp_path: Path) -> None:
     made.use(21, 21, 200, 99)
     made.meter.sample([10])
     assert made.close().waited == 0.03
+
+
+def test_a_process_whose_number_is_used_again(tmp_path: Path) -> None:
+    """Is nobody's, if its parent is neither the rank nor the supervisor."""
+    made = Made(tmp_path)
+    made.processes.add(20, parent=10)
+    made.use(10, 10, 0, 5)
+    made.use(20, 20, 100, 10)
+    made.meter.sample([10, 99])
+    made.processes.add(20, parent=1)
+    made.use(20, 20, 900, 990)
+    made.meter.sample([10])
+    assert made.close().waited == 0.015
 
 
 def test_a_kernel_that_does_not_say(tmp_path: Path) -> None:
@@ -145,6 +161,10 @@ def test_pages_on_other_nodes(tmp_path: Path) -> None:
     bill = made.close()
     assert (bill.misplaced, bill.swap) == (2 * 3 * 4096, 8192)
     assert make_line(bill).endswith("24 KiB on other nodes than planned; 8 KiB swapped out")
+    made.write({"proc/10/numa_maps": MAPS.format(policy="bind:0", a=100, b=1)})
+    made.meter.memory_due = 0.0
+    made.meter.sample([10])
+    assert made.close().misplaced == 4096
 
 
 @pytest.mark.parametrize(("nodes", "mem"), [(1, "bind"), (2, "none"), (2, "local")])
@@ -196,6 +216,7 @@ def test_measuring_takes_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert pauses[0] == bills.FIRST
     assert pauses == sorted(pauses)
     assert pauses[-1] == bills.LAST
+    assert all(b < 1.5 * a for a, b in zip(pauses, pauses[1:], strict=False))
 
     def read_slowly(_: list[int]) -> None:
         clock[0] += 0.03
@@ -217,6 +238,29 @@ def test_throttling_counts_from_the_start(tmp_path: Path, monkeypatch: pytest.Mo
     assert bill.to_dict()["cgroup_throttled_periods"] == 10
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "counted"),
+    [
+        (Throttling(5.0, 50), None, None),
+        (None, Throttling(5.0, 50), None),
+        (Throttling(5.0, 50), Throttling(5.0, 50), Throttling(0.0, 0)),
+    ],
+)
+def test_a_cgroup_that_is_not_throttled(
+    before: Throttling | None,
+    after: Throttling | None,
+    counted: Throttling | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Is not in the line; where the kernel does not say, it is not in the report either."""
+    readings = [before, after]
+    monkeypatch.setattr(bills, "read_throttling", lambda _: readings.pop(0))
+    bill = Made(tmp_path).close()
+    assert bill.throttling == counted
+    assert "throttled" not in make_line(bill)
+
+
 def test_the_line_says_what_was_seen(tmp_path: Path) -> None:
     """Where most of the threads were not, or not to their end."""
     made = Made(tmp_path)
@@ -227,14 +271,84 @@ def test_the_line_says_what_was_seen(tmp_path: Path) -> None:
     assert make_line(made.close()) == text.format("1.00", "1.00") + tail
     seen = " (seen: threads with 48% of that time)"
     assert make_line(made.close(user=2.0)) == text.format("2.00", "2.00") + seen + tail
+    line = text.format("2.00", "1.75").replace("0.00 system", "0.25 system")
+    assert make_line(made.close(user=1.75, system=0.25)) == line + seen + tail
     assert made.close(user=0.0).observed is None
+    assert make_line(made.close(user=0.0)) == text.format("0.00", "0.00") + tail
     assert made.close(user=0.5).observed == 1.0
+    assert made.close(user=7.0).observed == 0.137
+    made.use(10, 10, 1900, 1500, 1)
+    made.meter.sample([10])
+    assert make_line(made.close(user=2.0)) == text.format("2.00", "2.00") + tail  # just enough
 
 
-def test_a_rank_that_was_killed(tmp_path: Path) -> None:
-    """Has the shell's status and its signal in the report."""
-    entry = Made(tmp_path).close(code=-9).to_dict()
-    assert (entry["status"], entry["signal"], entry["rank"]) == (137, 9, 3)
+def test_a_kernel_that_counts_no_migrations_of_some(tmp_path: Path) -> None:
+    """As of threads that have exited meanwhile: the others' are counted."""
+    made = Made(tmp_path)
+    made.processes.add(10, masks=("0", "0"))
+    made.use(10, 10, 100, 10, 3)
+    made.use(10, 11, 100, 10)
+    (tmp_path / "proc/10/task/11/sched").unlink()
+    made.meter.sample([10])
+    assert made.close().migrations == 3
+
+
+def test_a_rank_that_was_not_measured(tmp_path: Path) -> None:
+    """Has what the kernel returned with its exit."""
+    bill = Made(tmp_path).close(pid=11)
+    assert (bill.user, bill.faults) == (1.0, 1)
+    assert (bill.waited, bill.migrations, bill.swap, bill.misplaced) == (None,) * 4
+
+
+def test_the_object_of_a_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has all figures by these names, seconds to the microsecond; a signal is the shell's status
+    and its number."""
+    readings = [Throttling(1.0, 1), Throttling(1.1234567, 3)] * 3
+    monkeypatch.setattr(bills, "read_throttling", lambda _: readings.pop(0))
+    made = Made(tmp_path, nodes=2, mem="bind", mems=CpuSet([1]))
+    made.processes.add(20, parent=10)
+    made.use(10, 10, 250, 30, 2)
+    made.write({"proc/10/numa_maps": MAPS.format(policy="bind:1", a=2, b=3),
+                "proc/10/status": "A: 1\nVmSwap:\t 8 kB\n"})  # fmt: skip
+    made.meter.sample([10])
+    entry = made.close(user=0.75, system=0.25).to_dict()
+    assert entry == {
+        "rank": 3, "global_rank": 3, "name": "3", "pid": 10, "cpus": "0", "nodes": "0",
+        "mem": "bind", "mems": "1", "status": 0, "signal": None, "remark": "dumped",
+        "elapsed_seconds": 2.123457, "user_seconds": 0.75, "system_seconds": 0.25,
+        "wait_seconds": 0.03, "wait_observed": 0.25, "voluntary_switches": 5,
+        "involuntary_switches": 7, "migrations": 2, "major_faults": 1,
+        "peak_memory_bytes": MIB, "swap_bytes": 8192, "misplaced_bytes": 3 * 4096,
+        "cgroup_throttled_seconds": 0.123457, "cgroup_throttled_periods": 2,
+    }  # fmt: skip
+    made.meter.throttling = None
+    for code, status, signal in ((-9, 137, 9), (3, 3, None)):
+        entry = made.close(code=code).to_dict()
+        assert (entry["status"], entry["signal"]) == (status, signal)
+        assert (entry["cgroup_throttled_seconds"], entry["cgroup_throttled_periods"]) == (None,) * 2
+
+
+def test_the_report_of_a_launch(tmp_path: Path) -> None:
+    """Has its ranks in their order, in whatever order they ended, and its groups."""
+    made = Made(tmp_path)
+    other = made.close()
+    made.rank = made.rank.replace(rank=1, group="a")
+    made.close(code=3)
+    host = SimpleNamespace(name="n1")
+    group = SimpleNamespace(name="a", ranks=CpuSet([1, 3]), command=("w", "x"))
+    plan: Any = SimpleNamespace(host=host, command=("w", "y"), groups=[group])
+    made.meter.write(str(tmp_path / "report"), plan, 3, 4.1234567)
+    text = (tmp_path / "report").read_text()
+    report = json.loads(text)
+    assert [rank["status"] for rank in report["ranks"]] == [3, 0]
+    assert report.pop("ranks")[1] == other.to_dict()
+    assert report == {
+        "schema": 1, "host": "n1", "command": ["w", "y"],
+        "groups": [{"name": "a", "ranks": "1,3", "command": ["w", "x"]}],
+        "status": 3, "elapsed_seconds": 4.123457,
+    }  # fmt: skip
+    assert text.startswith('{\n "schema": 1,\n')
+    assert text.endswith("}\n")
 
 
 def test_a_report_is_whole_or_not_there(tmp_path: Path) -> None:
@@ -260,6 +374,28 @@ def test_a_report_is_whole_or_not_there(tmp_path: Path) -> None:
     finally:
         os.close(reader)
     assert fifo.is_fifo()
+
+
+def test_a_report_takes_the_place_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads that still reads all of it. It is as readable as any file that is made; where it
+    cannot take the place, nothing is left of it."""
+    path, old = tmp_path / "report", tmp_path / "old"
+    path.write_text("old")
+    os.link(path, old)
+    write_report(str(path), "new")
+    assert (path.read_text(), old.read_text()) == ("new", "old")
+    assert path.stat().st_mode == old.stat().st_mode
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OmpbindError, match="cannot be written: Operation not permitted"):
+        write_report(str(path), "newer")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["old", "report"]
+    assert path.read_text() == "new"
 
 
 # A worker on one cpu beside a child that needs 0.1 s of it: so long the worker, which never sleeps,

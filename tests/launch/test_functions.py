@@ -570,8 +570,9 @@ def test_defaults_of_a_launch() -> None:
     settings = Settings()
     assert (settings.on_denied, settings.on_failure, settings.grace) == ("error", "stop", 10.0)
     flags = (settings.watched, settings.may_switch, settings.leave_children, settings.overwrite,
-             settings.verbose, settings.verify_strict)  # fmt: skip
-    assert flags == (False,) * 6
+             settings.verbose, settings.verify_strict, settings.quiet,
+             settings.report_bindings)  # fmt: skip
+    assert flags == (False,) * 8
     assert (settings.verify, settings.prove) == (None, None)
 
 
@@ -610,21 +611,37 @@ def test_programs_are_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("binder", ["native", "numactl"])
 def test_starts(binder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the worker itself or of numactl; a rank's variables win over what is unset."""
-    monkeypatch.setattr(rank, "require_program", lambda name, environ: f"/bin/{name}")
+
+    def require(name: str, environ: object) -> str:
+        assert binder == "numactl"  # it need not be installed
+        return f"/bin/{name}"
+
+    monkeypatch.setattr(rank, "require_program", require)
     bound = Binding(CpuSet([2]), binder=binder)
     one = make_rank(0, binding=bound, env=(("A", "2"), ("B", "\udcff")), unset=("A", "C", "no"))
     two = make_rank(1, binding=Binding(binder=binder))
     plan: Any = SimpleNamespace(ranks=[one, two], binder=binder)
     programs: Any = {("true", None): "/x/true"}
-    starts = rank.make_starts(plan, {"A": "1", "C": "3", "D": "4"}, programs)
+    environ = {"A": "1", "C": "3", "D": "4"}
+    starts = rank.make_starts(plan, environ, programs)
+    assert rank.Launch(plan, environ, programs, Settings()).make_starts() == starts
     assert starts[0].env == {b"A": b"2", b"B": b"\xff", b"D": b"4"}
     assert starts[1].env == {b"A": b"1", b"C": b"3", b"D": b"4"}
     through = ("/bin/numactl", ("numactl", "--physcpubind=2", "true"))
     paths = [(start.path, start.argv) for start in starts]
     assert paths[0] == (through if binder == "numactl" else ("/x/true", ("true",)))
     assert paths[1] == ("/x/true", ("true",))
-    environ = rank.make_environ(one, {"A": "1", "C": "3", "D": "4"})
-    assert environ == {"A": "2", "B": "\udcff", "D": "4"}
+    assert rank.make_environ(one, environ) == {"A": "2", "B": "\udcff", "D": "4"}
+
+
+def test_a_launch_lets_its_cpus_go() -> None:
+    """Where it holds them."""
+    calls: Calls = []
+    plan: Any = "plan"
+    lease: Any = SimpleNamespace(close=noting(calls, "close"))
+    for held in (lease, None):
+        rank.Launch(plan, {}, {}, Settings(), held).drop_lease()
+    assert calls == [("close",)]
 
 
 @pytest.mark.parametrize(
@@ -930,6 +947,9 @@ def test_numactl_is_tried_for_each_policy(monkeypatch: pytest.MonkeyPatch) -> No
         (("bind", "0-1", True), "5.4", "bind 0-1 with balancing: Linux 5.12 has it, this is 5.4",
          "leave --mem-balancing out"),
         (("bind", "0-1", True), "6.1.0", "", "--mem none does not ask"),
+        (("bind", "0-1", True), "5.11.0+", "Linux 5.12 has it, this is 5.11.0+", "leave"),
+        (("bind", "0-1", True), "5.12.0-1", "", "--mem none does not ask"),
+        (("weighted-interleave", "0-1", False), "6.10.3", "", "--mem none does not ask"),
         (("bind", "0-1", False), "5.4", "", "--mem none does not ask"),
         (("preferred", "0", False), "5.4", "", "--mem none does not ask"),
         (("preferred", "0-1", False), "odd", "", "--mem none does not ask"),
@@ -950,6 +970,8 @@ def test_a_kernel_that_lacks_a_policy(
     assert error.message.endswith(message or "(set_mempolicy: Invalid)")
     assert error.message.startswith("rank 0: this kernel is too old for memory: ") is bool(message)
     assert hint in error.hint
+    cpus = binding.make_denied(make_rank(0, binding=bound), Refusal(0, "cpus", "Invalid"))
+    assert cpus.message.endswith("refuses to bind cpus 3 (sched_setaffinity: Invalid)")
 
 
 @pytest.mark.parametrize("kernel", [True, False])
