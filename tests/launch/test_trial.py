@@ -108,14 +108,18 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_time_limit(tmp_path: Path) -> None:
+def test_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes longer is ended, with all that it has started."""
-    script = f"sleep 1000 & echo $! > {tmp_path}/pid; sleep 1000"
+    started, pid = tmp_path / "started", tmp_path / "pid"
+    script = f"sleep 1000 & echo $! > {pid}; touch {started}; sleep 1000"
     unbound, _ = make_plans(shell(script))
-    trial = run(unbound, tmp_path, timeout=0.5)
+    # No time passes until the ranks run, on however busy a machine.
+    clock = SimpleNamespace(monotonic=lambda: 100.0 * started.exists())
+    monkeypatch.setattr(trials, "time", clock)
+    trial = run_trial(unbound, dict(os.environ), str(tmp_path), timeout=99.0, tick=lambda: None)
     assert trial.timed_out
     assert trial.status == 128 + signal.SIGTERM
-    assert not is_alive(int((tmp_path / "pid").read_text()))
+    assert not is_alive(int(pid.read_text()))
 
 
 def test_interruptions(tmp_path: Path) -> None:
