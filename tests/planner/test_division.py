@@ -261,14 +261,15 @@ def test_the_largest_share_gets_the_next_rank() -> None:
     assert apportion([3, 2], 4, [1, 1], [3, 2]) == [2, 2]
 
 
-def test_no_division_is_better() -> None:
+@pytest.mark.parametrize("seed", range(40))
+def test_no_division_is_better(seed: int) -> None:
     """All levels together, against every division of small machines of every form and every number
     of ranks: `make test-division` compares hundreds of thousands."""
-    tally, worse = divisions.run(seed=0, machines=600, most=9)
+    tally, worse = divisions.run(seed, machines=15, most=9)
     assert worse == []
-    assert tally["local"] > 2000
-    assert tally["equal"] > 600
-    assert tally["local, fewer ranks than nodes"] > 500
+    assert tally["local"] > 40
+    assert tally["equal"] > 5
+    assert tally["local, fewer ranks than nodes"] > 0
 
 
 @pytest.mark.parametrize(
@@ -421,6 +422,7 @@ def test_equal_parts_that_leave_cores_over(nodes: str, count: int, size: int, cr
         (["l3=aaaaabbbbb"], 3, [[0, 1, 2], [3, 4, 5], [6, 7, 8]]),  # 3+3 would not fit in one
         (["l3=aaaabbbbcc"], 4, [[0, 1], [2, 3], [4, 5], [8, 9]]),
         (["l3=aaabbbcc", "node=aaabbbcc"], 2, [[0, 1, 2], [3, 4, 5]]),
+        (["node=aaabc"], 3, [[0], [1], [3]]),  # by room; a node each would give no more
         (["l2=aabbccd"], 3, [[0, 1], [2, 3], [4, 5]]),
         (["l3=aaaabbbb", "l2=aabbccdd", "node=aaaaaaab"], 3, [[0, 1], [2, 3], [4, 5]]),
     ],

@@ -48,6 +48,8 @@ def test_kept_together(count: int, held: str, chosen: str) -> None:
         (2, 4, "", "0-7"),
         (2, 3, "", "0-2,4-6"),  # each in a cache, both on a node
         (2, 3, "4-5", "0-2,8-10"),  # rather than a rank in two caches
+        # what is left of the node where the first is, though as much is free of one before it
+        (2, 2, "1-3,5-7,11,13-31", "8-10,12"),
         (4, 8, "", "0-31"),
         (3, 8, "0", "8-31"),
         (None, 4, "", "0-3"),
@@ -57,6 +59,12 @@ def test_so_many_for_each_rank(ranks: int | None, count: int, held: str, chosen:
     """Each rank's cores lie together, and those of all."""
     request = Request(ranks=ranks, free=Pool("", count, per_rank=True))
     assert str(choose_free(SERVER, request, CpuSet.parse_kernel(held))) == chosen
+
+
+def test_on_a_machine_whose_cores_share_all() -> None:
+    """Or that does not say which of them share a cache: the first ones."""
+    machine = make_machine(Shape(l2s=None))
+    assert str(choose_free(machine, Request(free=Pool("", 2)), CpuSet([0]))) == "1-2"
 
 
 def test_with_a_thread_the_whole_core_is_held() -> None:

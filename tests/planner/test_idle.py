@@ -15,8 +15,9 @@ from ompbind.planner import make_plan
 from ompbind.planner.idle import names_a_part
 from ompbind.planner.request import Pool, Request, Serving
 from ompbind.plans import Caution, Plan, World
-from tests.support.machines import MACHINES, make_asked
+from tests.support.machines import MACHINES, make_asked, make_machine
 from tests.support.requests import cores_of, machines
+from tests.support.trees import Shape
 
 
 def idle_share(machine: Machine, plan: Plan) -> float:
@@ -136,3 +137,31 @@ def test_no_advice_that_would_not_do() -> None:
     assert warning == Caution(
         "idle", "--numa-bind puts 1 rank on 1 of 3 nodes: 4 of 6 cores are idle", ""
     )
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        "--numa-bind",  # the core of node 1 cannot have a rank, nor can two be on another node's
+        "--numa-bind --oversubscribe",  # two can, but the core of node 1 stays idle
+    ],
+)
+def test_no_advice_where_memory_is_denied(args: str) -> None:
+    """What cannot be planned is not advised, nor what would leave as much idle."""
+    machine = make_machine(Shape(nodes=3, cores=3), nodes="0,2")
+    warning = find_warning(make_plan(machine, make_asked(args.split())))
+    assert warning == Caution(
+        "idle", "--numa-bind puts 1 rank on 1 of 3 nodes: 2 of 3 cores are idle", ""
+    )
+
+
+def test_a_third_is_worth_a_warning() -> None:
+    """A quarter is not."""
+    warning = find_warning(make_plan(MACHINES["lopsided"], make_asked(["--numa-bind"])))
+    assert warning == Caution(
+        "idle",
+        "--numa-bind puts 1 rank on 1 of 2 nodes: 2 of 6 cores are idle",
+        "--mem bind gives the rank all nodes; -n 2 --numa-bind starts a rank on each node",
+    )
+    quarter = make_machine(Shape(nodes=2, cores=8), "0-3,5")  # four of the first node's, and one
+    assert find_warning(make_plan(quarter, make_asked(["--numa-bind"]))) is None
