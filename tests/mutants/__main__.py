@@ -57,6 +57,9 @@ RULES = (
 # The tests that are about a package, beside those in the folder with its name.
 TESTS: dict[str, tuple[str, ...]] = {
     "planner": (
+        "devices/accelerators",
+        "devices/nics",
+        "engines/fitting",
         "openmp/places",
         "host/containers",
         "host/restrictions",

@@ -24,6 +24,7 @@ from ompbind.planner.division import (
     divide,
     make_worths,
     split_evenly,
+    weigh,
 )
 from ompbind.planner.kinds import balance, find_move
 from ompbind.planner.leftover import take_equal_parts
@@ -527,6 +528,12 @@ def test_parts_of_several_kinds(kinds: str, count: int) -> None:
     sums = [sum((600, 1024)[int(kinds[n])] for n in part) for part in numbers(parts)]
     assert max(sums) - min(sums) <= 1024
     assert all(part == sorted(part) for part in numbers(parts))
+
+
+def test_capacity_of_cores() -> None:
+    """Their number, where nothing says what each is worth."""
+    assert weigh(make_cores("l3=aab")) == 3
+    assert weigh(make_cores(kinds="001", weights=(400, 1024))) == 1824
 
 
 def test_clusters_called_packages() -> None:

@@ -93,6 +93,14 @@ def test_few_ranks_on_many_nodes(args: str, text: str, hint: str) -> None:
     assert warning == Caution("idle", text, hint)
 
 
+def test_advice_to_ranks_that_an_engine_starts() -> None:
+    """Their number is not ompbind's to name."""
+    request = make_asked(["--numa-bind", "-n", "2"]).replace(world=World(0, 2, 0, 2))
+    warning = find_warning(make_plan(MACHINES["server"], request))
+    assert warning is not None
+    assert warning.hint == "--mem bind divides all nodes among the ranks"
+
+
 @pytest.mark.parametrize(
     "args",
     [
@@ -102,7 +110,7 @@ def test_few_ranks_on_many_nodes(args: str, text: str, hint: str) -> None:
         "--numa-bind -n 1 --part 1/2", "--numa-bind -n 2 --reserve 1",
         "--numa-bind -n 2 --role kv=1", "--numa-bind -n 2 --distribution spread",
         "--numa-bind -n 2 --mem-nodes 0 1", "--numa-bind -n 2 --exclude 8-15",
-        "--numa-bind -n 2 --exclude-cpus 12",
+        "--numa-bind -n 2 --exclude-cpus 12", "-n 9 --balance equal --leave-over",
     ],
 )  # fmt: skip
 def test_who_says_which_part_is_not_warned(args: str) -> None:

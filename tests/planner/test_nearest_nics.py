@@ -100,6 +100,16 @@ def test_nobody_knows_where_they_are() -> None:
     assert any("does not say which node its network cards are near" in w for w in mapped.warnings)
 
 
+def test_only_who_asks_for_cards_has_one() -> None:
+    """Though they were looked up; and who asks for cards alone needs no GPUs looked up."""
+    devices = (card("18", "a", 1), card("98", "b", 2))
+    assert nics(plan_for(devices, "-n 2")) == ["", ""]
+    machine = make_machine(replace(SERVER, devices=devices))
+    request = make_asked(["--per", "nic"]).replace(cards=find_cards(machine.topology.devices))
+    plan = make_plan(machine, request)
+    assert (nics(plan), [str(r.nodes) for r in plan.ranks]) == (["a:1", "b:1"], ["1", "2"])
+
+
 def test_more_and_fewer_ranks_than_cards() -> None:
     """--per nic maps ranks to cards in blocks, and says where cards have none."""
     devices = (card("18", "a", 1), card("98", "b", 2))

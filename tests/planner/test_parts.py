@@ -9,10 +9,16 @@ from typing import Any
 import pytest
 
 from ompbind.cpuset import CpuSet
-from ompbind.devices.visible import make_visible
+from ompbind.devices.visible import Visible, make_visible
 from ompbind.errors import PlanError
 from ompbind.machine.topology import Allowed, Cpu, Device, Machine, Node, Topology
-from ompbind.planner import LARGEST_WEIGHT, explain_sizes, make_plan, warn_of_sizes
+from ompbind.planner import (
+    LARGEST_WEIGHT,
+    explain_sizes,
+    is_about_devices,
+    make_plan,
+    warn_of_sizes,
+)
 from ompbind.planner.by_device import NearestNode, find_nearest_node
 from ompbind.planner.by_place_list import without_unusable_list
 from ompbind.planner.cores import Core, in_tree_order, levels_for, llc_level
@@ -53,7 +59,7 @@ def test_capacity_may_differ_by_the_most_capable_core() -> None:
     (caution,) = warn_of_sizes(uneven, request)
     assert caution.text.startswith("ranks get from 512 to 1539 of capacity (1024:")
     # one kind that weighs something counts for all
-    mixed = [Share((*make_share(0).cores, *make_share(0, weight=2).cores), ""), make_share(0)]
+    mixed = [Share((*make_share(0, 0).cores, *make_share(0, weight=2).cores), ""), make_share(0)]
     assert warn_of_sizes(mixed, request) == []
 
 
@@ -68,6 +74,18 @@ def test_sizes_that_somebody_asked_for_are_no_warning() -> None:
         assert warn_of_sizes(uneven, request.replace(**more)) == []
     assert len(warn_of_sizes(uneven, request.replace(cores_per_rank=(1,)))) == 1
     assert warn_of_sizes([make_share(0), make_share(0, 0)], request) == []
+
+
+@pytest.mark.parametrize(
+    "more", [{"ranks": None}, {"nodes": (CpuSet([0]),) * 2}, {"numa_bind": True}, {"share": True}]
+)
+def test_equal_sizes_are_for_ranks_that_divide_the_machine(more: dict[str, Any]) -> None:
+    """The warning of sizes that differ names --balance only to them."""
+    uneven = [make_share(0), make_share(0, 0, 0)]
+    (caution,) = warn_of_sizes(uneven, make_asked(["-n", "2"]))
+    assert caution.hint.startswith("--balance equal gives each rank 2, across nodes")
+    (caution,) = warn_of_sizes(uneven, make_asked(["-n", "2"]).replace(**more))
+    assert caution.hint == ""
 
 
 def test_a_plan_without_openmps_variables_says_nothing_of_them() -> None:
@@ -99,11 +117,94 @@ def test_a_plan_without_a_job_around_it_is_the_whole_job() -> None:
     ]
 
 
+def test_a_plan_of_one_rank_leaves_the_others_what_is_theirs() -> None:
+    """Their cpus, and those of their roles, are neither its own nor free; a role of all ranks is
+    its own as well."""
+    request = make_asked(["-n", "2", "--role", "kv=1/rank,io=1"])
+    world = World(0, 2, 0, 2)
+    every = make_plan(MACHINES["server"], request.replace(world=world))
+    one = make_plan(MACHINES["server"], request.replace(world=world.replace(only=1)))
+    for plan, ranks, others, roles in (
+        (every, ["0-6", "8-13"], "", ["kv 7 of 0", "kv 15 of 1", "io 14 of 0-1"]),
+        (one, ["8-13"], "0-7", ["kv 15 of 0", "io 14 of 0"]),
+    ):
+        assert [str(r.cpus) for r in plan.ranks] == ranks
+        assert (str(plan.others), str(plan.unused)) == (others, "")
+        assert [f"{r.name} {r.cpus} of {r.ranks}" for r in plan.roles] == roles
+    sharing = make_asked(["-n", "2", "--share"]).replace(world=world.replace(only=1))
+    assert str(make_plan(MACHINES["server"], sharing).others) == "", "they are its own"
+    with pytest.raises(PlanError, match=r"^--rank 2: the plan has 2 ranks, from 0$"):
+        make_plan(MACHINES["server"], request.replace(world=world.replace(only=2)))
+
+
 def test_one_place_is_a_list_for_one_rank() -> None:
     """Also where nobody said how many ranks there are."""
     request = make_asked([]).replace(place_list=(CpuSet([0]),), ranks=None)
     assert without_unusable_list(MACHINES["server"], request) is request
     assert without_unusable_list(MACHINES["server"], request.replace(ranks=2)).place_list is None
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"per": "gpu"}, {"per": "accel"}, {"per": "nic"}, {"near": "eth0"}, {"gpu_env": True},
+        {"nic_env": True}, {"visible": Visible()},
+    ],
+    ids="-".join,
+)  # fmt: skip
+def test_what_the_devices_are_read_for(asked: dict[str, Any]) -> None:
+    """Each by itself."""
+    assert is_about_devices(Request(**asked))
+    assert not is_about_devices(Request(ranks=2, per="numa", numa_bind=True))
+
+
+@pytest.mark.parametrize(
+    ("cores", "can_bind", "kinds"),
+    [
+        ((None, None), True, ["no-cores"]),
+        ((None,), True, []),  # one cpu is one core
+        ((None, 1), True, []),
+        ((0, 1), True, []),
+        ((None, None), False, ["no-binding"]),  # what is to be known of its cores is no matter
+        ((0, 1), False, ["no-binding"]),
+    ],
+)
+def test_what_the_machine_does_not_have_or_say(
+    cores: tuple[int | None, ...], can_bind: bool, kinds: list[str]
+) -> None:
+    cpus = tuple(Cpu(n, core=core) for n, core in enumerate(cores))
+    allowed = Allowed(CpuSet(range(len(cores))), CpuSet())
+    machine = Machine(Topology(cpus, ()), allowed, can_bind=can_bind)
+    assert [c.kind for c in make_plan(machine, make_asked([])).cautions] == kinds
+
+
+def test_a_policy_on_a_kernel_without_numa() -> None:
+    """Is said not to be set; that none is wanted goes without saying."""
+    for args, kinds in (("", []), ("--mem none", []), ("--mem bind", ["no-numa"]),
+                        ("--numa-bind", ["no-numa"])):  # fmt: skip
+        plan = make_plan(MACHINES["flat"], make_asked(args.split()))
+        assert [c.kind for c in plan.cautions] == kinds, args
+
+
+def test_denied_memory_is_nothing_to_who_does_not_bind_it() -> None:
+    """No node is left out then, though no rank is for any."""
+    machine = make_machine(Shape(nodes=2, cores=4), "0-1", "1")
+    assert make_plan(machine, make_asked(["-n", "2"])).warnings == ()
+
+
+def test_hardware_threads_as_cores() -> None:
+    """As an engine's ranks have them that are more than the cores: those that may be used."""
+    plan = make_plan(MACHINES["container"], make_asked(["-n", "13"]).replace(by_thread=True))
+    order = [cpu for core in range(6) for cpu in (core, core + 16)]
+    assert [list(r.cpus) for r in plan.ranks] == [[cpu] for cpu in [*order, 7]]
+
+
+def test_places_that_two_ranks_have() -> None:
+    """Their threads are counted together, as no option says that they share."""
+    request = make_asked(["-n", "2"]).replace(place_list=(CpuSet([0, 1]),) * 2)
+    plan = make_plan(MACHINES["server"], request)
+    assert [str(r.cpus) for r in plan.ranks] == ["0-1", "0-1"]
+    assert "ranks 0-1 share 2 cpus and have 4 threads together" in plan.warnings[-1]
 
 
 def test_a_plan_keeps_what_was_asked_for() -> None:

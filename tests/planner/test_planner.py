@@ -824,6 +824,13 @@ def test_isolated_cpus_are_warned_of() -> None:
         ("--numa-bind-cpus 2-3", []),
         ("--numa-bind-cpus 2-3 --places one", [trap]),
         ("--exclude 0-1,3 --places one", []),
+        (
+            "--exclude 2",
+            [
+                "cpu 3 of this plan is isolated (isolcpus) and others are not: --exclude "
+                "3 leaves it out"
+            ],
+        ),
     ):
         assert list(make_plan(machine, make_asked(args.split())).warnings) == warnings, args
 
@@ -1476,6 +1483,7 @@ def test_nodes_are_numbered_alike_with_memory_and_without() -> None:
                                    "with --leave-over 4, inside nodes"),
         ("-n 3 --balance local --reserve 1", "0-6 8-11 12-15",
          "--balance equal gives each rank 5, across nodes"),
+        ("-n 3 --role kv=1", "0-6 8-11 12-15", "--balance equal gives each rank 5, across nodes"),
         ("-n 3 --balance equal", "0-5 6-10 11-15", None),
         ("-n 3 --balance equal --leave-over", "0-3 4-7 8-11", None),
         ("-n 5 --balance equal --leave-over --part 1/2", "0 1 2 4 6", None),
