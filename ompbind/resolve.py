@@ -409,7 +409,7 @@ def apply_inherited(
     if root is None and path is None:
         return machine, ()
     from ompbind.host.restrictions import find_restrictions, mark_reset, refuse_restrictions
-    from ompbind.machine.limits import Surroundings, read_surroundings
+    from ompbind.machine.surroundings import Surroundings, read_surroundings
 
     if root is not None:
         surroundings = read_surroundings(root, policy=how != "intersect")

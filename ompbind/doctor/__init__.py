@@ -12,7 +12,7 @@ from ompbind.host.kernel import read_settings
 from ompbind.host.restrictions import find_restrictions
 from ompbind.launch.binding import CALLS, probe_numactl, probe_system_calls
 from ompbind.machine import linux_root, read_machine, running_system
-from ompbind.machine.limits import read_surroundings
+from ompbind.machine.surroundings import read_surroundings
 from ompbind.openmp import judge_environment
 from ompbind.plans import Binding, Host, Plan, RankPlan
 from ompbind.worker import find_program, find_python, require_program

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ompbind.cpuset import CpuSet
-    from ompbind.machine.limits import Surroundings
+    from ompbind.machine.surroundings import Surroundings
 
 SHARED, EXCLUSIVE = "shared", "exclusive"
 # How the kubelet names the cgroups of the classes that never get cpus of their own.

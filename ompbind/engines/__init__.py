@@ -7,11 +7,11 @@ is the nearest ancestor. Given the environment and the processes above; starts a
 
 from __future__ import annotations
 
-from ompbind.cpuset import parse_whole
+from ompbind.cpuset import CpuSet, parse_whole
 from ompbind.engines.table import ENGINES
-from ompbind.errors import UsageError
+from ompbind.errors import ParseError, UsageError
 from ompbind.machine import living_root
-from ompbind.machine.ancestors import find_ancestors, read_status, read_variables
+from ompbind.machine.limits import find_ancestors, read_status, read_variables
 from ompbind.messages import quote
 from ompbind.plans import ENGINE_TASK, Inherited, Task
 from ompbind.record import Record
@@ -20,9 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ompbind.cpuset import CpuSet
     from ompbind.engines.table import Engine
-    from ompbind.machine.ancestors import Ancestor
+    from ompbind.machine.limits import Ancestor
     from ompbind.machine.roots import LivingRoot
 
 # Steps of Slurm that have no tasks of a user: 0xfffffffa to 0xffffffff, of which the first is the
@@ -236,9 +235,6 @@ def is_bound_already(task: Task, environ: Mapping[str, str], mask: CpuSet | None
     the same task, and its mask is within the rank's cpus."""
     if environ.get(ENGINE_TASK) != task.key:
         return False
-    from ompbind.cpuset import CpuSet
-    from ompbind.errors import ParseError
-
     try:
         cpus = CpuSet.parse_kernel(environ.get("OMPBIND_CPUS", ""))
     except ParseError:

@@ -1,10 +1,17 @@
-"""What a request means for one rank of an engine: all ranks that share its cpus are planned as one
-launch would plan them, and this process starts its own. Pure.
+"""What a request means for one rank of an engine: whose cpus its affinity mask holds, its own,
+those of all ranks on the node, or of some; and what to plan on them. All ranks that share cpus
+are planned as one launch would plan them, and this process starts its own.
+
+Every local rank must come to the same answer by itself, or ranks would overlap: what only one of
+them sees, such as which cpus its own mask has, may not decide between two ways to plan.
+
+One module, as every rank of an engine waits for its import. Source: mpirun(1) of Open MPI 4.1,
+which binds to cores up to two ranks, else to sockets.
 """
 
 from __future__ import annotations
 
-from ompbind.engines.sharing import ALL, SOME, WHOLE_CORES, find_sharing
+from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
 from ompbind.machine import linux_root, read_machine
 from ompbind.machine.limits import read_own_cpuset
@@ -15,14 +22,12 @@ from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Mapping, Sequence
     from typing import Any, TypeVar
 
-    from ompbind.cpuset import CpuSet
     from ompbind.devices.nics import Card
     from ompbind.devices.visible import Gpu
     from ompbind.engines import Found
-    from ompbind.engines.sharing import Sharing
     from ompbind.engines.table import Engine
     from ompbind.machine.topology import Level, Machine
     from ompbind.planner.request import Pool, Request
@@ -31,6 +36,8 @@ if TYPE_CHECKING:
     AnyTarget = TypeVar("AnyTarget", Gpu, Card)
 
 BOUND_TO: tuple[Level, ...] = ("package", "node", "l3", "core")  # what engines bind ranks to
+OWN, ALL, SOME = "own", "all", "some"
+WHOLE_CORES = "srun -c 2 or --hint=nomultithread gives each task a whole core"
 
 
 class Fitted(Record):
@@ -320,3 +327,147 @@ def split_cores(
     hint = WHOLE_CORES if engine.name == "slurm" else "fewer ranks on each node"
     caution = Caution("shared-core", text, hint)
     return request.replace(by_thread=True), [caution]
+
+
+# --- whose cpus -----------------------------------------------------------------------------------
+
+
+class Sharing(Record):
+    """Which cpus to plan, and for which of the local ranks.
+
+    `kind`: OWN, ALL or SOME; `members`: the local ranks among which `cpus` are divided, this one
+    with them, () where they are not known; `crowd`: how many they are; `cpus`: those to plan;
+    `widened`: whether these are more than the rank's mask; `why`: in a few words; `note`, `caution`
+    and `hint`: what the user may not expect.
+    """
+
+    kind: str
+    cpus: CpuSet
+    members: tuple[int, ...] = ()
+    crowd: int = 1
+    widened: bool = False
+    why: str = ""
+    note: str = ""
+    caution: str = ""
+    hint: str = ""
+
+
+def find_sharing(
+    task: Task,
+    engine: Engine,
+    environ: Mapping[str, str],
+    mask: CpuSet,
+    around: CpuSet,
+    groups: Sequence[Sequence[CpuSet]],
+    within: str = "",
+) -> Sharing:
+    """Return which cpus this rank shares with which others on its node.
+
+    `mask`: what this process may use; `around`: what the engine's own process may, or where that
+    cannot be seen, what the cpuset holds; `groups`: of each level at which engines bind (packages,
+    nodes, caches, cores), the cpus of each thing; `within`: "task" to stay within the mask, "node"
+    to plan over `around`, "" to decide. Raises PlanError where the masks of ranks overlap in part,
+    and where the local rank is needed and not known.
+    """
+    count = task.local_ranks
+    if count == 1:
+        return Sharing(OWN, mask, (task.local_rank or 0,), why="the only rank on this node")
+    around = around if mask <= around or around <= mask else around | mask
+    if within == "node" and mask != around:
+        why = "--within node"
+        return Sharing(ALL, around, need_members(task), count or 1, widened=True, why=why)
+    if any(name in environ for name in engine.masks):
+        from ompbind.engines.masks import read_masks
+
+        if masks := read_masks(engine, environ, task, mask):
+            return by_masks(task, engine, mask, masks, groups[-1] if groups else ())
+    if around <= mask:
+        why = f"{engine.label} has not bound its ranks"
+        return Sharing(ALL, mask, need_members(task), count or 1, why=why)
+    crowd = count_crowd(count, mask, around, groups)
+    if crowd == 1:
+        return Sharing(
+            OWN, mask, (task.local_rank or 0,), why=f"{engine.label} has bound this rank"
+        )
+    text = (
+        f"{engine.label} has bound ranks to {counted(len(mask), 'cpu')} each, so that "
+        f"{counted(count or 1, 'rank')} share {label('cpu', around)}"
+    )
+    if not within and is_default(engine, environ):
+        note = f"{text}: its default; planning over all of them (--within task keeps its masks)"
+        why = f"{engine.label} binds several ranks to the same cpus by default"
+        return Sharing(ALL, around, need_members(task), count or 1, True, why, note)
+    why = f"{engine.label} has bound {crowd} ranks to these cpus"
+    if within:
+        return Sharing(SOME, mask, (), crowd, why=why)
+    caution = f"{text}: which of them share these cpus is not known, so each may use all of them"
+    hint = f"{engine.unbind} leaves binding to ompbind, as does --within node; --within task as now"
+    return Sharing(SOME, mask, (), crowd, why=why, caution=caution, hint=hint)
+
+
+def need_members(task: Task) -> tuple[int, ...]:
+    """Return all local ranks. Raises PlanError where their number, or this one's, is not known."""
+    if task.local_ranks is None or task.local_rank is None:
+        missing = "local rank" if task.local_rank is None else "number of ranks on this node"
+        variable = {"prrte": "PMIX_RANK", "flux": "FLUX_TASK_LOCAL_ID"}.get(task.engine, "NAME")
+        raise PlanError(
+            f"{task.label} does not say the {missing}, and its ranks share their cpus",
+            hint=f"--rank env:{variable} --ranks N says both by hand, or let it bind its ranks",
+        )
+    return tuple(range(task.local_ranks))
+
+
+def by_masks(
+    task: Task,
+    engine: Engine,
+    mask: CpuSet,
+    masks: Sequence[Hashable],
+    cores: Sequence[CpuSet],
+) -> Sharing:
+    """Return the sharing by the engine's own word. `masks`: of each local rank what it is bound
+    to."""
+    rank = task.local_rank or 0
+    members = tuple(r for r, other in enumerate(masks) if other == masks[rank])
+    if len(members) == 1:
+        why = f"{engine.label} has bound this rank"
+        sharing = Sharing(OWN, mask, members, why=why)
+        beside = [r for r, other in enumerate(masks) if r != rank and is_beside(other, mask, cores)]
+        if masks[rank] == mask.mask and beside:
+            others = label("local rank", CpuSet(beside))
+            text = f"local rank {rank} has hardware threads of a core that {others} uses, too"
+            return sharing.replace(caution=text, hint=WHOLE_CORES)
+        return sharing
+    kind = ALL if len(members) == len(masks) else SOME
+    why = f"{engine.label} has bound {'all' if kind == ALL else len(members)} ranks to these cpus"
+    return Sharing(kind, mask, members, len(members), why=why)
+
+
+def is_beside(other: Hashable, mask: CpuSet, cores: Sequence[CpuSet]) -> bool:
+    """Whether another rank's mask, by the kernel's numbers, has cpus of a core of this mask."""
+    if not isinstance(other, int):
+        return False
+    theirs = CpuSet.from_mask(other)
+    return any(core & mask and core & theirs for core in cores)
+
+
+def count_crowd(
+    count: int | None, mask: CpuSet, around: CpuSet, groups: Sequence[Sequence[CpuSet]]
+) -> int:
+    """Return how many ranks at the least have a mask such as this one: more than one where `count`
+    masks of its size do not fit into `around`, or the ranks are more than the things of which it is
+    one. Without `count` nothing is known, and each has its own."""
+    if count is None:
+        return 1
+    for things in groups:
+        usable = [thing & around for thing in things if thing & around]
+        if mask in usable and len(usable) > 1:
+            # Ranks on a smaller package must decide as those on a larger one.
+            return -(-count // len(usable))
+    different = max(len(around) // len(mask), 1)
+    return -(-count // different)
+
+
+def is_default(engine: Engine, environ: Mapping[str, str]) -> bool:
+    """Whether the engine has bound by its default, and not because the user asked for that."""
+    asked = any(name in environ for name in engine.asked)
+    return bool(engine.bound) and all(name in environ for name in engine.bound) and not asked

@@ -54,7 +54,7 @@ def find_neighbours(
     `job`, whose ranks share cpus only where the plan says so. Of other users' processes only names
     and masks can be read.
     """
-    from ompbind.machine.ancestors import find_ancestors
+    from ompbind.machine.limits import find_ancestors
 
     ancestors = {a.pid for a in find_ancestors(root, os.getpid())}
     this_launch = (environ.get(RANK_VARIABLE, ""), environ.get(CPUS_VARIABLE, ""))

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ompbind.machine.limits import Surroundings
+    from ompbind.machine.surroundings import Surroundings
     from ompbind.machine.topology import Topology
 
 MASK, CPUSET, MEMS, POLICY = "affinity mask", "cpuset", "memory nodes", "memory policy"

@@ -1,4 +1,5 @@
-"""Read what this process may use, from `/proc` and the cgroup files that it leads to.
+"""Read what this process may use, from `/proc` and the cgroup files that it leads to, and what the
+processes above it may, which had a say in it.
 
 Sources: proc(5), cpuset(7), the kernel's cgroup-v1/cpusets.rst, cgroup-v2.rst and sched-bwc.rst.
 """
@@ -12,11 +13,12 @@ from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ompbind.machine.roots import Root
+    from collections.abc import Iterator
+
+    from ompbind.machine.roots import LivingRoot, Root
     from ompbind.machine.topology import Topology
 
-# What containers leave at the root.
-CONTAINER_FILES = (".dockerenv", "run/.containerenv")
+MOST_ANCESTORS = 64  # a loop of pids, as a copied tree could have one, must end
 
 
 class Mount(Record):
@@ -28,19 +30,14 @@ class Mount(Record):
     root: str = "/"  # the directory of the file system that is mounted
 
 
-class Surroundings(Record):
-    """What this process was started in; None where the system does not say."""
+class Ancestor(Record):
+    """This process or one above it. `name`: at most 15 characters, as the kernel keeps it; `cpus`:
+    its affinity mask, None where it cannot be read."""
 
-    mask: CpuSet | None = None  # its affinity mask
-    mems: CpuSet | None = None  # the nodes whose memory it may use
-    cpuset: CpuSet | None = None  # its cgroup's cpus
-    cpuset_mems: CpuSet | None = None  # its cgroup's nodes
-    group: str = ""  # the path of the cgroup whose cpuset it has; "": unknown
-    groups: tuple[str, ...] = ()  # the paths of all its cgroups
-    files: tuple[str, ...] = ()  # those of CONTAINER_FILES that exist
-    policy: str = ""  # its memory policy, as the kernel writes it; "": unknown, or not read
-    parent: str = ""  # the name of the process that started it
-    parent_mask: CpuSet | None = None
+    pid: int
+    name: str
+    parent: int
+    cpus: CpuSet | None
 
 
 def read_allowed(root: Root, topology: Topology) -> Allowed:
@@ -341,37 +338,58 @@ def is_below(path: str, above: str) -> bool:
     return above in ("/", path) or path.startswith(above.rstrip("/") + "/")
 
 
-# --- what this process was started in, and kernel settings -----------------------------------
+# --- the processes above -------------------------------------------------------------------------
 
 
-def read_surroundings(root: Root, *, policy: bool = False) -> Surroundings:
-    """Return what this process was started in; its memory policy on request, as the kernel walks
-    its memory for that. Raises TopologyError."""
-    mounts, groups = read_mounts(root), read_groups(root)
-    status = root.read("proc/self/status") or ""
-    parent = next((line.split()[1] for line in status.splitlines() if line.startswith("PPid:")), "")
-    above = (root.read(f"proc/{parent}/status") if parent else None) or ""
-    return Surroundings(
-        mask=parse_status(status, "Cpus_allowed"),
-        mems=parse_status(status, "Mems_allowed"),
-        cpuset=read_cpuset(root, mounts, groups, "cpus"),
-        cpuset_mems=read_cpuset(root, mounts, groups, "mems"),
-        group=groups.get("cpuset", groups.get("", "")),
-        groups=tuple(dict.fromkeys(groups.values())),
-        files=tuple(f for f in CONTAINER_FILES if root.read(f) is not None),
-        policy=read_policy(root) if policy else "",
-        parent=(root.read(f"proc/{parent}/comm") or "").strip(),
-        parent_mask=parse_status(above, "Cpus_allowed"),
-    )
+def find_ancestors(root: LivingRoot, pid: int, most: int = MOST_ANCESTORS) -> Iterator[Ancestor]:
+    """Yield the process `pid` and those above it, up to the first that cannot be read.
+
+    In a pid namespace of its own a process may see none; under hidepid those of its user only.
+    """
+    for _ in range(most):
+        if not pid:
+            return
+        ancestor = read_status(root, str(pid))
+        if not ancestor.pid:
+            return
+        yield ancestor
+        pid = ancestor.parent
 
 
-def read_policy(root: Root) -> str:
-    """Return this process's memory policy as `numa_maps` has it; "" without that file."""
-    for line in (root.read("proc/self/numa_maps") or "").splitlines():
-        words = line.split(" ")
-        if len(words) > 2 and " stack" in line:
-            return f"{words[1]} {words[2]}" if words[1] in ("prefer", "weighted") else words[1]
-    return ""
+def read_status(root: LivingRoot, process: str) -> Ancestor:
+    """Return a process; pid 0 where its status cannot be read. Source: proc_pid_status(5)."""
+    text = root.read(f"proc/{process}/status") or ""
+    pid, parent = parse_whole(find_value(text, "Pid")), parse_whole(find_value(text, "PPid"))
+    mask = parse_mask(find_value(text, "Cpus_allowed_list"))
+    return Ancestor(pid or 0, find_value(text, "Name"), parent or 0, mask)
+
+
+def find_value(text: str, key: str) -> str:
+    """Return the value of a line `key:\tvalue`; "" where there is none. Half of what it takes to
+    look at each of the sixty lines, under every rank of an engine."""
+    _, _, rest = ("\n" + text).partition(f"\n{key}:")
+    return rest.partition("\n")[0].strip()
+
+
+def parse_mask(text: str) -> CpuSet | None:
+    """Return a list of cpus; None where it is empty or garbage, as where it cannot be read."""
+    try:
+        return CpuSet.parse_kernel(text) or None
+    except ParseError:
+        return None
+
+
+def read_variables(root: LivingRoot, pid: int) -> dict[str, str] | None:
+    """Return the environment with which a process was started; None if it may not be read."""
+    try:
+        data = root.read_whole(f"proc/{pid}/environ")
+    except OSError:  # another user's, or it has exited
+        return None
+    pairs = (entry.partition(b"=") for entry in data.split(b"\0") if entry)
+    return {k.decode("utf-8", "replace"): v.decode("utf-8", "replace") for k, _, v in pairs}
+
+
+# --- kernel settings -----------------------------------------------------------------------------
 
 
 def read_sysctl(root: Root, name: str) -> str | None:

@@ -12,8 +12,8 @@ import zlib
 
 from ompbind.errors import TopologyError
 from ompbind.machine.details import ARM_FIELDS, CPUINFO, MODEL_FIELDS, find_s390_machines
-from ompbind.machine.limits import CONTAINER_FILES
 from ompbind.machine.roots import SnapshotRoot
+from ompbind.machine.surroundings import CONTAINER_FILES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

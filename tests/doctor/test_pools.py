@@ -8,7 +8,7 @@ from ompbind.cpuset import CpuSet
 from ompbind.doctor.findings import NOTE, OK, WARNING, Facts, judge_pool, judge_pool_processes
 from ompbind.doctor.pools import EXCLUSIVE, SHARED, find_pool
 from ompbind.host.kernel import KernelSettings
-from ompbind.machine.limits import Surroundings
+from ompbind.machine.surroundings import Surroundings
 from tests.support.machines import MACHINES
 
 ONLINE = CpuSet(range(16))

@@ -11,16 +11,8 @@ from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet, union
 from ompbind.engines import Found, make_hand_task
-from ompbind.engines.fitting import fit, pick_rank
-from ompbind.engines.sharing import (
-    OWN,
-    SOME,
-    count_crowd,
-    parse_hexadecimal,
-    read_intel,
-    read_slurm,
-    repeat,
-)
+from ompbind.engines.fitting import OWN, SOME, count_crowd, fit, pick_rank
+from ompbind.engines.masks import parse_hexadecimal, read_intel, read_slurm, repeat
 from ompbind.engines.variables import fit_variables
 from ompbind.errors import PlanError, UsageError
 from ompbind.machine.processes import Process

@@ -17,7 +17,7 @@ from ompbind.engines import (
 )
 from ompbind.engines.table import ENGINES, Engine
 from ompbind.errors import UsageError
-from ompbind.machine.ancestors import MOST, find_ancestors
+from ompbind.machine.limits import MOST_ANCESTORS, find_ancestors
 from tests.support.ancestry import OWN_PID, Above, Ancestry
 
 Env = dict[str, str]
@@ -300,7 +300,7 @@ def test_ancestors_end() -> None:
     ancestry = Ancestry([SHELL])
     loop = ancestry.files["proc/899/status"].replace(b"PPid:\t0", b"PPid:\t899")
     ancestry.files["proc/899/status"] = loop
-    assert len(list(find_ancestors(ancestry, 899))) == MOST
+    assert len(list(find_ancestors(ancestry, 899))) == MOST_ANCESTORS
     assert [a.name for a in find_ancestors(Ancestry([SHELL, STEP]), 899)] == ["sh", "slurmstepd"]
     assert list(find_ancestors(Ancestry([SHELL], visible=False), 0)) == []
 

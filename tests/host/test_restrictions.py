@@ -14,7 +14,7 @@ import pytest
 from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
 from ompbind.host.restrictions import find_restrictions, mark_reset, refuse_restrictions
-from ompbind.machine.limits import Surroundings, read_surroundings
+from ompbind.machine.surroundings import Surroundings, read_surroundings
 from ompbind.machine.topology import Allowed, Cpu, Machine, Node, Topology
 from ompbind.options import make_request
 from ompbind.planner import make_plan
