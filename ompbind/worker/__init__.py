@@ -86,8 +86,11 @@ def require_program(name: str, environ: Mapping[str, str]) -> str:
     if path is None:
         existing = [p for p in candidates(name, environ) if os.path.lexists(p)]
         if not existing:
+            from ompbind.worker.missing import hint_for_missing
+
             place = "" if os.sep in name else " in PATH"
-            raise CommandError(f"command not found{place}: {quote(name)}", found=False)
+            hint = hint_for_missing(name, environ)
+            raise CommandError(f"command not found{place}: {quote(name)}", found=False, hint=hint)
         problem, hint = "is a directory", ""
         if not os.path.isdir(existing[0]):
             problem, hint = "is not executable", f"chmod +x {existing[0]}, or name its interpreter"
