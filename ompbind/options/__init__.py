@@ -273,15 +273,17 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Tex
     by_name |= {f"--no-{o.names[0][2:]}": o for o in options if o.no}
     values: Texts = {}
     swallowed = False  # whether the last option was a list that took words for its values
-    joined = ""  # the last option with its value, if it was a list with that in the same word
-    bare = ""  # the last option, if its value is optional and was left out
+    last: tuple[str, str | None, Option] | None = None  # as typed, with its value
     rest = list(args)
     while rest:
         word = rest.pop(0)
         if word == "--":
             return values, rest
         if not looks_like_option(word):
-            check_first_word(word, rest, joined, bare)
+            if last and word[:1].isdecimal() and not is_word(word.replace(".", "")):
+                from ompbind.options.foreign import check_first_word
+
+                check_first_word([word, *rest], *last, options)
             return values, [word, *rest]
         name, value = split_word(word, by_name)
         option = by_name.get(name)
@@ -289,19 +291,24 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Tex
             if value is None and rest and not looks_like_option(rest[0]) and rest[0] != "--":
                 value = rest[0]
             raise unknown_option(name, options, FENCE_HINT if swallowed else "", value or "")
-        swallowed, joined, bare = False, "", ""
+        swallowed, last = False, (name, value, option)
         if option.kind == "flag":
             if value is not None:
-                raise UsageError(f"{name} takes no value, got {quote(value)}", option=name)
+                from ompbind.options.foreign import hint_for_flag
+
+                hint = hint_for_flag(option, value, options)
+                raise UsageError(
+                    f"{name} takes no value, got {quote(value)}", hint=hint, option=name
+                )
             values[option.key] = name in option.names
         elif option.kind == "optional":
             values[option.key] = value or ""
-            bare = name if value is None else ""
         elif option.kind == "value":
             names = {} if option.of_option else by_name
             if value is None and (not rest or rest[0] == "--" or is_name(rest[0], names)):
                 raise UsageError(f"{name} needs a value", hint=hint_of(option), option=name)
             text = check_text(option, rest.pop(0) if value is None else value, option.names[0])
+            last = (name, text, option)
             before = values.get(option.key)
             if option.many:
                 values[option.key] = [*(before if isinstance(before, list) else ()), text]
@@ -310,7 +317,6 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Tex
                 values[option.key] = f"{before},{text}" if adds else text
         else:
             texts = [] if value is None else [value]
-            joined = "" if value is None else f"{name}={value}"
             while value is None and rest and not looks_like_option(rest[0]) and rest[0] != "--":
                 texts.append(rest.pop(0))
             if not texts:
@@ -321,21 +327,6 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Tex
             earlier = values.get(option.key)
             values[option.key] = (earlier if isinstance(earlier, list) else []) + texts
     return values, []
-
-
-def check_first_word(word: str, rest: Sequence[str], joined: str, bare: str) -> None:
-    """Refuse a value where the worker's command begins, after a list with its first value in the
-    same word or an option without its optional value. Raises UsageError."""
-    if joined and not is_word(word):
-        name, _, given = joined.partition("=")
-        problem, hint = "takes one value", f"{name} {given} {word} ... -- COMMAND"
-        name += "="
-    elif bare and rest[:1] == ["--"] and word.replace(".", "", 1).isdecimal():
-        name, problem, hint = bare, "takes its value after =", f"{bare}={word}"
-    else:
-        return
-    text = f"{name} {problem}, and {quote(word)} follows it"
-    raise UsageError(text, hint=hint, option=name.rstrip("="))
 
 
 def looks_like_option(word: str) -> bool:

@@ -1,4 +1,5 @@
-"""The options and words of other tools and their names here, and the commands that take an option.
+"""The options and words of other tools and their names here, the commands that take an option, and
+values in the place of the worker's command.
 
 Only read for the hint of an error.
 """
@@ -6,9 +7,10 @@ Only read for the hint of an error.
 from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, parse_whole
-from ompbind.errors import ParseError
-from ompbind.messages import did_you_mean
+from ompbind.errors import ParseError, UsageError
+from ompbind.messages import did_you_mean, quote
 from ompbind.options.table import OPTIONS, options_of
+from ompbind.options.values import is_word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -339,6 +341,50 @@ def read_mask(text: str) -> str:
         return str(CpuSet.parse_mask(text.removeprefix("0x")))
     except ParseError:
         return ""
+
+
+def check_first_word(
+    words: Sequence[str], name: str, value: str | None, option: Option, options: Sequence[Option]
+) -> None:
+    """Refuse a number, or a list of them, where the worker's command begins, after an option that
+    has its value or takes none. `name`, `value`: as they were typed. Raises UsageError."""
+    word, more = words[0], words[: [*words, "--"].index("--")]
+    if option.kind == "list":
+        problem, hint = "takes one value", f"{name} {value} {word} ... -- COMMAND"
+        name += "="
+    elif not is_marked(words):
+        return
+    elif option.kind == "optional":
+        if value is not None:
+            return
+        problem, hint = "takes its value after =", f"{name}={word}"
+    elif command_of(options) not in PLANNING:
+        return  # a pid
+    elif option.kind == "flag":
+        problem, hint = "takes no value", hint_for_flag(option, " ".join(more), options)
+    else:
+        problem, hint = "takes one value", f"leave {' '.join(more)} out"
+        if option.adds or "," in option.value:
+            hint = f"{name} {','.join([value or '', *more])}"
+    text = f"{name} {problem}, and {quote(word)} follows it"
+    raise UsageError(text, hint=hint, option=name.rstrip("="))
+
+
+def is_marked(words: Sequence[str]) -> bool:
+    """Whether numbers are followed by --, so that the command begins only there."""
+    return next((w for w in words if w == "--" or is_word(w.replace(".", ""))), "") == "--"
+
+
+def hint_for_flag(option: Option, value: str, options: Sequence[Option]) -> str:
+    """Return the hint for a value that a flag does not take: the list of the same name, or its
+    opposite."""
+    name = option.names[0]
+    if value.lower() in ("no", "0", "false", "off") and option.no:
+        return f"--no-{name[2:]}"
+    longer = [o.names[0] for o in options if o.kind == "list" and o.names[0].startswith(f"{name}-")]
+    return (
+        f"{longer[0]} {value}" if longer and not is_word(value) else f"leave the value out: {name}"
+    )
 
 
 def hint_for_value(option: Option, value: str) -> str:

@@ -123,7 +123,7 @@ REFUSALS: list[tuple[str, str, str | None]] = [
      "did you mean --numa-bind-nodes?"),
     ("--frobnicate -- WORKER", "'--frobnicate' is not an option",
      "the worker's own options follow its command; see ompbind run --help"),
-    ("--share=yes -- WORKER", "--share takes no value, got 'yes'", ""),
+    ("--share=yes -- WORKER", "--share takes no value, got 'yes'", "leave the value out: --share"),
     ("--per socket -- WORKER",
      "--per: 'socket' is not one of numa, package, l3, core, gpu, accel, nic, "
          "die, cluster, l2, book, drawer", None),
