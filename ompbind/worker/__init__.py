@@ -89,7 +89,7 @@ def require_program(name: str, environ: Mapping[str, str]) -> str:
             from ompbind.worker.missing import hint_for_missing
 
             place = "" if os.sep in name else " in PATH"
-            hint = hint_for_missing(name, environ)
+            hint = hint_for_missing(name, lambda n: find_program(n, environ) is not None)
             raise CommandError(f"command not found{place}: {quote(name)}", found=False, hint=hint)
         problem, hint = "is a directory", ""
         if not os.path.isdir(existing[0]):

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 
 from ompbind.messages import quote
-from ompbind.worker import find_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
 DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"  # what text processors make of -
 
 
-def hint_for_missing(name: str, environ: Mapping[str, str]) -> str:
-    """Return the hint for a command that was not found; "" where nothing explains it."""
+def hint_for_missing(name: str, is_program: Callable[[str], bool]) -> str:
+    """Return the hint for a command that was not found; "" where nothing explains it. `is_program`:
+    whether a command would be."""
     first = " ".join(name.split(maxsplit=1)[:1])
-    if first != name and find_program(first, environ):
+    if first != name and is_program(first):
         return f"leave out the quotes around the whole command: {name}"
     if name[:1] in tuple(DASHES):
         return f"type - for {quote(name[0])}, which a text processor makes of it"
@@ -26,6 +26,6 @@ def hint_for_missing(name: str, environ: Mapping[str, str]) -> str:
     variable, equals, _ = name.partition("=")
     if equals and variable.isidentifier():
         return f"--env {name} sets a variable for the workers"
-    if name and os.sep not in name and find_program(f"./{name}", environ):
+    if name and os.sep not in name and is_program(f"./{name}"):
         return f"./{name} is in this directory; PATH is not"
     return ""
