@@ -75,7 +75,9 @@ def did_you_mean(word: str, among: Iterable[str]) -> str:
     import difflib
 
     by_letters = {other.lstrip("-").lower(): other for other in among}
-    near = difflib.get_close_matches(word.lstrip("-").lower(), by_letters, 1, cutoff=0.75)
+    plain = word.lstrip("-").lower()
+    near = difflib.get_close_matches(plain, by_letters, 1, cutoff=0.75)
+    near = near or [other for other in by_letters if sorted(other) == sorted(plain)]
     return f"did you mean {by_letters[near[0]]}?" if near else ""
 
 

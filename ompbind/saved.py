@@ -31,6 +31,7 @@ NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", 
          "MKL_DYNAMIC", "CUDA_DEVICE_ORDER", *nics.VARIABLES,
          *accelerators.VARIABLES)  # fmt: skip
 OPENMP_CODE = "OMP_TOOL_LIBRARIES"
+HINT = "ompbind show --format json writes a plan"
 MAX_PLAN_BYTES = 1 << 30  # of a file: a plan of 65,535 ranks has 60 MB
 
 
@@ -62,10 +63,9 @@ def read_plan(path: str) -> Plan:
         return plan
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
-        raise UsageError(f"--plan {quote(path)}: {reason}") from None
+        raise UsageError(f"--plan {quote(path)}: {reason}", hint=HINT) from None
     except OmpbindError as e:
-        hint = "ompbind show --format json writes a plan"
-        raise UsageError(f"--plan {quote(path)}: {e.message}", hint=hint, **e.data) from None
+        raise UsageError(f"--plan {quote(path)}: {e.message}", hint=HINT, **e.data) from None
 
 
 def check_agreement(plan: Plan) -> None:

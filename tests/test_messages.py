@@ -59,6 +59,7 @@ def test_name_process() -> None:
 def test_did_you_mean() -> None:
     """A typing error finds its word; a word that resembles none finds none."""
     assert did_you_mean("shwo", ("run", "show")) == "did you mean show?"
+    assert did_you_mean("rnu", ("run", "show")) == "did you mean run?"
     assert did_you_mean("frobnicate", ("run", "show")) == ""
 
 

@@ -27,7 +27,8 @@ def topo(args: Sequence[str]) -> int:
 
     values, extra = read_arguments(args, "topo")
     if extra:
-        raise UsageError(f"topo takes no {quote(extra[0])}", hint="ompbind topo --help")
+        named = f"ompbind topo --topology {extra[0]}" if os.path.exists(extra[0]) else ""
+        raise UsageError(f"topo takes no {quote(extra[0])}", hint=named or "ompbind topo --help")
     path, file = values.get("topology"), values.get("save")
     measured = measure() if "measure" in values else None
     if file is not None:

@@ -14,7 +14,7 @@ from ompbind.options.values import is_word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from ompbind.options.table import Option
 
@@ -170,6 +170,7 @@ NAMES: tuple[tuple[str, str], ...] = (
 # What ranks are mapped or bound to, in the words of others, and here.
 PER = {
     "core": "core", "cores": "core", "hwthread": "core", "l1cache": "core", "pu": "core",
+    "cpu": "core", "cpus": "core", "thread": "core", "threads": "core",
     "l2cache": "l2", "l3cache": "l3", "l3caches": "l3", "llc": "l3", "ccx": "l3", "cache": "l3",
     "numa": "numa", "ldom": "numa", "ldoms": "numa", "node": "numa", "nodes": "numa",
     "numanode": "numa", "numa_node": "numa", "domain": "numa", "snc": "numa",
@@ -243,9 +244,19 @@ def hint_for_option(name: str, options: Sequence[Option], value: str = "") -> st
         return f"did you mean {plain if plain in by_name else longer[0]}?"
     if hint := did_you_mean(name, (*by_name, "--help")):
         return hint
+    if apart := take_apart(name, by_name):
+        return f"write {apart}"
     if command in PLANNING:
         return f"the worker's own options follow its command; see ompbind {command or 'run'} --help"
     return f"see ompbind {command} --help"
+
+
+def take_apart(name: str, names: Collection[str]) -> str:
+    """Return `-v -n 2` for `-vn2`; "" where these are no short options of the command."""
+    letters = name[1:].rstrip("0123456789")
+    if name.startswith("--") or not letters[1:] or not all(f"-{c}" in names for c in letters):
+        return ""
+    return " ".join([*(f"-{c}" for c in letters), *filter(None, [name[1 + len(letters) :]])])
 
 
 def is_typed(meant: str) -> bool:

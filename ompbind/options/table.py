@@ -969,7 +969,7 @@ OPTIONS: tuple[Option, ...] = (
         needs=(
             Rule(
                 ("output_dir",),
-                "{option}: where to?",
+                "{option} needs a directory to write them to",
                 "--output-dir DIR names the directory",
                 when=("files",),
             ),

@@ -30,7 +30,9 @@ LONGEST = 1e9  # seconds: what a timer of the system surely takes
 # --- numbers -------------------------------------------------------------------------------------
 
 
-def parse_number(value: Given, name: str, least: int, most: int = LIMIT - 1, word: str = "") -> int:
+def parse_number(
+    value: Given, name: str, least: int, most: int = LIMIT - 1, word: str = "", hint: str = ""
+) -> int:
     """Return a whole number from `least` to `most`; the message has the `word` that may stand for
     one, if any. Raises UsageError."""
     number = value if isinstance(value, int) else parse_whole(text_of(value, name))
@@ -39,6 +41,7 @@ def parse_number(value: Given, name: str, least: int, most: int = LIMIT - 1, wor
     either = f"is neither {word} nor" if word else "is not"
     raise UsageError(
         f"{name}: {written(value)} {either} a whole number from {least} to {most}",
+        hint=hint,
         option=name,
         text=str(value),
     )
@@ -61,12 +64,16 @@ def parse_sizes(value: Given, name: str) -> tuple[int, ...]:
 
 def parse_threads(value: Given, name: str) -> str:
     """Return the text of OMP_NUM_THREADS, or `cores`. Raises UsageError."""
-    return "cores" if value == "cores" else str(parse_number(value, name, 1, word="cores"))
+    if value == "cores":
+        return "cores"
+    hint = f"leave {name} out for a thread for each place"
+    return str(parse_number(value, name, 1, word="cores", hint=hint))
 
 
 def parse_smt(value: Given, name: str) -> int | None:
     """Return the number of hardware threads of a core, None for `all`. Raises UsageError."""
-    return None if value == "all" else parse_number(value, name, 1, word="all")
+    hint = "1 uses one hardware thread of each core, all uses every one"
+    return None if value == "all" else parse_number(value, name, 1, word="all", hint=hint)
 
 
 def parse_part(value: Given, name: str) -> tuple[int, int]:
@@ -350,9 +357,11 @@ def is_word(text: str) -> bool:
 def located(error: ParseError, name: str, rank: int | None) -> ParseError:
     """Return the same error with the option and the rank that it is about."""
     where = name if rank is None else f"{name}, rank {rank}"
-    hint = error.hint
-    if name.startswith(("--numa-bind", "--mem-nodes")) and is_word(str(error.data.get("text", ""))):
+    hint, text = error.hint, str(error.data.get("text", ""))
+    if name.startswith(("--numa-bind", "--mem-nodes")) and is_word(text):
         hint = FENCE_HINT
+    elif name.startswith("--") and " " in text.strip():
+        hint = f"leave the quotes out: {name} {text.strip()}"
     return ParseError(f"{where}: {error.message}", hint=hint, rank=rank, **error.data)
 
 

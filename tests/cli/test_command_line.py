@@ -107,7 +107,7 @@ REFUSALS: list[tuple[str, str, str | None]] = [
     ("-n 99999999999999999999 -- WORKER",
      "--ranks: '99999999999999999999' is not a whole number from 1 to 65535", ""),
     ("--threads a -- WORKER", "--threads: 'a' is neither cores nor a whole number from 1 to 65535",
-     ""),
+     "leave --threads out for a thread for each place"),
     # a missing --
     ("--numa-bind-nodes 0 python w.py",
      "--numa-bind-nodes, rank 1: 'python' is not a number or a range", FENCE_HINT),
@@ -129,7 +129,8 @@ REFUSALS: list[tuple[str, str, str | None]] = [
          "die, cluster, l2, book, drawer", None),
     ("--topology /x -- WORKER", "--topology is another machine, where nothing can be run from here",
      "ompbind show --topology plans for it"),
-    ("--plan NOWHERE -- WORKER", "--plan 'NOWHERE': No such file or directory", ""),
+    ("--plan NOWHERE -- WORKER", "--plan 'NOWHERE': No such file or directory",
+     "ompbind show --format json writes a plan"),
 ]  # fmt: skip
 
 

@@ -252,6 +252,8 @@ def test_no_pages(tmp_path: os.PathLike[str]) -> None:
         (["verify", "--pid", "3"], "'--pid' is not an option", "use ompbind verify PID..."),
         # ompbind's own
         (["run", "--version"], "'--version' is not an option", "use ompbind --version"),
+        (["topo", "examples/server.topo"], "topo takes no 'examples/server.topo'",
+         "ompbind topo --topology examples/server.topo"),
         (["topo", "--hlep"], "'--hlep' is not an option", "did you mean --help?"),
         # nobody's
         (["run", "--frobnicate"], "'--frobnicate' is not an option",

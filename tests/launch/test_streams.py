@@ -510,7 +510,7 @@ def test_a_file_that_was_replaced_is_not_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "error", "hint"),
     [
-        (["--output", "files"], "--output files: where to?",
+        (["--output", "files"], "--output files needs a directory to write them to",
          "--output-dir DIR names the directory"),
         (["--output", "tag", "--output-dir", "x"],
          "--output tag and --output-dir both say where output goes", "leave one of them out"),

@@ -113,6 +113,9 @@ FOREIGN = [
     ("--balancer", "did you mean --balance?"),
     ("--inclusively", "the worker's own options follow its command; see ompbind run --help"),
     ("--config x", "the worker's own options follow its command; see ompbind run --help"),
+    ("-vn 2", "write -v -n"),
+    ("-qvn2", "write -q -v -n 2"),
+    ("-vx", "the worker's own options follow its command; see ompbind run --help"),
     ("-Z", "the worker's own options follow its command; see ompbind run --help"),
 ]  # fmt: skip
 
@@ -192,7 +195,10 @@ def test_values(name: str) -> None:
          "those of each part"),
         ("--numa-bind-nodes all", "leave the option out for all cpus; --per numa makes a rank for "
          "each node"),
-        ("--smt al", ""),
+        ("--smt al", "1 uses one hardware thread of each core, all uses every one"),
+        ("--threads auto", "leave --threads out for a thread for each place"),
+        ("--numa-bind-nodes '0 0 1 1'", "leave the quotes out: --numa-bind-nodes 0 0 1 1"),
+        ("--numa-bind-cpus 0 '1 2'", "leave the quotes out: --numa-bind-cpus 1 2"),
     ],
 )  # fmt: skip
 def test_lists(words: str, hint: str) -> None:
