@@ -14,7 +14,7 @@ from __future__ import annotations
 from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
 from ompbind.machine import linux_root, read_machine
-from ompbind.machine.limits import read_own_cpuset
+from ompbind.machine.limits import read_current_cpuset
 from ompbind.messages import counted, label
 from ompbind.planner.cores import group_cores, levels_for
 from ompbind.plans import ENGINE_TASK, ENGINE_VARIABLE, Caution, Numbers, World
@@ -93,7 +93,7 @@ def fit_here(
     TopologyError."""
     cpuset = machine.topology.online
     if needs_cpuset(found, within) and (root := linux_root()):
-        cpuset = read_own_cpuset(root) or cpuset
+        cpuset = read_current_cpuset(root) or cpuset
     fitted = fit(machine, request, found, environ, within, cpuset)
     wanted = levels_for(fitted.request)
     if not set(wanted) <= set(levels):

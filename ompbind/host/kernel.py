@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
 from ompbind.machine.cpus import CPUS
-from ompbind.machine.limits import has_process, read_sysctl
+from ompbind.machine.limits import read_sysctl
 from ompbind.messages import label
 from ompbind.plans import Caution
 from ompbind.record import Record
@@ -44,6 +44,12 @@ def read_settings(root: Root, cpus: CpuSet) -> KernelSettings:
         governors=tuple(sorted(governors - {""})),
         irqbalance=has_process(root, "irqbalance"),
     )
+
+
+def has_process(root: Root, name: str) -> bool:
+    """Whether a process of this name is visible."""
+    pids = (pid for pid in root.names("proc") if pid.isdigit())
+    return any((root.read(f"proc/{pid}/comm") or "").strip() == name for pid in pids)
 
 
 def parse_choice(text: str | None) -> str | None:

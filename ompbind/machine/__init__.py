@@ -70,7 +70,7 @@ def read_family(path: str | None = None) -> str:
     root = linux_root(path)
     if root is None:
         return ""
-    from ompbind.machine.limits import parse_family
+    from ompbind.machine.details import parse_family
 
     return parse_family(root.read("proc/cpuinfo") or "")
 

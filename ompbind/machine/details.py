@@ -1,4 +1,5 @@
-"""Read what no plan depends on and people want to know: the processor's model, and its caches.
+"""Read what hardly any plan depends on and people want to know: the processor's family and model,
+and its caches.
 
 Sources: the kernel's show_cpuinfo of each architecture, and ABI/testing/sysfs-devices-system-cpu
 for caches. The parts of Arm's implementers are those of util-linux's lscpu-arm.c; the machines of
@@ -77,6 +78,22 @@ def parse_model(cpuinfo: str) -> str:
         fields = {}
     models |= dict.fromkeys(f"IBM {name}" for name in find_s390_machines(cpuinfo).values())
     return join_models(models)
+
+
+def parse_family(cpuinfo: str) -> str:
+    """Return the kind of processor that /proc/cpuinfo describes: "x86", "arm", "power", "s390" or
+    "riscv"; "" for any other. Source: the kernel's show_cpuinfo."""
+    lines = cpuinfo[:4096].lower().splitlines()
+    words = {line.partition(":")[0].strip(): line.partition(":")[2] for line in lines}
+    if "cpu implementer" in words:
+        return "arm"
+    if words.get("isa", "").strip().startswith("rv"):
+        return "riscv"
+    if "s390" in words.get("vendor_id", ""):
+        return "s390"
+    if words.get("cpu", "").strip().startswith("power"):
+        return "power"
+    return "x86" if "cpu family" in words and "vendor_id" in words else ""
 
 
 def join_models(models: Iterable[str]) -> str:

@@ -80,22 +80,6 @@ def read_emulators(root: Root) -> list[str]:
     return [name for name in names if name not in ("register", "status")]
 
 
-def parse_family(cpuinfo: str) -> str:
-    """Return the kind of processor that /proc/cpuinfo describes: "x86", "arm", "power", "s390" or
-    "riscv"; "" for any other. Source: the kernel's show_cpuinfo."""
-    lines = cpuinfo[:4096].lower().splitlines()
-    words = {line.partition(":")[0].strip(): line.partition(":")[2] for line in lines}
-    if "cpu implementer" in words:
-        return "arm"
-    if words.get("isa", "").strip().startswith("rv"):
-        return "riscv"
-    if "s390" in words.get("vendor_id", ""):
-        return "s390"
-    if words.get("cpu", "").strip().startswith("power"):
-        return "power"
-    return "x86" if "cpu family" in words and "vendor_id" in words else ""
-
-
 def read_stat_cpus(root: Root) -> CpuSet:
     """Return the online cpus by `/proc/stat`, for use where `/sys` is hidden; empty without it."""
     return parse_stat_cpus(root.read("proc/stat") or "")
@@ -240,7 +224,7 @@ def read_cpuset(
     return None
 
 
-def read_own_cpuset(root: Root) -> CpuSet | None:
+def read_current_cpuset(root: Root) -> CpuSet | None:
     """Return the cpus of this process's cpuset; None if unrestricted. Raises TopologyError."""
     groups = parse_cgroups(root.read("proc/self/cgroup") or "")
     return read_cpuset(root, read_mounts(root), groups, "cpus")
@@ -396,9 +380,3 @@ def read_sysctl(root: Root, name: str) -> str | None:
     """Return a kernel setting such as `vm/zone_reclaim_mode`; None if it does not exist."""
     text = root.read(f"proc/sys/{name}")
     return None if text is None else text.strip()
-
-
-def has_process(root: Root, name: str) -> bool:
-    """Whether a process of this name is visible."""
-    pids = (pid for pid in root.names("proc") if pid.isdigit())
-    return any((root.read(f"proc/{pid}/comm") or "").strip() == name for pid in pids)
