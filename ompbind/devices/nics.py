@@ -27,21 +27,19 @@ INTEL = "8086"
 
 
 class Card(Record):
-    """A port of a network card that a rank may use. `name`: as in its variables; `variables`: those
-    that tell a program to use it."""
+    """A port of a network card that a rank may use."""
 
-    name: str
+    name: str  # as in its variables
     device: Device
-    variables: tuple[tuple[str, str], ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()  # those that tell a program to use it
 
 
 class Cards(Record):
-    """The network cards that ranks may use, by PCI address and port. `problem`: why there are none;
-    `left_out`: those that were passed over, each with the reason."""
+    """The network cards that ranks may use, by PCI address and port."""
 
     cards: tuple[Card, ...] = ()
-    problem: str = ""
-    left_out: tuple[str, ...] = ()
+    problem: str = ""  # why there are none
+    left_out: tuple[str, ...] = ()  # those that were passed over, each with the reason
 
     @property
     def variables(self) -> tuple[str, ...]:

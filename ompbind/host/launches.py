@@ -40,25 +40,22 @@ LAUNCHERS = ("ompbind", "rank-watcher")  # the names of the processes above seve
 
 
 class Member(Record):
-    """A rank, or another process that holds cpus. `rank`: its number, None where that is not
-    known; `nodes`: of its cpus."""
+    """A rank, or another process that holds cpus."""
 
-    pid: int
-    rank: int | None
+    pid: int  # 0: it cannot be seen
+    rank: int | None  # None: not known
     cpus: CpuSet
-    nodes: CpuSet
+    nodes: CpuSet  # of its cpus
 
 
 class Launch(Record):
-    """Processes that were started together. `pid`: of the one that the user started, 0 where
-    nothing but a lease can be seen; `by`: how it is known what it holds: "variables", "lease" or
-    "mask"; `since`: when it was started, in seconds since 1970, None where that is not known."""
+    """Processes that were started together."""
 
-    pid: int
+    pid: int  # of the one that the user started; 0: nothing but a lease can be seen
     user: str
     command: tuple[str, ...]
-    by: str
-    since: float | None
+    by: str  # how it is known what it holds: "variables", "lease" or "mask"
+    since: float | None  # when it was started, in seconds since 1970; None: not known
     members: tuple[Member, ...]
     cpus: CpuSet  # of all of them
 
@@ -68,13 +65,12 @@ class Launch(Record):
 
 
 class Survey(Record):
-    """What is held of a machine, and by whom. `held`: all cpus on which there is a lease; `hidden`:
-    how many processes' variables cannot be read, which may be ranks of ompbind."""
+    """What is held of a machine, and by whom."""
 
     machine: Machine
     launches: tuple[Launch, ...]
-    held: CpuSet
-    hidden: int = 0
+    held: CpuSet  # all cpus on which there is a lease
+    hidden: int = 0  # processes whose variables cannot be read, and which may be ranks of ompbind
 
     @property
     def free(self) -> tuple[CpuSet, ...]:
@@ -90,21 +86,21 @@ class Survey(Record):
         return union(self.free) & union(n.cpus for n in self.launches if n.by == "mask")
 
 
-class Seen(Record):
-    """A process, as much of it as matters here. `claim`: the rank and the cpus that ompbind gave
-    it; `environ`: None where it cannot be read."""
+class VisibleProcess(Record):
+    """A process, as much of it as matters here."""
 
     pid: int
     parent: int
-    started: int
+    started: int  # in the kernel's ticks since the machine booted
     name: str
     user: int | None
     mask: CpuSet
     command: tuple[str, ...]
-    environ: Mapping[str, str] | None
+    environ: Mapping[str, str] | None  # None: it cannot be read
 
     @property
     def claim(self) -> tuple[str, str, str] | None:
+        """The rank and the cpus that ompbind gave it, and its engine's task; None: not a rank."""
         env = self.environ or {}
         if RANK_VARIABLE not in env or CPUS_VARIABLE not in env:
             return None
@@ -140,9 +136,9 @@ def survey(root: LivingRoot, machine: Machine) -> Survey:
 # --- processes -----------------------------------------------------------------------------------
 
 
-def read_all(root: LivingRoot) -> dict[int, Seen]:
+def read_all(root: LivingRoot) -> dict[int, VisibleProcess]:
     """Return all processes but the kernel's own and zombies, by pid."""
-    processes: dict[int, Seen] = {}
+    processes: dict[int, VisibleProcess] = {}
     for name in root.names("proc"):
         if not name.isdigit():
             continue
@@ -157,7 +153,7 @@ def read_all(root: LivingRoot) -> dict[int, Seen]:
             continue
         environ, _ = read_or_reason(root, f"{path}/environ")
         status, _ = read_or_reason(root, f"{path}/status")
-        processes[pid] = Seen(
+        processes[pid] = VisibleProcess(
             pid, stat.parent, stat.started, stat.name, parse_user(status or b""), mask,
             tuple(w.decode("utf-8", "surrogateescape") for w in words.rstrip(b"\0").split(b"\0")),
             None if environ is None else dict(parse_environ(environ)),
@@ -165,7 +161,7 @@ def read_all(root: LivingRoot) -> dict[int, Seen]:
     return processes
 
 
-def climb(processes: Mapping[int, Seen], pid: int) -> list[int]:
+def climb(processes: Mapping[int, VisibleProcess], pid: int) -> list[int]:
     """Return the processes of ompbind above a rank, from the supervisor to the one that the user
     started."""
     above: list[int] = []
@@ -176,7 +172,7 @@ def climb(processes: Mapping[int, Seen], pid: int) -> list[int]:
     return above
 
 
-def read_start(root: LivingRoot, process: Seen) -> float | None:
+def read_start_time(root: LivingRoot, process: VisibleProcess) -> float | None:
     """Return when a process was started, in seconds since 1970; None where that is not known."""
     for line in (root.read("proc/stat") or "").splitlines():
         if line.startswith("btime "):
@@ -188,7 +184,7 @@ def read_start(root: LivingRoot, process: Seen) -> float | None:
 
 
 def find_ranks(
-    root: LivingRoot, processes: Mapping[int, Seen]
+    root: LivingRoot, processes: Mapping[int, VisibleProcess]
 ) -> dict[int, tuple[int | None, CpuSet]]:
     """Return the ranks by pid, each with its number and the cpus that it holds, and those of its
     roles. Their children have the same variables, and do not count, nor do those that a supervisor
@@ -218,7 +214,7 @@ def find_ranks(
 def make_launches(
     root: LivingRoot,
     machine: Machine,
-    processes: Mapping[int, Seen],
+    processes: Mapping[int, VisibleProcess],
     ranks: Mapping[int, tuple[int | None, CpuSet]],
 ) -> list[Launch]:
     """Return the launches of these ranks: those of one supervisor, or of one engine's job."""
@@ -239,7 +235,7 @@ def make_launches(
 def make_launch(
     root: LivingRoot,
     machine: Machine,
-    processes: Mapping[int, Seen],
+    processes: Mapping[int, VisibleProcess],
     by: str,
     pid: int,
     members: Mapping[int, tuple[int | None, CpuSet]],
@@ -252,7 +248,7 @@ def make_launch(
         user="" if first.user is None else name_user(first.user),
         command=first.command,
         by=by,
-        since=read_start(root, head),
+        since=read_start_time(root, head),
         members=tuple(
             Member(p, number, cpus, machine.topology.nodes_of(cpus))
             for p, (number, cpus) in ordered
@@ -275,7 +271,7 @@ def subtract(leases: Iterable[CpuSet], explained: Iterable[CpuSet]) -> CpuSet:
 
 
 def find_other_takers(
-    root: LivingRoot, processes: Mapping[int, Seen], known: set[int], left: CpuSet
+    root: LivingRoot, processes: Mapping[int, VisibleProcess], known: set[int], left: CpuSet
 ) -> dict[int, CpuSet]:
     """Return the processes whose variables cannot be read and that have taken leases on any of the
     cpus that are `left`, by pid: on those to which they, or their children, are bound."""
@@ -293,7 +289,7 @@ def find_other_takers(
 
 
 def find_bound(
-    root: LivingRoot, machine: Machine, processes: Mapping[int, Seen], known: set[int]
+    root: LivingRoot, machine: Machine, processes: Mapping[int, VisibleProcess], known: set[int]
 ) -> list[Launch]:
     """Return other programs that are bound to some of the machine's cpus: those whose mask is
     narrower than their parent's, the children of one parent together."""
@@ -312,7 +308,7 @@ def find_bound(
     ]
 
 
-def is_below(processes: Mapping[int, Seen], pid: int, known: set[int]) -> bool:
+def is_below(processes: Mapping[int, VisibleProcess], pid: int, known: set[int]) -> bool:
     """Whether a process is one of these, or was started by one."""
     while pid in processes:
         if pid in known:

@@ -32,24 +32,22 @@ ACCOUNTING = "memory_hugetlb_accounting"  # an option with which cgroups are mou
 
 
 class Demand(Record):
-    """What a rank, or a server's worker, needs: bytes under its memory policy."""
+    """What a rank, or a server's worker, needs."""
 
     name: str
     number: int
-    need: int
-    mem: str
+    need: int  # bytes
+    mem: str  # its memory policy
     mems: CpuSet
 
 
 class Room(Record):
-    """The memory that may be taken. `nodes`: of each node; `whole`: of the machine, where it says
-    nothing of its nodes; `cgroup`: what the cgroup lets this process take, None for all; `is_now`:
-    whether it is that of this moment, and not the size of another machine."""
+    """The memory that may be taken."""
 
     nodes: Mapping[int, NodeMemory]
-    whole: NodeMemory | None = None
-    cgroup: int | None = None
-    is_now: bool = True
+    whole: NodeMemory | None = None  # the machine's, where it says nothing of its nodes
+    cgroup: int | None = None  # bytes that the cgroup lets this process take; None: all
+    is_now: bool = True  # what is free at this moment, and not the size of another machine
 
 
 def check_room(plan: Plan, machine: Machine, root: Root | None) -> Plan:

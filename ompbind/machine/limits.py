@@ -31,13 +31,12 @@ class Mount(Record):
 
 
 class Ancestor(Record):
-    """This process or one above it. `name`: at most 15 characters, as the kernel keeps it; `cpus`:
-    its affinity mask, None where it cannot be read."""
+    """This process or one above it."""
 
     pid: int
-    name: str
+    name: str  # at most 15 characters, as the kernel keeps it
     parent: int
-    cpus: CpuSet | None
+    cpus: CpuSet | None  # its affinity mask; None: it cannot be read
 
 
 def read_allowed(root: Root, topology: Topology) -> Allowed:

@@ -24,17 +24,15 @@ RESERVED_PAGES = "/anon_hugepage"
 
 
 class Region(Record):
-    """A mapping of a process. `start`: its address; `policy`: as the kernel writes it; `page`: the
-    bytes of a page; `pages`: (node, number of pages) of those that are in memory; `end`: the
-    address after its last byte, `start` where that was not read."""
+    """A mapping of a process."""
 
-    start: int
-    policy: str
+    start: int  # its address
+    policy: str  # as the kernel writes it
     is_file: bool  # or shared memory: its pages may be others' as well
     is_stack: bool  # the main thread's
-    page: int
-    pages: tuple[tuple[int, int], ...]
-    end: int = 0
+    page: int  # the bytes of a page
+    pages: tuple[tuple[int, int], ...]  # (node, number of pages) of those that are in memory
+    end: int = 0  # the address after its last byte; `start` where that was not read
     file: str = ""  # its path as os.fsdecode has it; "": of none, or of another name than a file's
 
     def count_outside(self, nodes: CpuSet) -> int:

@@ -42,14 +42,12 @@ SIZE = re.compile(r"(\d+)(?:([kmgt])(i?)b)?", re.IGNORECASE)
 
 
 class Part(Record):
-    """A level, or nodes that are attached to one. `width`: how many there are on the machine;
-    `indexes`: how they are numbered, as it is written, "" for in their order; `memory`: the bytes
-    of each node, None where that is not said."""
+    """A level, or nodes that are attached to one."""
 
     kind: str
-    width: int
-    indexes: str = ""
-    memory: int | None = None
+    width: int  # how many there are on the machine
+    indexes: str = ""  # how they are numbered, as it is written; "": in their order
+    memory: int | None = None  # the bytes of each node; None: not given
 
 
 def is_synthetic(text: str) -> bool:

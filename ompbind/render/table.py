@@ -16,11 +16,11 @@ HEADING = "bold dim"
 
 
 class Column(Record):
-    """`right`: aligned to the right; `no_wrap`: never broken, and narrowed last."""
+    """A column of a table."""
 
     name: str = ""
-    right: bool = False
-    no_wrap: bool = False
+    right: bool = False  # aligned to the right
+    no_wrap: bool = False  # never broken, and narrowed last
     overflow: Overflow = "ellipsis"
     style: str = ""
 

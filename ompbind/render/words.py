@@ -6,16 +6,15 @@ from ompbind.record import Record
 
 
 class Row(Record):
-    """The cells of a rank, a worker, or several that are alike. `rank`: the number whose colour it
-    has, None for none."""
+    """The cells of a rank, a worker, or several that are alike."""
 
     cells: tuple[str, ...]
-    rank: int | None = None
+    rank: int | None = None  # the number whose colour it has
 
 
 class Rows(Record):
-    """A table of words. `note`: what its reader has to know, "" for nothing."""
+    """A table of words."""
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
-    note: str = ""
+    note: str = ""  # what its reader has to know

@@ -13,7 +13,15 @@ import pytest
 from ompbind import host
 from ompbind.cli import main
 from ompbind.cpuset import CpuSet
-from ompbind.host.launches import Launch, Member, Seen, Survey, find_ranks, subtract, survey
+from ompbind.host.launches import (
+    Launch,
+    Member,
+    Survey,
+    VisibleProcess,
+    find_ranks,
+    subtract,
+    survey,
+)
 from ompbind.machine.topology import Machine
 from ompbind.render import make_text
 from ompbind.render.launches import describe_age, draw_survey
@@ -82,7 +90,7 @@ def test_what_a_rank_leaves_behind_is_no_launch(
     made.add(11, 10, claim, masks=["0-3"])
     made.add(12, 10, claim, masks=["0-3"])
     processes = {
-        pid: Seen(pid, parent, 1, name, 0, CpuSet(range(4)), (name,), environ)
+        pid: VisibleProcess(pid, parent, 1, name, 0, CpuSet(range(4)), (name,), environ)
         for pid, parent, name, environ in (
             (10, 1, "ompbind", {}), (11, 10, "w", claim), (12, 10, "orphan", claim),
         )

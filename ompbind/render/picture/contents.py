@@ -31,29 +31,29 @@ OTHER_VENDORS = {"1a03": "ASPEED", "102b": "Matrox", "15b3": "Mellanox", "14e4":
 
 
 class Memory(Record):
-    """The memory of a NUMA node. `bytes`: None if unknown; `text`: that in words, with its kind;
-    `ranks`: those that are bound to it."""
+    """The memory of a NUMA node."""
 
     node: int
-    bytes: int | None
-    text: str
-    ranks: tuple[int, ...] = ()
+    bytes: int | None  # None: unknown
+    text: str  # its size in words, with its kind
+    ranks: tuple[int, ...] = ()  # those that are bound to it
     allowed: bool = True
 
 
 class Chip(Record):
-    """A device, or several that are alike. `rank`: whose GPU it is."""
+    """A device, or several that are alike."""
 
     text: str
-    title: str
-    rank: int | None = None
+    title: str  # shown under the pointer
+    rank: int | None = None  # to which it is given
     usable: bool = True
 
 
 class Block(Record):
-    """A part of the machine that has a box of its own. `look`: "package", "node", "cache", "memory"
-    for a node without cpus, "group" for cores without a box, "machine" for all."""
+    """A part of the machine that has a box of its own."""
 
+    # "package", "node", "cache", "memory" (a node without cpus), "group" (cores without a box) or
+    # "machine" (all).
     look: str
     name: str = ""
     detail: str = ""
