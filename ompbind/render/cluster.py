@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ompbind.devices.visible import why_not
-from ompbind.messages import counted, plural
+from ompbind.messages import counted, cut, plural
 from ompbind.render.escape import escape
 from ompbind.render.machine import machine_headline
-from ompbind.render.plan import draw_executed, draw_ranks, rank_table
+from ompbind.render.plan import draw_caution, draw_executed, draw_ranks, rank_table
 from ompbind.render.table import Table
 from ompbind.render.text import Group, Text
 
@@ -36,9 +36,7 @@ def draw_cluster(
         parts += [Text("\nhosts that differ from their kind", style="bold")]
         parts += [difference_table(cluster, different)]
     for caution in escape(cluster.cautions):
-        parts.append(Text.assemble(("\nwarning: ", "bold yellow"), caution.text))
-        if caution.hint:
-            parts.append(Text.assemble(("hint: ", "bold"), caution.hint))
+        parts += [Text(), draw_caution(caution)]
     for number in usual:
         usual_plan = number_on_host(cluster.plans[number])
         name = f"each host of kind {usual.index(number)}"
@@ -90,7 +88,9 @@ def kind_table(cluster: ClusterPlan, usual: Sequence[int]) -> Table:
         if gpus:
             machine.append(f", {counted(gpus, 'GPU')}")
         ranks = str(len(cluster.plans[number].ranks))
-        table.add_row(str(kind), str(count), ranks, machine, shorten(cluster.kind_hosts(kind)))
+        table.add_row(
+            str(kind), str(count), ranks, machine, cut(cluster.kind_hosts(kind), LONGEST_LIST)
+        )
     return table
 
 
@@ -101,7 +101,9 @@ def difference_table(cluster: ClusterPlan, different: Sequence[int]) -> Drawing:
     for number in different[:MOST_DIFFERENT]:
         group = cluster.groups[number]
         texts = escape([d.text for d in group.differences])
-        table.add_row(shorten(cluster.hosts_of(number)), str(group.kind), "\n".join(texts))
+        table.add_row(
+            cut(cluster.hosts_of(number), LONGEST_LIST), str(group.kind), "\n".join(texts)
+        )
     if not different[MOST_DIFFERENT:]:
         return table
     more = len(different) - MOST_DIFFERENT
@@ -121,7 +123,7 @@ def draw_changed(
     ]
     parts: list[Drawing] = []
     for number in changed[:MOST_TABLES]:
-        title = f"\nanother plan on {shorten(cluster.hosts_of(number))}"
+        title = f"\nanother plan on {cut(cluster.hosts_of(number), LONGEST_LIST)}"
         parts += [
             Text(title, style="bold"),
             rank_table(escape(number_on_host(cluster.plans[number]))),
@@ -138,7 +140,3 @@ def bindings(plan: Plan) -> list[object]:
     return [
         (r.binding, r.places, r.devices, dict(r.env).get("OMP_NUM_THREADS")) for r in plan.ranks
     ]
-
-
-def shorten(hosts: str) -> str:
-    return hosts if len(hosts) <= LONGEST_LIST else f"{hosts[:LONGEST_LIST]}…"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ompbind.colours import colour_of
 from ompbind.cpuset import union
-from ompbind.messages import counted, label
+from ompbind.messages import counted, cut, label
 from ompbind.render.escape import escape, quote_word
 from ompbind.render.lists import list_pieces, short_list
 from ompbind.render.owners import Owners
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from ompbind.host.launches import Launch, Survey
     from ompbind.render.text import Drawing
 
-MOST = 60  # characters of a command
-
-
+MAX_COMMAND = 60  # characters of a command
 # What kinds of cpus are called here; the ranks are launches.
 NAMES = {"rank": "launch", "shared": "several", "not used": "free", "reserved": "on a held core"}
 
@@ -72,8 +70,7 @@ def launch_table(survey: Survey, now: float) -> Table:
 
 def describe_command(launch: Launch) -> str:
     """Return a command as a shell takes it, cut where it is long; - where it cannot be seen."""
-    text = " ".join(map(quote_word, launch.command)) or "-"
-    return text if len(text) <= MOST else f"{text[: MOST - 1]}…"
+    return cut(" ".join(map(quote_word, launch.command)), MAX_COMMAND) or "-"
 
 
 def describe_age(seconds: float) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ompbind.machine.topology import Cpu, Device, Level, Machine, Node, Topology
 
-NAMES = {"l3": "L3", "l2": "L2"}
+NAMES = {"l3": "L3", "l2": "L2"}  # of levels that are not called so
 HOLDERS = ("drawer", "book", "package", "node")  # that memory and devices belong to
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ompbind.cpuset import CpuSet
     from ompbind.machine.topology import Machine
-    from ompbind.plans import Inherited, Plan
+    from ompbind.plans import Caution, Inherited, Plan
     from ompbind.render.blocks import Block
     from ompbind.render.map import Fold
     from ompbind.render.owners import Owners
@@ -97,11 +97,14 @@ def draw_ranks(
         parts += [Text(sentence) for sentence in escape(explanation)]
     if plan.cautions:
         parts.append(Text())
-    for caution in plan.cautions:
-        parts.append(Text.assemble(("warning: ", "bold yellow"), caution.text))
-        if caution.hint:
-            parts.append(Text.assemble(("hint: ", "bold"), caution.hint))
-    return Group(*parts)
+    return Group(*parts, *(draw_caution(caution) for caution in plan.cautions))
+
+
+def draw_caution(caution: Caution) -> Drawing:
+    """Draw a warning, with its hint below."""
+    warning = Text.assemble(("warning: ", "bold yellow"), caution.text)
+    hint = [Text.assemble(("hint: ", "bold"), caution.hint)] if caution.hint else []
+    return Group(warning, *hint)
 
 
 def draw_executed(plan: Plan, rank: int, name: str) -> list[Drawing]:

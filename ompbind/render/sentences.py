@@ -163,13 +163,13 @@ def explain_preloads(plan: Plan) -> list[str]:
 def explain_server(plan: Plan, server: Server) -> list[str]:
     """Return sentences on which process of a server gets what, and how it is told."""
     rank, name = plan.ranks[0], f"{server.name} {server.version}".strip()
-    memory = describe_policy(rank.mem, rank.mems)
+    memory = explain_policy(rank.mem, rank.mems)
     cpus = label("cpu", rank.cpus)
     lines = [f"One {name} server: {cpus}, for itself and all that it starts; {memory}."]
     for w in server.workers:
         nodes = f"; on {label('node', w.nodes)}" if w.nodes else ""
         gpus = f"; its {plural('GPU', len(w.gpus))}: {', '.join(w.gpus)}" if w.gpus else ""
-        bound = describe_policy(w.mem, w.mems)
+        bound = explain_policy(w.mem, w.mems)
         because = f" ({w.why})" if w.why else ""
         lines.append(f"Worker {w.worker}: {label('cpu', w.cpus)}{because}{nodes}{gpus}; {bound}.")
     if server.rest:
@@ -183,7 +183,7 @@ def explain_server(plan: Plan, server: Server) -> list[str]:
     return lines
 
 
-def describe_policy(mem: str, mems: CpuSet, why: str = "") -> str:
+def explain_policy(mem: str, mems: CpuSet, why: str = "") -> str:
     """Return what a memory policy does; `why`: the reason for its nodes, "" for none."""
     nodes = label("node", mems) + (f" ({why})" if why else "")
     return MEMORY[mem].format(mems=nodes, full="these are" if len(mems) > 1 else "that is")
@@ -191,7 +191,7 @@ def describe_policy(mem: str, mems: CpuSet, why: str = "") -> str:
 
 def explain_memory(rank: RankPlan) -> str:
     """Return where a rank's memory comes from."""
-    text = describe_policy(rank.mem, rank.mems, rank.mem_why)
+    text = explain_policy(rank.mem, rank.mems, rank.mem_why)
     if rank.weights:
         pages = [f"{counted(weight, 'page')} of node {node}" for node, weight in rank.weights]
         text += f" ({', then '.join(pages)})"

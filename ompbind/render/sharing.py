@@ -5,6 +5,7 @@ from __future__ import annotations
 from ompbind.cpuset import label_numbers, union
 from ompbind.messages import counted, label
 from ompbind.planner.sharing import CPU, MEMORY, find_sharing, list_holders, order_levels
+from ompbind.render.outline import NAMES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from ompbind.plans import Plan
 
 MOST = 3  # sets of ranks that are written out
-NOUNS = {"l2": "L2", "l3": "L3"}  # of levels that are not called by their names
 
 
 def describe_sharing(plan: Plan, machine: Machine | None) -> list[str]:
@@ -64,7 +64,7 @@ def make_clauses(
         who = "all" if len(sets[0]) == len(names) else join_sets(sets)
         parts = name_parts(level, count, entries, topology)
         if numbered and level != CPU and len(entries) <= MOST:
-            noun = "node" if level == MEMORY else NOUNS.get(level, level)
+            noun = "node" if level == MEMORY else NAMES.get(level, level)
             parts += f" ({label(noun, union(entry.numbers for entry in entries))})"
         clauses.append((who, parts))
     return clauses
@@ -82,7 +82,7 @@ def name_parts(level: str, count: int, entries: Sequence[Sharing], topology: Top
             return f"the memory of {count} nodes{each}"
         alike = topology.groups("node") == topology.groups("package")
         return f"a {'package' if alike else 'node'}'s memory{each}"
-    noun = NOUNS.get(level, level)
+    noun = NAMES.get(level, level)
     article = "an" if noun in ("L2", "L3") else "a"
     return f"{article} {noun}{each}" if count == 1 else f"{counted(count, noun)}{each}"
 
@@ -90,7 +90,7 @@ def name_parts(level: str, count: int, entries: Sequence[Sharing], topology: Top
 def list_levels(topology: Topology) -> str:
     """Return the levels at which ranks could have met: `core, L3 or memory`."""
     levels = ("core", "l2", "l3", "node", "package")
-    known = [NOUNS.get(lv, lv) for lv in levels if lv in order_levels(topology)]
+    known = [NAMES.get(lv, lv) for lv in levels if lv in order_levels(topology)]
     known = ["memory" if name == "node" else name for name in known] or ["cpu"]
     return " or ".join([", ".join(known[:-1]), known[-1]] if known[1:] else known)
 

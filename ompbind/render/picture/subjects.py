@@ -7,6 +7,7 @@ from ompbind.machine.topology import Allowed, Cpu, Machine, Topology
 from ompbind.messages import label
 from ompbind.render.escape import escape, quote_word
 from ompbind.render.inventory import describe_caches, describe_machine, name_kind
+from ompbind.render.outline import name_part
 from ompbind.render.owners import KINDS, Owners, make_owners
 from ompbind.render.picture.assembly import assemble
 from ompbind.render.picture.contents import describe_kind, make_contents
@@ -161,13 +162,10 @@ def list_keys(owners: Owners, machine: Machine) -> list[tuple[Look, str]]:
 
 def name_places(machine: Machine) -> dict[int, str]:
     """Return for each cpu where it is: `core 3, L3 0, node 0, package 0`."""
-    names = {"l2": "L2", "l3": "L3"}
     places = {}
     for c in machine.topology.cpus:
         words = [
-            f"{names.get(level, level)} {getattr(c, level)}"
-            for level in LEVELS
-            if getattr(c, level) is not None
+            name_part(level, getattr(c, level)) for level in LEVELS if getattr(c, level) is not None
         ]
         if kind := describe_kind(machine, [CpuSet([c.cpu])]):
             words.append(f"{kind} core")
