@@ -159,6 +159,14 @@ def test_more_ranks_than_cores_near_a_gpu() -> None:
     assert "--oversubscribe" in hint
 
 
+def test_memory_of_a_rank_that_spans_nodes() -> None:
+    """It is on all of them, where --numa-bind does not want the GPU's alone."""
+    machine = make_machine(SERVER)
+    environ = {"CUDA_VISIBLE_DEVICES": "2"}
+    plan = plan_for(machine, "--per gpu --gpu-domain package --mem bind", environ)
+    assert (cpus(plan), str(plan.ranks[0].mems)) == (["0-15"], "0-1")
+
+
 @dataclass
 class Case:
     machine: Machine
@@ -260,6 +268,41 @@ def test_cpus_tell_more_than_distances() -> None:
     nodes are equally far."""
     shape = Shape(nodes=2, cores=8, memory_only=(8,), devices=(gpu("1b", 8, "0-3"),))
     assert cpus(plan_for(make_machine(shape), "--per gpu")) == ["0-3"]
+    every = replace(shape, devices=(gpu("1b", 8),))
+    assert cpus(plan_for(make_machine(every), "--per gpu")) == ["4-7"], "all cpus tell nothing"
+
+
+def test_gpus_of_a_node_in_the_order_of_their_cores() -> None:
+    """One that none of them is near comes first."""
+    shape = Shape(
+        nodes=2, cores=4, memory_only=(8,), devices=(gpu("1b", 8, ""), gpu("3d", 1, "2-3"))
+    )
+    assert cpus(plan_for(make_machine(shape), "--per gpu")) == ["2", "3"]
+
+
+@pytest.mark.parametrize("args", ["--per gpu", "--per gpu --gpu-domain package", "--near 1b:00.0"])
+def test_a_node_of_one_core(args: str) -> None:
+    """Is as good as any."""
+    shape = Shape(packages=2, nodes=2, cores=2, devices=(gpu("1b", 1, "1"),))
+    assert cpus(plan_for(make_machine(shape), args)) == ["1"]
+
+
+def test_nodes_that_are_hidden() -> None:
+    """Ranks have the whole machine, whatever they are near; memory cannot be bound."""
+    shape = Shape(packages=2, cores=4, node_dir="hidden", devices=(gpu("1b", -1, "2-3"),))
+    machine = make_machine(shape)
+    for domain in ("numa", "package"):
+        plan = plan_for(machine, f"--per gpu --gpu-domain {domain}")
+        assert (cpus(plan), plan.ranks[0].why) == (["0-3"], "GPU 0000:1b:00.0, the machine")
+    message, _ = refusal(machine, "--per gpu --numa-bind")
+    assert message.startswith("rank 0: its cpus (0-3) are on no known node")
+
+
+def test_a_kernel_without_numa() -> None:
+    """Nothing says which memory is allowed, and nothing needs to."""
+    machine = make_machine(Shape(cores=4, node_dir="none", devices=(gpu("1b"),)))
+    machine = machine.replace(allowed=machine.allowed.replace(nodes=CpuSet()))
+    assert cpus(plan_for(machine, "--numa-bind --gpu-env")) == ["0-3"]
 
 
 def test_a_node_that_is_not_allowed() -> None:
@@ -293,6 +336,8 @@ def test_no_node_is_known() -> None:
     assert cpus(plan_for(make_machine(one), "--per gpu")) == ["0-7"]
     assert cpus(plan_for(make_machine(shape), "--per gpu --cores-per-rank 2")) == ["0-1", "4-5"]
     assert cpus(plan_for(make_machine(shape), "--per gpu --cores-per-rank 3,2")) == ["0-2", "4-5"]
+    bound = plan_for(make_machine(shape), "--per gpu --numa-bind")
+    assert [str(r.mems) for r in bound.ranks] == ["0", "1"]
     message, hint = refusal(make_machine(one), "--per gpu --numa-bind")
     assert "the node of GPU 0000:1b:00.0 is not known" in message
     assert "--numa-bind-nodes" in hint
@@ -314,6 +359,30 @@ def test_one_of_several_is_unknown() -> None:
     assert plan.warnings == (
         "the NUMA node of GPU 0000:3d:00.0 is not known; using the least loaded node 1",
     )
+
+
+@pytest.mark.parametrize(
+    ("known", "allowed", "wanted"),
+    [
+        ((2,), "0,4-11", "0"),  # of two without a rank the first, however small
+        ((0, 1, 1), "0,4-7", "4-7"),  # two ranks of four cores rather than one of one
+    ],
+)
+def test_the_least_loaded_node(known: tuple[int, ...], allowed: str, wanted: str) -> None:
+    """By ranks for each core that may be used."""
+    devices = tuple(gpu(bus, node) for bus, node in zip(BUSES, (*known, -1), strict=False))
+    machine = allow(make_machine(Shape(nodes=3, cores=12, devices=devices)), allowed)
+    assert cpus(plan_for(machine, "--per gpu --share"))[-1] == wanted
+
+
+def test_cores_of_no_known_node() -> None:
+    """A GPU of unknown node goes to a node that is known."""
+    shape = Shape(nodes=2, cores=6, devices=(gpu("1b", 0), gpu("3d", 1), gpu("4e")))
+    machine = make_machine(shape)
+    lost = tuple(c.replace(node=None) if c.cpu > 3 else c for c in machine.topology.cpus)
+    topology = machine.topology.replace(cpus=lost)
+    plan = plan_for(machine.replace(topology=topology), "--per gpu --share")
+    assert cpus(plan) == ["0-2", "3", "0-2"]
 
 
 def test_cpus_tell_the_node() -> None:
@@ -361,6 +430,7 @@ def test_numa_bind_with_a_rank_for_each_gpu() -> None:
         ("--numa-bind -n 2", {"CUDA_VISIBLE_DEVICES": ""}, "01"),  # GPUs hidden on purpose
         ("--per numa --numa-bind", {}, "01"),  # said otherwise
         ("--numa-bind-nodes 0 1", {}, "01"),
+        ("--numa-bind-nodes 0", {"CUDA_VISIBLE_DEVICES": "0"}, "0"),
         ("--numa-bind", {}, "0"),  # one rank, GPUs on both nodes
         ("--numa-bind", {"CUDA_VISIBLE_DEVICES": "0"}, "1"),  # one rank and its GPU
     ],
@@ -378,6 +448,11 @@ def test_numa_bind_with_one_rank_for_gpus_of_one_node() -> None:
     plan = plan_for(swapped(3), "--numa-bind --gpu-env", {"CUDA_VISIBLE_DEVICES": "2,0"})
     assert (str(plan.ranks[0].mems), plan.ranks[0].gpus) == ("1", ("2", "0"))
     assert dict(plan.ranks[0].env)["CUDA_VISIBLE_DEVICES"] == "2,0"
+    assert plan.ranks[0].why == "GPUs 0000:4e:00.0 0000:1b:00.0, node 1"
+    assert plan.warnings == (), "neither that a GPU has no rank nor that a node is idle"
+    three = make_machine(Shape(cores=4, devices=tuple(gpu(b, 0) for b in BUSES[:3])))
+    why = plan_for(three, "--numa-bind").ranks[0].why
+    assert why == "GPUs 0000:1b:00.0 0000:3d:00.0 and 1 more, node 0"
     message, _ = refusal(swapped(3), "--numa-bind --gpu-env")
     assert "near several nodes" in message
 
@@ -388,12 +463,45 @@ def test_numa_bind_falls_back_aloud() -> None:
     plan = plan_for(make_machine(crowded), "--numa-bind -n 4")
     assert [str(r.mems) for r in plan.ranks] == list("0011")
     assert "node 0 is near 4 ranks' GPUs and has 2 cores" in plan.warnings[0]
+    for more in ("--share", "--oversubscribe"):
+        plan = plan_for(make_machine(crowded), f"--numa-bind -n 4 {more}")
+        assert [str(r.mems) for r in plan.ranks] == list("0000"), more
+    full = Shape(nodes=2, cores=2, devices=(gpu("1b", 1), gpu("3d", 0)))
+    plan = plan_for(make_machine(full), "--numa-bind -n 2")
+    assert ([str(r.mems) for r in plan.ranks], plan.warnings) == (["1", "0"], ())
     unknown = Shape(nodes=2, cores=4, devices=(gpu("1b"), gpu("3d")))
     plan = plan_for(make_machine(unknown), "--numa-bind -n 2")
     assert [str(r.mems) for r in plan.ranks] == ["0", "1"]
     assert "--numa-bind takes the nodes in order" in plan.warnings[0]
     plan = plan_for(swapped(), "--numa-bind -n 2", {"CUDA_VISIBLE_DEVICES": "0,7"})
     assert "CUDA_VISIBLE_DEVICES names '7'; devices there: 0-1" in plan.warnings[0]
+
+
+def test_an_environment_that_names_what_is_not_there() -> None:
+    """Whoever asks for GPUs is refused, one rank goes by none, and others do not hear of it."""
+    environ = {"CUDA_VISIBLE_DEVICES": "0,7"}
+    message = "--per gpu: CUDA_VISIBLE_DEVICES names '7'; devices there: 0-1"
+    assert refusal(swapped(), "--per gpu", environ)[0] == message
+    plan = plan_for(swapped(), "--numa-bind", environ)
+    assert (str(plan.ranks[0].mems), plan.ranks[0].gpus) == ("0", ())
+    assert plan_for(swapped(), "-n 2", environ).warnings == ()
+
+
+def test_a_node_whose_memory_is_denied() -> None:
+    """A rank that is mapped by its GPU leaves it out as any other, and that is said."""
+    plan = plan_for(allow(swapped(1), nodes="1"), "--numa-bind")
+    assert plan.ranks[0].gpus == ("0",)
+    assert "--numa-bind leaves out node 0, whose memory is not allowed" in plan.warnings[0]
+
+
+def test_ranks_that_have_no_gpu_to_be_given() -> None:
+    """One rank that nothing binds to nodes; none was looked up; there are none."""
+    message = "--gpu-env gives each rank its GPU, and no rank has one"
+    assert refusal(swapped(1), "--gpu-env") == (message, "--per gpu gives each rank one")
+    with pytest.raises(PlanError) as caught:
+        make_plan(swapped(1), make_asked(["--numa-bind", "--gpu-env"]))
+    assert caught.value.message == message
+    assert refusal(make_machine(Shape()), "--gpu-env -n 2")[0].startswith(f"{message}: ")
 
 
 # --- --near --------------------------------------------------------------------------------------
@@ -411,6 +519,7 @@ def test_near(name: str, wanted: str) -> None:
     plan = plan_for(make_machine(SERVER), ["--near", name])
     assert cpus(plan) == [wanted]
     assert plan.ranks[0].why == f"every allowed core, near {name}"
+    assert plan.warnings == ()
     halves = plan_for(make_machine(SERVER), ["--near", name, "-n", "2"])
     assert str(union(r.cpus for r in halves.ranks)) == wanted
     assert [len(r.cpus) for r in halves.ranks] == [4, 4]
@@ -442,6 +551,12 @@ def test_near_what_is_not_there() -> None:
     message, hint = refusal(make_machine(SERVER), "--near eth9")
     assert message == "--near 'eth9': there is no such device"
     assert hint.startswith("devices: 0000:02:00.0") or "eth0" in hint
+    card = Pci("0000:01:00.0", "020000", names=("eth0",))
+    few = make_machine(Shape(devices=(gpu("1b"), card)))
+    for name in ("eth9", "gpu²"):
+        message, hint = refusal(few, f"--near {name}")
+        assert message.endswith("there is no such device")
+        assert hint == "devices: eth0 0000:1b:00.0"
     assert "shows no network card" in refusal(make_machine(Shape()), "--near eth0")[1]
 
 
@@ -454,6 +569,12 @@ def test_near_a_card_of_unknown_place() -> None:
     anywhere = make_machine(Shape(nodes=2, cores=8, devices=(gpu("1b", -1, "0-7"),)))
     assert "does not say which node" in refusal(anywhere, "--near 1b:00.0")[0]
     assert cpus(plan_for(anywhere, "--near 1b:00.0 --exclude 4-7")) == ["0-3"]
+    nowhere = make_machine(Shape(nodes=2, cores=8, devices=(gpu("1b", -1, ""),)))
+    assert "does not say which node" in refusal(nowhere, "--near 1b:00.0")[0]
+    some = make_machine(Shape(nodes=2, cores=8, devices=(gpu("1b", -1, "2-5"),)))
+    assert cpus(plan_for(some, "--near 1b:00.0")) == ["2-5"], "cores of two nodes, not all"
+    hidden = make_machine(Shape(cores=4, node_dir="hidden", devices=(card,)))
+    assert cpus(plan_for(hidden, "--near eth0")) == ["0-3"]
 
 
 def test_near_a_card_whose_node_is_not_allowed() -> None:
@@ -742,6 +863,10 @@ def test_parts_want_ranks_of_their_own() -> None:
     assert plan.warnings == (
         "a process sees one MIG device, the first: --gpu-env gives each its own",
     )
+    alone = find(SERVER, FAKE, CUDA_VISIBLE_DEVICES="MIG-a1")
+    assert make_plan(machine, request.replace(visible=alone)).warnings == ()
+    mixed = request.replace(visible=find(SERVER, FAKE))  # beside GPUs that are not divided
+    assert "a process sees one MIG device" in make_plan(machine, mixed).warnings[-1]
     own = make_plan(machine, request.replace(gpu_env=True))
     assert own.warnings == ()
     assert [dict(r.env)["CUDA_VISIBLE_DEVICES"] for r in own.ranks] == ["MIG-a1", "MIG-b2"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
 from ompbind.devices.nics import find_cards
 from ompbind.devices.visible import make_visible
+from ompbind.errors import PlanError
 from ompbind.machine.topology import Machine, Port
 from ompbind.planner import make_plan
 from ompbind.planner.cores import Core, group_cores
@@ -116,6 +118,25 @@ def test_more_and_fewer_ranks_than_cards() -> None:
     assert nics(plan_for(devices, "--per nic -n 4")) == ["a:1", "a:1", "b:1", "b:1"]
     few = plan_for(devices, "--per nic -n 1")
     assert few.warnings == ("1 of 2 network cards get a rank, the last ones none",)
+    assert few.cautions[0].kind == "nic"
+    assert few.ranks[0].why == "network card a:1, node 1"
+    assert plan_for(devices[:1], "--per nic -n 3").warnings == ()
+
+
+def test_cards_that_are_left_out() -> None:
+    """Are named, with the reason, to who goes by the others."""
+    slow = card("98", "b", 2)
+    slow = replace(slow, ports=(slow.ports[0].replace(rate=10_000),))
+    plan = plan_for((card("18", "a", 1), slow), "--per nic")
+    assert nics(plan) == ["a:1"]
+    assert [c.kind for c in plan.cautions] == ["nic"]
+    assert plan.warnings == ("left out: b:1 (10,000 Mbit/s; others have 100,000)",)
+    down = replace(slow, ports=(slow.ports[0].replace(up=False),))
+    for args in ("--per nic", "--nic-env"):
+        with pytest.raises(PlanError, match=f"^{args}: .*0000:98:00.0 has no link"):
+            plan_for((down,), args)
+        with pytest.raises(PlanError, match=f"^{args}: no network card to use was found$"):
+            make_plan(make_machine(SERVER), make_asked(args.split()))
 
 
 def test_a_rank_of_an_engine_goes_by_its_cpus() -> None:

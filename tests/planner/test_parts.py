@@ -274,7 +274,7 @@ def test_what_divides_nothing_reads_few_levels(args: str, levels: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "args", ["-n 2", "--per numa", "--numa-bind-nodes 0", "--part 1/2", "--per core"]
+    "args", ["-n 2", "--per numa", "--numa-bind-nodes 0", "--part 1/2", "--per core", "--free 2"]
 )
 def test_what_divides_reads_every_level(args: str) -> None:
     """The tree, and what kind each core is of."""
