@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,6 +43,7 @@ from tests.support.commands import OMPBIND, environment
 from tests.support.machines import MACHINES, make_asked
 from tests.support.needs import need_cpus
 from tests.support.observe import mask_of
+from tests.support.processes import Processes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="threads are bound on Linux")
 ONLINE = CpuSet(range(8))
@@ -232,7 +234,7 @@ def test_a_thread_is_bound_once(looking: int) -> None:
     pids = {0: os.getpid()}
     before = os.sched_getaffinity(looking)
     assert [(watch.look(pids), watch.pause)[1] for _ in range(3)] == pytest.approx(
-        [SHORTEST * GROWTH, SHORTEST * GROWTH**2, SHORTEST * GROWTH**3]
+        [0.15, 0.225, 0.3375]
     )
     assert os.sched_getaffinity(looking) == before
     rename(looking, "pt_worker")
@@ -248,17 +250,8 @@ def test_a_thread_is_bound_once(looking: int) -> None:
     assert watch.look({}) >= SHORTEST
     for _ in range(20):
         watch.look({})
-    assert watch.pause == LONGEST
+    assert watch.pause == LONGEST == 5.0
     assert not said
-
-
-def test_a_role_of_another_rank_gets_no_thread(looking: int) -> None:
-    """Ranks may have roles of their own."""
-    first, _ = need_cpus(2)
-    role = Role("io", CpuSet([first]), CpuSet([1]), ("*",))
-    before = os.sched_getaffinity(looking)
-    RoleThreads(living_root(), [role], print).look({0: os.getpid()})
-    assert os.sched_getaffinity(looking) == before
 
 
 def test_what_cannot_be_bound_is_said_once(looking: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,6 +307,111 @@ def test_a_look_that_fails_is_tried_again_later(looking: int) -> None:
         root.missing = missing
         watch.look(pids)
     assert os.sched_getaffinity(looking) == {first}
+
+
+class Threads:
+    """Made-up threads of ranks' processes, by their numbers: their names, their masks, and what
+    becomes of those that are to be bound."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, *roles: Role) -> None:
+        self.processes = Processes(path)
+        self.masks: dict[int, CpuSet] = {}
+        self.bound: list[tuple[int, CpuSet]] = []
+        self.errors: dict[int, OSError] = {}
+        self.said: list[tuple[str, str]] = []
+        monkeypatch.setattr(role_threads, "set_affinity", self.bind)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda tid: self.masks.get(tid, ONLINE))
+        root = ShortRoot(str(path))
+        self.root = root
+        self.watch = RoleThreads(root, roles, lambda *said: self.said.append(said))
+
+    def bind(self, cpus: CpuSet, tid: int) -> None:
+        if tid in self.errors:
+            raise self.errors[tid]
+        self.bound.append((tid, cpus))
+
+    def add(self, pid: int, *names: str | None, parent: int = 1) -> None:
+        """Write a process and its threads; None: the thread has exited meanwhile."""
+        self.processes.add(pid, parent, masks=("0-7",) * len(names))
+        for tid, name in enumerate(names, pid):
+            if name is not None:
+                (self.processes.path / f"proc/{pid}/task/{tid}/comm").write_text(f"{name}\n")
+
+    def look(self, **ranks: int) -> list[int]:
+        """Return which threads are bound at this look; `ranks`: pids by rank, `r0=10`."""
+        self.bound.clear()
+        self.watch.look({int(name[1:]): pid for name, pid in ranks.items()})
+        return [tid for tid, _ in self.bound]
+
+
+IO = Role("io", CpuSet([6, 7]), CpuSet([0]), ("pt_*",))
+KV = Role("kv", CpuSet([5]), CpuSet([0, 1]), ("kv", "pt_kv"))
+PLAIN = Role("x", CpuSet([4]), CpuSet([0, 1]))
+
+
+def test_threads_of_several_roles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each gets the cpus of the first that its name belongs to, among those of its rank, also in a
+    process that the rank has started; one that exits meanwhile, or is called otherwise, none."""
+    threads = Threads(tmp_path, monkeypatch, IO, KV, PLAIN)
+    threads.add(10, "w", "pt_a", None, "pt_kv", "kv")
+    threads.add(20, "pt_b", "kv", parent=10)
+    threads.add(30, "pt_a", "kv")
+    assert threads.look(r0=10, r1=30) == [11, 13, 14, 20, 21, 31]
+    assert dict(threads.bound) == {11: IO.cpus, 13: IO.cpus, 14: KV.cpus, 20: IO.cpus,
+                                   21: KV.cpus, 31: KV.cpus}  # fmt: skip
+    assert threads.watch.pause == SHORTEST
+    assert threads.look(r0=10, r1=30, r2=40) == []
+    assert threads.watch.pause == SHORTEST * GROWTH
+    assert threads.said == []
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (None, []),
+        (ProcessLookupError(3, "No such process"), []),
+        (OSError(22, "Invalid argument"), ["Invalid argument"]),
+        (OSError("odd"), ["odd"]),
+    ],
+)
+def test_threads_that_are_not_bound(
+    error: OSError | None, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is on a part of the role's cpus already, has exited, or cannot be bound: nothing is
+    new then, so that the looks get rarer."""
+    threads = Threads(tmp_path, monkeypatch, IO)
+    threads.add(10, "w", "pt_a")
+    if error is None:
+        threads.masks[11] = CpuSet([6])
+    else:
+        threads.errors[11] = error
+    assert threads.look(r0=10) == []
+    assert threads.watch.pause == SHORTEST * GROWTH
+    texts = [f"thread 11 (pt_a) cannot be put on cpus 6-7 of role io: {why}" for why in said]
+    assert threads.said == [("warning", text) for text in texts]
+
+
+def test_what_was_seen_before_a_look_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is not new at the next one: who was bound has the last word by then."""
+    threads = Threads(tmp_path, monkeypatch, IO, Role("io", CpuSet([5]), CpuSet([1]), ("pt_*",)))
+    threads.add(10, "pt_a")
+    threads.add(20, "pt_b")
+    threads.root.missing = "proc/20/task"
+    assert threads.look(r0=10, r1=20) == [10]
+    assert threads.watch.pause == LONGEST
+    threads.root.missing = "none"
+    assert threads.look(r0=10, r1=20) == [20]
+
+
+def test_looking_takes_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One part in a hundred of the time, of the thread that looks."""
+    threads = Threads(tmp_path, monkeypatch, IO)
+    times = iter([7.0, 7.2, 8.0, 8.0005])
+    monkeypatch.setattr(role_threads, "time", SimpleNamespace(thread_time=lambda: next(times)))
+    assert threads.watch.look({}) == pytest.approx(20.0)
+    assert threads.watch.look({}) == pytest.approx(0.225)
 
 
 # --- what verify says ---------------------------------------------------------------------------

@@ -9,14 +9,16 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
 import ompbind
 from ompbind.cli import main
 from ompbind.cpuset import CpuSet
+from ompbind.errors import OmpbindError, UsageError
 from ompbind.launch import stages
+from ompbind.launch.ready import Condition
 from ompbind.launch.stages import Stages
 from ompbind.launch.supervisor import Ladder, Running
 from ompbind.plans import Group
@@ -236,7 +238,8 @@ class Fake:
         self.launch = SimpleNamespace(plan=SimpleNamespace(groups=groups))
         self.settings = SimpleNamespace(verbose=False, grace=7.0)
         self.streams = SimpleNamespace(tagged=tagged, watchers={})
-        self.loop = SimpleNamespace(after=self.after, cancel=lambda timer: None)
+        self.cancelled: list[int] = []
+        self.loop = SimpleNamespace(after=self.after, cancel=self.cancelled.append)
         self.running = {10 + n: self.make_rank(n, name) for n, name in enumerate(names)}
         self.codes: dict[int, int] = {}
         self.ladder = Ladder()
@@ -245,6 +248,8 @@ class Fake:
         self.stages: Any = Stages(cast("Any", self))
         for name in dict.fromkeys(names):
             self.stages.pipes[name] = os.pipe()
+        # What the ranks of each group, which wait there, hold of its pipe.
+        self.gates = {name: os.dup(pipe[0]) for name, pipe in self.stages.pipes.items()}
 
     def make_rank(self, rank: int, group: str) -> Any:
         start: Any = SimpleNamespace(rank=SimpleNamespace(rank=rank, group=group))
@@ -285,6 +290,84 @@ def test_all_that_wait_for_nobody_begin() -> None:
     assert all(r.since > 0 for r in fake.running.values())
 
 
+def test_a_group_that_may_begin_is_let_go() -> None:
+    """A byte for each of its ranks, and nobody else holds an end of its pipe; those of the others
+    still wait."""
+    fake = Fake(group("a", 0, ranks=3, ready=("exit",)), group("b", 3, "a"))
+    ends = fake.stages.pipes["a"]
+    fake.stages.begin()
+    assert [r.since > 0 for r in fake.running.values()] == [True, True, True, False]
+    for fd in ends:
+        with pytest.raises(OSError, match="descriptor"):
+            os.fstat(fd)
+    os.set_blocking(fake.gates["b"], False)
+    assert os.read(fake.gates["a"], 99) == bytes(3)
+    with pytest.raises(BlockingIOError):
+        os.read(fake.gates["b"], 99)
+
+
+def test_ranks_wait_at_the_pipe_of_their_group() -> None:
+    """At its end for reading, all of them."""
+    fake = Fake(group("a", 0, ranks=2), group("b", 2))
+    fake.stages.reset()
+    gate: Any = SimpleNamespace(replace=lambda **changes: changes)
+    gates = [fake.stages.make_gate(gate, running.start) for running in fake.running.values()]
+    assert gates[0] == gates[1] == {"start_pipe": fake.stages.pipes["a"][0]}
+    assert gates[2] == {"start_pipe": fake.stages.pipes["b"][0]}
+    fake.stages.reset()
+
+
+def test_conditions_that_nobody_could_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line where ranks write elsewhere, and a port at which somebody listens already: refused
+    before any group begins."""
+    with pytest.raises(UsageError, match="group a: --ready line:x: ompbind does not see"):
+        Fake(group("a", 0, ready=("exit", "line:x")), tagged=False)
+    monkeypatch.setattr(stages, "is_taken", lambda condition: condition.port == 8000)
+    fake = Fake(group("a", 0, ready=("8001",)), group("b", 1, ready=("exit", "8000")), tagged=False)
+    with pytest.raises(OmpbindError, match="group b: --ready 8000: somebody listens there"):
+        fake.stages.begin()
+    assert fake.stages.waiting == {"a", "b"}
+
+
+class FakeProbe:
+    """In place of what asks a port or a page."""
+
+    made: ClassVar[list[FakeProbe]] = []
+
+    def __init__(self, loop: object, condition: Condition, done: Callable[[], object]) -> None:
+        self.text, self.done = condition.text, done
+        self.calls: list[str] = []
+        self.made.append(self)
+
+    def start(self) -> None:
+        self.calls.append("start")
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+def test_ports_and_pages_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the group begins, and no more when ranks are ended; the group is ready when both have
+    answered."""
+    monkeypatch.setattr(stages, "Probe", FakeProbe)
+    monkeypatch.setattr(stages, "is_taken", lambda _: False)
+    FakeProbe.made.clear()
+    page = "http://127.0.0.1:8001/health"
+    both = ("8000", page)
+    fake = Fake(group("a", 0, ready=both), group("b", 1, "a", ready=both), group("c", 2))
+    fake.stages.begin()
+    probes = {probe.text: probe for probe in FakeProbe.made}
+    assert sorted(probes) == sorted(both)
+    assert [probe.calls for probe in FakeProbe.made] == [["start"]] * 2
+    probes[page].done()
+    assert fake.stages.waiting == {"b"}
+    probes["8000"].done()
+    assert fake.stages.waiting == set()
+    assert [probe.calls for probe in FakeProbe.made] == [["start"]] * 4
+    fake.escalate()
+    assert [probe.calls for probe in FakeProbe.made] == [["start", "close"]] * 4
+
+
 def test_a_group_is_ready_when_all_its_ranks_are() -> None:
     """A line is looked for in each rank, and each other condition once."""
     fake = Fake(group("a", 0, ranks=2, ready=("line:x", "exit")), group("b", 2, "a"))
@@ -313,6 +396,23 @@ def test_a_reminder_says_what_is_missing() -> None:
     assert len(fake.timers) == 2
 
 
+def test_a_reminder_is_of_those_that_have_begun() -> None:
+    """With all that they miss; not of those that are ready, or wait themselves. Where ranks are
+    being ended there is none."""
+    lines = tuple(f"line:{letter}" for letter in "edacb")
+    fake = Fake(
+        group("a", 0), group("b", 1, "a", ready=lines), group("c", 2, "b", ready=("exit",)),
+        group("d", 3, "c"),
+    )  # fmt: skip
+    fake.stages.begin()
+    fake.timers[0][1]()
+    text = "waiting for group b to be ready: line:a, line:b, line:c, line:d, line:e"
+    assert fake.calls == [("note", text)]
+    fake.ladder = fake.ladder.escalate()
+    fake.timers[1][1]()
+    assert (len(fake.calls), len(fake.timers)) == (1, 2)
+
+
 def test_what_was_ready_is_said_with_verbose() -> None:
     """One note for each group."""
     fake = Fake(group("a", 0, ready=("exit",)), group("b", 1, "a"))
@@ -320,6 +420,14 @@ def test_what_was_ready_is_said_with_verbose() -> None:
     fake.stages.begin()
     fake.exit(10)
     assert fake.calls == [("note", "group a is ready")]
+    fake = Fake(group("a", 0, ready=("line:x", "exit")), group("b", 1, "a"))
+    fake.settings.verbose = True
+    fake.stages.begin()
+    fake.stages.on_condition("a", "exit", -1)
+    assert fake.calls == []
+    fake.ladder = fake.ladder.escalate()
+    fake.stages.on_condition("a", "line:x", 0)  # too late: ranks are being ended
+    assert (fake.calls, fake.stages.waiting) == ([], {"b"})
 
 
 def test_the_order_of_an_end() -> None:
@@ -340,6 +448,43 @@ def test_the_order_of_an_end() -> None:
     assert fake.calls[-1] == ("send", 9, 10, 11)
     fake.exit(11)
     assert fake.calls[-1] == ("send", 9, 10, 11)
+
+
+def test_each_group_begins_with_the_first_signal() -> None:
+    """However far the one after it has come on the stop ladder; each is asked once, however many
+    ranks it has, with a time of its own, and after KILL nobody is asked any more."""
+    fake = Fake(group("a", 0, ranks=2), group("b", 2, "a", ranks=2), group("c", 4, "b"))
+    fake.stages.begin()
+    fake.ladder = fake.ladder.escalate(2)
+    fake.stages.on_step()
+    fake.escalate()
+    fake.calls.clear()
+    fake.timer = 77
+    fake.exit(14)
+    assert fake.calls == [("send", 2, 12, 13), ("send", 18, 10, 11, 12, 13)]
+    assert (fake.ladder.last, fake.cancelled, len(fake.timers)) == (2, [77], 1)
+    fake.exit(12)
+    assert len(fake.calls) == 2
+    fake.ladder = fake.ladder.replace(last=9)
+    fake.exit(13)
+    assert (len(fake.calls), fake.ladder.last) == (2, 9)
+
+
+def test_ranks_that_were_never_executed(killed: list[int]) -> None:
+    """Are killed at the first step, they alone; what one of them waits for is no matter of its own
+    end."""
+    groups = (
+        group("a", 0, ready=("exit",)), group("b", 1, "a", ready=("exit",)), group("c", 2, "b")
+    )  # fmt: skip
+    fake = Fake(*groups)
+    fake.stages.begin()
+    fake.escalate()
+    assert killed == [11, 12]
+    assert fake.calls == [("send", 15, 10)]
+    fake = Fake(*groups)
+    fake.stages.begin()
+    fake.exit(11, -9)
+    assert fake.calls == []
 
 
 def test_a_signal_is_for_those_that_run() -> None:
@@ -366,6 +511,45 @@ def test_the_background_ends_last() -> None:
     assert fake.reason == "because the other groups had exited"
     assert fake.calls == [("send", 15, 10)]
     assert fake.stages.excuses(fake.running[10])
+
+
+def test_the_background_is_not_ended_while_others_wait_for_it() -> None:
+    """Nor when nothing lives any more."""
+    fake = Fake(
+        group("a", 0, background=True, ready=("line:x",)), group("b", 1, "a"), group("c", 2)
+    )
+    fake.stages.begin()
+    fake.exit(12)
+    assert fake.calls == []
+    fake = Fake(group("a", 0))
+    fake.stages.begin()
+    fake.exit(10)
+    assert (fake.calls, fake.reason) == ([], "")
+
+
+@pytest.mark.parametrize(
+    ("groups", "error"),
+    [
+        # Ready, and gone: those after it have been executed, or wait for others.
+        ([group("a", 0), group("b", 1, "a", ready=("exit",)), group("c", 2, "b")], ""),
+        (
+            [group("a", 0, ready=("line:x",)), group("b", 1, ready=("exit",)), group("c", 2, "b")],
+            "",
+        ),
+        # Its end alone is not what was asked for.
+        ([group("a", 0, ready=("line:x", "exit")), group("b", 1, "a")], "line:x, exit"),
+    ],
+)
+def test_a_group_that_has_exited(groups: list[Group], error: str) -> None:
+    """Is missed by those that wait for it, if it was not ready; the status of what failed before
+    stays."""
+    fake = Fake(*groups)
+    fake.stages.begin()
+    fake.status = 3
+    fake.exit(10)
+    text = f"group b cannot be started: group a has exited, and was not ready ({error})"
+    assert fake.calls == ([("error", text), ("send", 15)] if error else [])
+    assert fake.status == 3
 
 
 def test_those_that_wait_for_what_has_gone(killed: list[int]) -> None:

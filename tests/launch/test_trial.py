@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -187,6 +188,7 @@ class Clock:
 
     def poll(self, milliseconds: float | None) -> list[tuple[int, int]]:
         self.waits.append(milliseconds)
+        assert len(self.waits) < 20, "waits for ever"
         first = min(self.ends.values(), default=float("inf"))
         self.now = min(self.now + (milliseconds or 0) / 1000 + self.late, max(self.now, first))
         if milliseconds is None:
@@ -237,6 +239,21 @@ def test_waiting_ends_though_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -
     assert clock.waits == [250, 0]
 
 
+class Impatient:
+    """Whether something has come, without waiting for it: in these tests it has, or comes soon."""
+
+    def __init__(self) -> None:
+        self.poller = select.poll()
+        self.register = self.poller.register
+        self.rounds = 0
+
+    def poll(self, milliseconds: float | None) -> list[tuple[int, int]]:
+        ready = self.poller.poll(0)
+        self.rounds += 1
+        assert ready or (milliseconds is not None and self.rounds < 20), "waits for ever"
+        return ready
+
+
 class Child:
     """A launch's process, as its parent sees it, which has the pid 50: what is done to it, and how
     it ends."""
@@ -248,6 +265,8 @@ class Child:
         self.status = status
         monkeypatch.setattr(os, "pipe", lambda: self.ends)
         monkeypatch.setattr(os, "fork", lambda: 50)
+        selecting = SimpleNamespace(poll=Impatient, POLLIN=select.POLLIN)
+        monkeypatch.setattr(trials, "select", selecting)
         monkeypatch.setattr(trials, "flush", noting(self.calls, "flush"))
         monkeypatch.setattr(os, "kill", self.kill)
         monkeypatch.setattr(os, "waitpid", self.wait)
@@ -308,7 +327,6 @@ def test_a_stopped_launch_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monk
     """It ends its ranks first, and meanwhile something is called."""
     child = Child(monkeypatch)
     monkeypatch.setattr(os, "kill", noting(child.calls, "kill"))
-    monkeypatch.setattr(trials, "TICK", 0.002)
     with Launched(PLAN, ENVIRON, str(tmp_path)) as launched:
         assert launched.stop(child.end).status == 0
 
