@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
+from ompbind.devices.accelerators import make_visible as make_accelerators
 from ompbind.devices.nics import find_cards
 from ompbind.devices.visible import make_visible
 from ompbind.errors import PlanError
@@ -86,10 +87,29 @@ def test_the_gpus_switch_goes_before_its_node() -> None:
                card("12", "a", 0, left))  # fmt: skip
     plan = plan_for(devices, "--per gpu --nic-env")
     assert nics(plan) == ["a:1", "b:1"]
+    assert [r.nics_why for r in plan.ranks] == ["below the same PCI bridge as its GPU"] * 2
     root = (gpu("11", 0, left[:1]), card("12", "a", 0, left), card("22", "b", 0, right))
     assert (
         plan_for(root, "--per gpu --nic-env").ranks[0].nics_why == "at the same PCI root as its GPU"
     )
+
+
+def test_accelerators_are_no_gpus() -> None:
+    """What a rank is near to, and has, goes by its own name."""
+    left = ("pci0000:10", "0000:10:01.0")
+    npu = Pci("0000:11:00.0", "120000", 0, NEAR[0], "19e5", "d802", driver="npu", bridges=left)
+    for device, per, make, noun in (
+        (npu, "accel", make_accelerators, "accelerator"),
+        (gpu("11", 0, left), "gpu", make_visible, "GPU"),
+    ):
+        found = make_machine(replace(SERVER, devices=(device, card("12", "a", 0, left))))
+        devices = found.topology.devices
+        request = make_asked(["--per", per, "--nic-env"])
+        visible = make(devices, {})
+        request = request.replace(visible=visible, cards=find_cards(devices))
+        (rank,) = make_plan(found, request).ranks
+        assert rank.nics_why == f"below the same PCI bridge as its {noun}"
+        assert (rank.gpus, rank.accels) == (((), ("0",)) if per == "accel" else (("0",), ()))
 
 
 def test_nobody_knows_where_they_are() -> None:
@@ -116,6 +136,8 @@ def test_more_and_fewer_ranks_than_cards() -> None:
     """--per nic maps ranks to cards in blocks, and says where cards have none."""
     devices = (card("18", "a", 1), card("98", "b", 2))
     assert nics(plan_for(devices, "--per nic -n 4")) == ["a:1", "a:1", "b:1", "b:1"]
+    equal = plan_for((card("18", "a", 0), card("19", "b", 0)), "--per nic -n 4 --nic-env")
+    assert nics(equal) == ["a:1", "a:1", "b:1", "b:1"]  # not in turn, as without --per nic
     few = plan_for(devices, "--per nic -n 1")
     assert few.warnings == ("1 of 2 network cards get a rank, the last ones none",)
     assert few.cautions[0].kind == "nic"
@@ -156,11 +178,13 @@ def test_groups_go_by_their_cpus() -> None:
     machine = make_machine(replace(SERVER, devices=(card("18", "a", 0), card("19", "b", 0))))
     cards = find_cards(machine.topology.devices)
     chosen = []
-    for cpus, ranks in (("0-3", "1"), ("4-7", "1"), ("0-7", "4")):
+    for cpus, ranks in (
+        ("0-3", "1"), ("4-7", "1"), ("0-7", "4"), ("8-11", "1"), ("12-15", "1"),
+    ):  # fmt: skip
         part = machine.replace(allowed=machine.allowed.replace(cpus=CpuSet.parse_user(cpus)))
         request = make_asked(["-n", ranks, "--nic-env"]).replace(cards=cards, group="router")
         chosen.append(sorted(nics(make_plan(part, request))))
-    assert chosen == [["a:1"], ["b:1"], ["a:1", "a:1", "b:1", "b:1"]]
+    assert chosen == [["a:1"], ["b:1"], ["a:1", "a:1", "b:1", "b:1"], ["a:1"], ["b:1"]]
 
 
 def test_distances_are_measured_from_the_nearest_of_a_ranks_nodes() -> None:
@@ -184,6 +208,30 @@ def test_cpus_say_where_a_card_is() -> None:
     here, there = (d.replace(node=None) for d in machine.topology.devices)
     assert [measure(machine, share, device).apart for device in (here, there)] == [False, True]
     assert measure(machine, share, here).distance < measure(machine, share, there).distance < 1000
+    away = here.replace(node=3)  # which stands, though its cpus are elsewhere
+    assert measure(machine, share, away).distance > measure(machine, share, here).distance
+
+
+@pytest.mark.parametrize(
+    ("node", "near", "why"),
+    [
+        (0, "0-7,32-39", "near its cpus"),
+        (0, None, "near its cpus"),
+        (0, "4-7,36-39", "near node 0, the nearest to its cpus that has one"),
+        (1, "8-15,40-47", "near node 1, the nearest to its cpus that has one"),
+        (1, None, "near node 1, the nearest to its cpus that has one"),
+    ],
+)
+def test_why_a_card_is_a_ranks(node: int, near: str | None, why: str) -> None:
+    """Near are those of its node, also where the card is near some or all cpus; a node as close as
+    11 is another one."""
+    devices = (replace(card("18", "a", node), cpus=near),)
+    machine = make_machine(replace(SERVER, devices=devices))
+    rows = tuple(tuple(10 if n == m else 11 for m in range(4)) for n in range(4))
+    machine = machine.replace(topology=machine.topology.replace(distances=rows))
+    request = make_asked(["--numa-bind-cpus", "0-3", "--nic-env"])
+    plan = make_plan(machine, request.replace(cards=find_cards(machine.topology.devices)))
+    assert plan.ranks[0].nics_why == why
 
 
 def machine_cores(machine: Machine, cpus: CpuSet) -> list[Core]:
@@ -216,12 +264,15 @@ def test_groups_on_cores_that_nobody_knows() -> None:
 
 
 def test_a_variable_that_is_set_already_stays() -> None:
-    """--nic-env sets the others."""
+    """--nic-env sets the others, and alone sets any."""
     machine = make_machine(replace(SERVER, devices=(card("18", "a", 0),)))
     cards = find_cards(machine.topology.devices)
     request = make_asked(["--nic-env"]).replace(cards=cards)
     every = dict(make_plan(machine, request).ranks[0].env)
     assert (every["UCX_NET_DEVICES"], every["NCCL_IB_HCA"]) == ("a:1", "=a:1")
+    by_card = make_asked(["--per", "nic"]).replace(cards=cards)
+    (unset,) = make_plan(machine, by_card).ranks
+    assert not any(name in dict(unset.env) for name in ("UCX_NET_DEVICES", "NCCL_IB_HCA"))
     for action, kept in (("respected", True), ("overridden", False)):
         inherited = (Inherited("NCCL_IB_HCA", "mine", action, ""),)
         env = dict(make_plan(machine, request.replace(inherited=inherited)).ranks[0].env)

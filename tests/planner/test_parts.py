@@ -34,9 +34,9 @@ from ompbind.planner.memory import (
     warn_of_weights,
 )
 from ompbind.planner.quota import share_quota
-from ompbind.planner.request import Pool, Request
+from ompbind.planner.request import Need, Pool, Request, Serving
 from ompbind.planner.reservation import set_aside
-from ompbind.plans import Numbers, World
+from ompbind.plans import Inherited, Numbers, World
 from tests.support.machines import MACHINES, make_asked, make_machine
 from tests.support.trees import Pci, Shape
 
@@ -135,6 +135,69 @@ def test_a_plan_of_one_rank_leaves_the_others_what_is_theirs() -> None:
     assert str(make_plan(MACHINES["server"], sharing).others) == "", "they are its own"
     with pytest.raises(PlanError, match=r"^--rank 2: the plan has 2 ranks, from 0$"):
         make_plan(MACHINES["server"], request.replace(world=world.replace(only=2)))
+
+
+def test_a_launch_of_one_rank_of_a_plan_leaves_its_job_alone() -> None:
+    """Unless it is asked to, it sets none of the variables that number a job's ranks."""
+    request = make_asked(["-n", "2"])
+    for world, rank_env, numbered in (
+        (None, None, True),
+        (World(0, 2, 0, 2), None, True),
+        (World(0, 2, 0, 2, only=1), None, False),
+        (World(0, 2, 0, 2, only=1), True, True),
+    ):
+        plan = make_plan(MACHINES["server"], request.replace(world=world, rank_env=rank_env))
+        env = dict(plan.ranks[-1].env)
+        assert env["OMPBIND_RANK"] == "1"
+        assert ("RANK" in env, env.get("WORLD_SIZE")) == (numbered, "2" if numbered else None)
+
+
+def test_ranks_know_their_group() -> None:
+    """By a variable, where there are several; numbers are those in the group."""
+    request = make_asked(["-n", "2"])
+    (_, alone), (_, rank) = (
+        make_plan(MACHINES["server"], r).ranks for r in (request, request.replace(group="router"))
+    )
+    assert (rank.group, dict(rank.env)["OMPBIND_GROUP"]) == ("router", "router")
+    assert rank.group_numbers == Numbers(1, 2, 1, 2)
+    assert (alone.group, alone.group_numbers, "OMPBIND_GROUP" in dict(alone.env)) == (
+        "", None, False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "needs"),
+    [
+        ([], [0, 0, 0]),
+        (["--mem-need", "9K"], [3072, 3072, 3072]),
+        (["--mem-need", "1K"], [342, 342, 342]),  # all together no less than that
+        (["--mem-need", "1K/rank"], [1024, 1024, 1024]),
+    ],
+)
+def test_memory_that_ranks_must_find(asked: list[str], needs: list[int]) -> None:
+    """Of all together each has a part; a server that starts them as workers needs all of it."""
+    request = make_asked(["-n", "3", *asked])
+    assert [r.need for r in make_plan(MACHINES["desktop"], request).ranks] == needs
+    serving = Serving("vllm", "vLLM", variable="LISTS")
+    (server,) = make_plan(MACHINES["desktop"], request.replace(serving=serving)).ranks
+    assert server.need == sum(needs)
+
+
+def test_limits_that_would_change_the_threads_are_removed() -> None:
+    """From the rank's environment; one that is kept, or that nobody has set, is not."""
+    inherited = (Inherited("OMP_THREAD_LIMIT", "1", "removed", ""),
+                 Inherited("OMP_DYNAMIC", "true", "respected", ""))  # fmt: skip
+    request = make_asked([])
+    (usual,) = make_plan(MACHINES["desktop"], request).ranks
+    (rank,) = make_plan(MACHINES["desktop"], request.replace(inherited=inherited)).ranks
+    assert rank.unset == (*usual.unset, "OMP_THREAD_LIMIT")
+
+
+def test_words_are_filled_in_where_they_are_a_template() -> None:
+    command = ("work", "{rank}", "{cpus}")
+    for args, first in (([], "{rank} {cpus}"), (["--template"], "0 0-2")):
+        ranks = make_plan(MACHINES["desktop"], make_asked(["-n", "2", *args], command)).ranks
+        assert ranks[0].command == ("work", *first.split())
 
 
 def test_one_place_is_a_list_for_one_rank() -> None:
@@ -373,12 +436,14 @@ def lists(shares: Sequence[Share]) -> list[str]:
         ((1, 1), Pool("", 1, if_spare=True), ["0", "1"], ""),
         ((1, 2), Pool("", 1, if_spare=True), ["0", "1"], "2"),
         ((2, 2), Pool("", 0), ["0-1", "2-3"], ""),
+        ((1, 1), Pool("kv", 1, if_spare=True), ["0", "1"], ""),  # no role of no cores
     ],
 )
 def test_what_is_set_aside(sizes: tuple[int, ...], pool: Pool, left: list[str], taken: str) -> None:
     """From the end of each rank's cores; a wish that cannot be had is taken of all ranks together,
     or not at all."""
-    remaining, reserved, roles = set_aside(shares_of(*sizes), Request(reserve=pool))
+    request = Request(roles=(pool,)) if pool.name else Request(reserve=pool)
+    remaining, reserved, roles = set_aside(shares_of(*sizes), request)
     assert (lists(remaining), str(reserved), roles) == (left, taken, ())
 
 
@@ -443,6 +508,7 @@ def test_a_request_asks_for_nothing_by_itself() -> None:
         False,
     ]
     assert str(Pool("kv", 2, True)) == "--role kv=2/rank"
+    assert [Need(3).of_each(2), Need(3, per_rank=True).of_each(2)] == [2, 3]
     assert str(Pool("", 2)) == "--reserve 2"
     assert str(Pool("", 2, source="VARIABLE=2")) == "VARIABLE=2"
 
@@ -648,6 +714,8 @@ def test_memory_of_no_known_node() -> None:
     for mem in ("bind", "local", "none"):
         request = make_asked(["--mem", mem])
         assert find_memory(flat, request, 3, share) == ("none", CpuSet(), [])
+    (rank,) = make_plan(MACHINES["flat"], make_asked(["--mem", "bind", "--mem-kind", "hbm"])).ranks
+    assert (rank.mem, rank.mem_why) == ("none", "")
 
 
 def test_the_nodes_of_mem_nodes() -> None:
@@ -737,6 +805,29 @@ def test_a_rank_whose_memory_is_denied_runs_without() -> None:
     assert plan.warnings == (
         "rank 1: memory of node 1 is not allowed (cgroup cpuset): none is bound",
     )
+    balanced = make_plan(machine, make_asked([*args, "--mem-balancing"])).ranks
+    assert [r.binding.balancing for r in balanced] == [True, False]
+
+
+def test_ranks_of_the_same_cores_are_warned_of_once() -> None:
+    """Whatever is wrong with the memory of one is wrong with that of the others."""
+    machine = make_machine(Shape(nodes=2, packages=2, cores=4), nodes="0")
+    args = ["-n", "2", "--share", "--threads", "2", "--mem", "bind", "--on-denied", "degrade"]
+    plan = make_plan(machine, make_asked(args))
+    assert [str(r.mems) for r in plan.ranks] == ["0", "0"]
+    text = "rank 0: memory of node 1 is not allowed (cgroup cpuset): its memory is on node 0"
+    assert plan.warnings == (text,)
+
+
+def test_ranks_have_the_weights_of_their_nodes() -> None:
+    """As far as they are known, of the nodes that pages are interleaved over by them."""
+    machine = facts(weights=(5, 1, None, None))
+    for args, weights in (
+        ("--mem weighted-interleave --mem-nodes 0,3", ((0, 5),)),
+        ("--mem weighted-interleave --mem-nodes 0,1", ((0, 5), (1, 1))),
+        ("--mem interleave --mem-nodes 0,1", ()),
+    ):
+        assert make_plan(machine, make_asked(args.split())).ranks[0].weights == weights
 
 
 @pytest.mark.parametrize(
@@ -744,6 +835,7 @@ def test_a_rank_whose_memory_is_denied_runs_without() -> None:
     [
         ("--places cores", "places are cores: --places is given"),
         ("--places one", "one place: --places is given"),
+        ("--places wide", "a place for each core, the first for all: --places is given"),
         ("--proc-bind false", "one place: threads are not to be bound (--proc-bind false)"),
     ],
 )

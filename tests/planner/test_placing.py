@@ -146,6 +146,7 @@ def test_things_are_split_by_the_coarsest_level_that_parts_them() -> None:
         (["package=abcd"], [[0, 1, 2, 3]]),
         (["package=aaaa"], [[0, 1, 2, 3]]),
         (["package=aabc", "l3=aabb"], [[0, 1], [2, 3]]),
+        (["package=aaab", "l3=aabb"], [[0, 1, 2], [3]]),  # of two the first in the tree
     ):
         first_cpus = [core.first_cpu for core in make_cores(*columns)]
         assert split_coarsely(first_cpus, range(4)) == groups

@@ -595,6 +595,7 @@ CASES = [
     Case("hybrid", "--role kv=1", ["0,2,4,6,8-14"], roles=["kv 15 0"]),
     Case("old-arm", "-n 2", ["0-1,4-5", "2-3,6-7"]),
     Case("gb10", "-n 2", ["0-9", "10-19"]),
+    Case("gb10", "--reserve 1", ["0-13,15-19"], reserved="14"),  # the last of the small ones
     Case("gb10", "-n 4", ["0-2,8-9", "3-7", "10-12,18-19", "13-17"]),
     Case("server", "--kind performance -n 2", ["0-7", "8-15"]),
     # more ranks than cores
@@ -715,6 +716,10 @@ def test_too_many_threads_are_warned_of() -> None:
     machine = MACHINES["desktop"]
     plan = make_plan(machine, make_asked(["-n", "2", "--threads", "4"]))
     assert plan.warnings == ("ranks 0-1: 4 threads on 3 cpus (--threads 3 gives each its own)",)
+    halves = {"OMP_PLACES": "{0},{16},{1},{17}", "OMP_PROC_BIND": "close"}
+    plan = make_plan(MACHINES["server"], make_asked([], environ=halves))
+    assert dict(plan.ranks[0].env)["OMP_NUM_THREADS"] == "4"  # the user's places, each of a thread
+    assert plan.warnings == ()
     nested = make_plan(machine, make_asked([], environ={"OMP_NUM_THREADS": "6,9"}))
     assert nested.warnings == ()
     assert dict(nested.ranks[0].env)["OMP_NUM_THREADS"] == "6,9"
@@ -1265,6 +1270,13 @@ def test_other_things_go_in_the_order_of_the_tree() -> None:
         assert [r.cpus.first for r in ranks] == ([*range(8)] if per == "core" else [0, 4])
 
 
+def test_ranks_that_are_spread_go_in_the_order_of_things() -> None:
+    """Though the one of package 1 is chosen behind both of package 0."""
+    args = "--per numa -n 3 --distribution spread"
+    plan = make_plan(CROSSED, make_asked(args.split()))
+    assert [str(r.nodes) for r in plan.ranks] == ["0", "1", "2"]
+
+
 def test_nodes_whose_memory_is_denied_are_left_out() -> None:
     """--per numa --numa-bind makes a rank for each node with cpus and allowed memory."""
     machine = make_machine(Shape(nodes=2, packages=2, cores=4), "0-3", "0")
@@ -1319,9 +1331,13 @@ def test_nodes_of_unknown_memory_are_bound_to() -> None:
 def test_nodes_whose_memory_is_denied_have_ranks_where_memory_is_named() -> None:
     """Cpus of all nodes, and memory of the one that is allowed."""
     machine = make_machine(Shape(nodes=2, packages=2, cores=4), nodes="0")
-    plan = make_plan(machine, make_asked(["--numa-bind", "-n", "2", "--mem-nodes", "0"]))
-    assert [(str(r.cpus), str(r.mems)) for r in plan.ranks] == [("0-1", "0"), ("2-3", "0")]
-    assert plan.warnings == ()
+    nodes = tuple(node.replace(kind="dram") for node in machine.topology.nodes)
+    machine = machine.replace(topology=machine.topology.replace(nodes=nodes))
+    for named, why in (("--mem-nodes 0", ""), ("--mem-kind dram", "the nearest DRAM")):
+        plan = make_plan(machine, make_asked(["--numa-bind", "-n", "2", *named.split()]))
+        assert [(str(r.cpus), str(r.mems)) for r in plan.ranks] == [("0-1", "0"), ("2-3", "0")]
+        assert [r.mem_why for r in plan.ranks] == [why, why]
+        assert plan.warnings == ()
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ def worker(number: int, cpus: str, mems: str, mem: str = "bind") -> ServerWorker
         (LISTS, "0-3", "2-3", "", "bind 0"),  # one without memory: the first that has some
         (LISTS, "2-3", "2-3", "", "bind 2"),  # ... and is allowed
         (LISTS, "2-3", "0-1", "", "bind 2"),
+        (LISTS, "1-2", "2-3", "", "bind 2"),  # ... though another comes first
         (LISTS, "1", "0-1", "", "bind 1"),  # none that is allowed has any
         (LISTS, "", "0-1", "", "none "),
         (WORDS, "0-3", "0-1", "2", "bind 2"),
@@ -167,6 +168,15 @@ def test_a_worker_of_several_nodes_cannot_be_told(cpus: str, mems: str, where: s
         make_words(WORDS, (nowhere,))
 
 
+def test_a_servers_plan_has_all_warnings() -> None:
+    """Those of its workers' plan, and those of what the engine does with them."""
+    texts = plan_for("container", "-n", "2", "--exclude", "99").warnings
+    assert [text.partition(":")[0].partition(",")[0] for text in texts] == [
+        "--exclude names cpus that this machine does not have",
+        "the cgroup's quota is worth 2.5 cpus",
+    ]
+
+
 def plan_for(name: str, *args: str, serving: Serving = LISTS, **more: Any) -> Plan:
     request = make_asked(args, ("serve", "model"))
     return make_plan(MACHINES[name], request.replace(serving=serving, omp="off", **more))
@@ -232,12 +242,16 @@ def test_a_servers_environment() -> None:
         "OMPBIND_RANK": "0", "OMPBIND_RANKS": "1", "OMPBIND_CPUS": str(server.cpus),
         "OMPBIND_MEM": "none", "OMPBIND_ROLE_KV": str(plan.roles[0].cpus), "LISTS": "0-6|8-14",
     }  # fmt: skip
-    assert "LISTS" not in dict(plan_for("server", *args, serving=NODES).ranks[0].env)
+    by_words = dict(plan_for("server", *args, serving=NODES).ranks[0].env)
+    assert by_words == {name: text for name, text in server.env if name != "LISTS"}
     request = make_asked(("-n", "2", "--threads", "3"), ("serve",)).replace(serving=LISTS)
     [threads] = make_plan(MACHINES["server"], request).ranks
     names = {name for name, _ in threads.env if not name.startswith(("OMPBIND_", "LISTS"))}
     assert names <= {"OMP_NUM_THREADS", "MKL_DYNAMIC"}
     assert dict(threads.env)["OMP_NUM_THREADS"] == "3"
+    request = make_asked(("-n", "2", "--smt", "all", "--places", "threads"), ("serve",))
+    [threads] = make_plan(MACHINES["server"], request.replace(serving=LISTS)).ranks
+    assert dict(threads.env)["MKL_DYNAMIC"] == "FALSE"  # else MKL uses one thread for each core
 
 
 def test_a_servers_command_has_its_words() -> None:
@@ -250,5 +264,7 @@ def test_a_servers_command_has_its_words() -> None:
     request = make_asked([*args, "--template"], ("serve", "{cpus}", "{rank}"))
     [filled] = make_plan(MACHINES["server"], request.replace(serving=NODES, omp="off")).ranks
     assert filled.command == ("serve", str(filled.cpus), "0", "--node", "0", "1")
+    plain = make_asked(args, ("serve", "{cpus}")).replace(serving=NODES, omp="off")
+    assert make_plan(MACHINES["server"], plain).ranks[0].command[:2] == ("serve", "{cpus}")
     request = make_asked(args, ()).replace(serving=NODES, omp="off")
     assert make_plan(MACHINES["server"], request).ranks[0].command == ()
