@@ -132,8 +132,9 @@ class Running:
 
 
 def read(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode("utf-8", "replace")
+    """Return what is in a file that a running command writes. Its offset is the command's, too: if
+    it moved, the next line would overwrite the first."""
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode("utf-8", "replace")
 
 
 def see(pid: int) -> Seen | None:
