@@ -2,10 +2,10 @@
 Pure.
 
 Sources: the manuals of OpenBLAS, MKL, BLIS, NumExpr, Numba, Polars, Rayon, Julia, Go and Python
-(os.cpu_count), java(1) of the JDK, and the documentation of ONNX Runtime and oneTBB. How pools
-count where their variable is not set, and that they obey it, is tried with the real libraries in
-tests/jobs/test_thread_pools.py; MKL was tried by hand. BLIS, Go, Julia and oneTBB are by their
-documentation alone.
+(os.cpu_count), java(1) of the JDK, llama-server's help, and the documentation of ONNX Runtime and
+oneTBB. How pools count where their variable is not set, and that they obey it, is tried with the
+real libraries in tests/jobs/test_thread_pools.py, and with llama.cpp in tests/programs; MKL was
+tried by hand. BLIS, Go, Julia and oneTBB are by their documentation alone.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ POOLS = (
     Pool("Java", ("JDK_JAVA_OPTIONS",), MASK, "-XX:ActiveProcessorCount={n}"),
     Pool("Julia", ("JULIA_NUM_THREADS",), OTHER),
     Pool("Python 3.13", ("PYTHON_CPU_COUNT",), OTHER),
+    Pool("llama.cpp", ("LLAMA_ARG_THREADS",), OTHER),
     # It has a thread for each core of the machine, and binds it there, also outside the rank.
     Pool("ONNX Runtime", (), OTHER, otherwise="SessionOptions.intra_op_num_threads",
          files=("libonnxruntime.", "onnxruntime_pybind11_state.")),

@@ -616,8 +616,8 @@ OPTIONS: tuple[Option, ...] = (
         ("--pools",),
         "flag",
         "Give other thread pools as many threads as OpenMP: Numba, Polars, Rayon, Go, Java, Julia, "
-        "Python's os.cpu_count; a variable that you have set stays (default: with --threads, and "
-        "under a cgroup's cpu quota)",
+        "llama.cpp, Python's os.cpu_count; a variable that you have set stays (default: with "
+        "--threads, and under a cgroup's cpu quota)",
         no=True,
         panel=OPENMP,
         fields=("plan.pools",),

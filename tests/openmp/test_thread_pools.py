@@ -28,7 +28,7 @@ COMMAND = ["python", "x.py"]
 VARIABLES = {
     "NUMBA_NUM_THREADS": "4", "POLARS_MAX_THREADS": "4", "RAYON_NUM_THREADS": "4",
     "GOMAXPROCS": "4", "JDK_JAVA_OPTIONS": "-XX:ActiveProcessorCount=4",
-    "JULIA_NUM_THREADS": "4", "PYTHON_CPU_COUNT": "4",
+    "JULIA_NUM_THREADS": "4", "PYTHON_CPU_COUNT": "4", "LLAMA_ARG_THREADS": "4",
 }  # fmt: skip
 NAMES = {name for pool in POOLS for name in pool.variables}
 
@@ -61,7 +61,8 @@ def test_threads_are_for_all_pools() -> None:
     assert env == VARIABLES
     assert hows(plan) == {
         **dict.fromkeys(("OpenBLAS", "MKL", "BLIS", "NumExpr"), "openmp"),
-        **dict.fromkeys(("Numba", "Polars", "Rayon", "Go", "Java", "Julia", "Python 3.13"), "set"),
+        **dict.fromkeys(("Numba", "Polars", "Rayon", "Go", "Java"), "set"),
+        **dict.fromkeys(("Julia", "Python 3.13", "llama.cpp"), "set"),
         **dict.fromkeys(("ONNX Runtime", "oneTBB"), "unreached"),
     }
     [first, *_] = plan.to_dict()["pools"]
@@ -72,7 +73,8 @@ def test_threads_are_for_all_pools() -> None:
 def test_only_what_is_needed() -> None:
     """Where a rank has as many threads as cpus, pools that count their cpus count right."""
     env, plan = plan_of({"pools": True})
-    assert env == {"JULIA_NUM_THREADS": "16", "PYTHON_CPU_COUNT": "16"}
+    names = ("JULIA_NUM_THREADS", "PYTHON_CPU_COUNT", "LLAMA_ARG_THREADS")
+    assert env == dict.fromkeys(names, "16")
     assert hows(plan)["Numba"] == hows(plan)["oneTBB"] == "mask"
     assert hows(plan)["ONNX Runtime"] == "unreached"
 
@@ -123,9 +125,9 @@ def test_it_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
     ) in out
     assert (
         "Other thread pools: OpenBLAS, MKL, BLIS, NumExpr by OMP_NUM_THREADS; Numba, Polars, Rayon,"
-        " Java, Julia, Python 3.13 by their variables; Go (GOMAXPROCS) as these variables of yours"
-        " say; ONNX Runtime (SessionOptions.intra_op_num_threads), oneTBB (tbb::global_control) by"
-        " no variable, but in the program."
+        " Java, Julia, Python 3.13, llama.cpp by their variables; Go (GOMAXPROCS) as these"
+        " variables of yours say; ONNX Runtime (SessionOptions.intra_op_num_threads), oneTBB"
+        " (tbb::global_control) by no variable, but in the program."
     ) in out
 
 

@@ -1,5 +1,6 @@
 """The environments of programs: made from dependency groups of pyproject.toml as those of the
-engines are, and kept beside them in the user's cache."""
+engines are, and kept beside them in the user's cache. To two of them something is added that no
+wheel has: NumPy with MKL, and llama.cpp's server."""
 
 from __future__ import annotations
 
@@ -10,10 +11,11 @@ from pathlib import Path
 
 from tests.jobs.environments import SIZES as ENGINES
 from tests.jobs.environments import cache_folder, need_environment, set_up
+from tests.programs.llama_server import SUITE, has_llama_server, make_llama_server
 
 WANTED = "OMPBIND_TEST_PROGRAMS"  # set by `make test-programs`
 # By group, with their sizes in MB.
-SIZES = {"programs": 1100, "mkl": 1400, "torchrun": ENGINES["torchrun"]}
+SIZES = {"programs": 1100, "mkl": 1400, "llamacpp": 170, "torchrun": ENGINES["torchrun"]}
 # NumPy's wheels bring OpenBLAS: with MKL it has to be compiled. One instruction set is enough here.
 NUMPY = "numpy==2.4.6"
 MKL = "mkl-dynamic-lp64-iomp"
@@ -25,8 +27,11 @@ def need_program_environment(group: str) -> Path:
 
 
 def set_up_program(group: str) -> None:
-    """Make an environment where it is missing. Raises CalledProcessError."""
+    """Make an environment where it is missing. Raises CalledProcessError, PlaceError."""
     set_up(group, SIZES[group])
+    if group == "llamacpp" and not has_llama_server(cache_folder() / group):
+        print(f"make: unpacking llama.cpp's server of Debian's {SUITE}", file=sys.stderr)
+        make_llama_server(cache_folder() / group)
     if group == "mkl" and not is_compiled():
         print(f"make: compiling {NUMPY} with MKL", file=sys.stderr)
         folder = cache_folder() / group

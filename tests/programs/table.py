@@ -6,6 +6,7 @@ for one rank and once for two.
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import urllib.request
@@ -36,7 +37,8 @@ class Program(NamedTuple):
     # "some" any
     threads: str = "whole"
     # Without ompbind: whether it has as many threads as it may use cpus ("mask") or as the machine
-    # has ("machine"), or a number of its own ("fixed"); and whether it binds them.
+    # has ("machine"), or a number of its own ("fixed"); and whether it binds them, with "machine"
+    # to the machine's cpus.
     counts: str = "mask"
     binds: bool | None = False  # None: sometimes
     leaves: bool = False  # without ompbind, after a TERM, some of what it has started
@@ -57,6 +59,14 @@ def talk(port: int, line: str, wanted: str) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
         connection.sendall(f"{line}\r\n".encode())
         assert connection.makefile().readline().strip() == wanted
+
+
+def complete(port: int, text: str, wanted: str) -> None:
+    """Ask llama.cpp's server how a text goes on. Raises OSError while it has no model."""
+    data = json.dumps({"prompt": text, "n_predict": len(wanted), "temperature": 0}).encode()
+    asked = urllib.request.Request(f"http://127.0.0.1:{port}/completion", data)
+    with urllib.request.urlopen(asked, timeout=120) as answer:
+        assert json.load(answer)["content"] == wanted
 
 
 def query(port: int, text: str, wanted: str) -> None:
@@ -182,6 +192,19 @@ PROGRAMS = (
         ask=lambda port: get(port, "500.0"),
         threads="some",
         binds=None,
+    ),
+    Program(
+        "llama.cpp",
+        "llama-cpp",
+        "llama-server -m model.gguf --port 8001",
+        "libggml-cpu",
+        "llamacpp",
+        prepare=("python make_model.py",),
+        port=8001,
+        ask=lambda port: complete(port, "a", "bcd"),
+        counts="machine",
+        term=0,
+        interrupt=0,
     ),
     Program(
         "lightgbm",

@@ -230,7 +230,8 @@ def test_an_interrupt_ends_it(place: Place, ranks: int) -> None:
 
 
 def test_what_it_does_alone(place: Place) -> None:
-    """Without ompbind it counts its threads, and binds them, as its page says."""
+    """Without ompbind it counts its threads, and binds them, as its page says; what counts the
+    machine's cores has fewer as one of two ranks, if it is started as its page says."""
     program = place.program
     command = fill(place.command(0, ENDLESS))
     seen = []
@@ -239,7 +240,11 @@ def test_what_it_does_alone(place: Place) -> None:
             seen.append(masks_of(running.process.pid))
     masked, free = seen
     left = [mask for mask in masked if mask != place.cpus[:1]]
-    assert bool(left) is (program.counts == "machine"), seen
-    if program.counts != "machine":
+    assert bool(left) is (program.counts == "machine" and program.binds is True), seen
+    if not left:
         assert (len(masked) < len(free)) is (program.counts == "mask"), seen
     assert any(mask != place.cpus for mask in free) in BINDS[program.binds], seen
+    if program.counts == "machine":
+        with place.start(place.command(2)) as running:
+            for pid in pids_of_ranks(running.process.pid, 2):
+                assert len(masks_of(pid)) < len(masked), (masks_of(pid), masked)
