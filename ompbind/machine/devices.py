@@ -54,9 +54,8 @@ def read_devices(root: Root, online: CpuSet, nodes: Iterable[Node]) -> tuple[Dev
     for pci, directory in sorted(directories.items()):
         pci_class = read_digits(root, f"{directory}/class")
         vendor = read_digits(root, f"{directory}/vendor")
-        kind = KINDS_OF_DEVICES.get(pci_class[:2]) or KINDS_OF_DEVICES.get(pci_class[:4])
-        if vendor == AMAZON and read_digits(root, f"{directory}/device") in NEURON_CORES:
-            kind = "accelerator"
+        model = read_digits(root, f"{directory}/device") if vendor == AMAZON else ""
+        kind = find_kind(pci_class, vendor, model)
         if kind and len(pci_class) == 6:
             node, bridge = locate_device(root, directory)
             cpus = read_local_cpus(root, bridge)
@@ -65,7 +64,7 @@ def read_devices(root: Root, online: CpuSet, nodes: Iterable[Node]) -> tuple[Dev
             devices.append(
                 Device(
                     kind, pci, node, cpus & online, vendor,
-                    model=read_digits(root, f"{directory}/device"),
+                    model=model or read_digits(root, f"{directory}/device"),
                     names=read_names(root, directory),
                     driver=read_driver(root, directory) if has_drivers else None,
                     virtual=root.resolve(f"{directory}/physfn") is not None,
@@ -74,6 +73,14 @@ def read_devices(root: Root, online: CpuSet, nodes: Iterable[Node]) -> tuple[Dev
                 )
             )  # fmt: skip
     return tuple(devices)
+
+
+def find_kind(pci_class: str, vendor: str, model: str) -> str:
+    """Return the kind of a device by its PCI class, four or six digits, and the models of AWS; ""
+    for devices that matter to no rank."""
+    if vendor == AMAZON and model in NEURON_CORES:
+        return "accelerator"
+    return KINDS_OF_DEVICES.get(pci_class[:2]) or KINDS_OF_DEVICES.get(pci_class[:4], "")
 
 
 def has_driven_gpu(root: Root) -> bool:

@@ -6,13 +6,15 @@ hwloc's objects form a tree; a cpu's groups are the objects above it.
 
 from __future__ import annotations
 
+import re
 from xml.parsers import expat
 
 from ompbind.cpuset import LIMIT, CpuSet, parse_whole
 from ompbind.errors import ParseError, TopologyError
 from ompbind.machine.cpus import make_capacities, make_kinds, make_steps
 from ompbind.machine.details import clean_model, join_models, name_model
-from ompbind.machine.devices import KINDS_OF_DEVICES
+from ompbind.machine.devices import find_kind
+from ompbind.machine.ports import ACTIVE
 from ompbind.machine.topology import Allowed, Cache, Cpu, Device, Machine, Node, Port, Topology
 
 TYPE_CHECKING = False
@@ -30,6 +32,7 @@ CORE_TYPES = {"IntelAtom": 1, "IntelCore": 2}
 # Infos of packages that name a processor, and what /proc/cpuinfo calls them. Of Arm, hwloc's model
 # is the kernel's name of the architecture.
 INFOS = {"CPUModel": "model name", "CPUImplementer": "CPU implementer", "CPUPart": "CPU part"}
+PORT_STATE = re.compile(r"Port(\d{1,3})State")  # an info of an InfiniBand card, for each port
 CACHE_KINDS = {"0": "", "1": "d", "2": "i"}  # cache_type
 
 # What hwloc calls a node's memory, where it knows (its guess_memory_tiers); the other names do not
@@ -112,6 +115,10 @@ class XmlReader:
             self.kinds.append((parse_bitmap(attributes.get("cpuset", "")), {}))
         elif tag == "info" and above.get("tag") == "cpukind":
             self.kinds[-1][1][attributes.get("name", "")] = attributes.get("value", "")
+        elif tag == "info" and above.get("card"):
+            if port := PORT_STATE.fullmatch(attributes.get("name", "")):
+                name = f"{above['card']}:{port[1]}"
+                self.set_port(above["device"], name, attributes.get("value", ""))
         elif tag == "info" and attributes.get("name") == "HostName":
             self.name = attributes.get("value", "")
         elif tag == "info" and attributes.get("name") in INFOS:
@@ -154,8 +161,9 @@ class XmlReader:
             cpus, bridges = element["cpuset"] or CpuSet(), element["bridges"]
             element["device"] = self.add_device(attributes, cpus, bridges)
         elif kind == "OSDev" and attributes.get("osdev_type") in ("2", "3"):  # network, OpenFabrics
-            rdma = attributes["osdev_type"] == "3"
-            self.add_name(element.get("device"), attributes.get("name", ""), rdma=rdma)
+            name, rdma = attributes.get("name", ""), attributes["osdev_type"] == "3"
+            element["card"] = name if rdma else ""
+            self.add_name(element["device"], name, rdma=rdma)
 
     def add_cache(self, attributes: dict[str, str], size: int, cpus: CpuSet) -> None:
         depth = attributes.get("depth", "")
@@ -167,11 +175,11 @@ class XmlReader:
         self, attributes: dict[str, str], cpus: CpuSet, bridges: tuple[str, ...]
     ) -> int | None:
         """Add a device and return its position; None if its kind does not matter."""
-        pci_class = attributes.get("pci_type", "")[:4]
-        kind = KINDS_OF_DEVICES.get(pci_class[:2]) or KINDS_OF_DEVICES.get(pci_class)
+        pci_type = attributes.get("pci_type", "")  # `0200 [15b3:101d] [15b3:0007] 00`
+        vendor, _, model = pci_type.partition("[")[2][:9].partition(":")
+        kind = find_kind(pci_type[:4], vendor, model)
         if not kind:
             return None
-        vendor, _, model = attributes.get("pci_type", "").partition("[")[2][:9].partition(":")
         pci = attributes.get("pci_busid", "")
         self.devices.append(Device(kind, pci, None, cpus, vendor, model, bridges=bridges))
         return len(self.devices) - 1
@@ -184,6 +192,13 @@ class XmlReader:
                 ports += (Port(f"{name}:1", "rdma") if rdma else Port(name, "net"),)
             names = (*device.names, name)
             self.devices[number] = device.replace(names=names, ports=ports)
+
+    def set_port(self, number: int | None, name: str, state: str) -> None:
+        """Set the state of a card's port for RDMA, of which all but the first are named only so."""
+        if number is not None and self.devices[number].kind == "nic":
+            ports = {port.name: port for port in self.devices[number].ports}
+            ports[name] = Port(name, "rdma", state == ACTIVE)
+            self.devices[number] = self.devices[number].replace(ports=tuple(ports.values()))
 
     def text(self, text: str) -> None:
         if len(self.stack) > 1 and self.stack[-2].get("wanted"):

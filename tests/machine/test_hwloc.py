@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet
+from ompbind.devices.nics import find_cards
 from ompbind.errors import TopologyError
 from ompbind.machine import read_machine
 from ompbind.machine.hwloc import parse_bitmap, parse_xml
@@ -197,6 +198,30 @@ def test_kinds_of_core(kinds: str, expected: list[tuple[int | None, int | None]]
     """They are put together and weighed as those of a machine's own files are."""
     cpus = parse_xml(described(kinds).encode()).topology.cpus
     assert [(c.kind, c.capacity) for c in cpus] == expected
+
+
+CARDS = """\
+<object type="Bridge"><object type="PCIDev" pci_busid="0000:18:00.0" pci_type="0207 [15b3:1021]">
+ <object type="OSDev" name="ib0" osdev_type="2"><info name="Port1State" value="1"/></object>
+ <object type="OSDev" name="mlx5_0" osdev_type="3">
+  <info name="NodeGUID" value="0"/><info name="Port1State" value="1"/>
+  <info name="Port2State" value="4"/><info name="PortXState" value="4"/></object></object>
+<object type="PCIDev" pci_busid="0000:19:00.0" pci_type="0207 [15b3:1021]">
+ <object type="OSDev" name="mlx5_1" osdev_type="3"/></object>
+<object type="PCIDev" pci_busid="0000:1a:00.0" pci_type="0880 [1d0f:7364]"/></object>
+"""
+
+
+def test_ports_of_cards_and_what_is_of_no_class() -> None:
+    """Each port with its state, as the files of a machine have it; AWS's accelerators by model."""
+    text = SMALL.replace('<object type="Bridge">', CARDS + '<object type="Bridge">', 1)
+    first, second, neuron, _ = parse_xml(text.encode()).topology.devices
+    assert [(p.name, p.kind, p.up) for p in first.ports] == [
+        ("ib0", "net", None), ("mlx5_0:1", "rdma", False), ("mlx5_0:2", "rdma", True)
+    ]  # fmt: skip
+    assert [(p.name, p.up) for p in second.ports] == [("mlx5_1:1", None)]
+    assert (neuron.kind, neuron.vendor, neuron.model) == ("accelerator", "1d0f", "7364")
+    assert [card.name for card in find_cards([first, second]).cards] == ["mlx5_0:2", "mlx5_1:1"]
 
 
 def test_a_cache_in_front_of_memory_is_no_cache_of_cpus() -> None:
