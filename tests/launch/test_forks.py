@@ -151,6 +151,26 @@ def test_a_process_that_cannot_be_forked(monkeypatch: pytest.MonkeyPatch) -> Non
         assert pids == [33]
 
 
+def test_a_forked_process_becomes_its_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And forks none of those after it."""
+    forked = [33, 0]
+    executed: list[Start] = []
+
+    def execute(child: Any) -> NoReturn:
+        executed.append(child[0])
+        raise ExitedError
+
+    library: Any = SimpleNamespace(prepare_exec=lambda *_: None)
+    gate = Gate(library, 1, 2, 3, frozenset())
+    monkeypatch.setattr(forks, "make_executor", lambda _: execute)
+    monkeypatch.setattr(os, "fork", lambda: forked.pop(0))
+    starts = [make_start(n) for n in range(3)]
+    pids: list[int] = []
+    with pytest.raises(ExitedError):
+        forks.fork_ranks(starts, [[]] * 3, gate, pids)
+    assert (pids, executed, forked) == ([33], [starts[1]], [])
+
+
 def leave(status: int) -> NoReturn:
     raise ExitedError(status)
 
@@ -184,9 +204,9 @@ def test_a_forked_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     os.close(writer)
     assert pipes.receive(reader) == [("3", "command", "x" * 500)]
+    os.close(gate_writer)
     assert os.read(gate_reader, 5) == b"y"
     os.close(gate_reader)
-    os.close(gate_writer)
     assert calls == [
         ("die", 9), ("first", 1, 2), ("bad",), ("dup2", 8, 1), ("dup2", 9, 240),
         ("limit", 7, (50, 60)), ("mask", 2, frozenset([10])),
@@ -200,6 +220,11 @@ def test_a_forked_rank_without_its_signal_or_supervisor(
 ) -> None:
     """Does not even wait."""
     reports: Calls = []
+    statuses: list[int] = []
+
+    def leave(status: int) -> NoReturn:
+        statuses.append(status)
+        raise ExitedError
 
     def die(_: int) -> NoReturn:
         raise OSError(1, "no signal")
@@ -210,8 +235,9 @@ def test_a_forked_rank_without_its_signal_or_supervisor(
     monkeypatch.setattr(os, "_exit", leave)
     monkeypatch.setattr(forks, "report_failure", noting(reports, "report"))
     gate = Gate(library, os.getppid() + (not refused), -1, -1, frozenset())
-    with pytest.raises(ExitedError, match="125"):
+    with pytest.raises(ExitedError):
         forks.make_executor(gate)((make_start(), [], []))
+    assert set(statuses) == {125}
     assert reports[0][3] == "no signal" if refused else "ExitedError" in reports[0][3]
 
 
