@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
 from ompbind.machine.topology import Cpu
+from ompbind.planner import combining
 from ompbind.planner.combining import find_blocks, pair, sort_alone
 from ompbind.planner.cores import Core
 from ompbind.planner.division import (
+    MOST_STEPS,
     Lengths,
     apportion,
     bound_counts,
@@ -336,6 +339,25 @@ def test_a_search_that_would_take_too_long_is_given_up() -> None:
 
 
 @pytest.mark.parametrize(
+    ("columns", "searches"),
+    [(["l3=aabbbccddeeeff"], 1), (["l3=aabbbccddeeeff", "l2=abbccddeffgghh"], 3)],
+)
+def test_the_steps_of_a_plan_are_shared(
+    columns: list[str], searches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its nodes; on each by the searches for every level and for all together."""
+    asked = []
+
+    def note_steps(*args: Any) -> Any:
+        asked.append(args[-1])
+        return find_blocks(*args)
+
+    monkeypatch.setattr(combining, "find_blocks", note_steps)
+    divide(make_cores("node=aaaaaaabbbbbbb", *columns), 5)
+    assert set(asked) == {MOST_STEPS // 2 // searches}
+
+
+@pytest.mark.parametrize(
     ("sizes", "count", "wanted"),
     [
         ([4, 3, 1, 2, 2, 3, 1], 4, [[4], [3, 1], [3, 1], [2, 2]]),
@@ -528,6 +550,20 @@ def test_parts_of_several_kinds(kinds: str, count: int) -> None:
     sums = [sum((600, 1024)[int(kinds[n])] for n in part) for part in numbers(parts)]
     assert max(sums) - min(sums) <= 1024
     assert all(part == sorted(part) for part in numbers(parts))
+
+
+@pytest.mark.parametrize(
+    ("node", "kinds", "parts"),
+    [
+        ("aaabbb", "000111", [[0, 1, 2], [3, 4], [5]]),  # the node of the larger cores has two
+        ("abbb", "0111", [[0], [1, 2, 3]]),  # one at the least for each, though it is weak
+        ("aabb", "0101", [[0, 1], [2, 3]]),
+    ],
+)
+def test_several_kinds_on_several_nodes(node: str, kinds: str, parts: list[list[int]]) -> None:
+    """Nodes have ranks by their capacity."""
+    cores = make_cores(f"node={node}", kinds=kinds, weights=(400, 1024))
+    assert numbers(divide(cores, len(parts))) == parts
 
 
 def test_capacity_of_cores() -> None:

@@ -97,6 +97,12 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
         seen("0-3 0-3 7", libraries=("onnxruntime_pybind11_state.cpython-311.so",)),
         planned("0-3"), "0-7", ["outside"], "ONNX Runtime, which binds its threads to the "
         "machine's cores by default\nset SessionOptions.intra_op_num_threads in the program"),
+    "all threads elsewhere, of which a library would bind its own": (
+        seen("4-7 4-7", libraries=("onnxruntime_pybind11_state.cpython-311.so",)),
+        planned("0-3"), "0-7", ["changed"], "the mask was changed after the start"),
+    "a part of the plan in a cgroup that has nothing of it": (
+        seen("0-1", cpuset=CpuSet([4])), planned("0-3", threads=1), "0-7", ["cgroup", "changed"],
+        "the main thread may run only on cpus 0-1 of 0-3"),
     "no thread in a place though libgomp is there": (
         seen("0-3 0-3 0-3 0-3"), planned(), "0-7", ["wandered"], "no thread is bound to a place"),
     "the main thread and what it started": (
@@ -260,6 +266,9 @@ CASES: dict[str, tuple[Process, Expected, str, list[str], str]] = {
         seen("0 1 2 3").replace(threads=(*seen("0 1 2 3").threads, make_fixed("7"))),
         planned(), "0-7", [],
         "thread 104 may run on cpu 7: the kernel has made it, and lets nobody bind it"),
+    "one thread wandered, and one of the kernel's is elsewhere": (
+        seen("0 0-3 2 3").replace(threads=(*seen("0 0-3 2 3").threads, make_fixed("7"))),
+        planned(), "0-7", ["wandered"], "thread 104 may run on cpu 7: the kernel has made it"),
     "a thread of the kernel's in a place": (
         seen("0 1 2 3").replace(threads=(*seen("0 1 2 3").threads, make_fixed("2"))),
         planned(), "0-7", [], ""),
@@ -503,6 +512,24 @@ def test_notes_are_these_and_no_others(masks: str, expected: Expected, notes: li
     said = judge(seen(masks), expected, ONLINE).notes
     assert len(said) == len(notes), said
     assert all(any(note.startswith(text) for note in said) for text in notes), said
+
+
+@pytest.mark.parametrize(
+    ("masks", "fixed", "expected", "notes"),
+    [
+        ("0 1 2 3", "0-3", planned(), ("5 threads for 4 cpus, 0 of them running now",)),
+        ("0-3 0-3", "1", planned(bind="false"), ()),
+    ],
+)
+def test_a_thread_of_the_kernels_is_no_matter_inside_the_ranks_cpus(
+    masks: str, fixed: str, expected: Expected, notes: tuple[str, ...]
+) -> None:
+    """Neither that it has no place, nor that it has fewer cpus, nor what it is called."""
+    process = seen(masks)
+    process = process.replace(threads=(*process.threads, make_fixed(fixed)))
+    role = (NamedThreads("io", ("iou-*",), CpuSet([5])),)
+    checked = judge(process, expected.replace(named=role), ONLINE)
+    assert (checked.notes, checked.differences) == (notes, ())
 
 
 def test_a_team_is_not_called_small_where_cpus_are_lost() -> None:
