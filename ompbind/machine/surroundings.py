@@ -23,7 +23,6 @@ class Surroundings(Record):
     mask: CpuSet | None = None  # its affinity mask
     mems: CpuSet | None = None  # the nodes whose memory it may use
     cpuset: CpuSet | None = None  # its cgroup's cpus
-    cpuset_mems: CpuSet | None = None  # its cgroup's nodes
     group: str = ""  # the path of the cgroup whose cpuset it has; "": unknown
     groups: tuple[str, ...] = ()  # the paths of all its cgroups
     files: tuple[str, ...] = ()  # those of CONTAINER_FILES that exist
@@ -43,7 +42,6 @@ def read_surroundings(root: Root, *, policy: bool = False) -> Surroundings:
         mask=parse_status(status, "Cpus_allowed"),
         mems=parse_status(status, "Mems_allowed"),
         cpuset=read_cpuset(root, mounts, groups, "cpus"),
-        cpuset_mems=read_cpuset(root, mounts, groups, "mems"),
         group=groups.get("cpuset", groups.get("", "")),
         groups=tuple(dict.fromkeys(groups.values())),
         files=tuple(f for f in CONTAINER_FILES if root.read(f) is not None),
