@@ -194,6 +194,20 @@ def read_threads(root: LivingRoot, path: str) -> list[Thread]:
     return sorted(threads, key=lambda t: str(t.tid) != pid)
 
 
+def list_tasks(root: LivingRoot, pid: int) -> list[int]:
+    """Return the numbers of a process's threads, the main thread's first; [] if it has exited."""
+    tids = sorted(int(name) for name in root.names(f"proc/{pid}/task") if name.isdigit())
+    return sorted(tids, key=lambda tid: tid != pid)
+
+
+def read_task_name(root: LivingRoot, pid: int, tid: int) -> str | None:
+    """Return the name of a process's thread; None if it cannot be read: it has exited, say."""
+    try:
+        return root.read_whole(f"proc/{pid}/task/{tid}/comm").decode("utf-8", "replace")[:-1]
+    except OSError:
+        return None
+
+
 def count_threads(root: LivingRoot, pid: int) -> int:
     """Return the number of threads of a process; 0 if it has exited."""
     return len(root.names(f"proc/{pid}/task"))
@@ -269,6 +283,9 @@ def parse_user(status: bytes) -> int | None:
     return parse_whole(words[1].decode("ascii", "replace")) if words[1:] else None
 
 
+# --- numbers, flags, privileges, parents ---------------------------------------------------------
+
+
 def read_numbers(root: LivingRoot, pid: int | str) -> tuple[int, ...]:
     """Return the numbers of a process, or of this one ("self"): in the pid namespace of this /proc
     first, then in each inner one that it is in; () if /proc does not show it."""
@@ -282,11 +299,9 @@ def read_numbers(root: LivingRoot, pid: int | str) -> tuple[int, ...]:
 def is_kernel_thread(root: LivingRoot, pid: int) -> bool:
     """Whether it is a thread of the kernel's, by the flags in field 9 of its `stat`."""
     try:
-        data = root.read_whole(f"proc/{pid}/stat")
+        return bool(parse_stat(root.read_whole(f"proc/{pid}/stat")).flags & KERNEL_THREAD)
     except OSError:
         return False
-    fields = data[data.rfind(b")") + 2 :].split()
-    return len(fields) > 6 and bool(number(fields[6]) & KERNEL_THREAD)
 
 
 def is_fixed(root: LivingRoot, tid: int) -> bool:
@@ -307,20 +322,6 @@ def read_privileges(root: LivingRoot) -> int:
         return 0
 
 
-def list_tasks(root: LivingRoot, pid: int) -> list[int]:
-    """Return the numbers of a process's threads, the main thread's first; [] if it has exited."""
-    tids = sorted(int(name) for name in root.names(f"proc/{pid}/task") if name.isdigit())
-    return sorted(tids, key=lambda tid: tid != pid)
-
-
-def read_task_name(root: LivingRoot, pid: int, tid: int) -> str | None:
-    """Return the name of a process's thread; None if it cannot be read: it has exited, say."""
-    try:
-        return root.read_whole(f"proc/{pid}/task/{tid}/comm").decode("utf-8", "replace")[:-1]
-    except OSError:
-        return None
-
-
 def read_parents(root: LivingRoot) -> dict[int, int]:
     """Return the parent of every visible process."""
     parents = {}
@@ -333,15 +334,29 @@ def read_parents(root: LivingRoot) -> dict[int, int]:
     return parents
 
 
-# --- environment, cgroup, memory, libraries ------------------------------------------------------
-
-
 def read_parent(root: LivingRoot, pid: int) -> int | None:
     """Return a process's parent; None if there is no such process (any more)."""
     try:
         return parse_stat(root.read_whole(f"proc/{pid}/stat")).parent
     except OSError:
         return None
+
+
+def read_start(root: LivingRoot, pid: int) -> int:
+    """Return when a process was started, in the kernel's ticks; 0 if it has exited."""
+    try:
+        return parse_stat(root.read_whole(f"proc/{pid}/stat")).started
+    except OSError:
+        return 0
+
+
+def find_this(root: LivingRoot) -> int | None:
+    """Return this process's pid; None where the processes of `root` are saved or made up."""
+    pid = os.getpid()
+    return pid if root.resolve("proc/self") == f"proc/{pid}" else None
+
+
+# --- environment, cgroup, memory, libraries ------------------------------------------------------
 
 
 def parse_environ(data: bytes) -> tuple[tuple[str, str], ...]:
@@ -376,23 +391,9 @@ def read_record(root: LivingRoot, pid: int, name: str) -> dict[int, bytes]:
     return {}
 
 
-def read_start(root: LivingRoot, pid: int) -> int:
-    """Return when a process was started, in the kernel's ticks; 0 if it has exited."""
-    try:
-        return parse_stat(root.read_whole(f"proc/{pid}/stat")).started
-    except OSError:
-        return 0
-
-
 def read_groups(root: LivingRoot, pid: int) -> dict[str, str]:
     """Return the cgroups of a process by controllers, "" for those of version 2."""
     return parse_cgroups(root.read(f"proc/{pid}/cgroup") or "")
-
-
-def find_this(root: LivingRoot) -> int | None:
-    """Return this process's pid; None where the processes of `root` are saved or made up."""
-    pid = os.getpid()
-    return pid if root.resolve("proc/self") == f"proc/{pid}" else None
 
 
 def read_cpuset_of(root: LivingRoot, pid: int) -> CpuSet | None:
