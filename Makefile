@@ -55,7 +55,7 @@ test-serving: $(VENV)/.developed system-test ## vLLM itself with a made-up model
 	@$(BIN)/python -m tests.serving
 	@OMPBIND_TEST_SERVING=1 $(BIN)/python -m pytest -q tests/serving $(ARGS)
 
-test-programs: $(VENV)/.developed system-programs ## what people start with ompbind: C++, NumPy, scikit-learn, ONNX Runtime, torch, ... (kept in the user's cache: 3 GB)
+test-programs: $(VENV)/.developed system-programs ## what people start with ompbind: C++, NumPy, scikit-learn, torch, llama.cpp, Redis, ... (kept in the user's cache: 3 GB; minutes)
 	@$(BIN)/python -m tests.programs
 	@OMPBIND_TEST_PROGRAMS=1 $(BIN)/python -m pytest -q tests/programs $(ARGS)
 

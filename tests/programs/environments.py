@@ -15,7 +15,7 @@ from tests.programs.llama_server import SUITE, has_llama_server, make_llama_serv
 
 WANTED = "OMPBIND_TEST_PROGRAMS"  # set by `make test-programs`
 # By group, with their sizes in MB.
-SIZES = {"programs": 1100, "mkl": 1400, "llamacpp": 170, "torchrun": ENGINES["torchrun"]}
+SIZES = {"programs": 640, "mkl": 1100, "llamacpp": 180, "torchrun": ENGINES["torchrun"]}
 # NumPy's wheels bring OpenBLAS: with MKL it has to be compiled. One instruction set is enough here.
 NUMPY = "numpy==2.4.6"
 MKL = "mkl-dynamic-lp64-iomp"
