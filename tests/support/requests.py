@@ -4,7 +4,7 @@ requests can be had. What is counted here is counted from the topology, not by t
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from functools import cache
 
 from hypothesis import strategies as st
 
@@ -12,6 +12,7 @@ from ompbind.cpuset import CpuSet, union
 from ompbind.errors import PlanError
 from ompbind.machine.topology import Allowed, Machine, Topology
 from ompbind.planner.request import Request
+from tests.support.draws import draw_order, draw_some, numbers, one_of
 from tests.support.machines import make_asked
 from tests.support.trees import make_topology, shapes
 
@@ -19,21 +20,25 @@ from tests.support.trees import make_topology, shapes
 @st.composite
 def machines(draw: st.DrawFn) -> Machine:
     """A machine of any form, of which any part may be used."""
-    topology = make_topology(draw(shapes(most_cores=16)))
+    topology = make_topology(draw(SHAPES))
     cpus = sorted(topology.online)
-    nodes = sorted(topology.node_numbers)
-    few = st.sets(st.sampled_from(cpus), min_size=1)
-    allowed = draw(st.just(set(cpus)) | st.just(set(cpus)) | few)
-    some = st.sets(st.sampled_from(nodes)) if nodes else st.just(set[int]())
-    mems = draw(st.just(set(nodes)) | some)
-    quota = draw(st.none() | st.sampled_from([0.5, 1.0, 2.5, 100.0]))
-    return Machine(topology, Allowed(CpuSet(allowed), CpuSet(mems), quota), "made-up")
+    mems = sorted(topology.node_numbers)
+    if draw(numbers(1, 3)) == 3:
+        cpus = draw_some(draw, cpus, least=1)
+    if draw(numbers(1, 2)) == 2:
+        mems = draw_some(draw, mems)
+    quota = draw(one_of(None, None, None, None, 0.5, 1.0, 2.5, 100.0))
+    return Machine(topology, Allowed(CpuSet(cpus), CpuSet(mems), quota), "made-up")
+
+
+SHAPES = shapes(most_cores=16)
 
 
 WORDS = st.binary(max_size=6).map(
     lambda b: os.fsdecode(b.translate(None, b"{}").replace(b"\0", b"{rank}"))
 )
 COMMANDS = st.lists(WORDS, min_size=1, max_size=3).map(tuple)
+THREADS = one_of(*["cores"] * 20, *map(str, range(1, 41)))
 
 
 def cores_of(topology: Topology, within: CpuSet) -> list[CpuSet]:
@@ -107,7 +112,7 @@ class Asking:
         self.ranks = 1
 
     def one_of(self, odds: int) -> bool:
-        return self.draw(st.integers(1, odds)) == 1
+        return self.draw(numbers(1, odds)) == 1
 
     def maybe(self, name: str, values: st.SearchStrategy[str], odds: int = 3) -> bool:
         if not self.one_of(odds):
@@ -118,29 +123,31 @@ class Asking:
     def exclude(self) -> None:
         """Some cpus, whose cores stay out; one core is left."""
         cores = cores_of(self.machine.topology, self.machine.topology.online)
-        picked = self.draw(st.sets(st.sampled_from(self.cpus), min_size=1, max_size=3))
+        picked = {self.draw(one_of(*self.cpus)) for _ in range(self.draw(numbers(1, 3)))}
         lost = union(core for core in cores if core & CpuSet(picked))
         if not self.machine.allowed.cpus <= lost:
-            option = self.draw(st.sampled_from(["--exclude", "--exclude", "--exclude-cpus"]))
+            option = self.draw(one_of("--exclude", "--exclude", "--exclude-cpus"))
             self.args += [option, str(CpuSet(picked))]
             self.sizes = Sizes(self.machine, lost)
 
     def name_cpus(self, sharing: bool) -> bool:
         """Lists of cpus, and of nodes for their memory; returns whether of nodes."""
-        order = self.draw(st.permutations(self.cpus))
-        ends = {len(order), *self.draw(st.lists(st.integers(1, len(order)), max_size=3))}
-        bounds = [0, *sorted(ends)]
-        lists = [order[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        draw = self.draw
         if sharing:
-            lists = [self.draw(st.lists(st.sampled_from(self.cpus), min_size=1)) for _ in range(2)]
-        elif lists[1:]:
-            lists = lists[: self.draw(st.integers(1, len(lists)))]
-        self.args += ["--numa-bind-cpus", *(str(CpuSet(numbers)) for numbers in lists)]
+            lists = [draw_some(draw, self.cpus, least=1) for _ in range(2)]
+        else:
+            order = draw_order(draw, self.cpus)
+            cut = numbers(1, len(order))
+            bounds = [0, *sorted({len(order), *(draw(cut) for _ in range(draw(numbers(0, 3))))})]
+            lists = [order[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+            if lists[1:]:
+                lists = lists[: draw(numbers(1, len(lists)))]
+        self.args += ["--numa-bind-cpus", *(str(CpuSet(cpus)) for cpus in lists)]
         self.ranks = len(lists)
-        if not self.sizes.nodes or self.draw(st.booleans()):
+        if not self.sizes.nodes or self.one_of(2):
             return False
-        node = st.sampled_from(sorted(self.sizes.nodes))
-        self.args += ["--numa-bind-nodes", *(str(self.draw(node)) for _ in lists)]
+        node = one_of(*sorted(self.sizes.nodes))
+        self.args += ["--numa-bind-nodes", *(str(draw(node)) for _ in lists)]
         return True
 
     def place(self, where: str, many: int) -> None:
@@ -148,11 +155,11 @@ class Asking:
         sizes, draw = self.sizes, self.draw
         self.parts = [len(sizes.cores)]
         if where == "ranks":
-            self.ranks = draw(st.integers(1, min(len(sizes.cores) * many, 20)))
+            self.ranks = draw(numbers(1, min(len(sizes.cores) * many, 20)))
             self.args += ["--ranks", str(self.ranks)]
         elif where == "nodes":
             room = [n for n, count in sorted(sizes.nodes.items()) for _ in range(count * many)]
-            named = draw(st.permutations(room))[: draw(st.integers(1, min(len(room), 8)))]
+            named = draw_order(draw, room)[: draw(numbers(1, min(len(room), 8)))]
             self.args += ["--numa-bind-nodes", *map(str, named)]
             self.ranks = len(named)
             self.parts = [sizes.nodes[n] for n in dict.fromkeys(named)]
@@ -162,13 +169,13 @@ class Asking:
         elif where == "per":
             every = ("numa", "package", "l3", "core", "die", "l2", "cluster", "book", "drawer")
             levels = [per for per in every if sizes.groups(per)]
-            per = draw(st.sampled_from(levels))
+            per = draw(one_of(*levels))
             self.parts = sizes.groups(per)
             self.ranks = len(self.parts)
             self.args += ["--per", per]
-        if where in ("per", "bind") and draw(st.booleans()):
-            self.ranks = draw(st.integers(1, min(len(self.parts) * min(self.parts) * many, 20)))
-            way = draw(st.sampled_from(["block", "cyclic", "spread"]))
+        if where in ("per", "bind") and self.one_of(2):
+            self.ranks = draw(numbers(1, min(len(self.parts) * min(self.parts) * many, 20)))
+            way = draw(one_of("block", "cyclic", "spread"))
             parts = sorted(self.parts) if way == "spread" else self.parts
             self.parts = parts[: self.ranks]
             self.args += ["--ranks", str(self.ranks), "--distribution", way]
@@ -185,23 +192,23 @@ class Asking:
             each = 0  # a rank may have less than its share
         before = len(self.args)
         for option, name, odds in (("--role", "kv=", 1 if roles else 4), ("--reserve", "", 4)):
-            if each >= 1 and self.draw(st.booleans()):
-                number = self.draw(st.integers(1, min(each, 2)))
-                if self.maybe(option, st.just(f"{name}{number}/rank"), odds):
+            if each >= 1 and self.one_of(2):
+                number = self.draw(numbers(1, min(each, 2)))
+                if self.maybe(option, one_of(f"{name}{number}/rank"), odds):
                     spare, each = spare - number * ranks, each - number
             elif spare >= 1:
-                number = self.draw(st.integers(1, min(spare, 4)))
-                if self.maybe(option, st.just(f"{name}{number}"), odds):
+                number = self.draw(numbers(1, min(spare, 4)))
+                if self.maybe(option, one_of(f"{name}{number}"), odds):
                     spare, each = spare - number, 0
         return len(self.args) > before
 
     def narrow(self) -> None:
         """A part of the machine, or one kind of its cores."""
-        count = self.draw(st.integers(1, min(4, len(self.sizes.cores))))
-        self.maybe("--part", st.integers(1, count).map(lambda n: f"{n}/{count}"))
+        count = self.draw(numbers(1, min(4, len(self.sizes.cores))))
+        self.maybe("--part", one_of(*(f"{n}/{count}" for n in range(1, count + 1))))
         kinds = {c.kind for c in self.machine.topology.cpus if c.cpu in self.sizes.usable}
         if len(kinds - {None}) > 1 and "--part" not in self.args:
-            self.maybe("--kind", st.sampled_from(["performance", "efficiency", "all"]))
+            self.maybe("--kind", one_of("performance", "efficiency", "all"))
 
 
 @st.composite
@@ -216,7 +223,7 @@ def requests(
     """What can be asked of the machine; nearly all of it can be had. With `share` ranks share, with
     `roles` there is a role where there is a core for it."""
     asking = Asking(draw, machine)
-    where = draw(st.sampled_from(["", "ranks", "ranks", "per", "bind", "nodes", "cpus"]))
+    where = draw(one_of("", "ranks", "ranks", "per", "bind", "nodes", "cpus"))
     sharing = share or asking.one_of(4)
     crowd = asking.one_of(5)
     if where == "cpus":
@@ -229,7 +236,7 @@ def requests(
         asking.place(where, 3 if crowd or sharing else 1)
         bound = where in ("bind", "nodes")
         most = asking.sizes.threads
-        asking.maybe("--smt", st.sampled_from(["all", *map(str, range(1, most + 1))]))
+        asking.maybe("--smt", one_of("all", *map(str, range(1, most + 1))))
         aside = asking.set_aside(where, sharing, roles)
         if where in ("", "ranks") and asking.ranks == 1 and not aside:
             asking.narrow()
@@ -240,26 +247,27 @@ def requests(
     policies = [] if where == "cpus" and bound else ["local", "none"]  # nodes are for memory
     named = ["bind", "preferred", "interleave", "weighted-interleave"]
     policies += named * (bound or asking.sizes.bindable)
-    asking.maybe("--places", st.sampled_from(places), 2)
-    asking.maybe("--proc-bind", st.sampled_from(["close", "spread", "primary", "true", "false"]))
-    asking.maybe("--threads", st.integers(1, 40).map(str) | st.just("cores"), 4)
-    asking.maybe("--mem", st.sampled_from(policies), 2)
-    asking.args += ["--binder", binder or draw(st.sampled_from(["numactl", "native"]))]
-    asking.args += draw(st.sampled_from([[], ["--rank-env"], ["--no-rank-env"]]))
-    asking.args += draw(st.sampled_from([[], ["--template"]]))
-    return make_asked(asking.args, draw(COMMANDS), draw(environments(asking.cpus)))
+    asking.maybe("--places", one_of(*places), 2)
+    asking.maybe("--proc-bind", one_of("close", "spread", "primary", "true", "false"))
+    asking.maybe("--threads", THREADS, 4)
+    asking.maybe("--mem", one_of(*policies), 2)
+    asking.args += ["--binder", binder or draw(one_of("numactl", "native"))]
+    asking.args += draw(one_of((), ("--rank-env",), ("--no-rank-env",)))
+    asking.args += draw(one_of((), ("--template",)))
+    environ = draw(environments(asking.cpus[0], asking.cpus[-1]))
+    return make_asked(asking.args, draw(COMMANDS), environ)
 
 
-def environments(cpus: Sequence[int]) -> st.SearchStrategy[dict[str, str]]:
-    """What of OpenMP a user may have set, usable and not."""
-    places = f"{{{cpus[0]}}},{{{cpus[-1]}}}"
+@cache
+def environments(first: int, last: int) -> st.SearchStrategy[dict[str, str]]:
+    """What of OpenMP a user may have set, usable and not, where these cpus may be used."""
     return st.fixed_dictionaries(
         {},
         optional={
-            "OMP_PLACES": st.sampled_from(["threads", "cores", places, "{0},{1}", ""]),
-            "OMP_PROC_BIND": st.sampled_from(["spread", "false", "close,spread"]),
-            "OMP_NUM_THREADS": st.sampled_from(["3", "4,2", "x"]),
-            "KMP_AFFINITY": st.just("compact"),
+            "OMP_PLACES": one_of("threads", "cores", f"{{{first}}},{{{last}}}", "{0},{1}", ""),
+            "OMP_PROC_BIND": one_of("spread", "false", "close,spread"),
+            "OMP_NUM_THREADS": one_of("3", "4,2", "x"),
+            "KMP_AFFINITY": one_of("compact"),
         },
     )
 
@@ -272,41 +280,43 @@ def wild_requests(draw: st.DrawFn, machine: Machine) -> Request:
     asked: list[list[str]] = []
 
     def maybe(name: str, values: st.SearchStrategy[object], odds: int = 4) -> None:
-        if draw(st.integers(1, odds)) == 1:
+        if draw(numbers(1, odds)) == 1:
             asked.append([name, str(draw(values))])
 
-    maybe("--ranks", st.integers(1, 20), 2)
-    maybe("--per", st.sampled_from(["numa", "package", "l3", "core", "die", "l2", "book"]))
-    if draw(st.integers(1, 4)) == 1:
-        named = draw(st.lists(st.sampled_from(nodes), min_size=1, max_size=6))
-        plus = draw(st.sampled_from(["", "+0", "+99"]))
+    maybe("--ranks", numbers(1, 20), 2)
+    maybe("--per", one_of("numa", "package", "l3", "core", "die", "l2", "book"))
+    if draw(numbers(1, 4)) == 1:
+        named = [draw(one_of(*nodes)) for _ in range(draw(numbers(1, 6)))]
+        plus = draw(one_of("", "+0", "+99"))
         asked.append(["--numa-bind-nodes", *(f"{node}{plus}" for node in named)])
-    if draw(st.integers(1, 4)) == 1:
-        sets = st.sets(st.sampled_from([*cpus, cpus[-1] + 1]), min_size=1).map(CpuSet)
-        lists = draw(st.lists(sets, min_size=1, max_size=3))
+    if draw(numbers(1, 4)) == 1:
+        every = [*cpus, cpus[-1] + 1]
+        lists = [CpuSet(draw_some(draw, every, least=1)) for _ in range(draw(numbers(1, 3)))]
         asked.append(["--numa-bind-cpus", *map(str, lists)])
     for flag in ("--share", "--oversubscribe", "--numa-bind"):
-        asked += [[flag]] * (draw(st.integers(1, 4)) == 1)
-    maybe("--smt", st.sampled_from(["1", "2", "4", "all"]))
-    maybe("--reserve", st.integers(0, 4) | st.just("1/rank"))
-    maybe("--role", st.sampled_from(["kv=1", "kv=2", "kv=1/rank", "kv=1/rank,io=1"]))
-    maybe("--cores-per-rank", st.integers(1, 5) | st.sampled_from(["1,2", "3,1,1", "2,2"]))
-    maybe("--threads", st.sampled_from(["cores", "3"]))
-    if draw(st.integers(1, 4)) == 1:
-        each = st.sampled_from([*map(str, nodes), "all"])
-        asked.append(["--mem-nodes", *draw(st.lists(each, min_size=1, max_size=3))])
-    maybe("--mem-kind", st.sampled_from(["hbm", "dram", "cxl"]))
-    maybe("--mem-need", st.sampled_from(["1G", "3K/rank"]))
-    asked += [["--mem-balancing"]] * (draw(st.integers(1, 6)) == 1)
-    maybe("--distribution", st.sampled_from(["cyclic", "spread"]))
-    maybe("--kind", st.sampled_from(["performance", "efficiency"]))
-    maybe("--part", st.sampled_from(["1/1", "1/2", "2/2", "3/3", "1/4"]))
-    maybe("--exclude", st.sets(st.sampled_from(cpus), min_size=1, max_size=3).map(CpuSet))
-    maybe("--exclude-cpus", st.sampled_from(cpus))
-    maybe("--places", st.sampled_from(["threads", "l3", "numa", "one"]))
-    maybe("--mem", st.sampled_from(["bind", "preferred", "interleave", "local", "none"]))
+        asked += [[flag]] * (draw(numbers(1, 4)) == 1)
+    maybe("--smt", one_of("1", "2", "4", "all"))
+    maybe("--reserve", one_of(0, 1, 2, 3, 4, "1/rank", "1/rank"))
+    maybe("--role", one_of("kv=1", "kv=2", "kv=1/rank", "kv=1/rank,io=1"))
+    maybe("--cores-per-rank", one_of(1, 2, 3, 4, 5, "1,2", "3,1,1", "2,2"))
+    maybe("--threads", one_of("cores", "3"))
+    if draw(numbers(1, 4)) == 1:
+        each = one_of(*map(str, nodes), "all")
+        asked.append(["--mem-nodes", *(draw(each) for _ in range(draw(numbers(1, 3))))])
+    maybe("--mem-kind", one_of("hbm", "dram", "cxl"))
+    maybe("--mem-need", one_of("1G", "3K/rank"))
+    asked += [["--mem-balancing"]] * (draw(numbers(1, 6)) == 1)
+    maybe("--distribution", one_of("cyclic", "spread"))
+    maybe("--kind", one_of("performance", "efficiency"))
+    maybe("--part", one_of("1/1", "1/2", "2/2", "3/3", "1/4"))
+    if draw(numbers(1, 4)) == 1:
+        excluded = {draw(one_of(*cpus)) for _ in range(draw(numbers(1, 3)))}
+        asked.append(["--exclude", str(CpuSet(excluded))])
+    maybe("--exclude-cpus", one_of(*cpus))
+    maybe("--places", one_of("threads", "l3", "numa", "one"))
+    maybe("--mem", one_of("bind", "preferred", "interleave", "local", "none"))
     while True:
         try:
             return make_asked([word for words in asked for word in words])
         except PlanError:  # options that contradict each other
-            asked.pop(draw(st.integers(0, len(asked) - 1)))
+            asked.pop(draw(numbers(0, len(asked) - 1)))

@@ -13,7 +13,7 @@ import os
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -22,6 +22,7 @@ from ompbind.cpuset import CpuSet
 from ompbind.machine.cpus import read_topology
 from ompbind.machine.limits import read_allowed, read_hostname
 from ompbind.machine.topology import Cpu, Device, Machine, Node, Port, Topology
+from tests.support.draws import draw_order, draw_some, maybe, numbers, one_of
 
 CPUS = "sys/devices/system/cpu"
 NODES = "sys/devices/system/node"
@@ -356,15 +357,25 @@ def add_cpu_files(files: dict[str, str], shape: Shape) -> None:
 def add_mask(files: dict[str, str], shape: Shape, path: str, cpus: Iterable[int]) -> None:
     files[path] = mask_text(cpus, count_bits(shape))
     if shape.lists and not shape.old:
-        files[f"{path}_list"] = f"{CpuSet(cpus)}\n"
+        files[f"{path}_list"] = list_text(frozenset(cpus))
 
 
 def mask_text(cpus: Iterable[int], bits: int) -> str:
     """As the kernel writes it: words of 32 bits, the first one cut to the bits it needs."""
+    return make_mask_text(frozenset(cpus), bits)
+
+
+@lru_cache(maxsize=4096)  # each of a core's cpus has a dozen files that say the same
+def make_mask_text(cpus: frozenset[int], bits: int) -> str:
     mask = sum(1 << c for c in cpus)
     words = [f"{mask >> 32 * i & 0xFFFFFFFF:08x}" for i in range((bits + 31) // 32)]
     words[-1] = words[-1][-(((bits - 1) % 32) // 4 + 1) :]
     return ",".join(reversed(words)) + "\n"
+
+
+@lru_cache(maxsize=4096)
+def list_text(cpus: frozenset[int]) -> str:
+    return f"{CpuSet(cpus)}\n"
 
 
 def add_caches(files: dict[str, str], shape: Shape) -> None:
@@ -380,7 +391,7 @@ def add_caches(files: dict[str, str], shape: Shape) -> None:
             files[f"{directory}/level"] = f"{level}\n"
             files[f"{directory}/type"] = f"{kind}\n"
             files[f"{directory}/shared_cpu_map"] = mask_text(group, count_bits(shape))
-            files[f"{directory}/shared_cpu_list"] = f"{CpuSet(group)}\n"
+            files[f"{directory}/shared_cpu_list"] = list_text(group)
 
 
 def add_kinds(files: dict[str, str], shape: Shape) -> None:
@@ -600,58 +611,60 @@ def write_tree(
 @st.composite
 def shapes(draw: st.DrawFn, *, most_cores: int = 24) -> Shape:
     """Machines of every form that a tree can have."""
-    cores = draw(st.integers(1, most_cores))
-    count = st.integers(1, min(cores, 8))
-    maybe = st.none() | count
-    kinds = draw(st.just(()) | hybrid_kinds(cores)) if cores > 1 else ()
+    cores = draw(numbers(1, most_cores))
+    few = min(cores, 8)
+    count, level = numbers(1, few), maybe(few, None)
+    kinds = draw(hybrid_kinds(cores))
     nodes = draw(count)
-    memory_only = draw(st.integers(0, 2))
-    numbers = draw(st.permutations(range(nodes + memory_only + 3)))[: nodes + memory_only]
+    memory_only = draw(numbers(0, 2))
+    of_nodes = draw_order(draw, range(nodes + memory_only + 3))[: nodes + memory_only]
     shape = Shape(
         packages=draw(count),
         nodes=nodes,
         cores=cores,
-        threads=draw(st.sampled_from([1, 1, 2, 2, 4, 8])),
-        dies=draw(maybe),
-        clusters=draw(maybe),
-        l2s=draw(st.just(0) | maybe),
-        l3s=draw(maybe),
-        books=draw(maybe),
-        drawers=draw(maybe),
+        threads=draw(one_of(1, 1, 2, 2, 4, 8)),
+        dies=draw(level),
+        clusters=draw(level),
+        l2s=draw(maybe(few, 0, None)),
+        l3s=draw(level),
+        books=draw(level),
+        drawers=draw(level),
         kinds=kinds,
-        numbering=draw(st.sampled_from(["pairs", "halves", "round-robin"])),
-        cpu_step=draw(st.sampled_from([1, 1, 2, 5])),
-        first_cpu=draw(st.sampled_from([0, 0, 3])),
-        node_numbers=tuple(sorted(numbers[:nodes])),
-        memory_only=tuple(sorted(numbers[nodes:])),
-        without_memory=tuple(draw(st.sets(st.sampled_from(numbers)))),
-        spare=draw(st.sampled_from([0, 0, 4, 100])),
-        nohz_full=draw(st.sampled_from([None, "", "1"])),
-        node_dir=draw(st.sampled_from(["there", "there", "there", "hidden", "none"])),
-        lists=draw(st.booleans()),
-        old=draw(st.sampled_from([False, False, False, True])),
-        core_numbers=draw(st.booleans()),
+        numbering=draw(one_of("pairs", "halves", "round-robin")),
+        cpu_step=draw(one_of(1, 1, 2, 5)),
+        first_cpu=draw(one_of(0, 0, 3)),
+        node_numbers=tuple(sorted(of_nodes[:nodes])),
+        memory_only=tuple(sorted(of_nodes[nodes:])),
+        without_memory=tuple(draw_some(draw, of_nodes)),
+        spare=draw(one_of(0, 0, 4, 100)),
+        nohz_full=draw(one_of(None, "", "1")),
+        node_dir=draw(one_of("there", "there", "there", "hidden", "none")),
+        lists=draw(one_of(False, True)),
+        old=draw(one_of(False, False, False, True)),
+        core_numbers=draw(one_of(False, True)),
     )
     cpus = sorted(make_threads(shape))
-    offline = draw(st.sets(st.sampled_from(cpus), max_size=len(cpus) - 1))
-    return replace(shape, offline=str(CpuSet(offline)))
+    return replace(shape, offline=str(CpuSet(draw_some(draw, cpus)[: len(cpus) - 1])))
 
 
+@cache
 def hybrid_kinds(cores: int) -> st.SearchStrategy[tuple[Kind, ...]]:
-    """Big and small cores, told apart by capacity, by performance counters or by frequency."""
-    return st.integers(1, cores - 1).flatmap(
-        lambda big: st.sampled_from(
-            [
-                (Kind(big, 1, capacity=1024), Kind(cores - big, 1, capacity=446)),
-                (Kind(big, 2, pmu="cpu_core"), Kind(cores - big, 1, pmu="cpu_atom")),
-                (
-                    Kind(big, 2, pmu="cpu_core", cppc=64),
-                    Kind(cores - big, 1, pmu="cpu_atom", cppc=39),
-                ),
-                (
-                    Kind(big, 2, base=1_900_000, peak=5_000_000),
-                    Kind(cores - big, 1, base=1_400_000, peak=3_900_000),
-                ),
-            ]
+    """None, or as often big and small cores, told apart by capacity, by performance counters or by
+    frequency."""
+    hybrid = [
+        kinds
+        for big in range(1, cores)
+        for kinds in (
+            (Kind(big, 1, capacity=1024), Kind(cores - big, 1, capacity=446)),
+            (Kind(big, 2, pmu="cpu_core"), Kind(cores - big, 1, pmu="cpu_atom")),
+            (
+                Kind(big, 2, pmu="cpu_core", cppc=64),
+                Kind(cores - big, 1, pmu="cpu_atom", cppc=39),
+            ),
+            (
+                Kind(big, 2, base=1_900_000, peak=5_000_000),
+                Kind(cores - big, 1, base=1_400_000, peak=3_900_000),
+            ),
         )
-    )
+    ]
+    return st.sampled_from([()] * max(1, len(hybrid)) + hybrid)
