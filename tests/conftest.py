@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -88,6 +89,7 @@ def is_first(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
+    gc.disable()  # collecting tests makes much that stays, and no garbage
     if not is_first(session.config):
         worker = session.config.workerinput  # type: ignore[attr-defined]
         number = int(worker["workerid"].removeprefix("gw"))
@@ -104,7 +106,10 @@ def is_of_guest(item: pytest.Item) -> bool:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """One process starts the boots, if any of their tests is to run."""
+    """Python looks for garbage among what tests make, not among the tests. One process starts the
+    boots, if any of their tests is to run."""
+    gc.freeze()
+    gc.enable()
     if (
         os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
         and not session.config.option.collectonly
