@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ompbind.cli import main
-from ompbind.options.table import OPTIONS
+from ompbind.options.commands import OPTIONS
 from tests.support.images import IMAGES, arguments_for, find_images
 from tools.make_options import make_page, plain
 

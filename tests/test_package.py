@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 import ompbind
-from ompbind.options.table import OPTIONS
+from ompbind.options.commands import OPTIONS
 
 ROOT = Path(__file__).parents[1]
 

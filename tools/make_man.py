@@ -13,7 +13,8 @@ from collections.abc import Iterable
 
 from ompbind import __version__
 from ompbind.cli.help import COMMANDS, write_names
-from ompbind.options.table import OPTIONS, PANELS, Option
+from ompbind.options.commands import OPTIONS
+from ompbind.options.table import PANELS, Option
 
 DESCRIPTION = (
     "ompbind reads the topology of the machine, works out for every worker (a rank) its cpus, its "

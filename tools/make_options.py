@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ompbind.options.table import OPTIONS, PANELS, Option, Rule
+from ompbind.options.commands import OPTIONS
+from ompbind.options.table import PANELS, Option, Rule
 
 
 def make_page() -> str:

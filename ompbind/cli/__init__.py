@@ -162,7 +162,7 @@ def find_help(name: str, args: Sequence[str]) -> str:
             return ""
         if word in HELP:
             from ompbind.options import parse_arguments
-            from ompbind.options.table import options_of
+            from ompbind.options.commands import options_of
 
             try:
                 before_command = not parse_arguments(args[:n], options_of(name))[1]

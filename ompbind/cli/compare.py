@@ -31,7 +31,7 @@ from ompbind.launch.trial import Interruption, catch_signals
 from ompbind.machine import linux_root, read_machine
 from ompbind.messages import counted, quote, say, write_output
 from ompbind.options import make_values, parse_arguments
-from ompbind.options.table import options_of
+from ompbind.options.commands import options_of
 from ompbind.saved import check_plan
 from ompbind.worker import require_program
 

@@ -10,7 +10,8 @@ import os
 
 from ompbind.cli.help import COMMANDS, find_pages, names_of
 from ompbind.errors import OmpbindError
-from ompbind.options.table import Option, options_of
+from ompbind.options.commands import options_of
+from ompbind.options.table import Option
 from ompbind.record import Record
 
 TYPE_CHECKING = False

@@ -18,7 +18,8 @@ from typer.completion import install  # type: ignore[attr-defined]
 from ompbind.cli.help import COMMANDS
 from ompbind.errors import UsageError
 from ompbind.messages import did_you_mean, quote, write_output
-from ompbind.options.table import Option, options_of
+from ompbind.options.commands import options_of
+from ompbind.options.table import Option
 
 SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 VARIABLE = "_OMPBIND_COMPLETE"

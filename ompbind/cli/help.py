@@ -10,16 +10,15 @@ import os
 from ompbind import __version__
 from ompbind.errors import OmpbindError, UsageError
 from ompbind.messages import did_you_mean, quote, shows_colours, write_output
+from ompbind.options.commands import OPTIONS, options_of
 from ompbind.options.table import (
     COMPARED,
     MEASURED,
-    OPTIONS,
     OUTPUT,
     PANELS,
     RUNNING,
     WHERE,
     Option,
-    options_of,
 )
 from ompbind.record import Record
 

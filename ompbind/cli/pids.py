@@ -6,7 +6,7 @@ from ompbind.cpuset import parse_whole
 from ompbind.errors import UsageError
 from ompbind.messages import quote
 from ompbind.options import make_typed_values, parse_arguments
-from ompbind.options.table import options_of
+from ompbind.options.commands import options_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from ompbind.cli.run import list_fixes, may_have_groups, read_launch, wants_list
 from ompbind.cli.shell import argv_lines, environment_lines, find_rank
 from ompbind.messages import say, write_output
 from ompbind.options import make_plan_options
-from ompbind.options.table import EXPORTS
+from ompbind.options.reports import EXPORTS
 from ompbind.options.values import parse_rank
 
 TYPE_CHECKING = False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ompbind.errors import OmpbindError, PlanError, UsageError
 from ompbind.messages import did_you_mean, quote
 from ompbind.options import check_text, make_plan_options, make_values, parse_arguments
-from ompbind.options.table import options_of
+from ompbind.options.commands import options_of
 from ompbind.options.values import split_words
 from ompbind.plans import RANK_VARIABLE, Binding, Plan
 from ompbind.record import Record

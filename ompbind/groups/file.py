@@ -26,8 +26,9 @@ from ompbind.groups.request import (
 )
 from ompbind.inputs import read_input
 from ompbind.messages import did_you_mean, quote
+from ompbind.options.commands import options_of
 from ompbind.options.keywords import make_value
-from ompbind.options.table import Option, options_of
+from ompbind.options.table import Option
 from ompbind.options.together import check_together
 from ompbind.options.values import parse_group
 

@@ -14,7 +14,7 @@ from ompbind.groups.request import (
     read_defaults,
 )
 from ompbind.options import make_values, parse_arguments
-from ompbind.options.table import options_of
+from ompbind.options.commands import options_of
 from ompbind.options.together import check_together
 from ompbind.plans import is_group_name
 from ompbind.worker import is_python

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ompbind.errors import UsageError
 from ompbind.messages import did_you_mean, quote
 from ompbind.options import make_values
-from ompbind.options.table import ELSEWHERE, ENGINES, OUTPUT, RUNNING, options_of
+from ompbind.options.commands import options_of
+from ompbind.options.table import ELSEWHERE, ENGINES, OUTPUT, RUNNING
 from ompbind.record import Record
 
 TYPE_CHECKING = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ompbind.errors import ParseError, UsageError
 from ompbind.messages import quote
 from ompbind.openmp import judge_environment
-from ompbind.options.table import OPTIONS, options_of
+from ompbind.options.table import LAUNCH
 from ompbind.options.values import FENCE_HINT, is_word
 from ompbind.planner.request import Request
 from ompbind.record import Record
@@ -84,7 +84,11 @@ class PlanOptions(Record):
 def read_arguments(args: Sequence[str], command: str) -> tuple[Values, list[str]]:
     """Return the values of a command's options, checked one by one and together, and the words that
     follow them. Raises UsageError, ParseError, PlanError."""
-    options = options_of(command)
+    options: Sequence[Option] = LAUNCH
+    if command != "run":
+        from ompbind.options.commands import options_of
+
+        options = options_of(command)
     texts, rest = parse_arguments(args, options)
     return make_typed_values(texts, options, args), rest
 
@@ -173,8 +177,7 @@ def make_request(
     given = {
         key: f"{(names or {}).get(key, '--' + key.replace('_', '-'))} is given" for key in values
     }
-    rows = launch_rows()
-    if placing := next((key for key in values if rows[key].places_ranks), None):
+    if placing := next((o.key for o in rows_of(values) if o.places_ranks), None):
         given["place_list"] = given[placing]
     fields = fields_of("request", values)
     fields["omp"], fields["omp_why"] = choose_omp(values, command)
@@ -221,8 +224,7 @@ def make_settings(values: Values) -> Settings:
     """Return how ranks are started, watched and ended."""
     from ompbind.launch import Settings
 
-    rows = launch_rows()
-    watched = any(is_watched(rows[key], value) for key, value in values.items())
+    watched = any(is_watched(row, values[row.key]) for row in rows_of(values))
     may_switch = "plan" not in values and values.get("binder", "auto") == "auto"
     return Settings(watched=watched, may_switch=may_switch, **fields_of("settings", values))
 
@@ -243,19 +245,19 @@ def make_variables(values: Values) -> Variables | None:
 
 def fields_of(record: str, values: Values) -> dict[str, Any]:
     """Return the fields of a record that these options give."""
-    rows, start = launch_rows(), f"{record}."
+    start = f"{record}."
     return {
-        field[len(start) :]: value
-        for key, value in values.items()
-        for field in rows[key].fields
+        field[len(start) :]: values[row.key]
+        for row in rows_of(values)
+        for field in row.fields
         if field.startswith(start)
     }
 
 
-def launch_rows() -> dict[str, Option]:
-    """Return the options of `run` and `show` by key, where both have one that of `run`."""
-    rows = {o.key: o for o in OPTIONS if "show" in o.commands}
-    return rows | {o.key: o for o in OPTIONS if "run" in o.commands}
+def rows_of(values: Values) -> list[Option]:
+    """Return the rows of these values; what only other commands take means nothing to a plan."""
+    rows = {o.key: o for o in LAUNCH}
+    return [rows[key] for key in values if key in rows]
 
 
 # --- the parser of the command line --------------------------------------------------------------

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from ompbind.errors import OmpbindError, UsageError
 from ompbind.messages import quote
-from ompbind.options import launch_rows, make_typed_values, parse_arguments
-from ompbind.options.table import options_of
+from ompbind.options import make_typed_values, parse_arguments
+from ompbind.options.commands import options_of
 from ompbind.options.values import split_words
 from ompbind.plans import RANK_VARIABLE, Inherited
 
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from ompbind.options.values import Values
 
 NAME = "OMPBIND_OPTIONS"
+
+
+def launch_rows() -> dict[str, Option]:
+    """Return the options of `run` and `show` by key, where both have one that of `run`."""
+    return {o.key: o for command in ("show", "run") for o in options_of(command)}
 
 
 def parse_defaults(text: str) -> Texts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ompbind.cpuset import CpuSet, parse_whole
 from ompbind.errors import ParseError, UsageError
 from ompbind.messages import did_you_mean, quote
-from ompbind.options.table import OPTIONS, options_of
+from ompbind.options.commands import OPTIONS, options_of
 from ompbind.options.values import is_word
 
 TYPE_CHECKING = False

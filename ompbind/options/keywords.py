@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from ompbind.cpuset import CpuSet
 from ompbind.errors import OmpbindError
 from ompbind.options import check_text
-from ompbind.options.table import OPTIONS
+from ompbind.options.table import LAUNCH
 from ompbind.options.together import check_together
 from ompbind.options.values import (
     parse_cpu_lists,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def options_for(function: str) -> tuple[Option, ...]:
     """Return the options that a function of the API takes as keywords."""
-    return tuple(o for o in OPTIONS if function in o.keyword_of)
+    return tuple(o for o in LAUNCH if function in o.keyword_of)
 
 
 def make_values(function: str, keywords: Mapping[str, object]) -> Values:
@@ -127,6 +127,8 @@ def in_keywords(error: OmpbindError) -> OmpbindError:
 def name_keywords(text: str, flag: str = "") -> str:
     """Replace the options in a message by keywords, with `flag` behind those of flags. What stands
     after `ompbind` is a command line and stays, up to the next `;` or `:`."""
+    from ompbind.options.commands import OPTIONS
+
     names = {name: option for option in OPTIONS for name in option.names}
     words: list[str] = []
     command = False

@@ -12,7 +12,7 @@ from ompbind.errors import ParseError, PlanError, UsageError
 from ompbind.machine import read_family, read_machine
 from ompbind.messages import quote
 from ompbind.options import vllm
-from ompbind.options.table import OPTIONS
+from ompbind.options.table import LAUNCH
 from ompbind.options.together import check_together
 from ompbind.options.values import parse_cpu_lists
 from ompbind.planner.request import Pool, Serving
@@ -133,7 +133,7 @@ def with_workers(values: Values, command: Sequence[str], environ: Mapping[str, s
     if "ranks" not in values:
         names["ranks"] = count.text or "the server's command"
     values = {"ranks": count.number} | added | values | {"serve": key}
-    check_together(values, [o for o in OPTIONS if "show" in o.commands], names)
+    check_together(values, [o for o in LAUNCH if "show" in o.commands], names)
     return values, names, tuple(notes), serving
 
 

@@ -1,7 +1,9 @@
 """The options, one row each: what can be typed, what it means, what it goes with.
 
 The parser of the command line, the help, the shell completion, the keywords of the Python API and
-the conflicts between options are all made from this one table.
+the conflicts between options are all made from these rows. Here are those of a launch, which say
+what a plan and its ranks are like; the options that other commands have besides are in `reports`
+and `comparison`, which no launch imports, and `commands` has all of them.
 """
 
 from __future__ import annotations
@@ -12,12 +14,10 @@ from ompbind.options.values import (
     parse_cpu_lists,
     parse_cpus,
     parse_directory,
-    parse_duration,
     parse_engine,
     parse_free,
     parse_group,
     parse_groups,
-    parse_interval,
     parse_mem_nodes,
     parse_need,
     parse_nodes,
@@ -38,7 +38,6 @@ from ompbind.options.values import (
     parse_timeout,
     parse_variables,
     parse_wait,
-    parse_whole_count,
 )
 from ompbind.record import Record
 
@@ -139,19 +138,6 @@ class Option(Record):
 # The commands with the options that say where ranks go: also of what runs already.
 PLACING = ("run", "show", "compare", "rebind")
 
-# Those that only launches of several commands take, which `groups` is loaded for.
-GROUP_OPTIONS = ("file", "group", "after", "ready", "background")
-
-# Values of show's --format: forms of ompbind's own, and those of other tools (exports.FORMATS).
-FORMS = ("table", "json", "env", "argv")
-EXPORTS = ("srun", "rankfile", "systemd", "docker", "compose", "k8s", "taskset", "sh")
-
-WITH_METRIC = Rule(
-    ("metric",),
-    "{name} is about the program's figure",
-    "--metric 'tok/s: ([0-9.]+)' takes it from the output",
-)
-
 WITH_POLICY = Rule(
     ("mem", "numa_bind", "numa_bind_nodes"),
     "{name} is for a memory policy, and none is set",
@@ -163,7 +149,7 @@ NODES_TWICE = Rule(
     beside="numa_bind_cpus",
 )
 
-OPTIONS: tuple[Option, ...] = (
+LAUNCH: tuple[Option, ...] = (
     # --- how many ranks
     Option(
         ("--ranks", "-n"),
@@ -1117,472 +1103,6 @@ OPTIONS: tuple[Option, ...] = (
         on_saved_plan=True,
         watched=True,
     ),
-    # --- what to print
-    Option(
-        ("--format",),
-        "value",
-        "Print a table (default), json, env (a rank's environment for a shell), argv (the ranks' "
-        "commands), or the plan for another tool: srun, rankfile (Open MPI), systemd, docker, "
-        "compose, k8s, taskset, or sh, a script that needs no ompbind",
-        "FORMAT",
-        choices=(*FORMS, *EXPORTS),
-        commands=("show",),
-        panel=OUTPUT,
-        brief="how to print the plan",
-        excludes=(
-            Rule(
-                ("warm",),
-                "{other} is done by ompbind, {option} is for another tool",
-                "leave {other} out",
-                when=EXPORTS,
-            ),
-        ),
-        keyword_of=(),
-        on_saved_plan=True,
-    ),
-    Option(
-        ("--rank",),
-        "value",
-        "Print the command of rank R, with --format env its environment",
-        "R",
-        commands=("show",),
-        panel=OUTPUT,
-        suggest=("<rank>",),
-        keyword_of=(),
-        excludes=(
-            Rule(
-                ("format=json", "format=srun", "format=rankfile"), "{name} has no effect on {other}"
-            ),
-        ),
-        on_saved_plan=True,
-    ),
-    Option(
-        ("--svg",),
-        "value",
-        "Draw the plan into a file, as vector graphics for a page, a paper or a slide; - is "
-        "standard output",
-        "FILE",
-        commands=("show",),
-        panel=OUTPUT,
-        suggest=("<file>",),
-        brief="draw a picture into a file",
-        keyword_of=(),
-        excludes=(
-            Rule(("format",), "{name} draws a picture; {other} would have no effect"),
-            Rule(("hosts",), "{name} draws one machine, {other} names many"),
-            Rule(("rank",), "{name} draws all ranks; {other} would have no effect"),
-            Rule(("explain",), "a picture explains nothing in sentences", "leave {other} out"),
-        ),
-        on_saved_plan=True,
-    ),
-    Option(
-        ("--svg",),
-        "value",
-        "Draw the machine into a file, as vector graphics for a page, a paper or a slide; - is "
-        "standard output",
-        "FILE",
-        commands=("topo",),
-        panel=OUTPUT,
-        suggest=("<file>",),
-        brief="draw a picture into a file",
-        keyword_of=(),
-        excludes=(Rule(("format", "save"), "{name} draws a picture; {other} does something else"),),
-    ),
-    Option(
-        ("--html",),
-        "value",
-        "Write a page into a file: the picture, the tables and what explains them; - is standard "
-        "output",
-        "FILE",
-        commands=("show",),
-        panel=OUTPUT,
-        suggest=("<file>",),
-        keyword_of=(),
-        excludes=(
-            Rule(("format",), "{name} writes a page; {other} would have no effect"),
-            Rule(("hosts",), "{name} is about one machine, {other} names many"),
-            Rule(("rank",), "{name} has all ranks; {other} would have no effect"),
-            Rule(("svg",), "{name} has the picture that {other} draws"),
-        ),
-        on_saved_plan=True,
-    ),
-    Option(
-        ("--html",),
-        "value",
-        "Write a page into a file: the picture, nodes, distances and devices; - is standard output",
-        "FILE",
-        commands=("topo",),
-        panel=OUTPUT,
-        suggest=("<file>",),
-        brief="write a page with the picture and tables",
-        keyword_of=(),
-        excludes=(
-            Rule(("format", "save"), "{name} writes a page; {other} does something else"),
-            Rule(("svg",), "{name} has the picture that {other} draws"),
-        ),
-    ),
-    Option(
-        ("--html",),
-        "value",
-        "Write a page into a file: pictures of the plan and of what the processes have, beside "
-        "each other, with the differences marked; - is standard output",
-        "FILE",
-        commands=("verify",),
-        panel=OUTPUT,
-        suggest=("<file>",),
-        brief="write a page with plan and reality",
-        keyword_of=(),
-        excludes=(
-            Rule(("format",), "{name} writes a page; {other} would have no effect"),
-            Rule(("watch",), "{name} writes one page, {other} looks again and again"),
-        ),
-    ),
-    Option(
-        ("--explain",),
-        "flag",
-        "Explain in sentences how each rank came to its cpus and memory",
-        commands=("show",),
-        panel=OUTPUT,
-        brief="explain the plan in sentences",
-        keyword_of=(),
-        excludes=(
-            Rule(
-                tuple(f"format={form}" for form in ("env", "argv", *EXPORTS)),
-                "{option} does not go with {other}",
-                "table or json",
-            ),
-        ),
-        on_saved_plan=True,
-    ),
-    Option(
-        ("--repair",),
-        "flag",
-        "Where threads or pages have left their plan, bind and move them as it says, print what "
-        "was done, and check again",
-        commands=("verify",),
-        panel=RUNNING,
-        brief="bind again what has left its plan",
-        keyword_of=(),
-        excludes=(Rule(("watch",), "{name} looks and repairs once, {other} again and again"),),
-    ),
-    Option(
-        ("--watch",),
-        "optional",
-        "Check again every so many seconds (default 2), until interrupted or all have exited",
-        "[=SECONDS]",
-        commands=("verify",),
-        panel=OUTPUT,
-        brief="check again and again, every 2 seconds",
-        parse=parse_interval,
-        keyword_of=(),
-    ),
-    Option(
-        ("--format",),
-        "value",
-        "Print a table (default) or JSON",
-        choices=("table", "json"),
-        commands=("topo", "verify", "doctor", "ps", "rebind"),
-        panel=OUTPUT,
-        brief="how to print it",
-        keyword_of=(),
-        on_saved_plan=True,
-    ),
-    Option(
-        ("--dry-run",),
-        "flag",
-        "Print the plan and what would be changed of each process, and change nothing",
-        commands=("rebind",),
-        panel=OUTPUT,
-        keyword_of=(),
-        on_saved_plan=True,
-    ),
-    Option(
-        ("--force",),
-        "flag",
-        "Rebind threads that hold places of their own, as OpenMP's do, to all cpus of their rank, "
-        "and take cores that other launches hold",
-        commands=("rebind",),
-        panel=RUNNING,
-        brief="rebind threads with places of their own, too",
-        keyword_of=(),
-        on_saved_plan=True,
-    ),
-    Option(
-        ("--measure",),
-        "flag",
-        "Measure the speed of each core, alone and together, and bandwidth and latency between "
-        "nodes: takes seconds, and should have the machine for itself",
-        commands=("topo",),
-        panel=OUTPUT,
-        brief="measure cores and memory, in seconds",
-        keyword_of=(),
-        excludes=(
-            Rule(("topology",), "{name} measures this machine, and {other} names another one"),
-            Rule(
-                ("svg",), "a picture has no figures, so {name} would have no effect", "use --html"
-            ),
-        ),
-    ),
-    Option(
-        ("--save",),
-        "value",
-        "Write the machine to a small file that --topology takes on any machine; %N in its name is "
-        "the host's name, - is standard output",
-        "FILE",
-        commands=("topo",),
-        panel=OUTPUT,
-        suggest=("<file>",),
-        brief="write it to a file for --topology",
-        keyword_of=(),
-        excludes=(Rule(("format",), "{name} prints nothing; {other} would have no effect"),),
-    ),
-    Option(
-        ("--with-name",),
-        "flag",
-        "Keep the host's name in the saved file",
-        commands=("topo",),
-        panel=OUTPUT,
-        brief="keep the host's name in that file",
-        keyword_of=(),
-        needs=(Rule(("save",), "{name} has no effect without --save", "leave it out"),),
-    ),
-    # --- comparing
-    Option(
-        ("--vary",),
-        "value",
-        "Try each of these values of a plan option, as in smt=1,all; repeated, every combination; "
-        "flags take yes,no; default leaves the option out; with commas in values, put ; between "
-        "them; auto: what may matter on this machine",
-        "OPTION=VALUES|auto",
-        commands=("compare",),
-        panel=COMPARED,
-        many=True,
-        of_option=True,
-        suggest=("<varied>", "auto"),
-        brief="try each value, as in smt=1,all",
-        keyword_of=(),
-    ),
-    Option(
-        ("--variant",),
-        "value",
-        "Add a plan with a name of yours and these options beside those that all have; may be "
-        "repeated",
-        "'NAME: OPTIONS'",
-        commands=("compare",),
-        panel=COMPARED,
-        many=True,
-        brief="add a plan of yours",
-        keyword_of=(),
-    ),
-    Option(
-        ("--unbound",),
-        "flag",
-        "Measure the command without any binding, too (default)",
-        no=True,
-        commands=("compare",),
-        panel=COMPARED,
-        keyword_of=(),
-    ),
-    Option(
-        ("--ablate",),
-        "flag",
-        "Then compare the best plan with the same less one option at a time, to find those that "
-        "count",
-        commands=("compare",),
-        panel=COMPARED,
-        brief="then leave one option of the best out at a time",
-        keyword_of=(),
-    ),
-    Option(
-        ("--metric",),
-        "value",
-        "Compare by wall time (default), user, system or both times (cpu), peak memory, or the "
-        "figure that the program prints: a regular expression with a group around the number, as "
-        "in 'tok/s: ([0-9.]+)'; the last match in each rank's output counts",
-        "NAME|REGEX",
-        commands=("compare",),
-        panel=MEASURED,
-        suggest=("wall", "user", "system", "cpu", "peak"),
-        brief="wall, user, system, cpu, peak, or a pattern",
-        keyword_of=(),
-    ),
-    Option(
-        ("--better",),
-        "value",
-        "Say which is better of the figures that the program prints",
-        choices=("higher", "lower"),
-        commands=("compare",),
-        panel=MEASURED,
-        keyword_of=(),
-        needs=(WITH_METRIC,),
-    ),
-    Option(
-        ("--join",),
-        "value",
-        "Make one figure of those of several ranks (default: sum where higher is better, else max)",
-        choices=("sum", "mean", "max", "min"),
-        commands=("compare",),
-        panel=MEASURED,
-        keyword_of=(),
-        needs=(WITH_METRIC,),
-    ),
-    Option(
-        ("--ready",),
-        "value",
-        "The command is a server: wait until it takes connections at PORT or HOST:PORT, has the "
-        "page URL, or has written what matches REGEX (line:REGEX in doubt); may be repeated",
-        "PORT|URL|REGEX",
-        commands=("compare",),
-        panel=MEASURED,
-        many=True,
-        keyword_of=(),
-        needs=(
-            Rule(("load",), "{name} is for a server under a load", "--load 'COMMAND' loads it"),
-        ),
-    ),
-    Option(
-        ("--load",),
-        "value",
-        "Then run this command against the server, compare by its figure or wall time, and end the "
-        "server; its words are split as in a shell, which is not started",
-        "'COMMAND'",
-        commands=("compare",),
-        panel=MEASURED,
-        brief="run this against the server, and measure it",
-        keyword_of=(),
-        needs=(
-            Rule(
-                ("ready",),
-                "{name} needs to know when the server is ready",
-                "--ready PORT, --ready URL or --ready REGEX",
-            ),
-        ),
-    ),
-    Option(
-        ("--ready-timeout",),
-        "value",
-        "Count a run as failed if its server is not ready after so long (default 600)",
-        "SECONDS",
-        commands=("compare",),
-        panel=MEASURED,
-        parse=parse_duration,
-        keyword_of=(),
-        needs=(Rule(("ready",), "{name} has no effect without --ready", "leave it out"),),
-    ),
-    Option(
-        ("--setup",),
-        "value",
-        "Run this command before each run of each variant, unmeasured and unbound",
-        "'COMMAND'",
-        commands=("compare",),
-        panel=MEASURED,
-        keyword_of=(),
-    ),
-    Option(
-        ("--cleanup",),
-        "value",
-        "Run this command after each run of each variant, whatever has become of it",
-        "'COMMAND'",
-        commands=("compare",),
-        panel=MEASURED,
-        keyword_of=(),
-    ),
-    Option(
-        ("--runs",),
-        "value",
-        "Run each variant at most N times (default: 50, or as often as --time allows)",
-        "N",
-        commands=("compare",),
-        panel=MEASURED,
-        brief="at most N runs of each variant",
-        parse=parse_count,
-        keyword_of=(),
-    ),
-    Option(
-        ("--time",),
-        "value",
-        "Begin no round but the first that would end after so long, as in 90, 10m or 2h; a round "
-        "runs each variant once",
-        "SECONDS",
-        commands=("compare",),
-        panel=MEASURED,
-        brief="stop after so long, as in 90 or 10m",
-        parse=parse_duration,
-        keyword_of=(),
-    ),
-    Option(
-        ("--warmup",),
-        "value",
-        "Run each variant N times before anything is measured (default 1)",
-        "N",
-        commands=("compare",),
-        panel=MEASURED,
-        parse=parse_whole_count,
-        keyword_of=(),
-    ),
-    Option(
-        ("--timeout",),
-        "value",
-        "End a run that takes longer, and count it as failed",
-        "SECONDS",
-        commands=("compare",),
-        panel=MEASURED,
-        parse=parse_duration,
-        keyword_of=(),
-    ),
-    Option(
-        ("--seed",),
-        "value",
-        "Choose the random order of the rounds (default: another each time, which is printed)",
-        "N",
-        commands=("compare",),
-        panel=MEASURED,
-        parse=parse_whole_count,
-        keyword_of=(),
-    ),
-    Option(
-        ("--resume",),
-        "value",
-        "Go on with the comparison in a file of --format json: its command, variants and runs",
-        "FILE",
-        commands=("compare",),
-        panel=MEASURED,
-        suggest=("<file>",),
-        brief="go on with an earlier --format json",
-        keyword_of=(),
-    ),
-    Option(
-        ("--format",),
-        "value",
-        "Print a table (default), everything as JSON, or each run as a line of CSV",
-        choices=("table", "json", "csv"),
-        commands=("compare",),
-        panel=OUTPUT,
-        brief="how to print the result",
-        keyword_of=(),
-    ),
-    Option(
-        ("--save",),
-        "value",
-        "Write the best plan to a file, for ompbind run --plan",
-        "FILE",
-        commands=("compare",),
-        panel=OUTPUT,
-        suggest=("<file>",),
-        brief="write the best plan to a file for run --plan",
-        keyword_of=(),
-    ),
-    Option(
-        ("--html",),
-        "value",
-        "Write a page with every measurement, the plans and the machine to a file, for colleagues",
-        "FILE",
-        commands=("compare",),
-        panel=OUTPUT,
-        suggest=("<file>",),
-        brief="write a page with everything to a file",
-        keyword_of=(),
-    ),
     # --- other machines, saved plans
     Option(
         ("--topology",),
@@ -1606,34 +1126,6 @@ OPTIONS: tuple[Option, ...] = (
         panel=WHERE,
         suggest=("<file>",),
         fields=("plan.measured",),
-    ),
-    Option(
-        ("--hosts",),
-        "value",
-        "Plan a job on these hosts: a list such as n[001-010,17], or a file (- for standard "
-        "input) with a list on each line and, if you like, their kind's snapshot after it; "
-        "--topology is then one machine for all, or a directory with a snapshot of each host under "
-        "its name",
-        "FILE|HOSTLIST",
-        commands=("show",),
-        panel=ELSEWHERE,
-        suggest=("<file>",),
-        brief="plan a whole job on these hosts",
-        keyword_of=(),
-        excludes=(
-            Rule(("warm",), "{other} is for files of this machine, {name} names many"),
-            Rule(("from_env",), "{other} follows the variables of one machine, {name} names many"),
-            Rule(
-                tuple(f"format={form}" for form in EXPORTS),
-                "{other} is for one machine, {name} names many",
-                "plan for one host of a kind: srun's masks hold on each node that is alike",
-            ),
-            Rule(
-                ("engine", "within"),
-                "{other} is about the engine that has started this process, {name} about others",
-                "leave {other} out",
-            ),
-        ),
     ),
     Option(
         ("--plan",),
@@ -1663,18 +1155,6 @@ OPTIONS: tuple[Option, ...] = (
             ),
         ),
         on_saved_plan=True,
-    ),
-    Option(
-        ("--plan",),
-        "value",
-        "Compare with a plan saved with show --format json (default: with the plan that ompbind "
-        "wrote into each worker's environment)",
-        "FILE",
-        commands=("verify",),
-        panel=ELSEWHERE,
-        suggest=("<file>",),
-        brief="compare with a plan saved as JSON",
-        keyword_of=(),
     ),
     Option(
         ("--from-env",),
@@ -1825,6 +1305,5 @@ OPTIONS: tuple[Option, ...] = (
     ),
 )
 
-
-def options_of(command: str) -> tuple[Option, ...]:
-    return tuple(o for o in OPTIONS if command in o.commands)
+# The options that only launches of several commands take, which `groups` is loaded for.
+GROUP_OPTIONS = tuple(o.key for o in LAUNCH if o.panel == GROUPS)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from ompbind.cpuset import CpuSet, parse_whole
 from ompbind.errors import UsageError
 from ompbind.messages import quote
-from ompbind.options.table import OPTIONS
+from ompbind.options.table import LAUNCH
 from ompbind.options.together import check_together
 from ompbind.options.values import parse_cpu_lists
 from ompbind.planner.request import Pool
@@ -89,7 +89,7 @@ def with_variables(
     names = {key: name_of(key, environ) for key in added if key not in values}
     # The plan has done it: vLLM in a worker must not do it a second time.
     values = added | values | {"env": ((BIND, "nobind"), *values.get("env", ()))}
-    check_together(values, [o for o in OPTIONS if "show" in o.commands], names)
+    check_together(values, [o for o in LAUNCH if "show" in o.commands], names)
     return values, names, tuple(notes)
 
 
@@ -116,7 +116,7 @@ def read_variables(values: Values, case: Case) -> tuple[Values, list[Inherited]]
 
 def find_winner(values: Values) -> str | None:
     """Return the key of an option that says where ranks go, which wins over the variables."""
-    row = next(option for option in OPTIONS if option.key == "from_env")
+    row = next(option for option in LAUNCH if option.key == "from_env")
     return next((key for key in row.yields_to if key in values), None)
 
 

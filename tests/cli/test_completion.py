@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from ompbind.cli import main
 from ompbind.cli.completion import answer, suggest
 from ompbind.cli.help import COMMANDS
-from ompbind.options.table import EXPORTS, FORMS, OPTIONS
+from ompbind.options.commands import OPTIONS
+from ompbind.options.reports import EXPORTS, FORMS
 from tests.support.commands import OMPBIND, TIMEOUT, environment, error, ompbind_run
 from tests.support.trees import Pci, Shape, make_files, write_tree
 

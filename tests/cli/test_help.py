@@ -16,7 +16,8 @@ import pytest
 import ompbind
 from ompbind.cli import main
 from ompbind.cli.help import COMMANDS, find_pages, names_of
-from ompbind.options.table import OPTIONS, PANELS, options_of
+from ompbind.options.commands import OPTIONS, options_of
+from ompbind.options.table import PANELS
 from tests.support.commands import (
     OMPBIND,
     TIMEOUT,

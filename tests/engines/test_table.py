@@ -10,7 +10,7 @@ import pytest
 from ompbind.engines.table import ENGINES, Engine, names
 from ompbind.errors import UsageError
 from ompbind.options import ENGINE_MARKERS, is_under_engine, read_arguments
-from ompbind.options.table import OPTIONS
+from ompbind.options.commands import OPTIONS
 from tests.support.commands import environment
 from tests.support.needs import REPOSITORY
 

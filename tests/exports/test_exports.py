@@ -23,7 +23,8 @@ from ompbind.errors import UsageError
 from ompbind.exports import FORMATS, make_export
 from ompbind.exports.systemd import quote_word
 from ompbind.exports.yaml import write_map
-from ompbind.options.table import EXPORTS, FORMS, options_of
+from ompbind.options.commands import options_of
+from ompbind.options.reports import EXPORTS, FORMS
 from ompbind.plans import Plan
 from tests.jobs.environments import need_environment
 from tests.support.commands import (

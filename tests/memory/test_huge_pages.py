@@ -17,7 +17,7 @@ from ompbind.host.huge_pages import HugePages, parse_mounts, read_huge_pages
 from ompbind.machine.processes import parse_huge_pages
 from ompbind.memory.huge_pages import SETTINGS, add_huge_pages, is_planned
 from ompbind.options import make_plan_options
-from ompbind.options.table import OPTIONS
+from ompbind.options.commands import OPTIONS
 from ompbind.plans import Plan
 from ompbind.resolve import resolve_plan
 from ompbind.worker.libraries import ALLOCATORS, Finder

@@ -12,7 +12,8 @@ from typer.main import get_command
 from ompbind.cli.group import make_app
 from ompbind.errors import OmpbindError, UsageError
 from ompbind.options import parse_arguments, read_arguments
-from ompbind.options.table import OPTIONS, Option, options_of
+from ompbind.options.commands import OPTIONS, options_of
+from ompbind.options.table import Option
 
 if TYPE_CHECKING:
     from ompbind.options import Texts

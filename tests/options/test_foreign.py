@@ -10,8 +10,8 @@ import pytest
 from ompbind.cli.help import COMMANDS, names_of
 from ompbind.errors import OmpbindError
 from ompbind.options import read_arguments
+from ompbind.options.commands import OPTIONS
 from ompbind.options.foreign import NAMES, OTHER_HOSTS, PER, VALUES
-from ompbind.options.table import OPTIONS
 
 PLACEHOLDERS = {
     "{N}": "2", "N": "2", "{NODE}": "0 1", "NODE...": "0 1", "{NODES}": "0-1", "NODES": "0-1",

@@ -7,8 +7,9 @@ import pytest
 from ompbind.errors import PlanError, UsageError
 from ompbind.launch import Settings
 from ompbind.options import PlanOptions, make_settings, read_arguments
+from ompbind.options.commands import OPTIONS, options_of
 from ompbind.options.keywords import in_keywords, name_keywords
-from ompbind.options.table import OPTIONS, Option
+from ompbind.options.table import LAUNCH, Option
 from ompbind.planner.request import Request
 from ompbind.record import Record
 from ompbind.worker.environment import Variables
@@ -93,6 +94,14 @@ def test_every_field_exists(option: Option) -> None:
         assert not launched or option.key in (
             "format", "rank", "explain", "hosts", "svg", "html", *GROUPED
         )  # fmt: skip
+
+
+def test_a_launch_reads_its_own_rows() -> None:
+    """The table of launches has each option of `run`, and what others have means nothing to a plan:
+    so a launch is made from that table alone."""
+    assert options_of("run") == LAUNCH
+    for option in OPTIONS[len(LAUNCH) :]:
+        assert not any((option.fields, option.keyword_of, option.places_ranks, option.watched))
 
 
 def test_every_field_has_its_option() -> None:

@@ -11,7 +11,7 @@ from functools import cache
 import pytest
 
 from ompbind.errors import PlanError
-from ompbind.options.table import OPTIONS
+from ompbind.options.commands import OPTIONS
 from ompbind.planner import make_plan
 from ompbind.plans import Plan
 from tests.support.machines import MACHINES, make_asked
