@@ -299,17 +299,58 @@ OVER = b"\r\x1b[K[0] "  # starts a line of rank 0 over
         ([b"a", b"b", SHOW, b"c", SHOW, SHOW, b"\n"], b"[0] abc\n"),
         ([b"\r1%", b"\r2%", SHOW], b"[0] 2%"),
         ([b"\r1%\r2%\r", SHOW, b"3%", SHOW], b"[0] 2%\r" + OVER + b"3%"),
+        ([b"1%\r", b"2%"], b"[0] 2%"),
+        ([b"\r1%", b" so far\n"], b"[0] 1% so far\n"),
+        ([b"1%", SHOW, b"\r", SHOW], b"[0] 1%\r"),
+        ([b"1%\r", SHOW, b"\n\n"], b"[0] 1%\r\n[0] \n"),
+        ([b"a\n"], b"[0] a\n"),
     ],
 )
 def test_a_line_of_one_rank_on_a_terminal(stage: Make, writes: list[bytes], wrote: bytes) -> None:
-    """Byte for byte: its tag stands before each line, and again where one starts over."""
+    """Byte for byte: its tag stands before each line, and again where one starts over. What is held
+    back is written when the rank exits, and nothing where all was."""
     s = stage(1, terminal=True)
     for data in writes:
         if data:
             s.write(0, data)
         else:
             s.sink._show()
+    os.close(s.pipes[0])
+    s.sources[0].read()
     assert s.wrote() == wrote
+    assert s.sources[0].closed
+    assert s.sink.sources == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([b"1%\r", SHOW, b"\r22%", SHOW], b"22%\n"),  # as it was shown last
+        ([b"\r1%", SHOW, b"\r2%"], b"2%\n"),  # what was not shown yet is in its place
+        ([b"\r1%", SHOW, b" of all"], b"1% of all\n"),  # or goes on from it
+    ],
+)
+def test_what_is_left_of_a_bar_that_gave_way(
+    stage: Make, before: Sequence[bytes], after: bytes
+) -> None:
+    """Its last state, once, when its line ends behind that of another rank."""
+    s = stage(2, terminal=True)
+    for data in before:
+        s.write(0, data) if data else s.sink._show()
+    s.wrote()
+    s.write(1, b"line\n")
+    assert s.wrote() == b"\r\x1b[K[1] line\n"
+    s.write(0, b"\n")
+    assert s.wrote() == b"[0] " + after
+
+
+def test_a_question_behind_a_bar_is_cut(stage: Make) -> None:
+    """And not erased, as the bar would be that has become a line."""
+    s = stage(2, terminal=True)
+    for data in (b"\r1%", b"\nsure? ", SHOW):
+        s.write(0, data) if data else s.sink._show()
+    s.write(1, b"line\n")
+    assert s.wrote() == b"[0] 1%\n[0] sure? \n[1] line\n"
 
 
 def test_a_bar_is_held_again_as_it_is(stage: Make) -> None:
