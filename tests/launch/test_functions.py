@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
@@ -190,6 +191,8 @@ def test_the_policy_of_this_thread_is_read(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(syscalls, "Library", lambda: made)
     assert syscalls.read_memory() == (2, CpuSet([1]))
     assert calls == [("memory", 1)]
+    syscalls.set_memory("bind", CpuSet([1]))
+    assert calls[1:] == [("memory", 0, 2, CpuSet([1])), ("memory", 1)]
 
 
 def test_an_unknown_machine_has_no_memory_policy(
@@ -269,6 +272,89 @@ def test_prctls_arguments(library: Library, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(library, "_prctl", None)
     library.adopt()
     assert len(calls) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its system calls are Linux's")
+def test_why_a_call_failed(library: Library) -> None:
+    """As the C library says it."""
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSYS)) as caught:
+        library._call(library._syscall, library._long(-1))
+    assert caught.value.errno == errno.ENOSYS
+
+
+def test_a_system_without_prctl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is called, whatever the C library has under that name."""
+    monkeypatch.setattr(syscalls, "sys", SimpleNamespace(platform="freebsd14"))
+    library = Library()
+    monkeypatch.setattr(library, "_call", raises("never"))
+    assert library.prepare_death(signal.SIGKILL) == []
+    library.die_with_parent(signal.SIGKILL)
+    library.adopt()
+    library.rename("name", "words", (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("line", "size", "stands"),
+    [
+        ("ompbind", 9, b"ompbind\0\0."),
+        ("ompbind", 8, b"ompbind\0.."),
+        ("ompbind", 5, b"ompb\0....."),  # cut, with a byte 0 at its end
+        ("ompbind", 1, b"\0........."),
+        ("ompbind", 0, b".........."),
+    ],
+)
+def test_another_name_and_command_line(
+    line: str, size: int, stands: bytes, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line is written where the old one stands, and no byte behind it."""
+    calls: Calls = []
+    monkeypatch.setattr(library, "_call", noting(calls, "call"))
+    memory = ctypes.create_string_buffer(b"." * 10, 10)
+    if size:
+        memory[size - 1] = b"\0"
+    start = ctypes.addressof(memory)
+    library.rename("main", line, (start, start + size))
+    assert memory.raw == stands
+    ((_, function, option, name, *rest),) = calls
+    assert (function, option.value, name) == (library._prctl, 15, b"main")
+    assert [word.value for word in rest] == [0, 0, 0]
+
+
+def test_calls_are_prepared_with_their_arguments(library: Library) -> None:
+    """So that a child need only make them."""
+    prepared: Any = library.prepare_death(signal.SIGTERM)
+    ((call, words),) = prepared
+    assert call is library._prepared.prctl
+    assert [word.value for word in words] == [1, signal.SIGTERM, 0, 0, 0]
+    assert library.prepare_move(5, 2) == (library._prepared.dup2, (5, 2))
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    try:
+        call, words = library.prepare_mask([signal.SIGUSR1, signal.SIGCHLD])
+        assert call(*words) == 0
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == {signal.SIGUSR1, signal.SIGCHLD}
+        call, words = library.prepare_mask([])
+        assert call(*words) == 0
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def test_a_program_is_prepared_with_its_words(library: Library) -> None:
+    """Each list ends in NULL; what C cannot express is left to Python."""
+    env = {b"A": b"1", b"B": b"x=y"}
+    prepared = library.prepare_exec("/bin/true", ["true", "-x"], env)
+    assert prepared is not None
+    call, (path, argv, variables) = prepared
+    assert (call, path) == (library._prepared.execve, b"/bin/true")
+    assert list(argv) == [b"true", b"-x", None]  # type: ignore[call-overload]
+    assert list(variables) == [b"A=1", b"B=x=y", None]  # type: ignore[call-overload]
+    for words, odd in (
+        (["true", "a\0b"], {}),
+        (["true"], {b"A": b"a\0b"}),
+        (["true"], {b"A=B": b"1"}),
+        (["true"], {b"": b"1"}),
+    ):
+        assert library.prepare_exec("/bin/true", words, env | odd) is None
 
 
 @pytest.mark.parametrize("handled", [True, False])
