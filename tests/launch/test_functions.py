@@ -502,6 +502,15 @@ def test_descendants_without_some(monkeypatch: pytest.MonkeyPatch) -> None:
     assert descendants.list_descendants([14, 50]) == {11: this, 12: 11, 13: this}
 
 
+def test_a_system_that_lists_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where nothing is mounted at /proc: nobody is known, and nobody gets a signal."""
+    monkeypatch.setattr(descendants, "read_parents", lambda _: {})
+    monkeypatch.setattr(descendants, "read_numbers", lambda *_: ())
+    assert descendants.list_descendants() == {}
+    assert descendants.list_children() == []
+    assert descendants.send_to_descendants(9) == []
+
+
 @pytest.mark.parametrize(
     ("parent_now", "sent"), [(7, True), (THIS, True), (8, False), (None, False)]
 )

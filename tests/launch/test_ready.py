@@ -24,6 +24,7 @@ from tests.support.commands import TIMEOUT
         ("8000", ("port", "127.0.0.1", 8000, "")),
         (":8000", ("port", "127.0.0.1", 8000, "")),
         ("n1:80", ("port", "n1", 80, "")),
+        ("n1:65535", ("port", "n1", 65535, "")),
         ("[::1]:80", ("port", "::1", 80, "")),
         ("http://n1", ("http", "n1", 80, "/")),
         ("http://n1:8000/v1/models?x=1", ("http", "n1", 8000, "/v1/models?x=1")),
@@ -35,11 +36,13 @@ def test_conditions(text: str, expected: tuple[str, str, int, str]) -> None:
     c = parse_condition(text)
     assert (c.kind, c.host, c.port, c.path) == expected
     assert c.text == text
+    line = parse_condition("line:^x: y")
+    assert (line.kind, line.text, line.pattern) == ("line", "line:^x: y", "^x: y")
 
 
 @pytest.mark.parametrize(
     "text", ["", "x", "0", "65536", "n1:", "80/x", "https://n1/", "http://", "line:(", "a b:80",
-             "http://n1/\n"],
+             "http://n1/\n", "ü:80", "http://n1/ü"],
 )  # fmt: skip
 def test_what_is_no_condition(text: str) -> None:
     """Refused, with what there is."""
@@ -248,6 +251,10 @@ def test_a_probe_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     tries again a little later. A port that takes a connection is ready."""
     network = Network(monkeypatch, "n1:80")
     probe = network.probe
+    network.fails = "look up"
+    probe.start()
+    assert network.take()[1:] == [("cancel", 0), ("after", 0.1, probe.start)]  # no timer of others
+    network.fails = ""
     probe.start()
     begun = [
         ("look up", "n1", 80, socket.SOCK_STREAM), ("make", 2, 1, 6), ("block", False),
