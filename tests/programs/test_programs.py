@@ -135,7 +135,10 @@ def masks_of(pid: int) -> list[list[int]]:
     while they are looked at."""
     masks = []
     for process in (pid, *all_children(pid)):
-        for task in Path(f"/proc/{process}/task").iterdir():
+        tasks: list[Path] = []
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            tasks = list(Path(f"/proc/{process}/task").iterdir())
+        for task in tasks:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 masks.append(mask_of(task))
     return sorted(masks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -109,11 +110,17 @@ def alive(pid: int) -> bool:
 
 
 def all_children(pid: int) -> list[int]:
-    """The pids of a process' descendants."""
+    """The pids of a process' descendants. One that ends meanwhile may be among them, without its
+    children."""
     found: list[int] = []
     for task in Path("/proc", str(pid), "task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            found += [child, *all_children(child)]
+        text = ""
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            text = (task / "children").read_text()
+        for child in map(int, text.split()):
+            found.append(child)
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found += all_children(child)
     return found
 
 
