@@ -358,10 +358,13 @@ def located(error: ParseError, name: str, rank: int | None) -> ParseError:
     """Return the same error with the option and the rank that it is about."""
     where = name if rank is None else f"{name}, rank {rank}"
     hint, text = error.hint, str(error.data.get("text", ""))
-    if name.startswith(("--numa-bind", "--mem-nodes")) and is_word(text):
+    is_list = name.startswith(("--numa-bind", "--mem-nodes"))
+    if is_list and is_word(text):
         hint = FENCE_HINT
-    elif name.startswith("--") and " " in text.strip():
+    elif is_list and text.split()[1:]:
         hint = f"leave the quotes out: {name} {text.strip()}"
+    elif name.startswith("--") and text.split()[1:]:
+        hint = f"{name} {','.join(text.split())}"
     return ParseError(f"{where}: {error.message}", hint=hint, rank=rank, **error.data)
 
 
