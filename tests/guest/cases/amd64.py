@@ -39,7 +39,7 @@ CASES = {
             Got("2", "2", "bind", "1", pages={"1": 1}),
             Got("3", "3", "bind", "1", pages={"1": 1}),
         ),
-        touch=64,
+        touch=16,
     ),
     "nodes backwards": Case(
         "Ranks go to the nodes in the order named.",
@@ -162,7 +162,7 @@ CASES = {
         "Of several preferred nodes the kernel takes the one nearest to the cpus: 2 to node 0.",
         "--numa-bind-cpus 0-1 --mem preferred --mem-nodes 2-3",
         (Got("0-1", "0 1", "preferred", "2-3", pages={"2": 1}),),
-        touch=64,
+        touch=16,
     ),
     "balanced": Case(
         "Pages may be migrated among a rank's nodes, and lie on no others.",
@@ -236,7 +236,7 @@ EIGHT_CASES = {
         "A rank for each node, whatever its cpus are numbered.",
         "--per numa --numa-bind",
         tuple(Got(cpu, cpu, "bind", str(n), pages={str(n): 1}) for n, cpu in enumerate(BY_NODE)),
-        touch=64,
+        touch=16,
     ),
     "eight, all threads": Case(
         "Eight ranks divide the machine at its nodes, both threads of each core.",
@@ -307,13 +307,13 @@ UNEVEN_CASES = {
         "Memory comes from the nearest node that has some.",
         "--numa-bind-nodes 2",
         (Got("4-5", "4 5", "bind", "3", pages={"3": 1}),),
-        touch=64,
+        touch=16,
     ),
     "memory of a node without cpus": Case(
         "Named cpus, and memory of the node that has nothing else.",
         "--numa-bind-cpus 6-7 --numa-bind-nodes 4",
         (Got("6-7", "6 7", "bind", "4", pages={"4": 1}),),
-        touch=64,
+        touch=16,
     ),
     "two nodes, two of memory": Case(
         "A rank on two nodes, and each rank's memory where it is named.",
