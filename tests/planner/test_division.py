@@ -131,7 +131,9 @@ def test_runs_end_where_caches_do(groups: list[int], inner: int, count: int) -> 
 
 
 def test_coarser_caches_come_first() -> None:
-    """Ending at one L3 counts more than at any number of L2s."""
+    """Ending at one L3 counts more than at any number of L2s; numbers say which is coarser."""
+    levels = make_worths(make_cores("cluster=aabbccdd", "l2=aaaabbbb"))
+    assert [level for level, _ in levels] == ["l2", "cluster"]
     for dies, l2s, sizes in (
         ("aaabbbb", "aabbccd", [3, 4]),  # after four cores an L2 ends, after three an L3
         ("aaaabbb", "aabccdd", [4, 3]),
@@ -179,10 +181,12 @@ def test_whole_nodes_are_put_together_evenly(weights: list[int], data: st.DataOb
         ([6, 5, 9, 3, 1, 8], 4),
         ([9, 5, 4, 9, 7], 3),
         ([9, 1, 7, 2, 2, 6], 5),
+        ([4, 5, 3, 2, 5], 3),
+        ([1, 7, 1, 1, 1, 4, 7, 1], 5),  # its heaviest one is lighter
     ],
 )
-def test_the_lightest_comes_before_evenness(weights: list[int], count: int) -> None:
-    """Runs whose squares are least have a lighter lightest one here."""
+def test_the_lightest_and_the_heaviest_come_before_evenness(weights: list[int], count: int) -> None:
+    """Runs whose squares are least have a lighter lightest one here, or a heavier heaviest."""
     every = []
     for ends in itertools.combinations(range(1, len(weights)), count - 1):
         sums = [sum(weights[a:b]) for a, b in itertools.pairwise([0, *ends, len(weights)])]
@@ -192,11 +196,18 @@ def test_the_lightest_comes_before_evenness(weights: list[int], count: int) -> N
     assert max(every)[2] < max(squares for _, _, squares in every)
 
 
-@pytest.mark.parametrize("nodes", [1, 2, 3])
-def test_bounds_hold_exactly_the_best_numbers(nodes: int) -> None:
-    """Of all numbers of ranks for nodes of up to seven cores, those between the bounds are the best
-    by the smallest, the largest and the squares; no others are."""
-    for sizes in itertools.product(range(1, 8), repeat=nodes):
+@pytest.mark.parametrize(
+    "every",
+    [
+        *([*itertools.product(range(1, 8), repeat=nodes)] for nodes in (1, 2, 3)),
+        [(5, 12), (9, 7), (9, 1), (8, 1)],
+    ],
+    ids=["one", "two", "three", "larger"],
+)
+def test_bounds_hold_exactly_the_best_numbers(every: list[tuple[int, ...]]) -> None:
+    """Of all numbers of ranks for nodes of up to seven cores, and a few of more, those between the
+    bounds are the best by the smallest, the largest and the squares; no others are."""
+    for sizes in every:
         by_count: dict[int, list[tuple[tuple[int, int, int], tuple[int, ...]]]] = {}
         for numbers_of in itertools.product(*(range(1, n + 1) for n in sizes)):
             lengths = [
@@ -294,6 +305,29 @@ def test_no_division_is_better(seed: int) -> None:
 def test_divisions_worked_out_by_hand(columns: list[str], count: int, sizes: list[int]) -> None:
     """Balance before packages, nodes before balance, and caches last."""
     assert [len(part) for part in divide(make_cores(*columns), count)] == sizes
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("l2=abccddef", [[0, 1], [2, 3], [4, 5], [6], [7]]),
+        ("die=abcdeef cluster=abbcccd", [[0, 6], [1, 2], [3], [4, 5]]),
+        ("package=aaabbbcdddee l3=aaabcccdddee",
+         [[0, 1], [2, 3], [4, 5], [6], [7, 8], [9], [10, 11]]),
+        ("package=abccdeff l3=aaaaaabb l2=aaaaabbb die=aaaaaabb", [[0, 1, 4], [2, 3, 5], [6, 7]]),
+        ("node=aabbcc die=aabbcd", [[0, 1], [2], [3], [4], [5]]),
+    ],
+)  # fmt: skip
+def test_of_several_divisions_as_good(text: str, parts: list[list[int]]) -> None:
+    """Longer ones come first, and neighbours stay together where that costs nothing: a launch gets
+    the same cpus with each version."""
+    columns = dict(column.split("=") for column in text.split())
+    machine = divisions.SmallMachine(
+        {level: [ord(c) for c in groups] for level, groups in columns.items()},
+        sum(map(len, parts)),
+    )
+    assert numbers(divide(machine.make_cores(), len(parts))) == parts
+    assert divisions.judge(machine, parts) == divisions.find_best(machine, len(parts))
 
 
 def make_caches(sizes: Sequence[int]) -> tuple[tuple[Core, ...], str]:
@@ -564,6 +598,13 @@ def test_several_kinds_on_several_nodes(node: str, kinds: str, parts: list[list[
     """Nodes have ranks by their capacity."""
     cores = make_cores(f"node={node}", kinds=kinds, weights=(400, 1024))
     assert numbers(divide(cores, len(parts))) == parts
+
+
+def test_runs_of_a_kind_have_the_lengths_of_their_ranks() -> None:
+    """Where caches decide which runs are the longer ones."""
+    columns = ("l3=aabbccc", "l2=abbbccd")
+    cores = make_cores(*columns, kinds="0110100", weights=(3, 5))
+    assert numbers(divide(cores, 5)) == [[0, 3], [1], [2], [4], [5, 6]]
 
 
 def test_capacity_of_cores() -> None:
