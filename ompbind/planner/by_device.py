@@ -397,8 +397,8 @@ def keep_near(
 
 
 def find_device(machine: Machine, request: Request) -> Device:
-    """Return the device of --near, named by an interface, a PCI address, or gpuN as workers count.
-    Raises PlanError."""
+    """Return the device of --near, named by an interface, a port (`mlx5_0:1`), a PCI address, or
+    gpuN as workers count. Raises PlanError."""
     name = request.near or ""
     devices = machine.topology.devices
     visible = request.visible
@@ -413,11 +413,18 @@ def find_device(machine: Machine, request: Request) -> Device:
             or f"gpu0 to gpu{len(gpus) - 1}, or a PCI address",
         )
     addresses = name.lower(), f"0000:{name.lower()}"
+    card = name.partition(":")[0]
     for device in devices:
-        if device.pci in addresses or name in device.names:
+        ports = [port.name for port in device.ports]
+        if device.pci in addresses or name in device.names or name in ports:
             return device
-        if name.partition(":")[0] in device.names:  # mlx5_0:1 is a port of it
-            return device
+        if card in device.names:
+            if not ports:  # the machine does not say which it has
+                return device
+            raise PlanError(
+                f"--near {quote(name)}: {card} has no such port",
+                hint=f"{plural('port', len(ports))} of this card: {' '.join(ports)}",
+            )
     known = [n for d in devices for n in d.names] + [d.pci for d in devices if not d.names]
     raise PlanError(
         f"--near {quote(name)}: there is no such device",

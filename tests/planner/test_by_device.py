@@ -23,7 +23,7 @@ from ompbind.devices.visible import Visible, make_visible
 from ompbind.errors import PlanError
 from ompbind.machine import read_machine
 from ompbind.machine.cpus import read_topology
-from ompbind.machine.topology import Allowed, Machine
+from ompbind.machine.topology import Allowed, Device, Machine, Port
 from ompbind.planner import make_plan
 from ompbind.plans import Plan
 from tests.support.machines import make_asked
@@ -510,7 +510,7 @@ def test_ranks_that_have_no_gpu_to_be_given() -> None:
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
-        ("eth1", "24-31"), ("ib0", "0-7"), ("ib0:1", "0-7"), ("0000:c0:00.0", "24-31"),
+        ("eth1", "24-31"), ("ib0", "0-7"), ("0000:c0:00.0", "24-31"),
         ("C0:00.0", "24-31"), ("gpu4", "16-23"), ("0000:dd:00.0", "24-31"), ("02:00.0", "0-7"),
     ],
 )  # fmt: skip
@@ -558,6 +558,25 @@ def test_near_what_is_not_there() -> None:
         assert message.endswith("there is no such device")
         assert hint == "devices: eth0 0000:1b:00.0"
     assert "shows no network card" in refusal(make_machine(Shape()), "--near eth0")[1]
+
+
+def test_near_a_port() -> None:
+    """As --per nic names it, also of a bond; one that does not exist is refused with those that
+    do; where a machine does not say which ports a card has, any will do."""
+    ports = (Port("mlx5_1:1", "rdma"), Port("mlx5_1:2", "rdma"), Port("bond0", "net"))
+    card = Device("nic", "0000:c0:00.0", 3, CpuSet([24]), names=("mlx5_1", "eth0"), ports=ports)
+    topology = make_machine(Shape(packages=2, nodes=4, cores=32)).topology
+    machine = make_machine(Shape(packages=2, nodes=4, cores=32)).replace(
+        topology=topology.replace(devices=(card,))
+    )
+    for name in ("mlx5_1", "mlx5_1:2", "eth0", "bond0"):
+        assert cpus(plan_for(machine, ["--near", name])) == ["24-31"]
+    for name in ("mlx5_1:7", "mlx5_1:", "eth0:1"):
+        message, hint = refusal(machine, f"--near {name}")
+        assert message == f"--near '{name}': {name.partition(':')[0]} has no such port"
+        assert hint == "ports of this card: mlx5_1:1 mlx5_1:2 bond0"
+    silent = topology.replace(devices=(card.replace(ports=()),))
+    assert cpus(plan_for(machine.replace(topology=silent), "--near mlx5_1:7")) == ["24-31"]
 
 
 def test_near_a_card_of_unknown_place() -> None:
