@@ -121,8 +121,9 @@ def warm_file(root: LivingRoot, file: WarmFile) -> Iterator[Warmed]:
         users: list[tuple[int, str]] | None = None
         size, moved, left, reason = 0, 0, dict[int, int](), ""
         for start in range(0, whole, PIECE):
-            length = min(PIECE, whole - start)
-            read_piece(fd, start, length)
+            length = read_piece(fd, start, min(PIECE, whole - start))
+            if not length:  # the file has become shorter
+                break
             nodes: dict[int, int] = {}
             if file.mem != "none" and not reason:
                 nodes, reason = try_count(root, fd, start, length)
@@ -147,10 +148,13 @@ def warm_file(root: LivingRoot, file: WarmFile) -> Iterator[Warmed]:
         os.close(fd)
 
 
-def read_piece(fd: int, start: int, length: int) -> None:
-    """Read a piece of a file, so that it is in memory. Raises OSError."""
-    for at in range(start, start + length, BLOCK):
-        os.pread(fd, min(BLOCK, start + length - at), at)
+def read_piece(fd: int, start: int, length: int) -> int:
+    """Read a piece of a file, so that it is in memory; return how many bytes of it there are.
+    Raises OSError."""
+    at, end = start, start + length
+    while at < end and (data := os.pread(fd, min(BLOCK, end - at), at)):
+        at += len(data)
+    return at - start
 
 
 def drop_piece(fd: int, start: int, length: int) -> None:

@@ -140,9 +140,10 @@ class Pieces:
         monkeypatch.setattr(warm, "count_nodes", self.count)
         monkeypatch.setattr(warm, "find_mappers", self.find)
 
-    def read(self, fd: int, start: int, length: int) -> None:
+    def read(self, fd: int, start: int, length: int) -> int:
         self.fds.add(fd)
         self.calls.append(("read", start, length))
+        return length
 
     def drop(self, fd: int, start: int, length: int) -> None:
         assert fd in self.fds
@@ -230,12 +231,22 @@ def test_pieces_that_cannot_be_counted_again(
 
 
 def test_a_piece_is_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To its end, and not beyond."""
-    calls: Calls = []
+    """To its end, and not beyond; of a file that is shorter, what there is."""
+    calls: list[tuple[int, int, int]] = []
+
+    def read(fd: int, length: int, start: int) -> bytes:
+        calls.append((fd, length, start))
+        return b"x" * min(length, max(end - start, 0))
+
+    end = 99
     monkeypatch.setattr(warm, "BLOCK", 4)
-    monkeypatch.setattr(os, "pread", noting(calls, "read"))
-    warm.read_piece(5, 8, 10)
-    assert calls == [("read", 5, 4, 8), ("read", 5, 4, 12), ("read", 5, 2, 16)]
+    monkeypatch.setattr(os, "pread", read)
+    assert warm.read_piece(5, 8, 10) == 10
+    assert calls == [(5, 4, 8), (5, 4, 12), (5, 2, 16)]
+    end = 14
+    assert warm.read_piece(5, 8, 10) == 6
+    end = 3
+    assert warm.read_piece(5, 8, 10) == 0
 
 
 @pytest.mark.parametrize(("length", "dropped"), [(warm.PIECE, warm.PIECE), (warm.PIECE - 1, 0)])

@@ -274,6 +274,24 @@ def test_a_file_that_gets_shorter(model: Path) -> None:
     assert "greater than file size" in reason
 
 
+def test_what_a_shorter_file_has_is_reported(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the size that it had when it was opened, nor pieces that it has no more."""
+    size = model.stat().st_size
+    whole = size // MIB
+    assert whole >= 3
+    read = os.pread
+
+    def pread(fd: int, count: int, at: int) -> bytes:
+        if at >= MIB:
+            os.truncate(model, 2 * MIB + 5)
+        return read(fd, count, at)
+
+    monkeypatch.setattr(warm, "PIECE", MIB)
+    monkeypatch.setattr(os, "pread", pread)
+    results = list(warm_file(living_root(), WarmFile(str(model), size, "none", CpuSet())))
+    assert [result.read for result in results] == [MIB, 2 * MIB, 2 * MIB + 5]
+
+
 def test_the_kernels_count(model: Path) -> None:
     """Each page of a piece is counted once, also where the name has blanks."""
     if not os.path.exists("/proc/self/numa_maps"):
