@@ -429,4 +429,4 @@ def test_files_are_put_on_the_ranks_nodes(booted: Seen) -> None:
     assert re.search(r"note: qemu-system-x86_64: [\d.]+ MiB in memory, on node 2; [\d.]+ MiB were "
                      r"elsewhere before", said)  # fmt: skip
     assert re.search(r"warning: --warm '\S+': planned for node 3, but [\d.]+ MiB on node 2 stay "
-                     r"there: process \d+ \(python\S*\) has it mapped", said)  # fmt: skip
+                     r"there: pid \d+ \(python\S*\) has it mapped", said)  # fmt: skip

@@ -16,7 +16,7 @@ from ompbind.errors import DeniedError
 from ompbind.launch.syscalls import Library, set_memory
 from ompbind.machine import living_root
 from ompbind.machine.page_cache import find_mappers, read_mapped_nodes
-from ompbind.messages import format_size, label, quote
+from ompbind.messages import format_size, label, name_process, quote
 from ompbind.record import Record
 
 TYPE_CHECKING = False
@@ -214,6 +214,6 @@ def explain_left(result: Warmed) -> str:
     text = f"--warm {quote(result.file.path, 400)}: planned for {planned}, but {nodes} stay there"
     if result.users:
         pid, name = result.users[0]
-        more = f" and {len(result.users) - 1} more" if result.users[1:] else ""
-        return f"{text}: process {pid} ({name}){more} has it mapped"
+        more = f" and {len(result.users) - 1} more have" if result.users[1:] else " has"
+        return f"{text}: {name_process(pid, name)}{more} it mapped"
     return f"{text}: {planned} may be full, or its file system keeps files in memory (tmpfs)"

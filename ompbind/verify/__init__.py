@@ -10,7 +10,7 @@ from ompbind.machine.processes import (
     read_huge_pages_of,
     read_process,
 )
-from ompbind.messages import quote
+from ompbind.messages import name_process
 from ompbind.record import Record
 from ompbind.verify.expected import expect_environ, expect_plan
 from ompbind.verify.judge import judge
@@ -96,7 +96,7 @@ def make_target(lineage: Lineage, process: ProcessId, plan: Plan | None, positio
 
 def make_refusal(process: ProcessId) -> UsageError:
     """Return the error for a process that is of no launch of ompbind, as far as can be known."""
-    who = f"pid {process.pid} ({quote(process.name)[1:-1]})"
+    who = name_process(process.pid, process.name)
     hint = "--plan FILE gives the plan to compare it with"
     if process.overwritten:
         text = f"{who} has written over its environment, and nothing else says which rank it is"

@@ -310,9 +310,9 @@ def test_an_uneven_interleave(nodes: dict[int, float], wrong: dict[int, float]) 
     ("users", "why"),
     [
         ((), "node 1 may be full, or its file system keeps files in memory (tmpfs)"),
-        (((7, "w"),), "process 7 (w) has it mapped"),
-        (((7, "w"), (8, "v")), "process 7 (w) and 1 more has it mapped"),
-        (((7, "w"), (8, "v"), (9, "u")), "process 7 (w) and 2 more has it mapped"),
+        (((7, "w"),), "pid 7 (w) has it mapped"),
+        (((7, "w"), (8, "v")), "pid 7 (w) and 1 more have it mapped"),
+        (((7, "w"), (8, "v"), (9, "u")), "pid 7 (w) and 2 more have it mapped"),
     ],
 )
 def test_why_pages_stay(users: tuple[tuple[int, str], ...], why: str) -> None:

@@ -221,7 +221,7 @@ def test_a_file_that_somebody_maps_is_left(model: Path, monkeypatch: pytest.Monk
         holder.communicate(b"\n")
     assert [pid for pid, _ in result.users] == [holder.pid]
     assert kernel.dropped == []
-    assert f"process {holder.pid} (python" in explain_left(result)
+    assert f"pid {holder.pid} (python" in explain_left(result)
 
 
 def test_a_file_system_without_writing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
