@@ -12,15 +12,15 @@ from ompbind.plans import (
     MEMORY_VARIABLE,
     POLICIES,
     RANK_VARIABLE,
-    ROLE_VARIABLE,
     THREADS_VARIABLE,
     is_group_name,
+    parse_roles,
 )
 from ompbind.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from ompbind.plans import RankPlan
 
@@ -90,9 +90,7 @@ def make_expected(
     proc_bind = environ.get("OMP_PROC_BIND", "").partition(",")[0].strip().lower()
     places = () if proc_bind in ("", "false") else read_places(environ.get("OMP_PLACES", ""))
     threads = count_team(environ.get("OMP_NUM_THREADS", ""))
-    roles = parse_role_cpus(
-        {k: v for k, v in environ.items() if k.startswith(ROLE_VARIABLE)}.values()
-    )
+    roles = tuple(parse_roles(environ).values())
     group = environ.get(GROUP_VARIABLE, "")
     group = group if is_group_name(group) else ""
     return Expected(rank, cpus, places, proc_bind, threads, mem, mems, roles=roles, group=group,
@@ -101,14 +99,12 @@ def make_expected(
 
 def parse_named(environ: Mapping[str, str]) -> tuple[NamedThreads, ...]:
     """Return the threads that belong to roles by their names."""
+    roles = parse_roles(environ)
     named = []
     for variable, text in environ.items():
         name = variable.removeprefix(THREADS_VARIABLE)
-        if name == variable or not text:
-            continue
-        for cpus in parse_role_cpus([environ.get(f"{ROLE_VARIABLE}{name}", "")]):
-            if cpus:
-                named.append(NamedThreads(name.lower(), tuple(text.split(",")), cpus))
+        if name != variable and text and roles.get(name):
+            named.append(NamedThreads(name.lower(), tuple(text.split(",")), roles[name]))
     return tuple(named)
 
 
@@ -122,17 +118,6 @@ def count_team(text: str) -> int | None:
     for level in levels.split(","):
         threads *= int(level)
     return threads
-
-
-def parse_role_cpus(texts: Iterable[str]) -> tuple[CpuSet, ...]:
-    """Return the cpus of each role, without values that the program has put there itself."""
-    roles = []
-    for text in texts:
-        try:
-            roles.append(CpuSet.parse_kernel(text))
-        except ParseError:
-            continue
-    return tuple(roles)
 
 
 def read_places(text: str) -> tuple[CpuSet, ...]:

@@ -14,7 +14,7 @@ from ompbind.cpuset import CpuSet
 from ompbind.errors import DeniedError, UsageError
 from ompbind.machine.processes import HugePages, is_exiting, read_process
 from ompbind.planner import make_plan
-from ompbind.plans import Numbers, Plan
+from ompbind.plans import Numbers, Plan, parse_roles
 from ompbind.verify import (
     Target,
     add_huge_pages,
@@ -25,7 +25,7 @@ from ompbind.verify import (
     is_inside,
 )
 from ompbind.verify.after_start import LATER, SECONDS, SETTLE, Verifier
-from ompbind.verify.expected import expect_environ, expect_plan, parse_role_cpus
+from ompbind.verify.expected import expect_environ, expect_plan
 from ompbind.verify.lineage import Lineage
 from tests.support.machines import MACHINES, make_asked
 from tests.support.processes import Processes
@@ -597,7 +597,8 @@ def test_an_environment_without_cpus_has_those_of_its_places() -> None:
 
 def test_values_that_are_no_roles_are_left_out() -> None:
     """A program may use such a variable for something else."""
-    assert parse_role_cpus(["0-1", "x", "4"]) == (CpuSet([0, 1]), CpuSet([4]))
+    environ = {"OMPBIND_ROLE_A": "0-1", "OMPBIND_ROLE_B": "x", "OMPBIND_ROLE_C": "4"}
+    assert parse_roles(environ) == {"A": CpuSet([0, 1]), "C": CpuSet([4])}
 
 
 def test_what_ranks_start_later_is_reported(processes: Processes) -> None:
