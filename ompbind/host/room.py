@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet, label_numbers, union
 from ompbind.errors import PlanError
-from ompbind.machine.usage import (
+from ompbind.machine.free_memory import (
     NodeMemory,
     read_cgroup_room,
     read_machine_room,

@@ -9,7 +9,7 @@ from ompbind.cpuset import CpuSet
 from ompbind.errors import OmpbindError
 from ompbind.launch.pipes import make_pipe, send, split_frames
 from ompbind.launch.syscalls import Library, restore_signals, set_affinity, set_memory, signal
-from ompbind.machine.usage import OOM_SCORE
+from ompbind.machine.free_memory import OOM_SCORE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

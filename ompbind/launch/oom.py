@@ -7,7 +7,7 @@ Only loaded when a rank was killed so. The state is that after its end, when its
 from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
-from ompbind.machine.usage import is_at_memory_limit, read_node_memory
+from ompbind.machine.free_memory import is_at_memory_limit, read_node_memory
 from ompbind.messages import format_size, label
 
 TYPE_CHECKING = False

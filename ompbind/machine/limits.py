@@ -164,6 +164,14 @@ def parse_mounts(text: str) -> list[Mount]:
     return mounts
 
 
+def parse_counters(text: str) -> dict[str, int]:
+    """Return the numbers in lines of a cgroup's file such as `nr_throttled 12`; others are
+    skipped."""
+    pairs = (line.partition(" ") for line in text.splitlines())
+    numbers = ((key, parse_whole(value)) for key, _, value in pairs)
+    return {key: number for key, number in numbers if number is not None}
+
+
 def unescape(path: str) -> str:
     """Decode a path in which the kernel has written blanks and backslashes in octal, `\\040`."""
     first, *parts = path.split("\\")

@@ -1,5 +1,5 @@
-"""Read what processes have used, as far as the kernel tells while they run: the time that threads
-ran and waited for a cpu, their migrations, swap, and how long a quota throttled a cgroup.
+"""Read what processes have used, as far as the kernel tells while they run: how long threads
+ran and waited for a cpu, their migrations, memory and swap, and how a quota throttled a cgroup.
 
 Sources: proc(5), the kernel's scheduler/sched-stats.rst (schedstat), cgroup-v2.rst (cpu.stat) and
 sched-bwc.rst.
@@ -8,15 +8,9 @@ sched-bwc.rst.
 from __future__ import annotations
 
 from ompbind.cpuset import parse_whole
-from ompbind.machine.cpus import NODES
-from ompbind.machine.limits import read_directories
+from ompbind.machine.limits import parse_counters, read_directories
 from ompbind.machine.processes import parse_numa_maps, status_field
-from ompbind.machine.roots import read_int
 from ompbind.record import Record
-
-NO_LIMIT = 1 << 60  # bytes: version 1 writes a number near 2^63
-OOM_SCORE = "/proc/self/oom_score_adj"  # 1000: the kernel ends this process first
-AVAILABLE = ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,13 +28,6 @@ class TaskUse(Record):
     ran: int
     waited: int
     migrations: int | None = None
-
-
-class NodeMemory(Record):
-    """A NUMA node's memory in bytes. `available`: free, or holding files that can be read again."""
-
-    total: int
-    available: int
 
 
 class Throttling(Record):
@@ -107,84 +94,19 @@ def read_memory(root: LivingRoot, pid: int) -> Memory | None:
     return memory if memory.policy else None
 
 
-def read_node_memory(root: Root, node: int) -> NodeMemory | None:
-    """Return the memory of a node; None where the machine does not say."""
-    sizes = {}
-    for line in (root.read(f"{NODES}/node{node}/meminfo") or "").splitlines():
-        words = line.split()  # Node 0 MemFree:  123 kB
-        if len(words) == 5 and words[4] == "kB":
-            sizes[words[2].rstrip(":")] = (parse_whole(words[3]) or 0) * 1024
-    if "MemTotal" not in sizes or "MemFree" not in sizes:
-        return None
-    return NodeMemory(sizes["MemTotal"], sum(sizes.get(name, 0) for name in AVAILABLE))
-
-
-def is_at_memory_limit(root: Root) -> bool:
-    """Whether this process's cgroup, or one above it, has been at its limit of memory."""
-    directories = read_directories(root, "", "memory")
-    for directory in directories[""]:
-        if parse_fields(root.read(f"{directory}/memory.events") or "").get("oom"):
-            return True
-    for directory in directories["memory"]:
-        limit = read_int(root, f"{directory}/memory.limit_in_bytes")
-        most = read_int(root, f"{directory}/memory.max_usage_in_bytes")
-        if limit and most and most >= limit:
-            return True
-    return False
-
-
-def read_cgroup_room(root: Root) -> int | None:
-    """Return how much memory this process's cgroup, and those above it, let it take: what they do
-    not use, and what of it holds files that can be read again; None where nothing limits it.
-
-    Sources: the kernel's cgroup-v2.rst and cgroup-v1/memory.rst.
-    """
-    directories = read_directories(root, "", "memory")
-    rooms = []
-    for controller, limit_name, use_name, prefix in (
-        ("", "memory.max", "memory.current", ""),
-        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
-    ):
-        for directory in directories[controller]:
-            limit = read_int(root, f"{directory}/{limit_name}")  # "max", or absent: none
-            used = read_int(root, f"{directory}/{use_name}")
-            if limit is None or used is None or limit >= NO_LIMIT:
-                continue
-            fields = parse_fields(root.read(f"{directory}/memory.stat") or "")
-            names = (f"{prefix}active_file", f"{prefix}inactive_file", "slab_reclaimable")
-            rooms.append(max(0, limit - used + sum(fields.get(name, 0) for name in names)))
-    return min(rooms, default=None)
-
-
-def read_machine_room(root: Root) -> NodeMemory | None:
-    """Return the whole machine's memory; None where it does not say."""
-    lines = (line.split() for line in (root.read("proc/meminfo") or "").splitlines())
-    sizes = {w[0]: (parse_whole(w[1]) or 0) * 1024 for w in lines if len(w) == 3 and w[2] == "kB"}
-    if "MemTotal:" not in sizes or "MemAvailable:" not in sizes:
-        return None
-    return NodeMemory(sizes["MemTotal:"], sizes["MemAvailable:"])
-
-
 def read_throttling(root: Root) -> Throttling | None:
     """Return how much the quotas of this process's cgroup, and of those above it, have throttled
     them; None where nothing says."""
     seconds, periods, readable = 0.0, 0, False
     for directories in read_directories(root, "", "cpu").values():
         for directory in directories:
-            fields = parse_fields(root.read(f"{directory}/cpu.stat") or "")
+            fields = parse_counters(root.read(f"{directory}/cpu.stat") or "")
             if "nr_throttled" in fields:
                 readable = True
                 periods += fields["nr_throttled"]
                 seconds += fields.get("throttled_usec", 0) / 1e6  # version 2
                 seconds += fields.get("throttled_time", 0) / 1e9  # version 1
     return Throttling(seconds, periods) if readable else None
-
-
-def parse_fields(text: str) -> dict[str, int]:
-    """Parse lines such as `nr_throttled 12`; others are skipped."""
-    pairs = (line.partition(" ") for line in text.splitlines())
-    numbers = ((key, parse_whole(value)) for key, _, value in pairs)
-    return {key: number for key, number in numbers if number is not None}
 
 
 def parse_number(word: bytes) -> int:

@@ -14,9 +14,9 @@ from ompbind.cpuset import CpuSet, union
 from ompbind.errors import TopologyError
 from ompbind.launch.crew import CrewEnded, TaskError
 from ompbind.machine.calibration import make_shape
+from ompbind.machine.free_memory import read_cgroup_room, read_machine_room, read_node_memory
 from ompbind.machine.measured import Access, CoreSpeed, Measurement
 from ompbind.machine.roots import DirectoryRoot
-from ompbind.machine.usage import read_cgroup_room, read_machine_room, read_node_memory
 from ompbind.measuring.figures import count_rounds, make_figures, median
 from ompbind.measuring.work import LINE, start_crew
 from ompbind.messages import format_size, label

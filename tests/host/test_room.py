@@ -12,8 +12,8 @@ from ompbind.cli import main
 from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
 from ompbind.host.room import check_room
+from ompbind.machine.free_memory import read_cgroup_room
 from ompbind.machine.topology import Machine
-from ompbind.machine.usage import read_cgroup_room
 from ompbind.planner import make_plan
 from ompbind.plans import Plan
 from tests.support.machines import MACHINES, make_asked
