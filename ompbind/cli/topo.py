@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ompbind.machine.measured import Measurement
+    from ompbind.machine.measurement import Measurement
     from ompbind.machine.topology import Machine
     from ompbind.options.values import Values
 

@@ -51,7 +51,7 @@ def read_machine(
             return source
         machine = read_system(*source, levels, devices=devices, details=details)
         if text := source[1].read(MEASUREMENT):
-            from ompbind.machine.measured import parse_measurement
+            from ompbind.machine.measurement import parse_measurement
 
             machine = machine.replace(measured=parse_measurement(text))
         return machine

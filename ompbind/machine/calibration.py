@@ -10,14 +10,14 @@ from ompbind.cpuset import CpuSet
 from ompbind.errors import TopologyError
 from ompbind.machine import linux_root, read_machine
 from ompbind.machine.details import CPUINFO, parse_model
-from ompbind.machine.measured import HINT, find_fastest, group_figures
+from ompbind.machine.measurement import HINT, find_fastest, group_figures
 from ompbind.messages import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ompbind.machine.measured import CoreSpeed, Measurement
+    from ompbind.machine.measurement import CoreSpeed, Measurement
     from ompbind.machine.topology import Machine, Topology
 
 NEAR = 10  # the distance of a node to itself, in ACPI's tables

@@ -7,14 +7,14 @@ import json
 from ompbind.errors import TopologyError
 from ompbind.machine import read_system, running_system
 from ompbind.machine.description import MEASUREMENT, add_path, open_description
-from ompbind.machine.measured import to_dict
+from ompbind.machine.measurement import to_dict
 from ompbind.machine.roots import RecordingRoot
 from ompbind.machine.snapshot import make_snapshot
 from ompbind.machine.surroundings import CONTAINER_FILES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ompbind.machine.measured import Measurement
+    from ompbind.machine.measurement import Measurement
     from ompbind.machine.topology import Machine
 
 

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
-    from ompbind.machine.measured import Measurement
+    from ompbind.machine.measurement import Measurement
 
     Level = Literal[
         "core", "package", "die", "cluster", "l2", "l3", "node", "book", "drawer", "kind"
@@ -222,7 +222,7 @@ class Machine(Record):
                        for c in self.caches],
         }  # fmt: skip
         if self.measured is not None:
-            from ompbind.machine.measured import to_dict
+            from ompbind.machine.measurement import to_dict
 
             data["measured"] = to_dict(self.measured)
         # A line for each cpu, node, row of distances and device: two machines can be diffed.

@@ -6,7 +6,7 @@ import json
 
 from ompbind.cpuset import LIMIT, CpuSet
 from ompbind.errors import ParseError, TopologyError
-from ompbind.machine.measured import make_measurement
+from ompbind.machine.measurement import make_measurement
 from ompbind.machine.topology import (
     LEVELS,
     Allowed,

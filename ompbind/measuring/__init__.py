@@ -15,7 +15,7 @@ from ompbind.errors import TopologyError
 from ompbind.launch.crew import CrewEnded, TaskError
 from ompbind.machine.calibration import make_shape
 from ompbind.machine.free_memory import read_cgroup_room, read_machine_room, read_node_memory
-from ompbind.machine.measured import Access, CoreSpeed, Measurement
+from ompbind.machine.measurement import Access, CoreSpeed, Measurement
 from ompbind.machine.roots import DirectoryRoot
 from ompbind.measuring.figures import count_rounds, make_figures, median
 from ompbind.measuring.work import LINE, start_crew
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from ompbind.launch.crew import Crew
-    from ompbind.machine.measured import Figure
+    from ompbind.machine.measurement import Figure
     from ompbind.machine.roots import Root
     from ompbind.machine.topology import Machine
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ompbind.compare.statistics import ALPHA, find_interval, find_median
-from ompbind.machine.measured import Figure
+from ompbind.machine.measurement import Figure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

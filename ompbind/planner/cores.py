@@ -112,7 +112,7 @@ def keep_fastest(machine: Machine, cores: tuple[Core, ...]) -> tuple[Core, ...]:
             "--kind fastest: the cores of this machine were not measured",
             hint="ompbind topo --measure --save FILE measures them, then --measured FILE",
         )
-    from ompbind.machine.measured import find_fastest, is_unsure  # seldom wanted
+    from ompbind.machine.measurement import find_fastest, is_unsure  # seldom wanted
 
     usable = union(core.threads for core in cores)
     fastest = [group & usable for group in find_fastest(machine.measured) if group & usable]

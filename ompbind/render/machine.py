@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ompbind.machine.measured import Measurement
+    from ompbind.machine.measurement import Measurement
     from ompbind.machine.topology import Machine, Topology
     from ompbind.render.blocks import Block
     from ompbind.render.map import Fold

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ompbind.machine.measured import MARGIN, find_fastest, find_spread
+from ompbind.machine.measurement import MARGIN, find_fastest, find_spread
 from ompbind.messages import counted, plural
 from ompbind.render.lists import short_list
 from ompbind.render.words import Row, Rows
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ompbind.cpuset import CpuSet
-    from ompbind.machine.measured import Figure, Measurement
+    from ompbind.machine.measurement import Figure, Measurement
 
 MAX_ROWS = 64  # of pairs of nodes
 CORES, READING = (

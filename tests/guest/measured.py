@@ -9,7 +9,7 @@ from typing import Any
 from ompbind.cpuset import CpuSet
 from ompbind.launch.crew import Crew
 from ompbind.machine import read_machine
-from ompbind.machine.measured import to_dict
+from ompbind.machine.measurement import to_dict
 from ompbind.measuring import Procedure, measure_machine
 from ompbind.measuring.work import start_crew
 

@@ -19,7 +19,7 @@ from ompbind.cpuset import CpuSet
 from ompbind.errors import TopologyError
 from ompbind.launch.crew import Crew, CrewEnded, TaskError
 from ompbind.machine import read_machine
-from ompbind.machine.measured import Measurement, find_fastest, find_spread, group_figures
+from ompbind.machine.measurement import Measurement, find_fastest, find_spread, group_figures
 from ompbind.machine.topology import Cache, Machine
 from ompbind.measuring import Procedure, choose_lines, measure_machine, read_room
 from ompbind.measuring.figures import count_rounds, make_figures

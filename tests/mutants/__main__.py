@@ -63,7 +63,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "openmp/places",
         "host/containers",
         "host/restrictions",
-        "machine/measured",
+        "machine/measurement",
         "options/arguments",
         "render/sentences",
         "render/sharing",

@@ -22,7 +22,7 @@ from ompbind.render.picture import make_machine_picture
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ompbind.machine.measured import Measurement
+    from ompbind.machine.measurement import Measurement
     from ompbind.machine.topology import Machine
 
 

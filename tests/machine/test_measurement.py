@@ -14,7 +14,7 @@ from ompbind.cpuset import CpuSet
 from ompbind.errors import OmpbindError, PlanError, TopologyError
 from ompbind.machine import read_machine
 from ompbind.machine.calibration import apply_measurement, make_shape, use_measurement
-from ompbind.machine.measured import (
+from ompbind.machine.measurement import (
     Access,
     CoreSpeed,
     Figure,
