@@ -167,6 +167,7 @@ def test_unfinished_line_at_the_end(stage: Make) -> None:
 def test_long_lines(stage: Make) -> None:
     """A line longer than what is held back goes on where it was, as long as no other line comes
     between; then it is ended, and its rest stands behind a mark. Nothing is lost."""
+    assert LONGEST == 1 << 20
     s = stage(2)
     kept: list[bytes] = []
     chunk = b"x" * 60_000
