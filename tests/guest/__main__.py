@@ -3,7 +3,6 @@
 import argparse
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from tests.guest.architectures import ARCHITECTURES
@@ -34,8 +33,7 @@ def main() -> int:
             make_image(ARCHITECTURES[options.architecture])
             return 0
         architecture = ARCHITECTURES[options.architecture]
-        machine = replace(
-            parse_machine(options.machine),
+        machine = parse_machine(options.machine)._replace(
             offline=tuple(options.offline),
             numbering=options.numbering or "adjacent",
         )

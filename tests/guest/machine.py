@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 LOCAL, SAME_PACKAGE, OTHER_PACKAGE, MEMORY_ONLY, UNUSED = 10, 12, 21, 28, 40  # distances
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(NamedTuple):
     """packages × nodes × clusters × cores × threads, each count within one of the former, and nodes
     that have only memory after them.
 
