@@ -328,6 +328,7 @@ def test_a_line_of_one_rank_on_a_terminal(stage: Make, writes: list[bytes], wrot
     [
         ([b"1%\r", SHOW, b"\r22%", SHOW], b"22%\n"),  # as it was shown last
         ([b"\r1%", SHOW, b"\r2%"], b"2%\n"),  # what was not shown yet is in its place
+        ([b"1%\r", SHOW, b"5%"], b"5%\n"),  # also where the return came before
         ([b"\r1%", SHOW, b" of all"], b"1% of all\n"),  # or goes on from it
     ],
 )
