@@ -377,12 +377,13 @@ def test_the_least_loaded_node(known: tuple[int, ...], allowed: str, wanted: str
 
 def test_cores_of_no_known_node() -> None:
     """A GPU of unknown node goes to a node that is known."""
-    shape = Shape(nodes=2, cores=6, devices=(gpu("1b", 0), gpu("3d", 1), gpu("4e")))
+    shape = Shape(nodes=2, cores=12, devices=(gpu("1b", 0), gpu("3d", 1), gpu("4e")))
     machine = make_machine(shape)
-    lost = tuple(c.replace(node=None) if c.cpu > 3 else c for c in machine.topology.cpus)
+    known = (0, 1, 6, 7)
+    lost = tuple(c if c.cpu in known else c.replace(node=None) for c in machine.topology.cpus)
     topology = machine.topology.replace(cpus=lost)
     plan = plan_for(machine.replace(topology=topology), "--per gpu --share")
-    assert cpus(plan) == ["0-2", "3", "0-2"]
+    assert cpus(plan) == ["0-1", "6-7", "0-1"]
 
 
 def test_cpus_tell_the_node() -> None:
