@@ -153,7 +153,7 @@ class Meter:
         """`nodes`: how many the machine has; with several, it is looked where pages are."""
         self.root, self.nodes = root, nodes
         numbers = read_numbers(root, "self")
-        self.readable = numbers[:1] == (os.getpid(),)  # not so of another pid namespace's /proc
+        self.readable = numbers == (os.getpid(),)  # not so of another pid namespace's /proc
         self.throttling = read_throttling(root)
         self.accounts: dict[int, Account] = {}
         self.bills: list[Bill] = []

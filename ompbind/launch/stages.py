@@ -242,7 +242,7 @@ class Stages:
             return
         if name not in living and self.missing[name]:
             self.on_end_of(name, ended)
-        if living and not self.waiting and all(self.groups[n].background for n in living):
+        if living and all(self.groups[n].background for n in living):
             self.complete = True
             supervisor.reason = "because the other groups had exited"
             supervisor.escalate()

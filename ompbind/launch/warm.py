@@ -90,9 +90,9 @@ def warm_files(
             say(f"--warm {quote(file.path, 400)}: {e.strerror or e}")
             continue
         finally:
+            before += file.bytes
             if policy is not None:
                 library.memory(0, *policy)
-        before += file.bytes
         results.append(result)
         if result.uncounted:
             which = "not all of its pages" if result.counted else "its pages"

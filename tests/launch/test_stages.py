@@ -527,6 +527,19 @@ def test_the_background_is_not_ended_while_others_wait_for_it() -> None:
     assert (fake.calls, fake.reason) == ([], "")
 
 
+def test_the_background_does_not_wait_for_itself(killed: list[int]) -> None:
+    """A group in the background that waits for another one keeps neither alive."""
+    fake = Fake(
+        group("a", 0, background=True, ready=("line:x",)),
+        group("b", 1, "a", background=True),
+        group("c", 2),
+    )
+    fake.stages.begin()
+    fake.exit(12)
+    assert fake.reason == "because the other groups had exited"
+    assert (killed, fake.calls) == ([11], [("send", 15, 10)])
+
+
 @pytest.mark.parametrize(
     ("groups", "error"),
     [

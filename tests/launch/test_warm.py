@@ -68,7 +68,7 @@ def test_files_are_read_one_after_another(monkeypatch: pytest.MonkeyPatch) -> No
         ("show", "a", 4, 35), ("show", "a", 10, 35), ("memory", 0, 3, CpuSet([7])),
         (explain_left(results[0]),),
         ("--warm '/x/b': Permission denied",), ("memory", 0, 0, CpuSet()),
-        ("show", "c", 14, 35), ("show", "c", 15, 35),
+        ("show", "c", 34, 35), ("show", "c", 35, 35),
     ]  # fmt: skip
 
 
