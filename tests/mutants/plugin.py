@@ -55,6 +55,7 @@ from tests.mutants import lines
 PATIENCE = 10  # of a request
 TRIES = 10  # failures that say nothing, after which a change has survived
 HANG = 120  # seconds in which a test of no processes has used its few seconds of the processor
+ASLEEP = 15  # seconds in which it has used none, and does not want to
 MEMORY = 2 << 30  # bytes that such a test may take
 ROOT = Path(__file__).parents[2]
 
@@ -122,7 +123,7 @@ class Server:
                 gc.collect()
                 gc.freeze()  # a collection in a fork would copy what it looks at
                 reader, writer = os.pipe()
-                if os.fork() == 0:
+                if (pid := os.fork()) == 0:
                     try:
                         here = os.getpid()
                         answer = self.run(session.items, request, writer)
@@ -132,7 +133,7 @@ class Server:
                     finally:
                         os._exit(1)
                 os.close(writer)
-                answer = self.wait(reader, request)
+                answer = self.wait(pid, reader, request)
                 end_children()
                 os.close(reader)
                 out.write(json.dumps(answer) + "\n")
@@ -145,12 +146,12 @@ class Server:
         while data:
             data = data[os.write(writer, data) :]
 
-    def wait(self, reader: int, request: dict[str, Any]) -> object:
+    def wait(self, pid: int, reader: int, request: dict[str, Any]) -> object:
         """Return the answer of a fork, or the test in which it died, or hangs in spite of its own
         limit; "died" if that is before any test."""
         test, limit = "died", None if "record" in request else float(HANG)
         left = b""
-        while select.select([reader], [], [], limit)[0]:
+        while self.can_read(reader, limit, None if request["started"] else pid):
             if not (data := os.read(reader, 1 << 20)):
                 break
             *answers, left = (left + data).split(b"\n")
@@ -162,6 +163,23 @@ class Server:
                 if not request["started"]:
                     limit = max(limit, HANG)
         return test
+
+    def can_read(self, reader: int, limit: float | None, pid: int | None) -> bool:
+        """Wait for an answer; false where none comes in time. `pid`: of a fork whose tests start no
+        processes, so that one which sleeps will never wake up."""
+        begin, asleep, used = time.monotonic(), 0.0, -1.0
+        while limit is None or time.monotonic() - begin < limit:
+            if select.select([reader], [], [], 1.0)[0]:
+                return True
+            if pid is not None and limit is not None:
+                with suppress(psutil.NoSuchProcess):
+                    process = psutil.Process(pid)
+                    idle = process.status() == psutil.STATUS_SLEEPING
+                    before, used = used, process.cpu_times().user
+                    asleep = asleep + 1 if idle and used == before else 0
+                if asleep > ASLEEP:
+                    return False
+        return False
 
     def run(self, items: Sequence[pytest.Item], request: dict[str, Any], writer: int) -> object:
         if file := request.get("record"):
