@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from ompbind.devices.nics import Card
     from ompbind.devices.visible import Gpu
-    from ompbind.engines import Found
-    from ompbind.engines.table import Engine
+    from ompbind.engines import Engine, Found
     from ompbind.machine.topology import Level, Machine
     from ompbind.planner.request import Pool, Request
     from ompbind.plans import Inherited, Plan, Task

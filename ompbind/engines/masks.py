@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
     from ompbind.cpuset import CpuSet
-    from ompbind.engines.table import Engine
+    from ompbind.engines import Engine
     from ompbind.plans import Task
 
 LONGEST_MASK = 4096  # digits of one of Slurm's masks

@@ -155,7 +155,7 @@ def parse_port(value: Given, name: str) -> int | str:
 
 def parse_engine(value: Given, name: str) -> str:
     """Return an engine's name, or `none`. Raises UsageError."""
-    from ompbind.engines.table import names
+    from ompbind.engines import names
 
     text = text_of(value, name)
     if text not in (*names(), "none"):

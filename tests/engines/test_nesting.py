@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from ompbind.engines import (
+    ENGINES,
+    Engine,
     Found,
     explain_threads,
     find_rank,
@@ -15,7 +17,6 @@ from ompbind.engines import (
     parse_counts,
     read_rank,
 )
-from ompbind.engines.table import ENGINES, Engine
 from ompbind.errors import UsageError
 from ompbind.machine.limits import MOST_ANCESTORS, find_ancestors
 from tests.support.ancestry import OWN_PID, Above, Ancestry

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ompbind.cpuset import CpuSet, union
-from ompbind.engines import find_task, make_task
+from ompbind.engines import ENGINES, find_task, make_task
 from ompbind.engines.fitting import ALL, OWN, SOME
-from ompbind.engines.table import ENGINES
 from ompbind.plans import Plan
 from tests.support.ancestry import Above, Ancestry, plan_rank
 from tests.support.machines import make_machine

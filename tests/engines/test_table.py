@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ompbind.engines.table import ENGINES, Engine, names
+from ompbind.engines import ENGINES, Engine, names
 from ompbind.errors import UsageError
 from ompbind.options import ENGINE_MARKERS, is_under_engine, read_arguments
 from ompbind.options.commands import OPTIONS
