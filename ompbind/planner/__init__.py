@@ -275,7 +275,7 @@ def warn_of_idle(
         shares, cautions = map_ranks(machine, other, cores)
         for rank, share in enumerate(shares):
             cautions += choose_memory(machine, other, rank, share)[2]
-        return cores, shares, cautions
+        return cores, shares, [*cautions, *warn_of_nodes(machine, other, cores, shares)]
 
     return warn_of_idle_cores(request, cores, shares, plan_cores)
 

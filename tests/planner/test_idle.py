@@ -163,6 +163,14 @@ def test_no_advice_where_memory_is_denied(args: str) -> None:
     )
 
 
+def test_no_advice_that_leaves_a_node_without_a_rank() -> None:
+    """With a rank for each node, two would be on node 1, and the denied one would have none."""
+    machine = make_machine(Shape(nodes=4, cores=8), nodes="1-3")
+    warning = find_warning(make_plan(machine, make_asked(["--numa-bind"])))
+    assert warning is not None
+    assert "-n 4" not in warning.hint
+
+
 def test_a_third_is_worth_a_warning() -> None:
     """A quarter is not."""
     warning = find_warning(make_plan(MACHINES["lopsided"], make_asked(["--numa-bind"])))
