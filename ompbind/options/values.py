@@ -92,27 +92,27 @@ def parse_part(value: Given, name: str) -> tuple[int, int]:
 
 
 def parse_seconds(value: Given, name: str) -> float:
-    """Return a number of seconds, 0 or more. Raises UsageError."""
+    """Return the seconds of `0.5`, `90`, `90s`, `10m` or `2h`, 0 or more. Raises UsageError."""
     text = text_of(value, name)
+    factor = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+    text = text if factor is None else text[:-1]
     whole, point, fraction = text.partition(".")
     digits = whole + fraction
     good = digits.isascii() and digits.isdigit() and len(text) <= 20 and bool(fraction or not point)
-    if not good or float(text) > LONGEST:
+    seconds = float(text) * (factor or 1) if good else 0.0
+    if not good or seconds > LONGEST:
         raise UsageError(
             f"{name}: {written(value)} is not a number of seconds",
-            hint="a number such as 10 or 0.5",
+            hint="a number such as 10 or 0.5, or 10m or 2h",
             option=name,
         )
-    return float(text)
+    return seconds
 
 
 def parse_duration(value: Given, name: str) -> float:
-    """Return the seconds of `90`, `90s`, `10m` or `2h`, more than 0. Raises UsageError."""
-    text = text_of(value, name)
-    units = {"s": 1, "m": 60, "h": 3600}
-    factor = units.get(text[-1:])
-    seconds = parse_seconds(text if factor is None else text[:-1], name) * (factor or 1)
-    if not 0 < seconds <= LONGEST:
+    """Return seconds as `parse_seconds` does, more than 0. Raises UsageError."""
+    seconds = parse_seconds(value, name)
+    if not seconds:
         raise UsageError(f"{name}: {written(value)} is no time", hint="90, 10m or 2h", option=name)
     return seconds
 

@@ -238,7 +238,7 @@ def test_auto(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
          "--vary auto chooses what to vary, and another --vary is given",
          "leave one of them out; --variant adds plans to those of auto"),
         (["--time", "soon", "--", "true"], "--time: 'soon' is not a number of seconds",
-         "a number such as 10 or 0.5"),
+         "a number such as 10 or 0.5, or 10m or 2h"),
         (["--save", "/nowhere/x", "--", "true"],
          "--save '/nowhere/x': there is no directory '/nowhere'", ""),
         (["--numa-bind-nodes", "999", "--", "true"], None, None),

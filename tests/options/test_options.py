@@ -10,6 +10,7 @@ from ompbind.options import PlanOptions, make_settings, read_arguments
 from ompbind.options.commands import OPTIONS, options_of
 from ompbind.options.keywords import in_keywords, name_keywords
 from ompbind.options.table import LAUNCH, Option
+from ompbind.options.values import parse_seconds
 from ompbind.planner.request import Request
 from ompbind.record import Record
 from ompbind.worker.environment import Variables
@@ -206,3 +207,20 @@ def test_a_flag_in_a_hint_is_a_keyword_to_give() -> None:
     error = in_keywords(UsageError("no room", hint="--share lets ranks overlap", option="--share"))
     assert (error.message, error.hint) == ("no room", "share=True lets ranks overlap")
     assert (str(error), error.data) == ("no room", {"option": "share"})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0.0), ("0.5", 0.5), ("90", 90.0), ("10s", 10.0), ("1.5m", 90.0), ("2h", 7200.0)],
+)
+def test_seconds_may_have_a_unit(text: str, seconds: float) -> None:
+    """With --grace, --wait and --verify as with compare's times."""
+    assert parse_seconds(text, "--grace") == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s", "-1s", "1e3m", "10 m", "1ms", "1d", "2H", "9" * 20 + "h"]
+)
+def test_no_number_of_seconds(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a number of seconds"):
+        parse_seconds(text, "--grace")
