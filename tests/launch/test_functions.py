@@ -276,10 +276,10 @@ def test_prctls_arguments(library: Library, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="its system calls are Linux's")
 def test_why_a_call_failed(library: Library) -> None:
-    """As the C library says it."""
-    with pytest.raises(OSError, match=os.strerror(errno.ENOSYS)) as caught:
-        library._call(library._syscall, library._long(-1))
-    assert caught.value.errno == errno.ENOSYS
+    """As the C library says it: no signal has this number."""
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)) as caught:
+        library.die_with_parent(9999)
+    assert caught.value.errno == errno.EINVAL
 
 
 def test_a_system_without_prctl(monkeypatch: pytest.MonkeyPatch) -> None:
