@@ -57,6 +57,13 @@ class Made:
         return self.meter.close(ended, usage)
 
 
+@pytest.fixture
+def supervisor(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The pid of this process, made up: in a container it may really be that of a made-up one."""
+    monkeypatch.setattr(os, "getpid", lambda: 4242)
+    return 4242
+
+
 def test_threads_and_children_are_summed(tmp_path: Path) -> None:
     """Each with the last figures that were seen of it; the first thread's are read at its exit."""
     made = Made(tmp_path)
@@ -90,20 +97,21 @@ def test_a_thread_whose_number_is_used_again(tmp_path: Path) -> None:
     assert (bill.waited, bill.observed) == (0.07, 0.7)
 
 
-def test_an_orphan_stays_its_ranks(tmp_path: Path) -> None:
+def test_an_orphan_stays_its_ranks(tmp_path: Path, supervisor: int) -> None:
     """A process that has lost its parent is the supervisor's child, and was seen before."""
     made = Made(tmp_path)
     made.processes.add(20, parent=10)
     made.use(20, 20, 100, 10)
     made.meter.sample([10])
-    made.processes.add(20, parent=os.getpid())
-    made.processes.add(21, parent=os.getpid())
+    made.processes.add(20, parent=supervisor)
+    made.processes.add(21, parent=supervisor)
     made.use(20, 20, 200, 30)
     made.use(21, 21, 200, 99)
     made.meter.sample([10])
     assert made.close().waited == 0.03
 
 
+@pytest.mark.usefixtures("supervisor")
 def test_a_process_whose_number_is_used_again(tmp_path: Path) -> None:
     """Is nobody's, if its parent is neither the rank nor the supervisor."""
     made = Made(tmp_path)
