@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
@@ -220,16 +220,22 @@ def test_a_saved_plan_of_groups(tmp_path: Path, capfd: pytest.CaptureFixture[str
 
 
 @pytest.fixture(autouse=True)
-def killed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The pids of made-up processes that would have been killed: others may have them here."""
+def killed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The pids of made-up processes that would have been killed: others may have them here. At the
+    end of a test, the pipes of what it made up are closed."""
     pids: list[int] = []
     monkeypatch.setattr(stages, "send_to", lambda pid, number: pids.append(pid))
-    return pids
+    yield pids
+    for fake in Fake.made:
+        fake.close()
+    Fake.made.clear()
 
 
 class Fake:
     """A supervisor of groups, each of one or more ranks with pids from 10; `calls` is what was
     asked of it."""
+
+    made: ClassVar[list[Fake]] = []
 
     def __init__(self, *groups: Group, tagged: bool = True) -> None:
         names = [group.name for group in groups for _ in group.ranks]
@@ -250,6 +256,13 @@ class Fake:
             self.stages.pipes[name] = os.pipe()
         # What the ranks of each group, which wait there, hold of its pipe.
         self.gates = {name: os.dup(pipe[0]) for name, pipe in self.stages.pipes.items()}
+        self.made.append(self)
+
+    def close(self) -> None:
+        """Close what is left of the pipes."""
+        self.stages.reset()
+        for fd in self.gates.values():
+            os.close(fd)
 
     def make_rank(self, rank: int, group: str) -> Any:
         start: Any = SimpleNamespace(rank=SimpleNamespace(rank=rank, group=group))
