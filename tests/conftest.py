@@ -87,13 +87,20 @@ def is_first(config: pytest.Config) -> bool:
     return not hasattr(config, "workerinput")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> None:
-    gc.disable()  # collecting tests makes much that stays, and no garbage
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Python looks for garbage among what tests make, not among the tests: collecting them makes
+    much that stays, and no garbage."""
     if not is_first(session.config):
         worker = session.config.workerinput  # type: ignore[attr-defined]
         number = int(worker["workerid"].removeprefix("gw"))
         rewrite_share(session.config.args, number, worker["workercount"])
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -106,10 +113,7 @@ def is_of_guest(item: pytest.Item) -> bool:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Python looks for garbage among what tests make, not among the tests. One process starts the
-    boots, if any of their tests is to run."""
-    gc.freeze()
-    gc.enable()
+    """One process starts the boots, if any of their tests is to run."""
     if (
         os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
         and not session.config.option.collectonly
