@@ -239,7 +239,10 @@ def print_topic(words: Sequence[str]) -> int:
     if path is None:
         if not pages:
             raise missing_pages()
-        hint = did_you_mean(topic, [*names, *pages]) or "ompbind help lists commands and pages"
+        longer = [f"did you mean {name}?" for name in (*names, *pages) if name.startswith(topic)]
+        hint = did_you_mean(topic, [*names, *pages]) or next(
+            iter(longer), "ompbind help lists commands and pages"
+        )
         raise UsageError(f"there is no command and no page {quote(topic)}", hint=hint)
     write_output(read_page(path))
     return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from ompbind.cpuset import CpuSet, union
+from ompbind.cpuset import CpuSet, parse_whole, union
 from ompbind.errors import ParseError
 from ompbind.host.holders import name_user, read_leases, read_takers
 from ompbind.host.neighbours import find_held
@@ -206,8 +206,8 @@ def find_ranks(
         except (ParseError, OSError):  # not ompbind's, or it has exited
             continue
         if cpus:
-            number = int(claim[0]) if claim[0].isdecimal() else None
-            ranks[pid] = number, union([cpus, *parse_roles(process.environ or {}).values()])
+            roles = parse_roles(process.environ or {})
+            ranks[pid] = parse_whole(claim[0]), union([cpus, *roles.values()])
     return ranks
 
 

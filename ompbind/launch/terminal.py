@@ -49,7 +49,7 @@ class TerminalSource(Source):
     def give_way(self) -> None:
         """Let another line be written: erase a bar, which is held again; cut any other line."""
         if self.is_bar and self.sink.ansi:
-            if not (self._held and self._starts_over()):
+            if not (self._held.strip(b"\r") and self._starts_over()):
                 self._held[:0] = self._shown
             self.sink.put([b"\r", ERASE])
         else:

@@ -164,20 +164,19 @@ def drop_piece(fd: int, start: int, length: int) -> None:
     os.posix_fadvise(fd, start, 0 if length < PIECE else length, os.POSIX_FADV_DONTNEED)
 
 
-def write_back(fd: int) -> bool:
-    """Write what has changed in a file; return whether that could be done."""
+def write_back(fd: int) -> None:
+    """Write what has changed in a file."""
     try:
         os.fdatasync(fd)
     except OSError:  # EINVAL on squashfs, erofs, iso9660, which have nothing to write
-        return False
-    return True
+        return
 
 
 def count_nodes(root: LivingRoot, fd: int, start: int, length: int) -> dict[int, int]:
     """Return the bytes of a piece on each node. Raises OSError."""
     import mmap
 
-    flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0x8000)
+    flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
     with mmap.mmap(fd, length, flags=flags, prot=mmap.PROT_READ, offset=start):
         return read_mapped_nodes(root, fd)
 

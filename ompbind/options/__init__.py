@@ -298,7 +298,7 @@ def parse_arguments(args: Sequence[str], options: Sequence[Option]) -> tuple[Tex
             if value is not None:
                 from ompbind.options.foreign import hint_for_flag
 
-                hint = hint_for_flag(option, value, options)
+                hint = hint_for_flag(name, value, option, options)
                 raise UsageError(
                     f"{name} takes no value, got {quote(value)}", hint=hint, option=name
                 )

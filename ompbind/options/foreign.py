@@ -372,7 +372,7 @@ def check_first_word(
     elif command_of(options) not in PLANNING:
         return  # a pid
     elif option.kind == "flag":
-        problem, hint = "takes no value", hint_for_flag(option, " ".join(more), options)
+        problem, hint = "takes no value", hint_for_flag(name, " ".join(more), option, options)
     else:
         problem, hint = "takes one value", f"leave {' '.join(more)} out"
         if option.adds or "," in option.value:
@@ -386,16 +386,17 @@ def is_marked(words: Sequence[str]) -> bool:
     return next((w for w in words if w == "--" or is_word(w.replace(".", ""))), "") == "--"
 
 
-def hint_for_flag(option: Option, value: str, options: Sequence[Option]) -> str:
-    """Return the hint for a value that a flag does not take: the list of the same name, or its
-    opposite."""
-    name = option.names[0]
-    if value.lower() in ("no", "0", "false", "off") and option.no:
-        return f"--no-{name[2:]}"
+def hint_for_flag(name: str, value: str, option: Option, options: Sequence[Option]) -> str:
+    """Return the hint for a value that a flag does not take: its opposite, or the list of the same
+    name. `name`: as it was typed, which may be the opposite itself."""
+    if value.lower() in ("no", "0", "false", "off"):
+        if name not in option.names:
+            return option.names[0]
+        return f"--no-{option.names[0][2:]}" if option.no else f"leave {name} out"
     longer = [o.names[0] for o in options if o.kind == "list" and o.names[0].startswith(f"{name}-")]
-    return (
-        f"{longer[0]} {value}" if longer and not is_word(value) else f"leave the value out: {name}"
-    )
+    if longer and value and not is_word(value):
+        return f"{longer[0]} {value}"
+    return f"leave the value out: {name}"
 
 
 def hint_for_value(option: Option, value: str) -> str:

@@ -66,7 +66,7 @@ def parse_threads(value: Given, name: str) -> str:
     """Return the text of OMP_NUM_THREADS, or `cores`. Raises UsageError."""
     if value == "cores":
         return "cores"
-    hint = f"leave {name} out for a thread for each place"
+    hint = f"leave {name} out for a thread for each place" if " " not in name else ""
     return str(parse_number(value, name, 1, word="cores", hint=hint))
 
 
@@ -362,8 +362,10 @@ def located(error: ParseError, name: str, rank: int | None) -> ParseError:
     if is_list and is_word(text):
         hint = FENCE_HINT
     elif is_list and text.split()[1:]:
-        hint = f"leave the quotes out: {name} {text.strip()}"
-    elif name.startswith("--") and text.split()[1:]:
+        hint = f"leave the quotes around {text.strip()} out"
+        if name != "--numa-bind-nodes":
+            hint += f", or write {','.join(text.split())} for one rank"
+    elif name.startswith("--") and " " not in name and text.split()[1:] and not is_word(text):
         hint = f"{name} {','.join(text.split())}"
     return ParseError(f"{where}: {error.message}", hint=hint, rank=rank, **error.data)
 
@@ -431,7 +433,8 @@ def parse_texts(values: Sequence[Given], name: str) -> tuple[str, ...]:
     """Return the names of files. Raises UsageError."""
     texts = tuple(text_of(value, name) for value in values)
     if not all(texts):
-        raise UsageError(f"{name}: an empty name", hint=f"{name} FILE", option=name)
+        hint = f"{name} FILE" if name.startswith("--") else ""
+        raise UsageError(f"{name}: an empty name", hint=hint, option=name)
     return texts
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 
 from ompbind.colours import COLOURS
+from ompbind.cpuset import parse_whole
 from ompbind.messages import write_output
 
 TYPE_CHECKING = False
@@ -98,7 +99,7 @@ def find_size() -> tuple[int, int]:
         break
     given = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
     columns, lines = (
-        int(text) if text.isdigit() else size
+        size if (number := parse_whole(text)) is None else number
         for text, size in zip(given, (columns, lines), strict=True)
     )
     return columns or USUAL[0], lines or USUAL[1]

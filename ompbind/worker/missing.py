@@ -25,7 +25,7 @@ def hint_for_missing(name: str, is_program: Callable[[str], bool]) -> str:
         return "options of ompbind stand before --, and the command begins after it"
     variable, equals, _ = name.partition("=")
     if equals and variable.isidentifier():
-        return f"--env {name} sets a variable for the workers"
+        return f"--env {first} sets a variable for the workers"
     if name and os.sep not in name and is_program(f"./{name}"):
-        return f"./{name} is in this directory; PATH is not"
+        return f"write ./{name}: this directory is not in PATH"
     return ""

@@ -233,6 +233,7 @@ def test_no_pages(tmp_path: os.PathLike[str]) -> None:
         (["hlep"], "'hlep' is not a command of ompbind", "did you mean help?"),
         (["help", "bindings"], "there is no command and no page 'bindings'",
          "did you mean binding?"),
+        (["help", "llama"], "there is no command and no page 'llama'", "did you mean llama-cpp?"),
         (["help", "xyz"], "there is no command and no page 'xyz'",
          "ompbind help lists commands and pages"),
         (["help", "--place"], "'--place' is not an option", "did you mean --places?"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-# QEMU's threads: one for all cpus, where with one each those that spin would starve the one they
-# wait for; one for each where nobody spins, and there are many.
+# QEMU's threads. One for all cpus: with one each, cpus that spin would starve the one that they
+# wait for. One for each: where nothing spins, and cpus are many.
 ONE_THREAD = ("-accel", "tcg,thread=single")
 A_THREAD_EACH = ("-accel", "tcg,thread=multi")
 

@@ -193,6 +193,7 @@ def test_ranks_are_put_together(no_leases: None, monkeypatch: pytest.MonkeyPatch
         (35, 1, "14", "own", *rank(0, "14", 1, "OMPBIND_ROLE_X=mine", "OMPBIND_ROLE_Y=15")),
         (40, 1, "12", "moved", *rank(0, "13")),  # its claim is void
         (50, 1, "0-31", "odd", *rank(0, "x-y")),
+        (60, 1, "20", "long", "OMPBIND_RANK=" + "9" * 5000, "OMPBIND_CPUS=20"),
     )  # fmt: skip
     found = survey(root, SERVER)
     assert describe(found) == [
@@ -200,6 +201,7 @@ def test_ranks_are_put_together(no_leases: None, monkeypatch: pytest.MonkeyPatch
         (20, "variables", [(20, 0, "8"), (21, 1, "9")]),
         (30, "variables", [(30, 0, "10-11")]),
         (35, "variables", [(35, 0, "14-15")]),
+        (60, "variables", [(60, None, "20")]),
         (40, "mask", [(40, None, "12")]),
     ]
     assert [str(n.cpus) for n in found.launches[:3]] == ["0-7", "8-9", "10-11"]

@@ -346,6 +346,18 @@ def test_what_is_left_of_a_bar_that_gave_way(
     assert s.wrote() == b"[0] " + after
 
 
+def test_a_return_alone_is_no_state_of_a_bar(stage: Make) -> None:
+    """What it followed is still there at the end."""
+    s = stage(2, terminal=True)
+    for data in (b"50%\r", SHOW, b"\r"):
+        s.write(0, data) if data else s.sink._show()
+    s.write(1, b"line\n")
+    s.wrote()
+    os.close(s.pipes[0])
+    s.sources[0].read()
+    assert b"50%" in s.wrote()
+
+
 def test_a_question_behind_a_bar_is_cut(stage: Make) -> None:
     """And not erased, as the bar would be that has become a line."""
     s = stage(2, terminal=True)

@@ -197,9 +197,9 @@ def test_values(name: str) -> None:
          "each node"),
         ("--smt al", "1 uses one hardware thread of each core, all uses every one"),
         ("--threads auto", "leave --threads out for a thread for each place"),
-        ("--numa-bind-nodes '0 0 1 1'", "leave the quotes out: --numa-bind-nodes 0 0 1 1"),
+        ("--numa-bind-nodes '0 0 1 1'", "leave the quotes around 0 0 1 1 out"),
         ("--exclude '0 8-9'", "--exclude 0,8-9"),
-        ("--numa-bind-cpus 0 '1 2'", "leave the quotes out: --numa-bind-cpus 1 2"),
+        ("--numa-bind-cpus 0 '1 2'", "leave the quotes around 1 2 out, or write 1,2 for one rank"),
     ],
 )  # fmt: skip
 def test_lists(words: str, hint: str) -> None:

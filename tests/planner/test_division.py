@@ -180,6 +180,7 @@ def test_whole_nodes_are_put_together_evenly(weights: list[int], data: st.DataOb
         ([2, 7, 6, 3, 2, 1], 4),
         ([6, 5, 9, 3, 1, 8], 4),
         ([9, 5, 4, 9, 7], 3),
+        ([6, 6, 1, 12, 5, 31], 4),
         ([9, 1, 7, 2, 2, 6], 5),
         ([4, 5, 3, 2, 5], 3),
         ([1, 7, 1, 1, 1, 4, 7, 1], 5),  # its heaviest one is lighter
@@ -619,6 +620,12 @@ def test_clusters_called_packages() -> None:
     assert numbers(divide(cores, 2)) == [[0, 1, 4, 5], [2, 3, 6, 7]]
     mixed = make_cores("package=aaaabbbb", "node=aaaaaaaa", kinds="00110011", weights=(400, 1024))
     assert numbers(divide(mixed, 2)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_one_rank_on_nodes_that_span_packages() -> None:
+    """Has its cores in their order, and not by node: nothing is divided."""
+    cores = make_cores("package=aaaabbbb", "node=aabbaabb")
+    assert numbers(divide(cores, 1)) == [list(range(8))]
 
 
 def test_the_most_capable_cores_are_distributed_first() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ompbind.render import draw_live, make_text
 from ompbind.render.lists import list_pieces
 from ompbind.render.table import Table
+from ompbind.render.terminal import USUAL, find_size
 from ompbind.render.text import Group, Text, count_cells, plain
 
 
@@ -170,6 +171,13 @@ def test_colours_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert make_text(Text("a", style="red")) == "a\n"
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert make_text(Text("a", style="red")) == "\x1b[31ma\x1b[0m\n"
+
+
+def test_a_width_that_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is passed over, also where int() would not take it."""
+    monkeypatch.setenv("LINES", "9" * 5000)
+    monkeypatch.setenv("COLUMNS", "²")
+    assert find_size() == USUAL
 
 
 def test_one_drawing_after_another(
