@@ -37,14 +37,24 @@ def some_bytes(count: int) -> st.SearchStrategy[bytes]:
 
 
 def draw_some(draw: st.DrawFn, things: Sequence[Thing], *, least: int = 0) -> list[Thing]:
-    """Any of the things, in their order: a quarter, half or three quarters of them, or all but none
-    of few; the first ones where `least` are not among them."""
+    """About a quarter, half or three quarters of the things, in their order; the first `least`
+    where fewer were drawn."""
     size = (len(things) + 7) // 8
     data = draw(some_bytes(2 * size + 1))
     first, second = (int.from_bytes(data[at : at + size], "big") for at in (1, 1 + size))
     mask = (first & second, first, first | second)[data[0] % 3]
     picked = [thing for n, thing in enumerate(things) if mask >> n & 1]
     return picked if len(picked) >= least else list(things[:least])
+
+
+def draw_few(draw: st.DrawFn, things: Sequence[Thing]) -> list[Thing]:
+    """None of the things half of the time, otherwise mostly one to three of them, and now and then
+    as many as `draw_some` draws; in their order."""
+    count = draw(one_of(0, 0, 0, 0, 1, 2, 3, None))
+    if count is None:
+        return draw_some(draw, things)
+    position = numbers(0, len(things) - 1)
+    return [things[n] for n in sorted({draw(position) for _ in range(count)})]
 
 
 def draw_order(draw: st.DrawFn, things: Sequence[Thing]) -> list[Thing]:

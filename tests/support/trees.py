@@ -22,7 +22,7 @@ from ompbind.cpuset import CpuSet
 from ompbind.machine.cpus import read_topology
 from ompbind.machine.limits import read_allowed, read_hostname
 from ompbind.machine.topology import Cpu, Device, Machine, Node, Port, Topology
-from tests.support.draws import draw_order, draw_some, maybe, numbers, one_of
+from tests.support.draws import draw_few, draw_order, draw_some, maybe, numbers, one_of
 
 CPUS = "sys/devices/system/cpu"
 NODES = "sys/devices/system/node"
@@ -644,7 +644,7 @@ def shapes(draw: st.DrawFn, *, most_cores: int = 24) -> Shape:
         core_numbers=draw(one_of(False, True)),
     )
     cpus = sorted(make_threads(shape))
-    return replace(shape, offline=str(CpuSet(draw_some(draw, cpus)[: len(cpus) - 1])))
+    return replace(shape, offline=str(CpuSet(draw_few(draw, cpus)[: len(cpus) - 1])))
 
 
 @cache
