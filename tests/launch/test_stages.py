@@ -200,11 +200,11 @@ def test_a_saved_plan_of_groups(tmp_path: Path, capfd: pytest.CaptureFixture[str
     need_cpus(2)
     words = ["--cores-per-rank", "1", "--ready", "exit", "--group", "make", "--"]
     words += ["sh", "-c", f"sleep 0.3; echo x >{tmp_path}/made", ":::", "--cores-per-rank", "1"]
-    code = f"taskset -cp 0,1 $$ >{tmp_path}/set; cat {tmp_path}/made; sleep 0.5"
+    code = f"taskset -cp 0,1 $$ >{tmp_path}/set; cat {tmp_path}/made; sleep 2"
     words += ["--after", "make", "--group", "use", "--", "sh", "-c", code]
     assert main(["show", "--format", "json", *words]) == 0
     (tmp_path / "plan").write_text(capfd.readouterr().out)
-    done = ompbind_run("run", "--plan", str(tmp_path / "plan"), "--verify")
+    done = ompbind_run("run", "--plan", str(tmp_path / "plan"), "--verify=0.5")
     assert (done.returncode, done.stdout) == (0, "[use] x\n"), done.stderr
     assert "rank 1 (use), pid " in done.stderr
     assert "rank 0 (make)" not in done.stderr

@@ -663,7 +663,7 @@ def test_a_worker_that_exits_early_is_judged_by_what_was_seen(ranks: int) -> Non
     both are errors, so that the status does not depend on which it was."""
     need_cpus(2)
     args = ["-n", str(ranks), "--threads", "2", "--oversubscribe"]
-    done = ompbind_run("run", *args, "--verify", "--", "sleep", "0.5")
+    done = ompbind_run("run", *args, "--verify=60", "--", "sleep", "2")
     assert done.returncode == 0
     assert re.search(
         r"^ompbind: note: verified in part: ranks? \S+ exited after \d", done.stderr, re.M
