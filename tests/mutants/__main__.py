@@ -32,7 +32,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -270,7 +270,7 @@ def main(args: Sequence[str]) -> int:
         for package, modules in groupby(find_modules(options.module), key=package_of):
             files = tuple(options.tests or files_about(package))
             records: list[Path] = []
-            tries: list[tuple[Mutation, Future[Result]]] = []
+            tries: dict[Future[Result], Mutation] = {}
             killers = find_killers(results.values())
             for module in modules:
                 chosen = {m.name for m in choose(mutations[module], options.sample, options.seed)}
@@ -287,12 +287,12 @@ def main(args: Sequence[str]) -> int:
                     continue
                 records = records or record(pool, folder, files)
                 asked = (folder, files, records, options.quick)
-                tries += [
-                    (m, pool.submit(try_in_worker, m, killers.get(m.place, []), *asked))
+                tries |= {
+                    pool.submit(try_in_worker, m, killers.get(m.place, []), *asked): m
                     for m in to_try
-                ]
-            for mutation, future in tries:
-                result = future.result()
+                }
+            for future in as_completed(tries):
+                mutation, result = tries[future], future.result()
                 new = mutation.name not in results and mutation.name not in equivalent
                 first.setdefault(package, Counter())[result.verdict] += new
                 results[mutation.name] = result
