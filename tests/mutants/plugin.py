@@ -151,7 +151,7 @@ class Server:
         limit; "died" if that is before any test."""
         test, limit = "died", None if "record" in request else float(HANG)
         left = b""
-        while self.can_read(reader, limit, None if request["started"] else pid):
+        while self.can_read(reader, limit, None if request.get("started", True) else pid):
             if not (data := os.read(reader, 1 << 20)):
                 break
             *answers, left = (left + data).split(b"\n")
