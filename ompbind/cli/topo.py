@@ -24,12 +24,13 @@ PICTURES = {".svg": "--svg", ".html": "--html", ".json": "--format json >"}
 def topo(args: Sequence[str]) -> int:
     """Carry out `ompbind topo`; return the exit status. Raises OmpbindError."""
     from ompbind.machine import read_machine
-    from ompbind.render.escape import quote_word
 
     values, extra = read_arguments(args, "topo")
     if extra:
         hint = "ompbind topo --help"
         if os.path.exists(extra[0]):
+            from ompbind.render.escape import quote_word
+
             hint = f"ompbind topo --topology {quote_word(extra[0])}"
         raise UsageError(f"topo takes no {quote(extra[0])}", hint=hint)
     path, file = values.get("topology"), values.get("save")
