@@ -6,10 +6,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
@@ -17,35 +16,17 @@ from ompbind.cpuset import CpuSet
 from ompbind.launch import crew as crews
 from ompbind.launch import pipes
 from ompbind.launch.crew import Crew, CrewEnded, Member, MemoryFrom, TaskError, serve
+from ompbind.launch.streams import is_open
 from ompbind.launch.syscalls import signal
+from tests.support.calls import Calls, noting
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are bound on Linux")
 
-Calls = list[tuple[Any, ...]]
 CPUS = CpuSet([3])
 
 
 class ExitedError(Exception):
     """In place of os._exit."""
-
-
-def noting(calls: Calls, name: str, error: BaseException | None = None) -> Callable[..., None]:
-    """Return a function that notes how it is called."""
-
-    def call(*args: object) -> None:
-        calls.append((name, *args))
-        if error is not None:
-            raise error
-
-    return call
-
-
-def is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 # --- in a process --------------------------------------------------------------------------------

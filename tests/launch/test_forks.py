@@ -7,7 +7,6 @@ import os
 import resource
 import sys
 from ast import literal_eval
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -20,10 +19,9 @@ from ompbind.launch.forks import Gate
 from ompbind.launch.rank import Start
 from ompbind.launch.syscalls import Library, signal
 from ompbind.plans import Binding, RankPlan
+from tests.support.calls import Calls, noting
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ompbind runs workers on Linux")
-
-Calls = list[tuple[Any, ...]]
 
 
 def refuse_text(text: str) -> bytes:
@@ -38,16 +36,6 @@ def make_start(number: int = 0, **more: Any) -> Start:
     rank = RankPlan(number, Binding(), (), CpuSet([0]), (), (), ("true",))
     fields: dict[str, Any] = {"path": "/bin/true", "argv": ("true", "x"), "env": {b"A": b"1"}}
     return Start(rank, **(fields | more))
-
-
-def noting(calls: Calls, name: str, result: Any = None) -> Callable[..., Any]:
-    """Return a function that notes how it is called, and returns `result`."""
-
-    def call(*args: object) -> Any:
-        calls.append((name, *args))
-        return result
-
-    return call
 
 
 # Writes what a rank can see of how it was executed.

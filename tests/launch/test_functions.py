@@ -37,10 +37,10 @@ from ompbind.launch.outcome import Ended
 from ompbind.launch.rank import Settings, Start
 from ompbind.launch.syscalls import Library, signal
 from ompbind.plans import Binding, RankPlan
+from tests.support.calls import Calls, noting
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ompbind runs workers on Linux")
 
-Calls = list[tuple[Any, ...]]
 THIS = 4242  # the pid of this process, where a test makes one up
 
 
@@ -69,16 +69,6 @@ def raises(*error: Any) -> Callable[..., NoReturn]:
 
     def call(*_: object, **__: object) -> NoReturn:
         raise OSError(*error)
-
-    return call
-
-
-def noting(calls: Calls, name: str, result: Any = None) -> Callable[..., Any]:
-    """Return a function that notes how it is called, and returns `result`."""
-
-    def call(*args: object, **more: object) -> Any:
-        calls.append((name, *args, *sorted(more.items())))
-        return result
 
     return call
 

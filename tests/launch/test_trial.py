@@ -30,11 +30,11 @@ from ompbind.launch.trial import (
     wait_for_any,
 )
 from ompbind.plans import Plan
+from tests.support.calls import Calls, noting
 
 if TYPE_CHECKING:
     from ompbind.options import Texts
 
-Calls = list[tuple[Any, ...]]
 PLAN: Any = "plan"
 ENVIRON = {"A": "1"}
 open_pipe = os.pipe  # the system's, where a test puts another in its place
@@ -155,18 +155,6 @@ def test_interruptions(tmp_path: Path) -> None:
 
 class ExitedError(Exception):
     """In place of os._exit."""
-
-
-def noting(calls: Calls, name: str, result: Any = None) -> Callable[..., Any]:
-    """Return a function that notes how it is called, and returns `result`, or raises it."""
-
-    def call(*args: object, **more: object) -> Any:
-        calls.append((name, *args, *sorted(more.items())))
-        if isinstance(result, BaseException):
-            raise result
-        return result
-
-    return call
 
 
 class Clock:

@@ -6,7 +6,7 @@ import errno
 import mmap
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,24 +17,12 @@ from ompbind.cpuset import CpuSet
 from ompbind.launch import warm
 from ompbind.launch.warm import Warmed, explain_left, find_misplaced, warm_file, warm_files
 from ompbind.plans import WarmFile
+from tests.support.calls import Calls, noting
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are warmed on Linux")
 
-Calls = list[tuple[Any, ...]]
 MIB = 1 << 20
 ROOT: Any = "root"
-
-
-def noting(calls: Calls, name: str, result: Any = None) -> Callable[..., Any]:
-    """Return a function that notes how it is called, and returns `result`, or raises it."""
-
-    def call(*args: object, **more: object) -> Any:
-        calls.append((name, *args, *sorted(more.items())))
-        if isinstance(result, BaseException):
-            raise result
-        return result
-
-    return call
 
 
 def make_file(name: str, size: int = 10, mem: str = "preferred", mems: str = "1") -> WarmFile:
