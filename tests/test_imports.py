@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.needs import need_cpus
+from tests.support.trees import Shape, make_files, write_tree
 
 SOURCE = Path(__file__).parents[1] / "ompbind"
 
@@ -362,21 +363,24 @@ def test_run_imports_next_to_nothing(args: list[str]) -> None:
     assert not {i.partition(".")[0] for i in imported} & slow
 
 
-def test_drawings_import_no_package() -> None:
-    """`show` and `topo` are typed all day: they import no other package, nor what is slow."""
+def test_drawings_import_no_package(tmp_path: Path) -> None:
+    """`show` and `topo` are typed all day: they import no other package, nor what is slow. Of a
+    machine's own files they need no JSON, and no patterns."""
     code = "import os, sys; from ompbind.cli import main; out = os.dup(1); "
     code += "os.dup2(os.open(os.devnull, os.O_WRONLY), 1); "
     code += "assert all(main([c, '--topology', sys.argv[1]]) == 0 for c in ('show', 'topo')); "
     code += "os.write(out, ' '.join(sys.modules).encode())"
-    snapshot = SOURCE.parent / "examples/server.topo"
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code, snapshot],
-        cwd=SOURCE.parent, capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
-    assert "ompbind.render.table" in done.stdout.split()
     slow = {"typer", "rich", "psutil", "typing", "dataclasses", "inspect", "tarfile", "lzma",
             "subprocess", "asyncio", "pathlib", "logging"}  # fmt: skip
-    assert not {name.partition(".")[0] for name in done.stdout.split()} & slow
+    files = write_tree(make_files(Shape(nodes=2, cores=4, threads=2)), tmp_path)
+    snapshot = SOURCE.parent / "examples/server.topo"
+    for place, also in ((snapshot, set()), (files, {"json", "re", "enum", "shlex"})):
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", code, place],
+            cwd=SOURCE.parent, capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        assert "ompbind.render.table" in done.stdout.split()
+        assert not {name.partition(".")[0] for name in done.stdout.split()} & (slow | also)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="run binds on Linux only")

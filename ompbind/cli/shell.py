@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 from ompbind.cpuset import parse_whole
 from ompbind.errors import UsageError
 from ompbind.messages import quote, say
@@ -30,6 +28,8 @@ def find_rank(count: int, text: object, single: str) -> int | None:
 
 def environment_lines(plan: Plan, rank: int) -> str:
     """Return commands for a shell to eval, which set the rank's environment."""
+    import shlex
+
     chosen = plan.ranks[rank]
     unset = [f"unset {' '.join(chosen.unset)}\n"] if chosen.unset else []
     return "".join(unset + [f"export {k}={shlex.quote(v)}\n" for k, v in chosen.env])
@@ -37,6 +37,8 @@ def environment_lines(plan: Plan, rank: int) -> str:
 
 def argv_lines(plan: Plan, rank: int | None) -> str:
     """Return exactly what is executed, quoted for a shell, a line for each rank."""
+    import shlex
+
     if plan.binder == "native":
         say(
             "note",

@@ -124,16 +124,14 @@ def read_system(
         from ompbind.machine.limits import read_allowed, read_hostname
         from ompbind.machine.topology import Machine
 
-        topology = read_topology(root, levels, devices=devices)
-        machine = Machine(topology, read_allowed(root, topology), read_hostname(root))
         if details:
-            from ompbind.machine.details import add_details
-
-            machine = add_details(root, machine)
+            from ompbind.machine.details import CacheFilesRoot, add_details
             from ompbind.machine.memories import add_memory_facts
 
-            machine = add_memory_facts(root, machine)
-        return machine
+            root = CacheFilesRoot(root)
+        topology = read_topology(root, levels, devices=devices)
+        machine = Machine(topology, read_allowed(root, topology), read_hostname(root))
+        return add_memory_facts(root, add_details(root, machine)) if details else machine
     if system == "darwin":
         from ompbind.machine.darwin import read_darwin
 

@@ -8,8 +8,6 @@ s390, which has no name for its processors, those of setup_elf_platform in the k
 
 from __future__ import annotations
 
-import re
-
 from ompbind.cpuset import CpuSet, parse_whole
 from ompbind.errors import TopologyError
 from ompbind.machine.cpus import CPUS
@@ -28,6 +26,7 @@ CPUINFO = "proc/cpuinfo"
 # RISC-V. On x86 `cpu` is absent.
 MODEL_FIELDS = ("model name", "Model Name", "cpu", "uarch")
 ARM_FIELDS = ("CPU implementer", "CPU part")
+FIELDS = (*MODEL_FIELDS, *ARM_FIELDS)
 ARM_PARTS = {
     ("0x41", "0xd03"): "Cortex-A53", ("0x41", "0xd04"): "Cortex-A35",
     ("0x41", "0xd05"): "Cortex-A55", ("0x41", "0xd07"): "Cortex-A57",
@@ -45,7 +44,6 @@ ARM_PARTS = {
     ("0x4e", "0x004"): "Carmel", ("0x50", "0x000"): "X-Gene", ("0x70", "0x662"): "FTC662",
     ("0x70", "0x663"): "FTC663", ("0xc0", "0xac3"): "Ampere-1", ("0xc0", "0xac4"): "Ampere-1a",
 }  # fmt: skip
-S390_MACHINE = re.compile(r"^(?:processor \d+:.*, *)?machine\s*[=:] *(\d{4})$", re.MULTILINE)
 S390_NAMES = {
     "2064": "z900", "2066": "z900", "2084": "z990", "2086": "z990", "2094": "z9", "2096": "z9",
     "2097": "z10", "2098": "z10", "2817": "z196", "2818": "z196", "2827": "zEC12",
@@ -56,6 +54,28 @@ MAX_MODELS = 3
 MAX_MODEL = 80  # characters
 CACHE_NAMES = {"Data": "d", "Instruction": "i", "Unified": ""}
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+class CacheFilesRoot:
+    """A root that reads the files of caches once: the groups of cpus that share one need half of
+    what is read for their sizes. When cpus have come or gone they are read again."""
+
+    def __init__(self, inner: Root) -> None:
+        self.inner = inner
+        self.names = inner.names
+        self.resolve = inner.resolve
+        self.texts: dict[str, str | None] = {}
+        self.online: str | None = None
+
+    def read(self, path: str) -> str | None:
+        if "/cache/index" not in path:
+            text = self.inner.read(path)
+            if path == f"{CPUS}/online" and text != self.online:
+                self.online, self.texts = text, {}
+            return text
+        if path not in self.texts:
+            self.texts[path] = self.inner.read(path)
+        return self.texts[path]
 
 
 def add_details(root: Root, machine: Machine) -> Machine:
@@ -70,12 +90,12 @@ def parse_model(cpuinfo: str) -> str:
     models: dict[str, None] = {}
     fields: dict[str, str] = {}
     for line in [*cpuinfo.splitlines(), ""]:
-        name, colon, value = line.partition(":")
-        if colon:
+        if line.startswith(FIELDS):  # of thirty lines for each cpu one or two
+            name, _, value = line.partition(":")
             fields[name.strip()] = " ".join(value.split())
-            continue
-        models[name_model(fields)] = None
-        fields = {}
+        elif ":" not in line:
+            models[name_model(fields)] = None
+            fields = {}
     models |= dict.fromkeys(f"IBM {name}" for name in find_s390_machines(cpuinfo).values())
     return join_models(models)
 
@@ -103,8 +123,14 @@ def join_models(models: Iterable[str]) -> str:
 
 def find_s390_machines(cpuinfo: str) -> dict[str, str]:
     """Return the names of the machines in an s390's /proc/cpuinfo, by number."""
-    numbers = dict.fromkeys(match[1] for match in S390_MACHINE.finditer(cpuinfo))
-    return {number: S390_NAMES[number] for number in numbers if number in S390_NAMES}
+    names = {}
+    for line in cpuinfo.splitlines() if "machine" in cpuinfo else ():
+        # `processor 0: version = FF, …, machine = 2964`, and a line of its own: `machine : 2964`.
+        start, _, field = line.rpartition(",")
+        name, _, number = (word.strip() for word in field.replace("=", ":").partition(":"))
+        if name == "machine" and number in S390_NAMES and (not start or line.startswith("proc")):
+            names[number] = S390_NAMES[number]
+    return names
 
 
 def name_model(fields: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ import re
 import zlib
 
 from ompbind.errors import TopologyError
-from ompbind.machine.details import ARM_FIELDS, CPUINFO, MODEL_FIELDS, find_s390_machines
+from ompbind.machine.details import CPUINFO, FIELDS, find_s390_machines
 from ompbind.machine.roots import SnapshotRoot
 from ompbind.machine.surroundings import CONTAINER_FILES
 
@@ -30,7 +30,7 @@ KEPT_LINES = {
     "proc/self/status": ("Cpus_allowed", "Mems_allowed"),
     "proc/meminfo": ("MemTotal",),
     "proc/stat": ("cpu",),
-    CPUINFO: (*MODEL_FIELDS, *ARM_FIELDS),
+    CPUINFO: FIELDS,
 }
 # Of GPUs' files these lines, and with the host's name those that identify a GPU worldwide.
 KEPT_OF_GPUS = (

@@ -15,7 +15,6 @@ from ompbind.render.inventory import (
 )
 from ompbind.render.lists import Pieces, list_pieces
 from ompbind.render.map import count_lines, fold_blocks, lay_out
-from ompbind.render.measurement import CORES, READING, describe_cores, make_access_rows
 from ompbind.render.table import Table
 from ompbind.render.text import Group, Text
 
@@ -57,6 +56,8 @@ def draw_machine(machine: Machine) -> Drawing:
 
 def draw_measured(measurement: Measurement) -> list[Drawing]:
     """Draw what was measured, and what could not be told."""
+    from ompbind.render.measurement import CORES, READING, describe_cores, make_access_rows
+
     parts: list[Drawing] = [Text(f"\n{CORES}", style="bold")]
     parts += [list_pieces(line) for line in describe_cores(measurement)]
     if measurement.accesses:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from ompbind.cpuset import CpuSet
-from ompbind.machine import read_machine
+from ompbind.machine import read_machine, read_system
 from ompbind.machine.details import parse_model, parse_size, read_caches
 from ompbind.machine.saving import save_machine
 from ompbind.machine.snapshot import redact
 from ompbind.machine.topology import Cache
 from tests.support.shared_trees import need_topologies, unpacked
-from tests.support.trees import MemoryRoot
+from tests.support.trees import CPUS, MemoryRoot, Shape, make_files
 
 ARM = "processor\t: {}\nCPU implementer\t: {}\nCPU part\t: {}\n\n"
 
@@ -36,6 +36,9 @@ ARM = "processor\t: {}\nCPU implementer\t: {}\nCPU part\t: {}\n\n"
          "processor 1: version = FF,  identification = 023F98,  machine = 2964\n", "IBM z13"),
         ("vendor_id       : IBM/S390\n\ncpu number      : 0\nmachine         : 8561\n", "IBM z15"),
         ("processor 0: version = FF,  identification = 1,  machine = 9672\n", ""),
+        ("processor 0: version = FF,  machine = 2964 or so\n", ""),
+        ("processor 0: machine = 2964,  version = FF\n", ""),
+        ("features\t: a, machine = 2964\n", ""),
         ("machine\t\t: CHRP IBM pSeries (emulated by qemu)\n", ""),
     ],
 )  # fmt: skip
@@ -75,6 +78,31 @@ def test_caches_are_read_once_each() -> None:
         Cache("L1i", 64 << 10, CpuSet([0])), Cache("L1i", 64 << 10, CpuSet([1])),
         Cache("L3", 8 << 20, both),
     )  # fmt: skip
+
+
+def test_files_of_caches_are_read_once() -> None:
+    """Both for the groups of cpus that share a cache and for its size."""
+    root = MemoryRoot(make_files(Shape(packages=2, cores=8, threads=2, l3s=4)))
+    read_system("linux", root, details=True)
+    reads = [path for path in root.reads if "/cache/" in path]
+    assert any(path.endswith("index3/shared_cpu_map") for path in reads)
+    assert len(reads) == len(set(reads))
+
+
+def test_caches_of_cpus_that_come_meanwhile() -> None:
+    """Are those of all cpus that are there in the end."""
+    before, after = (Shape(cores=4, threads=2, offline=offline) for offline in ("3", ""))
+
+    class PluggedRoot(MemoryRoot):
+        def read(self, path: str) -> str | None:
+            text = super().read(path)
+            if path.endswith("cpu0/cache/index3/shared_cpu_map"):
+                self.files |= make_files(after)
+            return text
+
+    root = PluggedRoot(make_files(before))
+    assert read_system("linux", root, details=True).topology.groups("l3") == [CpuSet(range(8))]
+    assert root.reads.count(f"{CPUS}/cpu0/cache/index3/shared_cpu_map") == 2
 
 
 def test_a_real_machine_and_its_snapshot(tmp_path: Path) -> None:
