@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from ompbind.machine.limits import Ancestor
     from ompbind.machine.roots import LivingRoot
 
+    # An engine, how it is known, and the process that started this rank; None: it cannot be seen.
+    Started = tuple["Engine", str, Ancestor | None]
+
 # Steps of Slurm that have no tasks of a user: 0xfffffffa to 0xffffffff, of which the first is the
 # shell of `salloc` and the second a batch script. Source: Slurm's slurm_common.h.
 FIRST_SPECIAL_STEP = 0xFFFFFFFA
 MOST_TASKS = 1 << 16  # on one node
-FROM_ONE = ("PARALLEL_JOBSLOT", "PARALLEL_SEQ")  # GNU parallel's {%} and {#}
 BY_HAND = "--rank R --ranks N gives the rank by hand, --engine none leaves the engine out"
 
 
@@ -78,15 +80,6 @@ class Engine(Record):
     crowd: str = ""
 
 
-class Started(Record):
-    """The innermost engine, how it is known, and the process that started this rank, None where it
-    cannot be seen."""
-
-    engine: Engine
-    by: str
-    daemon: Ancestor | None = None
-
-
 class Found(Record):
     """What `find_task` returns. `task`: false where this process is no rank of an engine; `engine`:
     its row of the table; `daemon`: the affinity mask of the process that started it, and `mask` its
@@ -122,23 +115,21 @@ def find_task(environ: Mapping[str, str], root: LivingRoot, name: str | None = N
         if not named:
             raise not_seen(name)
         this = read_status(root, "self")
-        started = find_daemon(named[0], root, this)
+        engine, by, daemon = find_daemon(named[0], root, this)
     elif not seen:
         return Found(Task(passed_over=passed_over))
     else:
         this = read_status(root, "self")
-        started = find_innermost(seen, environ, root, this)
-    engine = started.engine
-    task = make_task(engine, environ, started.by)
-    daemon = "" if started.daemon is None else str(started.daemon.pid)
-    task = task.replace(job=name_job(engine, environ, daemon))
-    nearer = started.daemon.name if started.daemon else "as its ranks start inside those of others"
+        engine, by, daemon = find_innermost(seen, environ, root, this)
+    nearer = daemon.name if daemon else "as its ranks start inside those of others"
     others = tuple(
         (other.label, f"{engine.label} is nearer ({nearer})")
         for other in seen
         if other.name != engine.name and other.needs != engine.needs
     )
-    task = task.replace(passed_over=(*others, *passed_over))
+    job = name_job(engine, environ, str(daemon.pid) if daemon else "")
+    task = make_task(engine, environ, by)
+    task = task.replace(job=job, passed_over=(*others, *passed_over))
     if is_bound_already(task, environ, this.cpus):
         why = "this process is inside a rank that ompbind has bound"
         return Found(Task(passed_over=((engine.label, why), *task.passed_over)))
@@ -148,8 +139,8 @@ def find_task(environ: Mapping[str, str], root: LivingRoot, name: str | None = N
     return Found(
         task,
         engine,
-        None if started.daemon is None else started.daemon.cpus,
-        is_user_setting("OMP_NUM_THREADS", started, environ, root),
+        daemon.cpus if daemon else None,
+        is_user_setting("OMP_NUM_THREADS", engine, daemon, environ, root),
         this.cpus,
     )
 
@@ -159,29 +150,12 @@ def find_rank(
 ) -> Found:
     """Return this process as a rank: the one that is given by hand, else that of an engine. Raises
     UsageError."""
-    if rank is not None:
-        number = rank if isinstance(rank, int) else read_rank(*rank, environ)
-        return Found(make_hand_task(number))
-    return find_task(environ, living_root(), name)
+    if rank is None:
+        return find_task(environ, living_root(), name)
+    from ompbind.engines.by_hand import make_hand_task, read_rank
 
-
-def make_hand_task(rank: int) -> Task:
-    """Return this process as the rank that --rank gives."""
-    return Task("hand", "--rank", rank, local_rank=rank, by="--rank is given")
-
-
-def read_rank(name: str, first: int | None, environ: Mapping[str, str]) -> int:
-    """Return the rank in a variable, which counts from `first`; from 0 where that is not said,
-    but from 1 in GNU parallel's. Raises UsageError."""
-    if name not in environ:
-        raise UsageError(f"--rank env:{name}: the variable is not set", option="--rank")
-    start = first if first is not None else 1 if name in FROM_ONE else 0
-    number = parse_whole(environ[name])
-    if number is None or number < start:
-        problem = f"{name}={quote(environ[name])} is not a number from {start}"
-        hint = f"env:{name}-1 is for a variable that counts from 1" if not start else ""
-        raise UsageError(f"--rank env:{name}: {problem}", hint=hint, option="--rank")
-    return number - start
+    number = rank if isinstance(rank, int) else read_rank(*rank, environ)
+    return Found(make_hand_task(number))
 
 
 def explain_threads(found: Found, environ: Mapping[str, str]) -> Inherited:
@@ -236,8 +210,8 @@ def find_daemon(engine: Engine, root: LivingRoot, this: Ancestor) -> Started:
     """Return an engine that is given by name, with its nearest daemon."""
     for ancestor in find_ancestors(root, this.parent):
         if ancestor.name in engine.daemons:
-            return Started(engine, f"--engine {engine.name}", ancestor)
-    return Started(engine, f"--engine {engine.name}")
+            return engine, f"--engine {engine.name}", ancestor
+    return engine, f"--engine {engine.name}", None
 
 
 def find_innermost(
@@ -256,12 +230,12 @@ def find_innermost(
         # Nothing stands between srun's task and itself. In a pid namespace the number is another.
         daemon = next(find_ancestors(root, this.parent), None)
         if daemon is not None and daemon.name in slurm.daemons:
-            return Started(slurm, explain(slurm, daemon.name, daemon.pid), daemon)
-        return Started(slurm, explain(slurm, "SLURM_TASK_PID is this process"))
+            return slurm, explain(slurm, daemon.name, daemon.pid), daemon
+        return slurm, explain(slurm, "SLURM_TASK_PID is this process"), None
     for ancestor in find_ancestors(root, this.parent):
         for engine in seen:
             if ancestor.name in engine.daemons:
-                return Started(engine, explain(engine, ancestor.name, ancestor.pid), ancestor)
+                return engine, explain(engine, ancestor.name, ancestor.pid), ancestor
         variables = read_variables(root, ancestor.pid)
         if variables is None:
             continue
@@ -269,10 +243,10 @@ def find_innermost(
             rank = next(name for name in engine.rank if name in environ)
             if variables.get(rank) != environ[rank]:
                 how = explain(engine, ancestor.name or "a parent", ancestor.pid)
-                return Started(engine, how, ancestor)
+                return engine, how, ancestor
         if slurm and ancestor.pid == task_pid:
-            return Started(slurm, explain(slurm, "SLURM_TASK_PID is an ancestor"))
-    return Started(seen[0], explain(seen[0], "no process above says more"))
+            return slurm, explain(slurm, "SLURM_TASK_PID is an ancestor"), None
+    return seen[0], explain(seen[0], "no process above says more"), None
 
 
 def explain(engine: Engine, how: str, pid: int = 0) -> str:
@@ -294,18 +268,22 @@ def is_bound_already(task: Task, environ: Mapping[str, str], mask: CpuSet | None
 
 
 def is_user_setting(
-    name: str, started: Started, environ: Mapping[str, str], root: LivingRoot
+    name: str,
+    engine: Engine,
+    daemon: Ancestor | None,
+    environ: Mapping[str, str],
+    root: LivingRoot,
 ) -> bool:
     """Whether the user has set a variable, and not torchrun, which sets OMP_NUM_THREADS=1 for
     several ranks where it is not set: then torchrun itself was started without it.
 
     Where torchrun's own environment cannot be read, 1 is taken to be torchrun's.
     """
-    if started.engine.name != "torchrun" or environ.get(name) != "1":
+    if engine.name != "torchrun" or environ.get(name) != "1":
         return True
     if environ.get("LOCAL_WORLD_SIZE") == "1":
         return True
-    variables = None if started.daemon is None else read_variables(root, started.daemon.pid)
+    variables = None if daemon is None else read_variables(root, daemon.pid)
     return variables is not None and name in variables
 
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from ompbind.cpuset import CpuSet
 from ompbind.errors import PlanError
-from ompbind.machine import linux_root, read_machine
-from ompbind.machine.limits import read_current_cpuset
+from ompbind.machine import read_machine
 from ompbind.messages import counted, label
 from ompbind.planner.cores import group_cores, levels_for
 from ompbind.plans import ENGINE_TASK, ENGINE_VARIABLE, Caution, Numbers, World
@@ -68,7 +67,9 @@ class Fitted(Record):
         if per and plan.unused and task.local_ranks == 1 and world and world.only is not None:
             text = f"--per {per}: {task.label} has started one rank here, which gets the first"
             cautions += (Caution("engine", text, "-n N starts N ranks on each node"),)
-        return with_task(plan.replace(cautions=(*cautions, *plan.cautions)), task)
+        if cautions:
+            plan = plan.replace(cautions=(*cautions, *plan.cautions))
+        return with_task(plan, task)
 
 
 def with_task(plan: Plan, task: Task) -> Plan:
@@ -87,13 +88,9 @@ def fit_here(
     within: str,
     levels: Collection[Level],
 ) -> Fitted:
-    """Return what to plan on this machine, of which `levels` have been read; its cpuset, and the
-    levels that are needed to divide it, are read where they are wanted. Raises PlanError,
-    TopologyError."""
-    cpuset = machine.topology.online
-    if needs_cpuset(found, within) and (root := linux_root()):
-        cpuset = read_current_cpuset(root) or cpuset
-    fitted = fit(machine, request, found, environ, within, cpuset)
+    """Return what to plan on this machine, of which `levels` have been read; those that are needed
+    to divide it are read where they are wanted. Raises PlanError, TopologyError."""
+    fitted = fit(machine, request, found, environ, within)
     wanted = levels_for(fitted.request)
     if not set(wanted) <= set(levels):
         again = read_machine(None, wanted, devices=bool(machine.topology.devices))
@@ -142,10 +139,8 @@ def fit(
     found: Found,
     environ: Mapping[str, str],
     within: str,
-    cpuset: CpuSet,
 ) -> Fitted:
-    """Return what to plan on which cpus. `cpuset`: the cpus of this process's cgroup; `within`:
-    what --within says, or "". Raises PlanError."""
+    """Return what to plan on which cpus. `within`: what --within says, or "". Raises PlanError."""
     task, engine, topology = found.task, found.engine, machine.topology
     if engine is None:  # by hand: the rank of a plan for all ranks
         number = task.rank or 0
@@ -153,10 +148,10 @@ def fit(
     check_ranks(request, task, engine, machine.name)
     online = topology.online
     mask = machine.allowed.cpus
-    around = (cpuset if found.daemon is None else found.daemon) & online
+    around = online if found.daemon is None else found.daemon & online
     if needs_cpuset(found, within):
         # A step's cpuset is one for all its tasks, but need not be slurmstepd's.
-        around = around & cpuset or mask
+        around = around & (machine.allowed.cpuset or online) or mask
     groups = [topology.groups(level) for level in BOUND_TO]
     sharing = find_sharing(task, engine, environ, mask, around, groups, within)
     if sharing.widened:
@@ -201,19 +196,18 @@ def fit_request(
     rank = task.local_rank or 0
     members = sharing.members or (rank,)
     ranks = len(members) if members[1:] or request.per else None
+    only = members.index(rank)
+    world = world.replace(first=world.first - only, local_first=rank - only, only=only)
+    count, mem_nodes = task.local_ranks or 1, request.mem_nodes
+    reserve, roles = request.reserve, request.roles
+    if sharing.kind != ALL and count > len(members):
+        reserve = cut_pool(reserve, members, count)
+        roles = tuple(p for role in roles if (p := cut_pool(role, members, count)))
     request = request.replace(
         cpus=pick(request.cpus, members), nodes=pick(request.nodes, members), ranks=ranks,
-        mem_nodes=pick(request.mem_nodes, members) if request.mem_nodes[1:] else request.mem_nodes,
+        mem_nodes=pick(mem_nodes, members) if mem_nodes[1:] else mem_nodes,
+        world=world, reserve=reserve, roles=roles,
     )  # fmt: skip
-    only = members.index(rank)
-    first, local_first = world.first - only, rank - only
-    request = request.replace(world=world.replace(first=first, local_first=local_first, only=only))
-    count = task.local_ranks or 1
-    if sharing.kind != ALL and count > len(members):
-        request = request.replace(
-            reserve=cut_pool(request.reserve, members, count),
-            roles=tuple(p for role in request.roles if (p := cut_pool(role, members, count))),
-        )
     if sharing.kind == SOME and not sharing.members:
         return share_blindly(request, sharing, cores)
     request, cautions = split_cores(request, task, engine, sharing, len(members), cores)

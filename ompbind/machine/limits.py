@@ -50,14 +50,14 @@ def read_allowed(root: Root, topology: Topology) -> Allowed:
     mounts, groups = read_mounts(root), read_groups(root)
     status = root.read("proc/self/status") or ""
     cpus, nodes = topology.online, topology.node_numbers
+    cpuset = read_cpuset(root, mounts, groups, "cpus")
     return Allowed(
-        cpus=make_allowed(
-            cpus, parse_status(status, "Cpus_allowed"), read_cpuset(root, mounts, groups, "cpus")
-        ),
+        cpus=make_allowed(cpus, parse_status(status, "Cpus_allowed"), cpuset),
         nodes=make_allowed(
             nodes, parse_status(status, "Mems_allowed"), read_cpuset(root, mounts, groups, "mems")
         ),
         quota=read_quota(root, mounts, groups),
+        cpuset=cpuset,
     )
 
 
@@ -229,12 +229,6 @@ def read_cpuset(
                 if (text := root.read(path)) and text.strip():
                     return parse_list(text, path)
     return None
-
-
-def read_current_cpuset(root: Root) -> CpuSet | None:
-    """Return the cpus of this process's cpuset; None if unrestricted. Raises TopologyError."""
-    groups = parse_cgroups(root.read("proc/self/cgroup") or "")
-    return read_cpuset(root, read_mounts(root), groups, "cpus")
 
 
 def cpuset_files(mount: Mount | None, kind: str) -> tuple[str, str]:

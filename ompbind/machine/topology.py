@@ -170,6 +170,7 @@ class Allowed(Record):
     cpus: CpuSet  # affinity mask ∩ cgroup cpuset ∩ online
     nodes: CpuSet  # for memory
     quota: float | None = None  # the cgroup's, in cpus' worth of time; None: unlimited
+    cpuset: CpuSet | None = None  # the cgroup's cpus; None: all, or unknown
 
 
 class Machine(Record):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet, union
-from ompbind.engines import Found, make_hand_task
+from ompbind.engines import Found
+from ompbind.engines.by_hand import make_hand_task
 from ompbind.engines.fitting import OWN, SOME, count_crowd, fit, pick_rank
 from ompbind.engines.masks import parse_hexadecimal, read_intel, read_slurm, repeat
 from ompbind.engines.variables import fit_variables
@@ -313,7 +314,7 @@ def test_gpus_by_local_rank() -> None:
 
             found = find_task(mpich(rank), Ancestry([HYDRA], mask))
             here = with_mask(machine, mask)
-            fitted = fit(here, request, found, mpich(rank), "", machine.topology.online)
+            fitted = fit(here, request, found, mpich(rank), "")
             (planned,) = make_plan(fitted.machine, fitted.request).ranks
             names.append(planned.gpus)
             assert planned.nodes == CpuSet([rank // 2])
@@ -325,7 +326,7 @@ def test_a_rank_by_hand() -> None:
     hand = Found(make_hand_task(2))
     whole = make_plan(SERVER, make_asked(["--per", "l3", "-n", "4"]))
     request = make_asked(["--per", "l3", "-n", "4", "--rank-env"])
-    fitted = fit(SERVER, request, hand, {}, "", CpuSet())
+    fitted = fit(SERVER, request, hand, {}, "")
     (rank,) = make_plan(fitted.machine, fitted.request).ranks
     assert rank.binding == whole.ranks[2].binding
     assert (rank.number, dict(rank.env)["WORLD_SIZE"]) == (2, "4")

@@ -15,8 +15,8 @@ from ompbind.engines import (
     find_task,
     make_task,
     parse_counts,
-    read_rank,
 )
+from ompbind.engines.by_hand import read_rank
 from ompbind.errors import UsageError
 from ompbind.machine.limits import MOST_ANCESTORS, find_ancestors
 from tests.support.ancestry import OWN_PID, Above, Ancestry

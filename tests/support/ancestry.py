@@ -89,8 +89,9 @@ def fit_rank(
     """What a rank finds, and what it then plans; `words`: options, `cpuset`: of its cgroup."""
     found = find_task(environ, ancestry, engine)
     own = with_mask(machine, ancestry.cpus)
-    around = machine.topology.online if cpuset is None else CpuSet.parse_kernel(cpuset)
-    return found, fit(own, make_asked(words.split()), found, environ, within, around)
+    if cpuset is not None:
+        own = own.replace(allowed=own.allowed.replace(cpuset=CpuSet.parse_kernel(cpuset)))
+    return found, fit(own, make_asked(words.split()), found, environ, within)
 
 
 def plan_rank(
