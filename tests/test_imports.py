@@ -397,6 +397,28 @@ def test_who_restricted_a_launch_is_for_show() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="run binds on Linux only")
+def test_path_is_searched_twice_for_a_program() -> None:
+    """For what it is, then to execute it: a folder of PATH may be on a slow network file system.
+    Each program has a search of its own, numactl also where it is not installed."""
+    code = "import os, sys; from ompbind import worker; from ompbind.cli import main\n"
+    code += "names, real = [], worker.candidates\n"
+    code += "worker.candidates = lambda name, env: (names.append(name), real(name, env))[1]\n"
+    code += "os.execve = lambda *_: (print(*names), os._exit(0))\n"
+    code += "sys.exit(main(sys.argv[1:]))"
+    for binder, most in (("native", {"true": 2}), ("auto", {"true": 2, "numactl": 2})):
+        done = subprocess.run(
+            [sys.executable, "-u", "-c", code, "run", "--binder", binder, "--", "true"],
+            cwd=SOURCE.parent, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        if done.returncode != 0:  # a machine that lets nobody bind
+            assert "ompbind: error:" in done.stderr, done.stderr
+            continue
+        names = done.stdout.split()
+        assert set(names) <= set(most)
+        assert all(names.count(name) <= count for name, count in most.items()), names
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="run binds on Linux only")
 @pytest.mark.parametrize("begin", ["run_path('scripts/ompbind'", "run_module('ompbind'"])
 def test_a_launch_collects_no_garbage(begin: str) -> None:
     """Looking for it took a tenth of a launch: once the command has begun, Python does not."""

@@ -8,7 +8,15 @@ from ompbind.cpuset import union
 from ompbind.errors import UsageError
 from ompbind.host import Lease
 from ompbind.launch.binding import apply_on_denied, probe, reset_inherited
-from ompbind.launch.rank import Launch, Settings, bind, execute, find_programs, make_starts
+from ompbind.launch.rank import (
+    NUMACTL,
+    Launch,
+    Settings,
+    bind,
+    execute,
+    find_programs,
+    make_starts,
+)
 from ompbind.launch.syscalls import signal
 from ompbind.messages import write_line
 
@@ -48,7 +56,7 @@ def run(
     if plan.reset_inherited:
         reset_inherited(plan.host.allowed)
     if plan.binder != "native":  # several native ranks are bound before any executes
-        refusals = probe(plan, environ)
+        refusals = probe(plan, environ, programs.get(NUMACTL))
         switch = settings.may_switch and {r.part for r in refusals} == {"numactl"}
         on_denied = "degrade" if switch else settings.on_denied
         plan = apply_on_denied(plan, refusals, on_denied, say)

@@ -92,8 +92,9 @@ def check_binder(ranks: Sequence[RankPlan], *, can_bind: bool) -> None:
         )
 
 
-def probe(plan: Plan, environ: Mapping[str, str]) -> list[Refusal]:
-    """Try every binding of the plan in short-lived processes, and return what is denied."""
+def probe(plan: Plan, environ: Mapping[str, str], numactl: str | None = None) -> list[Refusal]:
+    """Try every binding of the plan in short-lived processes, and return what is denied. `numactl`:
+    its file, where that is known."""
     if plan.binder == "none":
         return []
     if plan.binder == "native":
@@ -101,7 +102,7 @@ def probe(plan: Plan, environ: Mapping[str, str]) -> list[Refusal]:
     recent = any(r.binding.is_recent for r in plan.ranks)
     if recent and (refusals := probe_system_calls(plan)):  # libnuma would make do with less
         return refusals
-    reason = probe_numactl(plan, environ)
+    reason = probe_numactl(plan, environ, numactl)
     if reason is None and len(plan.ranks) == 1:
         return []  # numactl was tried with this very binding
     refusals = probe_system_calls(plan)
@@ -139,11 +140,11 @@ def probe_system_calls(plan: Plan) -> list[Refusal]:
     return [Refusal(int(rank), part, reason) for rank, part, reason in messages]
 
 
-def probe_numactl(plan: Plan, environ: Mapping[str, str]) -> str | None:
+def probe_numactl(plan: Plan, environ: Mapping[str, str], numactl: str | None = None) -> str | None:
     """Run numactl on all cpus and nodes of the plan, with `numactl --show` as the worker, and
     return why it cannot bind so, or None. An old numactl may not know a node that the kernel has.
     """
-    path = require_program("numactl", environ)
+    path = numactl or require_program("numactl", environ)
     for mem, balancing in dict.fromkeys((r.mem, r.binding.balancing) for r in plan.ranks):
         ranks = [r for r in plan.ranks if (r.mem, r.binding.balancing) == (mem, balancing)]
         cpus, mems = union(r.cpus for r in ranks), union(r.mems for r in ranks)

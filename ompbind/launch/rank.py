@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     # By rank: the pids of the living, and of the others the seconds from start to exit.
     Prove = Callable[[Plan, Mapping[int, int], Mapping[int, float], Say], float | None]
 
-    # The workers' files, by command name and the PATH that a rank has of its own.
+    # The workers' files, by command name and the PATH that a rank has of its own; and NUMACTL.
     Programs = dict[tuple[str, str | None], str]
+
+NUMACTL = ("numactl", None)
 
 
 class Settings(Record):
@@ -108,11 +110,14 @@ class Start(Record):
 
 
 def find_programs(plan: Plan, environ: Mapping[str, str]) -> Programs:
-    """Return the files of the workers' commands. A PATH that the plan sets for a rank counts.
+    """Return the files of the workers' commands, and numactl's where it binds. A PATH that the plan
+    sets for a rank counts.
 
     Raises CommandError.
     """
     programs: Programs = {}
+    if plan.binder == "numactl":
+        programs[NUMACTL] = require_program(NUMACTL[0], environ)
     for rank in plan.ranks:
         key = name, path = program_key(rank)
         if key not in programs:
@@ -126,13 +131,12 @@ def program_key(rank: RankPlan) -> tuple[str, str | None]:
 
 
 def make_starts(plan: Plan, environ: Mapping[str, str], programs: Programs) -> list[Start]:
-    """Prepare every rank's start; what they share is computed once. Raises CommandError."""
-    numactl = require_program("numactl", environ) if plan.binder == "numactl" else ""
+    """Prepare every rank's start; what they share is computed once."""
     base = encode(environ)
     starts = []
     for rank in plan.ranks:
         added, argv = dict(rank.env), rank.argv
-        path = programs[program_key(rank)] if argv == rank.command else numactl
+        path = programs[program_key(rank) if argv == rank.command else NUMACTL]
         env = base | encode(added)
         for name in rank.unset:
             if name not in added:

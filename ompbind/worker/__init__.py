@@ -51,8 +51,11 @@ def find_python(command: Sequence[str], environ: Mapping[str, str]) -> Sequence[
     if is_python(command[0]):
         return command
     path = find_program(command[0], environ)
-    if path is None:
-        return ()
+    return () if path is None else read_python(command, path)
+
+
+def read_python(command: Sequence[str], path: str) -> Sequence[str] | None:
+    """Return the same of a command whose file is known."""
     if is_python(os.path.realpath(path)):
         return command
     try:

@@ -15,7 +15,7 @@ import os
 
 from ompbind.plans import PRELOAD_VARIABLE, split_preload
 from ompbind.record import Record
-from ompbind.worker import find_program, find_python
+from ompbind.worker import find_program, is_python, read_python
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ def guess_worker(command: Sequence[str], environ: Mapping[str, str]) -> Worker:
     if not command:
         return UNKNOWN
     try:
-        if find_python(command, environ):
-            return Worker("python", preloaded(environ))
-        path = find_program(command[0], environ)
+        path = command[0] if is_python(command[0]) else find_program(command[0], environ)
         if path is None:
             return UNKNOWN
+        if is_python(command[0]) or read_python(command, path):
+            return Worker("python", preloaded(environ))
         from ompbind.worker.elf import Linker, walk_needed  # not needed for Python
 
         linker = Linker(environ)

@@ -674,8 +674,9 @@ def test_redirected_streams(monkeypatch: pytest.MonkeyPatch) -> None:
         assert calls == []
 
 
-def test_programs_are_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For each command and PATH that ranks have."""
+@pytest.mark.parametrize("binder", ["native", "numactl"])
+def test_programs_are_looked_up_once(binder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each command and PATH that ranks have, and numactl where it binds."""
     calls: Calls = []
 
     def require(name: str, environ: dict[str, str]) -> str:
@@ -685,28 +686,24 @@ def test_programs_are_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank, "require_program", require)
     ranks = [make_rank(0), make_rank(1), make_rank(2, env=(("PATH", "/own"),)),
              make_rank(3, command=("other",))]  # fmt: skip
-    plan: Any = SimpleNamespace(ranks=ranks)
+    plan: Any = SimpleNamespace(ranks=ranks, binder=binder)
     programs = rank.find_programs(plan, {"PATH": "/bin", "A": "1"})
+    numactl = [("numactl", "/bin", "1")] * (binder == "numactl")
     assert programs == {
-        ("true", None): "/bin/true", ("true", "/own"): "/own/true", ("other", None): "/bin/other"
-    }  # fmt: skip
-    assert calls == [("true", "/bin", "1"), ("true", "/own", "1"), ("other", "/bin", "1")]
+        ("true", None): "/bin/true", ("true", "/own"): "/own/true", ("other", None): "/bin/other",
+    } | {(name, None): f"/bin/{name}" for name, _, _ in numactl}  # fmt: skip
+    assert calls == [*numactl, ("true", "/bin", "1"), ("true", "/own", "1"),
+                     ("other", "/bin", "1")]  # fmt: skip
 
 
 @pytest.mark.parametrize("binder", ["native", "numactl"])
-def test_starts(binder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_starts(binder: str) -> None:
     """Of the worker itself or of numactl; a rank's variables win over what is unset."""
-
-    def require(name: str, environ: object) -> str:
-        assert binder == "numactl"  # it need not be installed
-        return f"/bin/{name}"
-
-    monkeypatch.setattr(rank, "require_program", require)
     bound = Binding(CpuSet([2]), binder=binder)
     one = make_rank(0, binding=bound, env=(("A", "2"), ("B", "\udcff")), unset=("A", "C", "no"))
     two = make_rank(1, binding=Binding(binder=binder))
     plan: Any = SimpleNamespace(ranks=[one, two], binder=binder)
-    programs: Any = {("true", None): "/x/true"}
+    programs: Any = {("true", None): "/x/true", ("numactl", None): "/bin/numactl"}
     environ = {"A": "1", "C": "3", "D": "4"}
     starts = rank.make_starts(plan, environ, programs)
     assert rank.Launch(plan, environ, programs, Settings()).make_starts() == starts
