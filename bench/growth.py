@@ -23,6 +23,7 @@ CPUS = (64, 512, 4096)
 RANKS = (1, 64, 256, 1000)
 KIBIBYTES = (0, 256, 512, 1024)  # of environment
 FOLDERS = (0, 250, 500, 1000)  # of PATH before those that are there
+DELAYS = (0, 5, 10, 20)  # milliseconds that one of them takes to answer
 VALUE = 1000  # bytes of a variable
 BAR = 40  # columns
 
@@ -59,6 +60,7 @@ def bench(python: str, rounds: int, *, small: bool = False) -> list[Series]:
         measure_ranks(python, rounds, (1, 4) if small else RANKS),
         measure_environment(python, rounds, KIBIBYTES[:end]),
         measure_path(python, rounds, FOLDERS[:end]),
+        *measure_slow_path(python, rounds, DELAYS[:end]),
     ]
     for one in series:
         print_series(one)
@@ -180,3 +182,24 @@ def measure_path(python: str, rounds: int, sizes: Sequence[int]) -> Series:
         python, "run, folders of PATH before the right one", "folders", rounds, sizes,
         [run] * len(sizes), environs,
     )  # fmt: skip
+
+
+def measure_slow_path(python: str, rounds: int, sizes: Sequence[int]) -> list[Series]:
+    """A folder of PATH on a slow network file system: strace holds each question to it up for so
+    many milliseconds, and takes time itself. Without strace none."""
+    if not shutil.which("strace"):
+        print("\ngrowth: strace is not installed")
+        return []
+    folder = "/bench/slow"
+    environ = {**os.environ, "PATH": f"{folder}:{os.environ.get('PATH', os.defpath)}"}
+    traced = ["strace", "--follow-forks", "--seccomp-bpf", "-qq", "-o", os.devnull,
+              *(word for name in ("true", "numactl") for word in ("-P", f"{folder}/{name}")),
+              "-e", "trace=%file"]  # fmt: skip
+    run = [*find_ompbind(python), "run", "--", "true"]
+    commands = [
+        [*traced, "-e", f"inject=%file:delay_enter={milliseconds * 1000}", *run]
+        for milliseconds in sizes
+    ]
+    title = "run, through strace, a folder of PATH that is slow to answer"
+    environs = [environ] * len(sizes)
+    return [measure_series(python, title, "ms", rounds, sizes, commands, environs)]
