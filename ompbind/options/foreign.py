@@ -404,6 +404,8 @@ def hint_for_value(option: Option, value: str) -> str:
     lower = value.lower()
     if option.key == "mem" and value[:1].isdigit() and value.isalnum():  # srun's --mem
         return f"--mem-need {value} starts nothing unless so much is free; --mem is the policy"
+    if option.key == "output" and "/" in value:
+        return f"--output-dir {value} writes the output of each rank to a file there"
     meant = lower if lower in option.choices else VALUES.get(option.names[0], {}).get(lower, "")
     if meant.partition(",")[0] not in option.choices:
         meant = ""

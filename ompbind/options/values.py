@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FENCE_HINT = "put -- between the values and the worker's command"
 LONGEST = 1e9  # seconds: what a timer of the system surely takes
+UNLIMITED = 1 << 63  # a number that only its 64 bits limit
 
 
 # --- numbers -------------------------------------------------------------------------------------
@@ -40,7 +41,8 @@ def parse_number(
         return number
     either = f"is neither {word} nor" if word else "is not"
     raise UsageError(
-        f"{name}: {written(value)} {either} a whole number from {least} to {most}",
+        f"{name}: {written(value)} {either} a whole number from {least}"
+        + (f" to {most}" if most < UNLIMITED else ""),
         hint=hint,
         option=name,
         text=str(value),
@@ -52,7 +54,7 @@ def parse_count(value: Given, name: str) -> int:
 
 
 def parse_whole_count(value: Given, name: str) -> int:
-    return parse_number(value, name, 0, 2**63)
+    return parse_number(value, name, 0, UNLIMITED)
 
 
 def parse_sizes(value: Given, name: str) -> tuple[int, ...]:

@@ -241,6 +241,7 @@ def test_other_commands(command: str, words: str, hint: str) -> None:
     assert refuse(words, command).hint == hint
 
 
-def test_sizes_of_memory() -> None:
-    """srun's --mem is a size; here that is another option."""
+def test_values_of_another_option() -> None:
+    """srun's --mem is a size, mpirun's --output has a directory; here these are other options."""
     assert refuse("--mem 40G").hint.startswith("--mem-need 40G starts nothing unless so much")
+    assert refuse("--output logs/").hint.startswith("--output-dir logs/ writes the output of each")

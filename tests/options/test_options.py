@@ -10,7 +10,7 @@ from ompbind.options import PlanOptions, make_settings, read_arguments
 from ompbind.options.commands import OPTIONS, options_of
 from ompbind.options.keywords import in_keywords, name_keywords
 from ompbind.options.table import LAUNCH, Option
-from ompbind.options.values import parse_seconds
+from ompbind.options.values import parse_seconds, parse_whole_count
 from ompbind.planner.request import Request
 from ompbind.record import Record
 from ompbind.worker.environment import Variables
@@ -224,3 +224,11 @@ def test_seconds_may_have_a_unit(text: str, seconds: float) -> None:
 def test_no_number_of_seconds(text: str) -> None:
     with pytest.raises(UsageError, match="is not a number of seconds"):
         parse_seconds(text, "--grace")
+
+
+def test_a_number_without_a_limit_names_none() -> None:
+    """What 64 bits hold is nobody's business."""
+    with pytest.raises(UsageError) as raised:
+        parse_whole_count("-1", "--warmup")
+    assert raised.value.message == "--warmup: '-1' is not a whole number from 0"
+    assert parse_whole_count(str(1 << 40), "--seed") == 1 << 40
