@@ -80,6 +80,26 @@ def test_caches_are_read_once_each() -> None:
     )  # fmt: skip
 
 
+def test_cores_with_other_caches() -> None:
+    """A little core without a level 2 shares level 3 with those that have one, whose number it has
+    among its own; masks that are blank or garbage are each cpu's own."""
+    files: dict[str, str] = {}
+    big = [("1", "Data"), ("1", "Instruction"), ("2", "Unified"), ("3", "Unified")]
+    masks = {"1": "", "2": "garbage", "3": "f"}
+    for cpu in range(4):
+        for number, (level, kind) in enumerate(big if cpu in (1, 3) else big[:2] + big[3:]):
+            directory = f"sys/devices/system/cpu/cpu{cpu}/cache/index{number}"
+            files |= {f"{directory}/level": level, f"{directory}/type": kind,
+                      f"{directory}/size": "1M", f"{directory}/shared_cpu_map": masks[level],
+                      }  # fmt: skip
+    found = read_caches(MemoryRoot(files), CpuSet(range(4)))
+    by_name: dict[str, list[str]] = {}
+    for cache in found:
+        by_name.setdefault(cache.name, []).append(str(cache.cpus))
+    every = ["0", "1", "2", "3"]
+    assert by_name == {"L1d": every, "L1i": every, "L2": ["1", "3"], "L3": ["0-3"]}
+
+
 def test_files_of_caches_are_read_once() -> None:
     """Both for the groups of cpus that share a cache and for its size."""
     root = MemoryRoot(make_files(Shape(packages=2, cores=8, threads=2, l3s=4)))
