@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ompbind.devices.nics import Card
     from ompbind.devices.visible import Gpu
     from ompbind.engines import Engine, Found
-    from ompbind.machine.topology import Level, Machine
+    from ompbind.machine.topology import Level, Machine, Topology
     from ompbind.planner.request import Pool, Request
     from ompbind.plans import Inherited, Plan, Task
 
@@ -152,12 +152,10 @@ def fit(
     if needs_cpuset(found, within):
         # A step's cpuset is one for all its tasks, but need not be slurmstepd's.
         around = around & (machine.allowed.cpuset or online) or mask
-    groups = [topology.groups(level) for level in BOUND_TO]
-    sharing = find_sharing(task, engine, environ, mask, around, groups, within)
+    sharing = find_sharing(task, engine, environ, mask, around, topology, within)
     if sharing.widened:
         machine = machine.replace(allowed=machine.allowed.replace(cpus=sharing.cpus))
-    cores = len(group_cores(machine, sharing.cpus - request.exclude))
-    request, cautions = fit_request(request, task, engine, sharing, cores)
+    request, cautions = fit_request(request, task, engine, sharing, machine)
     if request.visible is not None:
         gpus = pick_devices(request.visible.gpus, request, task)
         request = request.replace(visible=request.visible.replace(gpus=gpus))
@@ -186,10 +184,9 @@ def pick_devices(
 
 
 def fit_request(
-    request: Request, task: Task, engine: Engine, sharing: Sharing, cores: int
+    request: Request, task: Task, engine: Engine, sharing: Sharing, machine: Machine
 ) -> tuple[Request, list[Caution]]:
-    """Return what to plan on the cpus of `sharing`, which have `cores` cores, and warnings. Raises
-    PlanError."""
+    """Return what to plan on the cpus of `sharing`, and warnings. Raises PlanError."""
     world = make_world(request, task)
     if request.ranks is not None and task.local_ranks == 1:  # one ompbind on each node
         return request.replace(world=world), []
@@ -208,9 +205,12 @@ def fit_request(
         mem_nodes=pick(mem_nodes, members) if mem_nodes[1:] else mem_nodes,
         world=world, reserve=reserve, roles=roles,
     )  # fmt: skip
-    if sharing.kind == SOME and not sharing.members:
-        return share_blindly(request, sharing, cores)
-    request, cautions = split_cores(request, task, engine, sharing, len(members), cores)
+    cautions: list[Caution] = []
+    if ranks is not None or sharing.kind == SOME:  # to count cores takes time
+        cores = len(group_cores(machine, sharing.cpus - request.exclude))
+        if sharing.kind == SOME and not sharing.members:
+            return share_blindly(request, sharing, cores)
+        request, cautions = split_cores(request, task, engine, sharing, len(members), cores)
     if sharing.caution:
         cautions.append(Caution("shared-core", sharing.caution, sharing.hint))
     return request, cautions
@@ -351,16 +351,15 @@ def find_sharing(
     environ: Mapping[str, str],
     mask: CpuSet,
     around: CpuSet,
-    groups: Sequence[Sequence[CpuSet]],
+    topology: Topology,
     within: str = "",
 ) -> Sharing:
     """Return which cpus this rank shares with which others on its node.
 
     `mask`: what this process may use; `around`: what the engine's own process may, or where that
-    cannot be seen, what the cpuset holds; `groups`: of each level at which engines bind (packages,
-    nodes, caches, cores), the cpus of each thing; `within`: "task" to stay within the mask, "node"
-    to plan over `around`, "" to decide. Raises PlanError where the masks of ranks overlap in part,
-    and where the local rank is needed and not known.
+    cannot be seen, what the cpuset holds; `within`: "task" to stay within the mask, "node" to plan
+    over `around`, "" to decide. Raises PlanError where the masks of ranks overlap in part, and
+    where the local rank is needed and not known.
     """
     count = task.local_ranks
     if count == 1:
@@ -373,11 +372,11 @@ def find_sharing(
         from ompbind.engines.masks import read_masks
 
         if masks := read_masks(engine, environ, task, mask):
-            return by_masks(task, engine, mask, masks, groups[-1] if groups else ())
+            return by_masks(task, engine, mask, masks, topology.groups("core"))
     if around <= mask:
         why = f"{engine.label} has not bound its ranks"
         return Sharing(ALL, mask, need_members(task), count or 1, why=why)
-    crowd = count_crowd(count, mask, around, groups)
+    crowd = count_crowd(count, mask, around, topology)
     if crowd == 1:
         return Sharing(
             OWN, mask, (task.local_rank or 0,), why=f"{engine.label} has bound this rank"
@@ -443,19 +442,18 @@ def is_beside(other: Hashable, mask: CpuSet, cores: Sequence[CpuSet]) -> bool:
     return any(core & mask and core & theirs for core in cores)
 
 
-def count_crowd(
-    count: int | None, mask: CpuSet, around: CpuSet, groups: Sequence[Sequence[CpuSet]]
-) -> int:
+def count_crowd(count: int | None, mask: CpuSet, around: CpuSet, topology: Topology) -> int:
     """Return how many ranks at the least have a mask such as this one: more than one where `count`
     masks of its size do not fit into `around`, or the ranks are more than the things of which it is
     one. Without `count` nothing is known, and each has its own."""
     if count is None:
         return 1
-    for things in groups:
-        usable = [thing & around for thing in things if thing & around]
-        if mask in usable and len(usable) > 1:
-            # Ranks on a smaller package must decide as those on a larger one.
-            return -(-count // len(usable))
+    for level in BOUND_TO:
+        if topology.group_of(mask.first, level) & around == mask:
+            usable = [thing for thing in topology.groups(level) if thing & around]
+            if len(usable) > 1:
+                # Ranks on a smaller package must decide as those on a larger one.
+                return -(-count // len(usable))
     different = max(len(around) // len(mask), 1)
     return -(-count // different)
 

@@ -149,6 +149,13 @@ class Topology(Record):
                 masks[number] = masks.get(number, 0) | 1 << c.cpu
         return [CpuSet.from_mask(masks[n]) for n in sorted(masks)]
 
+    def group_of(self, cpu: int, level: Level) -> CpuSet:
+        """Return the cpus of the group at `level` that has this cpu; empty where none has."""
+        number = next((getattr(c, level) for c in self.cpus if c.cpu == cpu), None)
+        if number is None:
+            return CpuSet()
+        return CpuSet(c.cpu for c in self.cpus if getattr(c, level) == number)
+
     def nearest(self, node: int, among: CpuSet) -> int | None:
         """Return the node of `among` nearest to `node`: one of its initiators, or one that has it
         for an initiator, else by distance, the lowest of several; None if `among` has none. Without

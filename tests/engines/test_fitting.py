@@ -4,20 +4,21 @@ itself, and what they plan together is compared."""
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ompbind.cpuset import CpuSet, union
-from ompbind.engines import Found
+from ompbind.engines import Found, fitting
 from ompbind.engines.by_hand import make_hand_task
 from ompbind.engines.fitting import OWN, SOME, count_crowd, fit, pick_rank
 from ompbind.engines.masks import parse_hexadecimal, read_intel, read_slurm, repeat
 from ompbind.engines.variables import fit_variables
 from ompbind.errors import PlanError, UsageError
 from ompbind.machine.processes import Process
-from ompbind.machine.topology import Machine
+from ompbind.machine.topology import Machine, Topology
 from ompbind.plan_json import parse_plan
 from ompbind.planner import make_plan
 from ompbind.plans import Plan
@@ -153,16 +154,38 @@ def test_restrictions_that_are_given_up_are_marked() -> None:
     assert fitted.widened
 
 
+def test_a_bound_rank_divides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a large node it would take the time that an engine may cost: a rank whose mask is its own
+    counts neither cores nor all packages, caches and cores; one whose mask is a core's counts
+    these, as several ranks may have it."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the whole machine was looked at")
+
+    monkeypatch.setattr(fitting, "group_cores", refuse)
+    grouped: list[str] = []
+    whole = Topology.groups
+
+    def groups(topology: Topology, level: Any) -> list[CpuSet]:
+        grouped.append(level)
+        return whole(topology, level)
+
+    monkeypatch.setattr(Topology, "groups", groups)
+    for mask, levels in (("8-10", []), ("2-3", ["core"]), ("0-7", ["package"])):
+        fit_rank(SERVER, mpich(1, 2), Ancestry([HYDRA], mask))
+        assert grouped == levels
+        grouped.clear()
+
+
 def test_packages_of_different_sizes_decide_alike() -> None:
     """Three ranks bound to two packages of 2 and 6 cores share at least one: all of them say so."""
     machine = make_machine(Shape(packages=2, nodes=2, cores=8, l3s=2), "0,1,4-7", "0-1")
     around = CpuSet.parse_kernel("0-1,4-7")
-    groups = [machine.topology.groups("package")]
     for mask in ("0-1", "4-7"):
-        assert count_crowd(3, CpuSet.parse_kernel(mask), around, groups) == 2
-        assert count_crowd(2, CpuSet.parse_kernel(mask), around, groups) == 1
-    assert count_crowd(3, CpuSet([0]), around, groups) == 1
-    assert count_crowd(None, CpuSet([0]), around, groups) == 1
+        assert count_crowd(3, CpuSet.parse_kernel(mask), around, machine.topology) == 2
+        assert count_crowd(2, CpuSet.parse_kernel(mask), around, machine.topology) == 1
+    assert count_crowd(3, CpuSet([0]), around, machine.topology) == 1
+    assert count_crowd(None, CpuSet([0]), around, machine.topology) == 1
 
 
 def test_more_ranks_than_cores() -> None:
