@@ -32,6 +32,7 @@ def describe_surroundings(environ: Mapping[str, str]) -> list[str]:
     """Return Python, the kernel, numactl, and the packages that ompbind uses, each with its version
     and place as far as it has them."""
     from ompbind.worker import find_program
+    from ompbind.worker.installed import find_installed
 
     python = ".".join(map(str, sys.version_info[:3]))
     lines = [f"{sys.implementation.name} {python}: {sys.executable}"]
@@ -41,16 +42,6 @@ def describe_surroundings(environ: Mapping[str, str]) -> list[str]:
     numactl = find_program("numactl", environ)
     lines.append(f"numactl: {numactl or 'not installed: ranks are bound natively'}")
     for name, purpose in PACKAGES:
-        lines.append(f"{name} {find_package(name) or 'is not installed'} ({purpose})")
+        installed = find_installed(sys.path, [name])
+        lines.append(f"{name} {installed or 'is not installed'} ({purpose})")
     return lines
-
-
-def find_package(name: str) -> str:
-    """Return the version of an installed package, "" if it is not."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as read_version
-
-    try:
-        return read_version(name)
-    except PackageNotFoundError:
-        return ""

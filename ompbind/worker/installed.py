@@ -22,7 +22,11 @@ def find_version(command: Sequence[str], environ: Mapping[str, str], names: Sequ
     if not interpreter:
         return ""
     python = find_program(interpreter[0], environ) or interpreter[0]
-    folders = list_package_folders([python], environ)
+    return find_installed(list_package_folders([python], environ), names)
+
+
+def find_installed(folders: Sequence[str], names: Sequence[str]) -> str:
+    """Return the version of the first of these distributions that the folders have, "" if none."""
     for name in names:
         start = name.replace("-", "_").lower() + "-"
         for folder in folders:
