@@ -365,11 +365,14 @@ def test_run_imports_next_to_nothing(args: list[str]) -> None:
 
 def test_drawings_import_no_package(tmp_path: Path) -> None:
     """`show` and `topo` are typed all day: they import no other package, nor what is slow, and nor
-    does `--version`. Of a machine's own files they need no JSON, and no patterns."""
+    do help and `--version`. Of a machine's own files they need no JSON, and no patterns. What makes
+    no plan imports no planner."""
     code = "import os, sys; from ompbind.cli import main; out = os.dup(1); "
-    code += "os.dup2(os.open(os.devnull, os.O_WRONLY), 1); "
-    code += "assert all(main([c, '--topology', sys.argv[1]]) == 0 for c in ('show', 'topo')); "
-    code += "main(['--version']); os.write(out, ' '.join(sys.modules).encode())"
+    code += "os.dup2(os.open(os.devnull, os.O_WRONLY), 1); place = ['--topology', sys.argv[1]]\n"
+    code += "for words in (['topo', *place], ['run', '--help'], ['--version'], ['show', *place]):\n"
+    code += "    assert main(words) == 0\n"
+    code += "    assert words[0] == 'show' or 'ompbind.planner' not in sys.modules\n"
+    code += "os.write(out, ' '.join(sys.modules).encode())"
     slow = {"typer", "rich", "psutil", "typing", "dataclasses", "inspect", "tarfile", "lzma",
             "subprocess", "asyncio", "pathlib", "logging", "email"}  # fmt: skip
     files = write_tree(make_files(Shape(nodes=2, cores=4, threads=2)), tmp_path)

@@ -1,19 +1,17 @@
 """What can be asked, and the way from arguments to values: the request and settings of a command.
 
 What is not on the way of each launch (keywords of Python, another tool's variables, the
-conflicts between options, hints) is in modules beside this one; a file costs every start.
+conflicts between options, hints) is in modules beside this one; a file costs every start. What
+only plans need is imported where one is asked for: `topo` and help make none.
 """
 
 from __future__ import annotations
 
 from ompbind.errors import ParseError, UsageError
 from ompbind.messages import quote
-from ompbind.openmp import judge_environment
 from ompbind.options.table import LAUNCH
 from ompbind.options.values import FENCE_HINT, is_word
-from ompbind.planner.request import Request
 from ompbind.record import Record
-from ompbind.worker import may_bind_workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     from ompbind.launch import Settings
     from ompbind.options.table import Option
     from ompbind.options.values import Values
-    from ompbind.planner.request import Serving
+    from ompbind.planner.request import Request, Serving
     from ompbind.plans import Inherited
     from ompbind.worker.environment import Variables
 
@@ -143,6 +141,8 @@ def make_plan_options(
             notes = (*notes, explain_threads(found, environ))
             environ = {k: v for k, v in environ.items() if k != notes[-1].name}
     if "plan" in values:
+        from ompbind.planner.request import Request
+
         request = Request(command=tuple(command), **fields_of("request", values))
     else:
         request = make_request(values, command, environ, names)
@@ -174,6 +174,9 @@ def make_request(
 ) -> Request:
     """Return what is asked of a plan, by options and the inherited environment. `names`: what asks
     for a value that no option asks for, by the key of the option that it stands for."""
+    from ompbind.openmp import judge_environment
+    from ompbind.planner.request import Request
+
     given = {
         key: f"{(names or {}).get(key, '--' + key.replace('_', '-'))} is given" for key in values
     }
@@ -209,6 +212,8 @@ def choose_omp(values: Values, command: Sequence[str]) -> tuple[str, str]:
     if "serve" in values:
         mode = "threads" if "threads" in values else "off"
         return mode, "the server binds its workers itself, by this plan"
+    from ompbind.worker import may_bind_workers
+
     if not may_bind_workers(command) or "places" in values or "proc_bind" in values:
         return "all", ""
     from ompbind.worker.launchers import find_launch

@@ -11,13 +11,13 @@ from __future__ import annotations
 from ompbind.cpuset import LIMIT, CpuSet, parse_range, parse_whole
 from ompbind.errors import ParseError, UsageError
 from ompbind.messages import quote
-from ompbind.planner.request import Need, Pool
-from ompbind.plans import is_group_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
+
+    from ompbind.planner.request import Need, Pool
 
     Values = dict[str, Any]  # of the options that are given, by key
     Given = str | int | float | CpuSet  # one value: a text, or what a Python program gave
@@ -229,6 +229,8 @@ def parse_need(value: Given, name: str) -> Need:
     need = int(float(f"{whole}.{part or 0}") * (1 << unit))
     if not need:
         raise UsageError(f"{name}: no memory", hint=f"leave {name} out", option=name)
+    from ompbind.planner.request import Need
+
     return Need(need, per_rank=bool(slash))
 
 
@@ -247,6 +249,8 @@ def parse_pool(pool: str, value: Given, name: str, least: int) -> Pool:
             text=str(value),
         )
     cores = parse_number(number if isinstance(value, str) else value, name, least)
+    from ompbind.planner.request import Pool
+
     return Pool(pool, cores, per_rank=bool(slash))
 
 
@@ -377,6 +381,8 @@ def located(error: ParseError, name: str, rank: int | None) -> ParseError:
 
 def parse_group(value: Given, name: str) -> str:
     """Return a group's name. Raises UsageError."""
+    from ompbind.plans import is_group_name
+
     text = text_of(value, name)
     if not is_group_name(text):
         raise UsageError(
