@@ -144,7 +144,7 @@ def read_offline(root: Root, online: CpuSet, possible: CpuSet) -> CpuSet:
 def read_level(root: Root, level: str, online: CpuSet) -> Groups:
     if level in CACHES:
         # As with masks, the first few cpus show whether the machine describes caches at all.
-        described = any(root.names(f"{CPUS}/cpu{cpu}/cache") for cpu in list(online)[:4])
+        described = any(root.names(f"{CPUS}/cpu{cpu}/cache") for cpu in list_first(online))
         return make_groups(online, CacheReader(root, CACHES[level])) if described else {}
     name = find_mask_name(root, MASKS[level], online)
     if name is None:
@@ -185,12 +185,17 @@ def find_mask_name(root: Root, names: tuple[str, ...], online: CpuSet) -> str | 
     Only the first few cpus are tried (one may be going offline), so that a level that the machine
     lacks costs the same however many cpus there are.
     """
-    for cpu in list(online)[:4]:
+    for cpu in list_first(online):
         for name in names:
             for suffix in ("", "_list"):
                 if root.read(f"{CPUS}/cpu{cpu}/topology/{name}{suffix}") is not None:
                     return name
     return None
+
+
+def list_first(cpus: CpuSet) -> list[int]:
+    """Return the first few cpus."""
+    return [cpu for _, cpu in zip(range(4), cpus, strict=False)]
 
 
 def read_groups_by_number(root: Root, level: str, online: CpuSet) -> Groups:

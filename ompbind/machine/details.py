@@ -157,7 +157,7 @@ def read_caches(root: Root, online: CpuSet) -> tuple[Cache, ...]:
         if cpu in done:
             continue
         alike = online  # cpus that share all caches of this one
-        levels = set()
+        own: dict[tuple[int, str], CpuSet] = {}
         directory = f"{CPUS}/cpu{cpu}/cache"
         numbers = parse_numbered(root.names(directory), "index")
         if numbers != list(layout):  # another kind of core
@@ -166,29 +166,31 @@ def read_caches(root: Root, online: CpuSet) -> tuple[Cache, ...]:
             index = f"{directory}/index{number}"
             which = layout[number]
             if which is None or cpu not in covered[which]:  # else it is one that has been read
-                which = layout[number] = read_level_and_kind(root, index)
+                which = layout[number] = read_level_and_kind(root, index, which)
             if which is None:
                 continue
-            level, kind = which
-            levels.add(level)
-            known = covered.setdefault(which, {})
-            if cpu in known:
-                alike &= known[cpu]
-                continue
-            size = parse_size(root.read(f"{index}/size") or "")
-            cpus = read_sharers(root, index, cpu, masks) & online
-            known |= dict.fromkeys(cpus, cpus)
-            alike &= cpus
+            known = own.get(which) or covered.setdefault(which, {}).get(cpu)
+            own[which] = known or read_sharers(root, index, cpu, masks) & online
+            alike &= own[which]
+            size = 0 if known else parse_size(root.read(f"{index}/size") or "")
             if size:
-                caches.append(Cache(f"L{level}{kind}", size, cpus | CpuSet([cpu])))
-        if 1 in levels:  # the threads of its core, whose files need not be read
+                level, kind = which
+                caches.append(Cache(f"L{level}{kind}", size, own[which] | CpuSet([cpu])))
+        if any(level == 1 for level, _ in own):  # the threads of its core need not be looked at
             done |= alike
+        for which, cpus in own.items():
+            covered[which] |= dict.fromkeys(cpus - done, cpus)
     return tuple(sorted(caches, key=lambda cache: (cache.name, cache.cpus.first)))
 
 
-def read_level_and_kind(root: Root, index: str) -> tuple[int, str] | None:
-    """Return 1 and "d" for the data cache of level 1; None for what is no such cache."""
+def read_level_and_kind(
+    root: Root, index: str, before: tuple[int, str] | None
+) -> tuple[int, str] | None:
+    """Return 1 and "d" for the data cache of level 1; None for what is no such cache. `before`: the
+    same index of the cpu before, whose kind that of this one is if the level is."""
     level = parse_whole((root.read(f"{index}/level") or "").strip())
+    if before is not None and level == before[0]:
+        return before
     kind = CACHE_NAMES.get((root.read(f"{index}/type") or "").strip())
     return None if level is None or kind is None else (level, kind)
 

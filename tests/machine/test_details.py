@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
 
 from ompbind.cpuset import CpuSet
 from ompbind.machine import read_machine, read_system
-from ompbind.machine.details import parse_model, parse_size, read_caches
+from ompbind.machine.details import CACHE_NAMES, parse_model, parse_size, read_caches
 from ompbind.machine.saving import save_machine
 from ompbind.machine.snapshot import redact
 from ompbind.machine.topology import Cache
 from tests.support.shared_trees import need_topologies, unpacked
-from tests.support.trees import CPUS, MemoryRoot, Shape, make_files
+from tests.support.trees import CPUS, MemoryRoot, Shape, make_files, make_topology, shapes
 
 ARM = "processor\t: {}\nCPU implementer\t: {}\nCPU part\t: {}\n\n"
 
@@ -80,6 +81,27 @@ def test_caches_are_read_once_each() -> None:
     )  # fmt: skip
 
 
+@settings(max_examples=40)
+@given(shapes())
+def test_every_cache_is_there_once(shape: Shape) -> None:
+    """By what each cpu says of each of its caches."""
+    files = make_files(shape)
+    files |= {path.replace("/level", "/size"): "1M\n" for path in files if "/cache/" in path
+              and path.endswith("/level")}  # fmt: skip
+    online = make_topology(shape).online
+    expected = set()
+    for path in files:
+        directory, _, name = path.rpartition("/")
+        if "/cache/" in path and name == "level":
+            kind = CACHE_NAMES[files[f"{directory}/type"].strip()]
+            cpus = CpuSet.parse_mask(files[f"{directory}/shared_cpu_map"]) & online
+            if int(path.split("/cpu/cpu")[1].split("/")[0]) in online:
+                expected.add((f"L{files[path].strip()}{kind}", str(cpus)))
+    found = [(cache.name, str(cache.cpus)) for cache in read_caches(MemoryRoot(files), online)]
+    assert len(found) == len(expected)
+    assert set(found) == expected
+
+
 def test_cores_with_other_caches() -> None:
     """A little core without a level 2 shares level 3 with those that have one, whose number it has
     among its own; masks that are blank or garbage are each cpu's own."""
@@ -98,6 +120,17 @@ def test_cores_with_other_caches() -> None:
         by_name.setdefault(cache.name, []).append(str(cache.cpus))
     every = ["0", "1", "2", "3"]
     assert by_name == {"L1d": every, "L1i": every, "L2": ["1", "3"], "L3": ["0-3"]}
+
+
+def test_cpus_without_a_first_level() -> None:
+    """As some firmware describes them, share a cache that is one all the same, also where it is
+    there twice, as a virtual machine has it."""
+    files: dict[str, str] = {}
+    for directory in (f"{CPUS}/cpu{cpu}/cache/index{n}" for cpu in range(2) for n in (2, 3)):
+        files |= {f"{directory}/level": "2", f"{directory}/type": "Unified",
+                  f"{directory}/size": "4M", f"{directory}/shared_cpu_map": "3"}  # fmt: skip
+    both = CpuSet([0, 1])
+    assert read_caches(MemoryRoot(files), both) == (Cache("L2", 4 << 20, both),)
 
 
 def test_files_of_caches_are_read_once() -> None:
