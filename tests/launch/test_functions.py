@@ -1056,18 +1056,28 @@ def test_a_kernel_that_lacks_a_policy(
     assert cpus.message.endswith("refuses to bind cpus 3 (sched_setaffinity: Invalid)")
 
 
+@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("kernel", [True, False])
 def test_libnuma_does_not_decide_what_the_kernel_has(
-    kernel: bool, monkeypatch: pytest.MonkeyPatch
+    kernel: bool, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would silently prefer a single node: the system call is tried first."""
     refusals = [] if kernel else [Refusal(0, "memory", "Invalid argument")]
     monkeypatch.setattr(binding, "probe_system_calls", lambda _: refusals)
     monkeypatch.setattr(binding, "probe_numactl", lambda *_: None)
     bound = Binding(CpuSet([3]), "preferred", CpuSet([0, 1]), "numactl")
-    ranks = [make_rank(0, binding=bound), make_rank(1)]
+    ranks = [make_rank(0, binding=bound), make_rank(1)][:count]
     plan: Any = SimpleNamespace(binder="numactl", ranks=ranks)
     assert binding.probe(plan, {}) == refusals
+
+
+def test_numactl_that_was_found_is_the_one_that_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not looked up again."""
+    calls: Calls = []
+    monkeypatch.setattr(binding, "capture", noting(calls, "run", (0, "")))
+    plan: Any = SimpleNamespace(binder="numactl", ranks=[make_rank(0)])
+    assert binding.probe(plan, {"PATH": ""}, "/own/numactl") == []
+    assert [call[1] for call in calls] == ["/own/numactl"]
 
 
 def test_what_a_program_writes_is_captured() -> None:
