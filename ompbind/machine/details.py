@@ -150,36 +150,36 @@ def read_caches(root: Root, online: CpuSet) -> tuple[Cache, ...]:
     """Return every cache whose size is known, those of one level together, by their lowest cpu."""
     caches: list[Cache] = []
     covered: dict[tuple[int, str], dict[int, CpuSet]] = {}  # by level and kind: each cpu's cache
-    layout: dict[int, tuple[int, str] | None] = {}  # level and kind of each index, one cpu before
-    masks: dict[str, CpuSet] = {}  # by text: a core's caches mostly have the same
+    before: dict[int, tuple[int, str] | None] = {}  # of the cpu before: level and kind by index
     done = CpuSet()
     for cpu in online:
         if cpu in done:
             continue
         alike = online  # cpus that share all caches of this one
-        own: dict[tuple[int, str], CpuSet] = {}
+        levels = set()
         directory = f"{CPUS}/cpu{cpu}/cache"
-        numbers = parse_numbered(root.names(directory), "index")
-        if numbers != list(layout):  # another kind of core
-            layout = dict.fromkeys(numbers)
-        for number in numbers:
+        for number in parse_numbered(root.names(directory), "index"):
             index = f"{directory}/index{number}"
-            which = layout[number]
-            if which is None or cpu not in covered[which]:  # else it is one that has been read
-                which = layout[number] = read_level_and_kind(root, index, which)
+            which = before[number] = read_level_and_kind(root, index, before.get(number))
             if which is None:
                 continue
-            known = own.get(which) or covered.setdefault(which, {}).get(cpu)
-            own[which] = known or read_sharers(root, index, cpu, masks) & online
-            alike &= own[which]
-            size = 0 if known else parse_size(root.read(f"{index}/size") or "")
+            level, kind = which
+            levels.add(level)
+            known = covered.setdefault(which, {})
+            if cpu in known:
+                alike &= known[cpu]
+                continue
+            size = parse_size(root.read(f"{index}/size") or "")
+            try:
+                cpus = (read_mask(root, f"{index}/shared_cpu_map") or CpuSet([cpu])) & online
+            except TopologyError:  # no plan depends on it
+                cpus = CpuSet([cpu])
+            known |= dict.fromkeys(cpus, cpus)
+            alike &= cpus
             if size:
-                level, kind = which
-                caches.append(Cache(f"L{level}{kind}", size, own[which] | CpuSet([cpu])))
-        if any(level == 1 for level, _ in own):  # the threads of its core need not be looked at
+                caches.append(Cache(f"L{level}{kind}", size, cpus | CpuSet([cpu])))
+        if 1 in levels:  # the threads of its core, whose files need not be read
             done |= alike
-        for which, cpus in own.items():
-            covered[which] |= dict.fromkeys(cpus - done, cpus)
     return tuple(sorted(caches, key=lambda cache: (cache.name, cache.cpus.first)))
 
 
@@ -193,24 +193,6 @@ def read_level_and_kind(
         return before
     kind = CACHE_NAMES.get((root.read(f"{index}/type") or "").strip())
     return None if level is None or kind is None else (level, kind)
-
-
-def read_sharers(root: Root, index: str, cpu: int, masks: dict[str, CpuSet]) -> CpuSet:
-    """Return the cpus that share a cache, those of masks that were read before from `masks`. No
-    plan depends on it: where the files do not say, it is the cpu's own."""
-    path = f"{index}/shared_cpu_map"
-    text = root.read(path) or ""
-    if text in masks:
-        return masks[text]
-    try:
-        cpus = read_mask(root, path)
-    except TopologyError:
-        cpus = None
-    if not cpus:
-        return CpuSet([cpu])
-    if text:
-        masks[text] = cpus
-    return cpus
 
 
 def parse_size(text: str) -> int:

@@ -61,10 +61,11 @@ def guess_worker(command: Sequence[str], environ: Mapping[str, str]) -> Worker:
     if not command:
         return UNKNOWN
     try:
-        path = command[0] if is_python(command[0]) else find_program(command[0], environ)
+        is_named = is_python(command[0])
+        path = command[0] if is_named else find_program(command[0], environ)
         if path is None:
             return UNKNOWN
-        if is_python(command[0]) or read_python(command, path):
+        if is_named or read_python(command, path):
             return Worker("python", preloaded(environ))
         from ompbind.worker.elf import Linker, walk_needed  # not needed for Python
 
